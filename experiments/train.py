@@ -1,0 +1,18 @@
+"""One training run with every option of the library.
+
+    python -m experiments.train --curriculum lilo --algorithm ppo --output-dir runs/mine
+
+Without --init-from the run begins with supervised fine-tuning on the task's demonstrations, in OUTPUT_DIR/sft.
+"""
+
+from experiments.runner import run_single
+from lilo_jax.config import Config, exit_with_message
+
+
+def config() -> Config:
+    """The defaults: LILO with PPO on the generated chain task."""
+    return Config()
+
+
+if __name__ == "__main__":
+    exit_with_message(lambda: run_single(config(), module="experiments.train", description=__doc__))

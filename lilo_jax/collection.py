@@ -1,0 +1,367 @@
+"""Rounds of propose, sample, grade and measure, until a step has the groups it needs; then the training batch.
+
+Tokens of a step live on the host between sampling and training: they pass through the grader anyway, and only small
+statistics go back to the device for selection.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from lilo_jax.assembly import Assembly
+from lilo_jax.errors import RunError
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.types import (
+    Admission,
+    Completions,
+    FollowUps,
+    GroupStatistics,
+    Prompts,
+    Proposal,
+    Question,
+    Requests,
+    Sequences,
+    TrainBatch,
+    TrainState,
+    Verdict,
+)
+
+
+@dataclasses.dataclass
+class Rollout:
+    """One completion with everything known about it."""
+
+    group: int
+    prompt_ids: np.ndarray
+    completion_ids: np.ndarray
+    sampler_logprobs: np.ndarray
+    response: str
+    verdict: Verdict
+
+    @property
+    def reward(self) -> float:
+        """1 for a correct answer, else 0."""
+        return float(self.verdict is Verdict.CORRECT)
+
+    @property
+    def graded(self) -> bool:
+        """Whether the grader came to a verdict about the answer."""
+        return self.verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+
+
+@dataclasses.dataclass
+class Collected:
+    """The groups of a step.
+
+    Attributes:
+        statistics: GroupStatistics, on the device.
+        question, round: int32 [K], host copies; -1 in empty slots.
+        rollouts: all of them, in the order in which they were requested.
+        prefilled: prompt tokens that were run, by group.
+    """
+
+    statistics: GroupStatistics
+    question: np.ndarray
+    round: np.ndarray
+    rollouts: list[Rollout]
+    prefilled: np.ndarray
+
+
+def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock) -> Collected:
+    """Serves the curriculum's proposals for one step."""
+    curriculum, programs, seed = assembly.programs.curriculum, assembly.programs, assembly.config.seed
+    collected = _nothing_collected(assembly, state)
+    for round_index in range(curriculum.max_rounds):
+        with clock.phase("select"):
+            key = stream_key(seed, "propose", step, round_index)
+            proposal = jax.device_get(programs.propose(state.curriculum, collected.statistics, key))
+        if not proposal.mask.any():
+            break
+        with clock.phase("sample"):
+            groups, prompts, requests = _open_groups(assembly, collected, proposal, round_index)
+            key = stream_key(seed, "sample", step)
+            completions = sample_on_host(assembly, state.policy.params, prompts, requests, key)
+        with clock.phase("grade"):
+            for row in np.flatnonzero(requests.budget):
+                group = groups[requests.prompt[row]]
+                question = assembly.pool.questions[collected.question[group]]
+                prompt = prompts.tokens[requests.prompt[row], : prompts.lengths[requests.prompt[row]]]
+                collected.rollouts.append(_rollout(assembly, question, group, prompt, completions, row))
+        with clock.phase("select"):
+            collected.statistics = _measure(assembly, collected)
+    return collected
+
+
+def sample_on_host(
+    assembly: Assembly, params: Any, prompts: Prompts, requests: Requests, key: jax.Array, **overrides: float
+) -> Completions:
+    """Runs the sampler on host arrays and brings the completions back."""
+    rollout = assembly.config.rollout
+    settings = {"temperature": rollout.temperature, "top_p": rollout.top_p} | overrides
+    placed = put_rows(assembly.mesh, (prompts, requests))
+    return jax.device_get(
+        assembly.programs.sample(params, *placed, key, max_new_tokens=rollout.max_new_tokens, **settings)
+    )
+
+
+def grade_response(assembly: Assembly, question: Question, ids: np.ndarray, *, ended: bool) -> tuple[str, Verdict]:
+    """Text and verdict of completion tokens; a truncated completion has no answer."""
+    response = assembly.tokenizer.decode((ids[:-1] if ended else ids).tolist())
+    if not ended:
+        return response, Verdict.NO_ANSWER
+    try:
+        return response, assembly.task.grade(question, response)
+    except Exception:  # whatever a user's grader raises must not count as a wrong answer
+        return response, Verdict.ERROR
+
+
+def _rollout(
+    assembly: Assembly, question: Question, group: int, prompt: np.ndarray, completions: Completions, row: np.integer
+) -> Rollout:
+    length = completions.lengths[row]
+    ids = completions.tokens[row, :length]
+    response, verdict = grade_response(assembly, question, ids, ended=bool(completions.ended[row]))
+    return Rollout(group, prompt, ids, completions.logprobs[row, :length], response, verdict)
+
+
+def _nothing_collected(assembly: Assembly, state: TrainState) -> Collected:
+    curriculum = assembly.programs.curriculum
+    key = stream_key(0, "shape")
+    slots = jax.eval_shape(curriculum.propose, state.curriculum, _empty_statistics(1), key).ids.shape[0]
+    slots *= curriculum.max_rounds
+    empty = np.full(slots, -1, np.int32)
+    statistics = put_replicated(assembly.mesh, _empty_statistics(slots))
+    return Collected(statistics, empty, empty.copy(), [], np.zeros(slots, np.int64))
+
+
+def _empty_statistics(slots: int) -> GroupStatistics:
+    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+    return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
+
+
+def _open_groups(
+    assembly: Assembly, collected: Collected, proposal: Proposal, round_index: int
+) -> tuple[np.ndarray, Prompts, Requests]:
+    """Group slot of each proposed question, its prompts, and the requests, padded to a fixed ladder of sizes."""
+    wanted = np.flatnonzero(proposal.mask)
+    ids, samples, continues = proposal.ids[wanted], proposal.samples[wanted], proposal.continues[wanted]
+    first_free = int(np.sum(collected.question >= 0))
+    opened = continues < 0
+    groups = np.where(opened, first_free + np.cumsum(opened) - 1, continues)
+    collected.question[groups], collected.round[groups[opened]] = ids, round_index
+    collected.prefilled[groups] += assembly.pool.lengths[ids]
+
+    already = np.bincount([rollout.group for rollout in collected.rollouts], minlength=len(collected.question))
+    capacity = assembly.programs.curriculum.max_samples
+    if np.any(already[groups] + samples > capacity):
+        raise RunError(f"the curriculum asked for more than the {capacity} rollouts per group that it declared")
+    num_prompts, num_requests = _padded_sizes(assembly, len(proposal.mask), len(wanted), int(samples.sum()))
+    prompt_of = np.repeat(np.arange(len(wanted)), samples)
+    sample_of = np.concatenate([np.arange(n) for n in samples])
+    request_ids = groups[prompt_of] * capacity + already[groups][prompt_of] + sample_of
+    padding = (0, num_requests - len(prompt_of))
+    requests = Requests(
+        prompt=np.pad(prompt_of, padding).astype(np.int32),
+        id=np.pad(request_ids, padding).astype(np.int32),
+        budget=np.pad(np.full(len(prompt_of), assembly.config.rollout.max_new_tokens), padding).astype(np.int32),
+    )
+    extra = num_prompts - len(wanted)
+    prompts = Prompts(
+        tokens=np.pad(assembly.pool.tokens[ids], ((0, extra), (0, 0))),
+        lengths=np.pad(assembly.pool.lengths[ids], (0, extra)),
+    )
+    return groups, prompts, requests
+
+
+def _padded_sizes(assembly: Assembly, slots: int, prompts: int, requests: int) -> tuple[int, int]:
+    """Prompts and requests of the smallest rung that holds these: |B| x 2^k of each, at most the proposal's own size.
+
+    Few rungs mean few compilations; every step of uniform and of LILO is on the same one.
+    """
+    rollout, most = assembly.config.rollout, assembly.programs.curriculum.max_samples
+    scale = 1
+    while rollout.questions * scale < prompts or rollout.questions * rollout.samples * scale < requests:
+        scale *= 2
+    return (
+        max(min(rollout.questions * scale, slots), prompts),
+        max(min(rollout.questions * rollout.samples * scale, slots * most), requests),
+    )
+
+
+def _measure(assembly: Assembly, collected: Collected) -> GroupStatistics:
+    """Statistics of all groups so far, from rows padded to the step's capacity."""
+    slots = len(collected.question)
+    capacity = slots * assembly.programs.curriculum.max_samples
+    rollouts = collected.rollouts
+
+    def column(values: list, dtype: type) -> np.ndarray:
+        return np.pad(np.array(values, dtype), (0, capacity - len(values)))
+
+    columns = {
+        "question": collected.question,
+        "round": collected.round,
+        "group": column([r.group for r in rollouts], np.int32),
+        "reward": column([r.reward for r in rollouts], np.float32),
+        "correct": column([r.verdict is Verdict.CORRECT for r in rollouts], bool),
+        "graded": column([r.graded for r in rollouts], bool),
+        "length": column([len(r.completion_ids) for r in rollouts], np.int32),
+        "row_mask": column([True] * len(rollouts), bool),
+    }
+    return assembly.programs.statistics(**put_replicated(assembly.mesh, columns))
+
+
+# --------------------------------------------------------------------------------------------------- training batch
+def training_batch(assembly: Assembly, collected: Collected, admission: Admission) -> TrainBatch:
+    """The rows of the admitted groups, group after group, padded to the curriculum's `train_rows`; host arrays."""
+    admitted = {int(g): q for q, (g, live) in enumerate(zip(admission.indices, admission.mask, strict=True)) if live}
+    rows = sorted((r for r in collected.rollouts if r.group in admitted), key=lambda r: admitted[r.group])
+    num_rows = assembly.programs.curriculum.train_rows
+    if len(rows) > num_rows:
+        raise RunError(f"the curriculum admitted {len(rows)} rollouts, more than the {num_rows} that it declared")
+    prompt_slots, slots = assembly.pool.tokens.shape[1], assembly.config.rollout.max_new_tokens
+    tokens = np.zeros((num_rows, prompt_slots + slots), np.int32)
+    logprobs = np.zeros((num_rows, slots), np.float32)
+    for i, row in enumerate(rows):
+        prompt_length, length = len(row.prompt_ids), len(row.completion_ids)
+        tokens[i, :prompt_length] = row.prompt_ids
+        tokens[i, prompt_length : prompt_length + length] = row.completion_ids
+        logprobs[i, :length] = row.sampler_logprobs
+
+    def column(values: list, dtype: type) -> np.ndarray:
+        return np.pad(np.array(values, dtype), (0, num_rows - len(values)))
+
+    empty, zeros = np.zeros(0, np.int32), np.zeros((num_rows, slots), np.float32)
+    return TrainBatch(
+        sequences=Sequences(
+            tokens=tokens,
+            prompt_lengths=np.maximum(column([len(r.prompt_ids) for r in rows], np.int32), 1),
+            completion_lengths=column([len(r.completion_ids) for r in rows], np.int32),
+        ),
+        row_mask=column([r.graded for r in rows], bool),
+        group=column([admitted[r.group] for r in rows], np.int32),
+        reward=column([r.reward for r in rows], np.float32),
+        sampler_logprobs=logprobs,
+        question=np.where(admission.mask, collected.question[admission.indices], -1).astype(np.int32),
+        question_mask=np.asarray(admission.mask),
+        follow_ups=FollowUps(row=empty, prefix=empty, mask=empty.astype(bool), reward=empty.astype(np.float32)),
+        old_logprobs=zeros,
+        reference_logprobs=zeros,
+        old_values=zeros,
+        advantages=zeros,
+        returns=zeros,
+    )
+
+
+def add_follow_ups(
+    assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, ledger: Ledger, clock: PhaseClock
+) -> TrainBatch:
+    """Samples and grades what the algorithm asks for from inside the batch's completions; host arrays."""
+    wanted = jax.device_get(assembly.programs.follow_up_requests(batch.sequences))
+    num_requests = wanted.row.shape[0]
+    if not num_requests:
+        return batch
+    with clock.phase("sample"):
+        prompt_lengths = batch.sequences.prompt_lengths[wanted.row]
+        live = wanted.mask & batch.row_mask[wanted.row]
+        prompts = Prompts(
+            tokens=batch.sequences.tokens[wanted.row],
+            lengths=np.where(live, prompt_lengths + wanted.prefix, 1).astype(np.int32),
+        )
+        index = np.arange(num_requests, dtype=np.int32)
+        budget = np.where(live, assembly.config.rollout.max_new_tokens - wanted.prefix, 0).astype(np.int32)
+        key = stream_key(assembly.config.seed, "follow_up", step)
+        children = sample_on_host(assembly, state.policy.params, prompts, Requests(index, index, budget), key)
+        ledger.add("follow_up", "prefilled", prompts.lengths[live].sum())
+        ledger.add("follow_up", "generated", children.lengths.sum())
+    with clock.phase("grade"):
+        reward, graded = np.zeros(num_requests, np.float32), np.zeros(num_requests, bool)
+        for i in np.flatnonzero(live):
+            question = assembly.pool.questions[batch.question[batch.group[wanted.row[i]]]]
+            kept = batch.sequences.tokens[wanted.row[i], prompt_lengths[i] : prompts.lengths[i]]
+            ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]])
+            _, verdict = grade_response(assembly, question, ids, ended=bool(children.ended[i]))
+            reward[i], graded[i] = verdict is Verdict.CORRECT, verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+    follow_ups = FollowUps(row=wanted.row, prefix=wanted.prefix, mask=live & graded, reward=reward)
+    return batch.replace(follow_ups=follow_ups)
+
+
+# ------------------------------------------------------------------------------------------------------ bookkeeping
+def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:
+    """Puts a step's sampling, scoring and training on the ledger."""
+    admitted = set(admission.indices[admission.mask].tolist())
+    for group in np.flatnonzero(collected.question >= 0):
+        ledger.add("train" if group in admitted else "rejected", "prefilled", collected.prefilled[group])
+    trained = 0
+    for row in collected.rollouts:
+        purpose = "train" if row.group in admitted else "rejected"
+        ledger.add(purpose, "generated", len(row.completion_ids))
+        trained += (row.group in admitted) * (len(row.prompt_ids) + len(row.completion_ids))
+    algorithm = assembly.programs.algorithm
+    models = 1 + algorithm.needs_reference + algorithm.needs_values
+    ledger.add("train", "scored", models * trained)
+    ledger.add("train", "trained", (1 + algorithm.needs_values) * assembly.config.update.epochs * trained)
+
+
+def describe(assembly: Assembly, collected: Collected, admission: Admission) -> dict[str, Any]:
+    """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
+    statistics: GroupStatistics = jax.device_get(collected.statistics)
+    admitted = admission.indices[admission.mask]
+    filled = np.flatnonzero(collected.question >= 0)
+    verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
+    rows = max(len(collected.rollouts), 1)
+    lengths = [len(r.completion_ids) for r in collected.rollouts]
+    description: dict[str, Any] = {
+        "curriculum/groups_collected": len(filled),
+        "curriculum/groups_admitted": len(admitted),
+        "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
+        **{f"rollout/{v.value}_fraction": n / rows for v, n in verdicts.items()},
+    }
+    for name, groups in (("collected", filled), ("admitted", admitted)):
+        description |= _describe_groups(assembly, statistics, groups, name)
+    return description
+
+
+def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np.ndarray, name: str) -> dict[str, Any]:
+    attempts, successes = statistics.attempts[groups], statistics.successes[groups]
+    measured = attempts > 0
+    rate = successes[measured] / attempts[measured]
+    samples = assembly.config.rollout.samples
+    complete = attempts == samples
+    found = {
+        f"curriculum/{name}_success_mean": float(rate.mean()) if rate.size else None,
+        f"curriculum/{name}_zero_variance_fraction": float(np.mean((rate == 0) | (rate == 1))) if rate.size else None,
+        f"curriculum/{name}_learnability_mean": float(np.mean(rate * (1 - rate))) if rate.size else None,
+        f"curriculum/{name}_histogram": np.bincount(successes[complete].astype(int), minlength=samples + 1).tolist(),
+    }
+    questions = statistics.question[groups]
+    difficulties = [assembly.pool.questions[q].difficulty for q in questions if q >= 0]
+    if difficulties and None not in difficulties:
+        found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
+    return found
+
+
+def rollout_records(assembly: Assembly, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
+    """One JSON-ready record per rollout."""
+    admitted = set(admission.indices[admission.mask].tolist())
+    records = []
+    for row in collected.rollouts:
+        question = assembly.pool.questions[collected.question[row.group]]
+        records.append(
+            {
+                "question": int(collected.question[row.group]),
+                "group": int(row.group),
+                "round": int(collected.round[row.group]),
+                "admitted": row.group in admitted,
+                "prompt": question.prompt,
+                "gold": question.answer,
+                "response": row.response,
+                "verdict": row.verdict.value,
+                "tokens": len(row.completion_ids),
+            }
+        )
+    return records

@@ -1,0 +1,327 @@
+"""Configuration: frozen dataclasses, checked before any compute, overridden from the command line, dumped, reloaded.
+
+A run is a pure function of its `Config`.  Where it writes and whether it resumes is in `Launch`, which changes no
+number.  Config objects stop at the wiring: pure functions take arrays and numbers.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import json
+import pathlib
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import optax
+import tyro
+
+from lilo_jax.curriculum import CURRICULA
+from lilo_jax.curriculum.lilo import Lilo
+from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.mesh import MeshConfig
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.rl import ALGORITHMS
+from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.update import UpdateConfig
+from lilo_jax.tasks import TASKS
+from lilo_jax.tasks.chain import Chain
+
+TABLES: dict[str, Mapping[str, type]] = {"task": TASKS, "curriculum": CURRICULA, "algorithm": ALGORITHMS}
+"""The fields of `Config` that hold the settings of something chosen by name."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """The SentencePiece model that is trained on the task's text."""
+
+    kind: Literal["auto", "char", "bpe"] = "auto"
+    """a token per character, or byte-pair merges; auto takes char for generated tasks and bpe for files"""
+    vocab_size: int = 512
+    """upper bound on the number of ids"""
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How completions are sampled."""
+
+    questions: int = 8
+    """|B|: questions trained on per step"""
+    samples: int = 8
+    """G: rollouts per question"""
+    max_new_tokens: int = 11
+    """longest completion, its end token included"""
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a warm-up, a schedule, and global-norm clipping."""
+
+    learning_rate: float = 5e-4
+    """peak"""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """what follows the warm-up"""
+    warmup_steps: int = 10
+    """optimiser steps of linear warm-up from zero"""
+    final_fraction: float = 0.0
+    """learning rate at the end of a linear or cosine schedule, as a share of the peak"""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+
+    def build(self, total_steps: int) -> optax.GradientTransformation:
+        """The optimiser for a run of `total_steps` optimiser steps."""
+        decay = max(total_steps - self.warmup_steps, 1)
+        after = {
+            "constant": optax.constant_schedule(self.learning_rate),
+            "linear": optax.linear_schedule(self.learning_rate, self.learning_rate * self.final_fraction, decay),
+            "cosine": optax.cosine_decay_schedule(self.learning_rate, decay, self.final_fraction),
+        }[self.schedule]
+        warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+        schedule = optax.join_schedules([warmup, after], [self.warmup_steps])
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_gradient_norm),
+            optax.adamw(schedule, b1=self.beta1, b2=self.beta2, eps=self.epsilon, weight_decay=self.weight_decay),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig:
+    """Supervised fine-tuning, which makes the starting point of RL."""
+
+    steps: int = 800
+    batch: int = 64
+    """demonstrations per step"""
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=4e-3,
+        schedule="cosine",
+        warmup_steps=30,
+        final_fraction=0.02,
+        beta2=0.98,
+        weight_decay=0.01,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Accuracy on held-out questions."""
+
+    every: int = 10
+    """steps between evaluations"""
+    splits: tuple[str, ...] = ("validation", "test")
+    """held-out sets evaluated each time"""
+    samples: int = 4
+    """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_questions: int = 0
+    """questions per set, the first ones; 0 takes all"""
+    rows: int = 256
+    """sequences per device call"""
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageConfig:
+    """What is kept on disk."""
+
+    save_every: int = 50
+    """steps between checkpoints; the last step is always saved"""
+    keep: int = 1
+    """checkpoints kept"""
+    rollouts_every: int = 20
+    """steps between records of full rollouts; 0 records none"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    seed: int = 0
+    """of everything random"""
+    num_steps: int = 200
+    init_from: str = ""
+    """run directory whose model and tokenizer are the start; empty: supervised fine-tuning comes first"""
+    task: Any = Chain()
+    """settings of the task; choose another with --task NAME"""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: DecoderConfig = DecoderConfig()
+    sft: SftConfig = SftConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    curriculum: Any = Lilo()
+    """settings of the curriculum; choose another with --curriculum NAME"""
+    algorithm: Any = Ppo()
+    """settings of the algorithm; choose another with --algorithm NAME"""
+    update: UpdateConfig = UpdateConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    storage: StorageConfig = StorageConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Where a run writes and how it starts; none of it changes a number."""
+
+    output_dir: str = "runs/latest"
+    resume: Literal["auto", "must", "never"] = "auto"
+    """auto: go on where the same config stopped; must: fail if there is nothing to go on with; never: the opposite"""
+    stop_at: int = 0
+    """save and stop before this step; 0 runs to the end"""
+    print_config: bool = False
+    """print the resolved config as JSON and exit"""
+    debug: bool = False
+    """show the traceback of an error"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The command line of a single run."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch()
+
+
+# ------------------------------------------------------------------------------------------------- names and settings
+def settings_class(field: str, name: str) -> type:
+    """The settings class of a table entry, or of a user's own `package.module:ClassName`."""
+    if ":" not in name:
+        if name not in TABLES[field]:
+            raise unknown_name(field, name, TABLES[field])
+        return TABLES[field][name]
+    module_name, class_name = name.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot load {field} {name!r}: {error}; the form is package.module:ClassName") from None
+    if not (dataclasses.is_dataclass(found) and callable(getattr(found, "build", None))):
+        raise UsageError(f"{field} {name!r} is not a dataclass with a build method")
+    return cast(type, found)
+
+
+def settings_name(field: str, settings: Any) -> str:
+    """The name under which `settings_class` finds the class of `settings`."""
+    for name, known in TABLES[field].items():
+        if type(settings) is known:
+            return name
+    return f"{type(settings).__module__}:{type(settings).__qualname__}"
+
+
+# ------------------------------------------------------------------------------------------------------ dump and load
+def to_dict(config: Config) -> dict[str, Any]:
+    """A JSON-ready dictionary; named settings carry their name."""
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    for field in TABLES:
+        values[field] = {"name": settings_name(field, getattr(config, field)), **values[field]}
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`; an unknown field is an error that names the nearest valid one."""
+    values = dict(values)
+    for field in TABLES:
+        if field in values:
+            settings = dict(values[field])
+            values[field] = _build(settings_class(field, settings.pop("name")), settings, field)
+    return _build(Config, values, "config")
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    types = typing.get_type_hints(cls)
+    built = {}
+    for name, value in values.items():
+        if name not in types:
+            raise unknown_name(f"field of {where}", name, types)
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):
+            value = _build(types[name], value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+def load(path: pathlib.Path) -> Config:
+    """Reads a `config.json`."""
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no config at {path}: is {path.parent} a run directory?") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UsageError(f"{path} is not a config: {error}") from None
+
+
+def replace(config: Config, **changes: Any) -> Config:
+    """A copy with changes to nested fields: `replace(config, rollout__questions=32, seed=1)`."""
+    for path, value in changes.items():
+        group, _, field = path.partition("__")
+        if field:
+            value = dataclasses.replace(getattr(config, group), **{field: value})
+        config = dataclasses.replace(config, **{group: value})
+    return config
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
+    """Overrides the fields of `options`, a dataclass with a `config: Config` field, from the command line.
+
+    `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first, which the rest then overrides;
+    `--task.path` alone means the jsonl task.  Raises `UsageError` in one sentence on anything it does not understand.
+    """
+    args = list(args)
+    if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
+        args += ["--task", "jsonl"]
+    config = options.config  # type: ignore[attr-defined]
+    for field in TABLES:
+        name, args = _take_option(args, f"--{field}")
+        if name is not None:
+            config = dataclasses.replace(config, **{field: settings_class(field, name)()})
+    options = dataclasses.replace(options, config=config)  # type: ignore[type-var]
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(type(options), default=options, args=args, prog=prog, description=description)
+    except SystemExit as exit_:
+        if exit_.code:
+            raise UsageError(_one_sentence(printed.getvalue(), prog)) from None
+        raise
+
+
+def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:
+    for i, arg in enumerate(args):
+        if arg == flag:
+            if i + 1 == len(args):
+                raise UsageError(f"{flag} needs a name")
+            return args[i + 1], args[:i] + args[i + 2 :]
+        if arg.startswith(flag + "="):
+            return arg.removeprefix(flag + "="), args[:i] + args[i + 1 :]
+    return None, args
+
+
+def _one_sentence(message: str, prog: str) -> str:
+    """Folds tyro's boxed message into one line: what was wrong, the nearest option, where help is."""
+    lines = [line.strip(" │|╭╮╰╯") for line in re.sub(r"^╭─+ (.*?) ─*╮", r"\1\n---", message.strip()).splitlines()]
+    sections = re.split(r"\n[─-]{3,}(?:\n|$)", "\n".join(lines))
+    sections = [" ".join(section.split()) for section in sections if section.strip()]
+    wrong = sections[1] if len(sections) > 1 else " ".join(sections)
+    nearest = re.search(r"Perhaps you meant:?\s*(--\S+)", " ".join(sections))
+    hint = f"; did you mean {nearest[1]}?" if nearest else ""
+    return f"{wrong.rstrip('.')}{hint} (see {prog} --help)"
+
+
+def exit_with_message(main: Callable[[], object]) -> None:
+    """Runs an entry point; a user's mistake becomes one line on stderr and exit 2, a failed run exit 1."""
+    try:
+        main()
+    except (UsageError, RunError) as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

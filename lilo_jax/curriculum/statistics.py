@@ -1,0 +1,127 @@
+"""Group statistics of a step, and what a curriculum remembers of them."""
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree, TrainBatch
+
+
+def group_statistics(
+    *,
+    question: Array,
+    round: Array,
+    group: Array,
+    reward: Array,
+    correct: Array,
+    graded: Array,
+    length: Array,
+    row_mask: Array,
+) -> GroupStatistics:
+    """Sums rows into their groups.
+
+    Args:
+        question, round: int32 [K], copied through; -1 in empty slots.
+        group: int32 [rows], slot of each row.
+        reward: float32 [rows].
+        correct: bool [rows], the declared outcome.
+        graded: bool [rows], False where the grader failed: the row is not an attempt.
+        length: int32 [rows], generated tokens.
+        row_mask: bool [rows], False for padding rows.
+
+    Returns:
+        GroupStatistics with K slots; a slot without rows has zero counts.
+    """
+
+    def total(values: Array, where: Array) -> Array:
+        values = jnp.where(where, values.astype(jnp.float32), 0)
+        return jax.ops.segment_sum(values, group, num_segments=question.shape[0])
+
+    counted = row_mask & graded
+    return GroupStatistics(
+        question=question,
+        round=round,
+        attempts=total(jnp.ones_like(reward), counted),
+        successes=total(correct, counted),
+        reward_sum=total(reward, counted),
+        length_sum=total(length, row_mask),
+        rollouts=total(jnp.ones_like(reward), row_mask),
+    )
+
+
+def learnability(successes: Array, attempts: Array) -> Array:
+    """Variance of the success of a question: p(1 - p) with p = successes / attempts, in [0, 1/4].
+
+    Equals the population variance of the 0/1 outcomes.  NaN where there are no attempts: never measured is not the
+    same as unlearnable, and selection ranks NaN last.
+
+    Args:
+        successes, attempts: float32, any shape; attempts >= successes >= 0.
+
+    Source: Foster et al. 2025 (LILO), section 2.2; Rutherford et al. 2024 (SFL), section 4.
+    """
+    rate = jnp.where(attempts > 0, successes / jnp.maximum(attempts, 1), jnp.nan)
+    return rate * (1 - rate)
+
+
+def is_mixed(statistics: GroupStatistics) -> Array:
+    """Bool [K]: groups with both correct and wrong rollouts, the only ones with a policy gradient."""
+    return (statistics.successes > 0) & (statistics.successes < statistics.attempts)
+
+
+def initial_state(pool_size: int, memory: PyTree = ()) -> CurriculumState:
+    """The state of a pool of which nothing is known."""
+    counts, never = jnp.zeros(pool_size, jnp.float32), jnp.full(pool_size, -1, jnp.int32)
+    return CurriculumState(
+        step=jnp.int32(0),
+        attempts=counts,
+        successes=counts,
+        visits=jnp.zeros(pool_size, jnp.int32),
+        last_seen=never,
+        length_sum=counts,
+        rollouts=counts,
+        memory=memory,
+    )
+
+
+def remember(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
+    """Adds a step's groups to the lifetime counts; a question with two groups is counted for both.
+
+    Args:
+        state: before the step.
+        collected: K groups, empty slots allowed.
+        step: int32 scalar, the step they belong to.
+    """
+    pool_size = state.attempts.shape[0]
+    filled = collected.question >= 0
+    index = jnp.where(filled, collected.question, pool_size)  # out of range: dropped
+
+    def add(counts: Array, values: Array) -> Array:
+        return counts.at[index].add(values.astype(counts.dtype), mode="drop")
+
+    return state.replace(
+        step=step + 1,
+        attempts=add(state.attempts, collected.attempts),
+        successes=add(state.successes, collected.successes),
+        visits=add(state.visits, filled),
+        last_seen=state.last_seen.at[index].max(step, mode="drop"),
+        length_sum=add(state.length_sum, collected.length_sum),
+        rollouts=add(state.rollouts, collected.rollouts),
+    )
+
+
+def group_signals(batch: TrainBatch, mask: Array, value_error: Array) -> GroupSignals:
+    """Per-group means over tokens of what the update saw.
+
+    Args:
+        batch: a training batch with advantages.
+        mask: bool [B, C], tokens trained on.
+        value_error: float32 [B, C], squared error of the critic.
+    """
+    num_groups = batch.question.shape[0]
+
+    def mean(values: Array) -> Array:
+        total = jax.ops.segment_sum(jnp.sum(jnp.where(mask, values, 0), axis=1), batch.group, num_segments=num_groups)
+        count = jax.ops.segment_sum(jnp.sum(mask, axis=1), batch.group, num_segments=num_groups)
+        return total / jnp.maximum(count, 1)
+
+    return GroupSignals(advantage_abs=mean(jnp.abs(batch.advantages)), value_loss=mean(value_error))

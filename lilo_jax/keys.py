@@ -1,0 +1,22 @@
+"""Random keys: each is a pure function of (seed, stream name, indices), so none is stored and none is reused."""
+
+import zlib
+
+import jax
+
+
+def stream_key(seed: int, stream: str, *indices: int) -> jax.Array:
+    """The key of one purpose at one place: fold_in(... fold_in(fold_in(key(seed), crc32(stream)), i_1) ..., i_n).
+
+    Args:
+        seed: the run's seed.
+        stream: what the key is for, e.g. "sample"; two purposes must not share a name.
+        *indices: where in the run, e.g. step and round; each in [0, 2^32).
+
+    Returns:
+        A typed scalar PRNG key, to be consumed once.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+    for index in indices:
+        key = jax.random.fold_in(key, index)
+    return key

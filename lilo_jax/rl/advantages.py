@@ -1,0 +1,144 @@
+"""Advantage estimators over ragged token batches.
+
+Tokens are [B, C] with a mask; a row's live tokens are a prefix of its C slots.  Padding receives exactly zero.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.types import Array
+
+
+def terminal_rewards(reward: Array, mask: Array) -> Array:
+    """float32 [B, C]: the row's reward at its last live token, zero elsewhere.
+
+    Args:
+        reward: float32 [B].
+        mask: bool [B, C].
+    """
+    is_last = mask & ~jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+    return jnp.where(is_last, reward[:, None], 0.0)
+
+
+def generalized_advantages(
+    rewards: Array, values: Array, mask: Array, *, discount: float, trace: float
+) -> tuple[Array, Array]:
+    """Generalised advantage estimates and the returns they imply.
+
+        delta_t = r_t + gamma V_{t+1} - V_t          V is 0 after the last token
+        A_t     = delta_t + gamma lambda A_{t+1}
+        R_t     = A_t + V_t
+
+    Source: Schulman et al. 2016 (GAE), eq. 11-16.  With lambda = 1, A_t = (discounted return) - V_t.
+
+    Args:
+        rewards: float32 [B, C].
+        values: float32 [B, C], V_t: value of the state in which token t is chosen.
+        mask: bool [B, C].
+        discount: gamma in [0, 1].
+        trace: lambda in [0, 1].
+
+    Returns:
+        advantages, returns: float32 [B, C], zero in the padding.
+    """
+    rewards, values = jnp.where(mask, rewards, 0), jnp.where(mask, values, 0)
+    next_values = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
+    deltas = rewards + discount * next_values - values
+
+    def step(following: Array, delta: Array) -> tuple[Array, Array]:
+        advantage = delta + discount * trace * following
+        return advantage, advantage
+
+    _, columns = jax.lax.scan(step, jnp.zeros(rewards.shape[0]), deltas.T, reverse=True)
+    advantages = jnp.where(mask, columns.T, 0)
+    return advantages, jnp.where(mask, advantages + values, 0)
+
+
+def whiten_blocks(advantages: Array, mask: Array, *, block: int, epsilon: float = 1e-8) -> Array:
+    """Advantages with mean 0 and standard deviation 1 over the tokens of each block of `block` consecutive rows.
+
+        (A - mean) / (std + epsilon), std with the biased estimator (divisor n)
+
+    Blocks are semantic (16 sequences in Kazemnejad et al. 2024, VinePPO), never a device's micro-batch, so that
+    micro-batching changes nothing.  A block without tokens stays zero.
+
+    Args:
+        advantages: float32 [B, C].
+        mask: bool [B, C].
+        block: rows per block; divides B.
+        epsilon: guards a block of equal advantages.
+    """
+    shape = (advantages.shape[0] // block, block * advantages.shape[1])
+    values = jnp.where(mask, advantages, 0).reshape(shape)
+    weights = mask.reshape(shape).astype(jnp.float32)
+    count = jnp.maximum(weights.sum(axis=1, keepdims=True), 1)
+    mean = values.sum(axis=1, keepdims=True) / count
+    centred = (values - mean) * weights
+    std = jnp.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    return (centred / (std + epsilon)).reshape(advantages.shape)
+
+
+def group_means(values: Array, group: Array, row_mask: Array, *, num_groups: int) -> tuple[Array, Array]:
+    """Mean of the live rows of each group, and their number; both float32 [B], read back at every row.
+
+    Args:
+        values: float32 [B].
+        group: int32 [B].
+        row_mask: bool [B].
+        num_groups: static.
+    """
+    live = row_mask.astype(jnp.float32)
+    total = jax.ops.segment_sum(jnp.where(row_mask, values, 0), group, num_segments=num_groups)
+    count = jax.ops.segment_sum(live, group, num_segments=num_groups)
+    return (total / jnp.maximum(count, 1))[group], count[group]
+
+
+def leave_one_out(reward: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
+    """Reward minus the mean reward of the *other* rows of its group.
+
+        A_i = r_i - (1 / (G - 1)) sum_{j != i} r_j = G / (G - 1) (r_i - mean r)
+
+    Source: Ahmadian et al. 2024 (RLOO), eq. 4.  A row alone in its group, and a masked row, gets zero.
+
+    Args:
+        reward: float32 [B].
+        group: int32 [B], groups may be of any size.
+        row_mask: bool [B].
+        num_groups: static.
+
+    Returns:
+        float32 [B].
+    """
+    mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
+    advantage = size / jnp.maximum(size - 1, 1) * (reward - mean)
+    return jnp.where(row_mask & (size > 1), advantage, 0)
+
+
+def group_normalized(reward: Array, group: Array, row_mask: Array, *, num_groups: int, epsilon: float) -> Array:
+    """Reward standardised within its group.
+
+        A_i = (r_i - mean r) / (std r + epsilon), std with the unbiased estimator (divisor G - 1)
+
+    Source: Shao et al. 2024 (GRPO), section 4.1.2; the divisor and epsilon = 1e-8 as in the released Oat code.
+    A row alone in its group, a group of equal rewards, and a masked row get zero.
+
+    Args:
+        reward: float32 [B].
+        group: int32 [B].
+        row_mask: bool [B].
+        num_groups: static.
+        epsilon: added to the standard deviation.
+
+    Returns:
+        float32 [B].
+    """
+    mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
+    centred = jnp.where(row_mask, reward - mean, 0)
+    mean_square, _ = group_means(centred**2, group, row_mask, num_groups=num_groups)
+    std = jnp.sqrt(mean_square * size / jnp.maximum(size - 1, 1))
+    return jnp.where(row_mask & (size > 1), centred / (std + epsilon), 0)
+
+
+def per_token(advantage: Array, mask: Array) -> Array:
+    """float32 [B, C]: a row's advantage [B] copied to each of its live tokens."""
+    return jnp.where(mask, advantage[:, None], 0)

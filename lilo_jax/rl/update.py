@@ -1,0 +1,167 @@
+"""One update: epochs x minibatches of optimiser steps, each accumulated over micro-batches."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lilo_jax.models import Model
+from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+    """How a batch of rollouts becomes optimiser steps."""
+
+    epochs: int = 1
+    """passes over the batch"""
+    minibatches: int = 1
+    """optimiser steps per pass; the paper's PPO takes 8 of 64 rows, twice"""
+    microbatches: int = 1
+    """pieces of a minibatch whose gradients are added up: memory for time, the result stays the same"""
+    shuffle: bool = True
+    """rows are dealt to minibatches in a new random order each epoch"""
+    denominator: Literal["present", "capacity"] = "present"
+    """what masked rows do to a mean: "present" divides by live tokens and rows; "capacity" divides as if the batch
+    were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
+    chunk: int = 128
+    """positions projected to the vocabulary at a time, in scoring and in the update"""
+
+
+def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Minibatch:
+    """The minibatch of the given rows, with its loss weights.
+
+    Args:
+        batch: B rows with advantages filled in.
+        rows: int32 [b], rows of the batch.
+        denominator: see `UpdateConfig.denominator`.
+    """
+    sequences, row_mask = jax.tree.map(lambda x: x[rows], (batch.sequences, batch.row_mask))
+    mask = completion_mask(sequences, batch.old_logprobs.shape[1]) & row_mask[:, None]
+    live = mask.astype(jnp.float32)
+    tokens, live_rows = jnp.maximum(live.sum(), 1), jnp.maximum(row_mask.sum(), 1)
+    if denominator == "capacity":
+        tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
+    return Minibatch(
+        sequences=sequences,
+        mask=mask,
+        token_weight=live / tokens,
+        sequence_weight=live / live_rows,
+        old_logprobs=batch.old_logprobs[rows],
+        reference_logprobs=batch.reference_logprobs[rows],
+        old_values=batch.old_values[rows],
+        advantages=batch.advantages[rows],
+        returns=batch.returns[rows],
+    )
+
+
+def accumulate_gradients(
+    model: Model,
+    algorithm: Algorithm,
+    params: tuple[PyTree, PyTree],
+    batch: Minibatch,
+    *,
+    microbatches: int,
+    temperature: float,
+    chunk: int,
+) -> tuple[tuple[PyTree, PyTree], Metrics]:
+    """Gradients of the minibatch's policy and value losses, summed over micro-batches.
+
+    Args:
+        model, algorithm: functions.
+        params: (policy, critic or None).
+        batch: b rows.
+        microbatches: divides b.
+        temperature: the sampler's.
+        chunk: positions projected to the vocabulary at a time.
+    """
+
+    def loss(params: tuple[PyTree, PyTree], part: Minibatch) -> tuple[Array, Metrics]:
+        policy, critic = params
+        slots = part.mask.shape[1]
+        scores = score(model, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
+        total, metrics = algorithm.policy_loss(scores, part)
+        if algorithm.value_loss is not None:
+            values = score_values(model, critic, part.sequences, completion_slots=slots)
+            value_total, value_metrics = algorithm.value_loss(values, part)
+            total, metrics = total + value_total, metrics | value_metrics
+        return total, metrics
+
+    def gradient(part: Minibatch) -> tuple[PyTree, Metrics]:
+        return jax.grad(loss, has_aux=True)(params, part)
+
+    if microbatches == 1:
+        return gradient(batch)
+    # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
+    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, first))
+
+    def add(total: PyTree, part: Minibatch) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, gradient(part)), None
+
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def update(
+    model: Model,
+    algorithm: Algorithm,
+    optimizer: optax.GradientTransformation,
+    policy: Trainable,
+    critic: Trainable | None,
+    batch: TrainBatch,
+    key: Array,
+    *,
+    config: UpdateConfig,
+    temperature: float,
+) -> tuple[Trainable, Trainable | None, Metrics]:
+    """Takes epochs x minibatches optimiser steps on one batch of rollouts.
+
+    Args:
+        model, algorithm, optimizer: functions; policy and critic use the same optimiser settings.
+        policy, critic: weights with optimiser state; critic is None without one.
+        batch: B rows with advantages; minibatches x microbatches divides B.
+        key: consumed; deals rows to minibatches.
+        config: see `UpdateConfig`.
+        temperature: the sampler's.
+
+    Returns:
+        The new policy and critic, and metrics added up over all optimiser steps.
+    """
+    num_rows = batch.row_mask.shape[0]
+
+    def epoch_rows(epoch_key: Array) -> Array:
+        order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
+        return order.reshape(config.minibatches, -1)
+
+    def optimiser_step(carry: tuple, rows: Array) -> tuple[tuple, Metrics]:
+        policy, critic = carry
+        minibatch = cut_minibatch(batch, rows, denominator=config.denominator)
+        params = (policy.params, None if critic is None else critic.params)
+        (policy_gradient, critic_gradient), metrics = accumulate_gradients(
+            model, algorithm, params, minibatch,
+            microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
+        )  # fmt: skip
+        metrics["policy/gradient_norm"] = _once(optax.global_norm(policy_gradient))
+        policy = apply_gradients(optimizer, policy, policy_gradient)
+        if critic is not None:
+            metrics["value/gradient_norm"] = _once(optax.global_norm(critic_gradient))
+            critic = apply_gradients(optimizer, critic, critic_gradient)
+        return (policy, critic), metrics
+
+    rows = jax.vmap(epoch_rows)(jax.random.split(key, config.epochs))
+    (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), rows.reshape(-1, rows.shape[-1]))
+    return policy, critic, jax.tree.map(jnp.sum, metrics)
+
+
+def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, gradients: PyTree) -> Trainable:
+    """One optimiser step."""
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    return Trainable(params=optax.apply_updates(state.params, updates), optimizer=optimizer_state)
+
+
+def _once(value: Array) -> Mean:
+    return Mean(total=value, weight=jnp.float32(1))

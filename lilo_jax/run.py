@@ -1,0 +1,158 @@
+"""A run from its config: start or resume, train, and leave a directory that says how it went."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from lilo_jax import assembly as assembling
+from lilo_jax.assembly import Assembly
+from lilo_jax.config import Config, Launch
+from lilo_jax.errors import RunError, UsageError
+from lilo_jax.evaluation import evaluate
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_replicated
+from lilo_jax.sft import fine_tune
+from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.progress import Progress
+from lilo_jax.storage.recorder import Recorder
+from lilo_jax.storage.run_directory import RunDirectory, open_run
+from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.trainer import train
+from lilo_jax.types import PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished (or stopped) run.
+
+    Attributes:
+        directory: its files.
+        done: whether it reached its last step.
+        state: the final state if this process trained it, else None (it was done before).
+    """
+
+    directory: RunDirectory
+    done: bool
+    state: TrainState | None
+
+    def curve(self, split: str) -> dict[str, np.ndarray]:
+        """Accuracy on a split against steps, generated tokens and seconds; see `learning_curve`."""
+        return learning_curve(self.directory, split)
+
+
+def run(config: Config, launch: Launch | None = None, *, name: str = "train") -> Result:
+    """Trains as the config says and writes `launch.output_dir`; goes on where an earlier run of it stopped.
+
+    Args:
+        config: the whole experiment.
+        launch: where and how.
+        name: shown with progress.
+
+    Raises:
+        UsageError: a mistake in config or launch, before anything is trained.
+        RunError: training cannot go on.
+    """
+    launch = Launch() if launch is None else launch
+    assembling.validate(config)
+    start = _start_of(config, launch, name)
+    assembly = assembling.assemble(config, tokenizer=start[0] if start else None)
+    directory = open_run(launch.output_dir, config, launch.resume)
+    if directory.is_done():
+        return Result(directory, done=True, state=None)
+    last_step = min(launch.stop_at or config.num_steps, config.num_steps)
+    progress = Progress(name, total=config.num_steps, every=config.evaluation.every)
+    try:
+        state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
+    except Exception as error:
+        directory.mark("FAILED", str(error))
+        directory.log(f"failed: {error}")
+        raise
+    finally:
+        progress.close()
+    done = last_step == config.num_steps
+    if done:
+        directory.mark("DONE", f"{config.num_steps} steps")
+    directory.log(f"{'done' if done else 'stopped'} after {last_step} steps")
+    return Result(directory, done=done, state=state)
+
+
+def _start_of(config: Config, launch: Launch, name: str) -> tuple[SentencePiece, PyTree] | None:
+    """Tokenizer and weights of `init_from`; without one, of a fine-tuning run of our own beneath the run directory.
+
+    None for a run of no steps: that is the fine-tuning itself.
+    """
+    if config.init_from:
+        return assembling.load_start(config.init_from, config)
+    if not config.num_steps:
+        return None
+    path = pathlib.Path(launch.output_dir) / "sft"
+    if path.parent.exists() or not path.exists():
+        open_run(launch.output_dir, config, launch.resume)
+    run(
+        assembling.start_config(config),
+        dataclasses.replace(launch, output_dir=str(path), resume="auto", stop_at=0),
+        name=f"{name} sft",
+    )
+    return assembling.load_start(str(path), config)
+
+
+def _train_from(
+    assembly: Assembly, directory: RunDirectory, progress: Progress, params: PyTree | None, last_step: int
+) -> TrainState:
+    config, programs = assembly.config, assembly.programs
+    recorder, ledger = Recorder(directory, progress), Ledger()
+    with Checkpoints(directory.checkpoints_path, keep=config.storage.keep) as checkpoints:
+        saved = checkpoints.latest_step()
+        directory.forget_after(-1 if saved is None else saved)
+        if saved is None:
+            assembly.tokenizer.save(directory.tokenizer_path)
+            if params is None:
+                params = fine_tune(assembly, ledger, progress)
+            state = programs.start(put_replicated(assembly.mesh, params), stream_key(config.seed, "critic"))
+            recorder.write_evaluation(evaluate(assembly, state.policy.params, 0, ledger))
+            checkpoints.save(0, state, ledger.to_dict())
+        else:
+            shapes = programs.start(programs.init(stream_key(0, "shape")), stream_key(0, "shape"))
+            state, record = checkpoints.restore(saved, shapes)
+            ledger = Ledger.from_dict(record)
+            progress.line(f"resumed after step {saved}")
+        if int(state.step) > last_step:
+            raise UsageError(f"the run is already at step {int(state.step)}, beyond --stop-at {last_step}")
+        return train(
+            assembly,
+            state,
+            ledger,
+            directory=directory,
+            checkpoints=checkpoints,
+            recorder=recorder,
+            last_step=last_step,
+        )
+
+
+def learning_curve(directory: RunDirectory, split: str) -> dict[str, np.ndarray]:
+    """Accuracy on a held-out split against what it cost, at every evaluation.
+
+    Returns:
+        Arrays of equal length: `steps`; `generated_tokens`, all tokens sampled for training so far (rejected and
+        follow-up rollouts included, evaluation excluded); `seconds`, wall-clock seconds of training so far
+        (compilation and evaluation excluded); `accuracy`.
+    """
+    evaluations = [r for r in directory.read("eval") if r["split"] == split]
+    if not evaluations:
+        raise RunError(f"{directory.path} has no evaluation on {split!r}")
+    steps = np.array([r["step"] for r in evaluations])
+    generated = [Ledger.from_dict(_without_step(r)).generated() for r in directory.read("ledger")]
+    seconds = [sum(s for phase, s in _without_step(r).items() if phase != "compile") for r in directory.read("timings")]
+    return {
+        "steps": steps,
+        "generated_tokens": np.concatenate([[0], generated]).astype(int)[steps],
+        "seconds": np.concatenate([[0.0], np.cumsum(seconds)])[steps],
+        "accuracy": np.array([r["accuracy"] for r in evaluations]),
+    }
+
+
+def _without_step(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "step"}

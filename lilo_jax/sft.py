@@ -1,0 +1,41 @@
+"""Supervised fine-tuning on the task's demonstrations: the starting point of RL."""
+
+import jax
+import numpy as np
+
+from lilo_jax.assembly import Assembly, encode_pairs
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_rows
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.progress import Progress
+from lilo_jax.types import PyTree
+
+
+def fine_tune(assembly: Assembly, ledger: Ledger, progress: Progress) -> PyTree:
+    """Trains freshly initialised weights on batches of demonstrations, each epoch in a new random order.
+
+    Source: the recipe of Foster et al. 2025 takes the token mean per example, then the mean over the batch.
+    """
+    config, programs = assembly.config, assembly.programs
+    params = programs.init(stream_key(config.seed, "init"))
+    if not config.sft.steps:
+        return params
+    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations)
+    slots = int(demonstrations.completion_lengths.max())
+    state = programs.start_sft(params)
+    for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
+        batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
+        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), completion_slots=slots)
+        ledger.add("sft", "trained", batch.prompt_lengths.sum() + batch.completion_lengths.sum())
+        if (step + 1) % 100 == 0 or step + 1 == config.sft.steps:
+            loss = metrics["sft/loss"]
+            progress.line(f"sft step {step + 1}/{config.sft.steps}: loss {float(loss.total / loss.weight):.4f}")
+    return state.params
+
+
+def _batches(seed: int, size: int, batch: int, steps: int) -> list[np.ndarray]:
+    """Row indices of each step: epochs of a seeded shuffle, end to end."""
+    epochs = -(-steps * batch // size)
+    rng = np.random.default_rng([seed, 1])
+    order = np.concatenate([rng.permutation(size) for _ in range(epochs)])
+    return list(order[: steps * batch].reshape(steps, batch))

@@ -1,0 +1,60 @@
+"""Writes a run's records, always one step behind, so that nothing waits for the step just dispatched."""
+
+import math
+from typing import Any
+
+import jax
+
+from lilo_jax.errors import RunError
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.progress import Progress
+from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.types import Metrics
+
+
+class Recorder:
+    """Holds back each step's records until the next step has been dispatched, or until `flush`."""
+
+    def __init__(self, directory: RunDirectory, progress: Progress) -> None:
+        self._directory, self._progress = directory, progress
+        self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
+
+    def write_step(
+        self, step: int, description: dict[str, Any], metrics: Metrics, ledger: Ledger, seconds: dict[str, float]
+    ) -> None:
+        """Takes the records of a step just dispatched, and writes those of the step before."""
+        self.flush()
+        self._pending = (step, description, metrics, ledger.to_dict(), seconds)
+
+    def flush(self) -> None:
+        """Writes what is held back; raises `RunError` if the step's losses are not finite."""
+        if self._pending is None:
+            return
+        step, description, metrics, ledger, seconds = self._pending
+        self._pending = None
+        values = mean_values(metrics)
+        self._directory.append("metrics", {"step": step, **description, **values})
+        self._directory.append("timings", {"step": step, **seconds})
+        self._directory.append("ledger", {"step": step, **ledger})
+        success = description.get("curriculum/collected_success_mean")
+        note = f"success {success:.3f}" if success is not None else "nothing collected"
+        self._progress.step(step + 1, seconds, note)
+        broken = [name for name, value in values.items() if value is not None and not math.isfinite(value)]
+        if broken:
+            raise RunError(
+                f"step {step}: {', '.join(broken)} is not finite; the last checkpoint is intact, try a lower "
+                f"--optimizer.learning-rate"
+            )
+
+    def write_evaluation(self, records: list[dict[str, Any]]) -> None:
+        """Writes an evaluation, one line a split."""
+        for record in records:
+            self._directory.append("eval", record)
+        accuracies = ", ".join(f"{r['split']} {r['accuracy']:.4f}" for r in records)
+        self._progress.line(f"after {records[0]['step']} steps: accuracy {accuracies}")
+
+
+def mean_values(metrics: Metrics) -> dict[str, float | None]:
+    """Metrics as numbers, None where nothing was measured."""
+    fetched = jax.device_get(metrics)
+    return {name: float(m.total / m.weight) if m.weight else None for name, m in sorted(fetched.items())}

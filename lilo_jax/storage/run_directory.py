@@ -1,0 +1,181 @@
+"""A run's directory: its config, its records, and whether it is finished.
+
+config.json        reloadable          environment.json   versions, devices, commit, command
+metrics.jsonl      one line a step, deterministic fields only
+timings.jsonl      one line a step     eval.jsonl         one line per evaluation and split
+ledger.jsonl       one line a step     rollouts/          full rollouts of some steps
+checkpoints/       log.txt             report.html        DONE or FAILED
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lilo_jax import config as configuration
+from lilo_jax.config import Config
+from lilo_jax.errors import UsageError
+
+RECORDS = ("metrics", "timings", "eval", "ledger")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+
+
+class RunDirectory:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: pathlib.Path | str) -> None:
+        self.path = pathlib.Path(path).absolute()
+
+    @property
+    def config_path(self) -> pathlib.Path:
+        """Where the resolved config is."""
+        return self.path / "config.json"
+
+    @property
+    def tokenizer_path(self) -> pathlib.Path:
+        """Where the tokenizer is."""
+        return self.path / "tokenizer.model"
+
+    @property
+    def checkpoints_path(self) -> pathlib.Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    def is_done(self) -> bool:
+        """Whether the run reached its last step."""
+        return (self.path / "DONE").exists()
+
+    def mark(self, outcome: str, message: str) -> None:
+        """Writes DONE or FAILED, and removes the other."""
+        for name in ("DONE", "FAILED"):
+            (self.path / name).unlink(missing_ok=True)
+        (self.path / outcome).write_text(message + "\n", encoding="utf-8")
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Adds a line to one of the `RECORDS`."""
+        with open(self.path / f"{name}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """All lines of one of the `RECORDS`; none if there is no such file."""
+        return list(_lines(self.path / f"{name}.jsonl"))
+
+    def write_rollouts(self, step: int, records: list[dict[str, Any]]) -> None:
+        """Writes the rollouts of a step."""
+        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+
+    def rollouts(self) -> dict[int, list[dict[str, Any]]]:
+        """Recorded rollouts by step."""
+        files = sorted((self.path / "rollouts").glob("step_*.jsonl"))
+        return {int(file.stem.removeprefix("step_")): list(_lines(file)) for file in files}
+
+    def forget_after(self, step: int) -> None:
+        """Drops the records of steps that a resumed run will take again: those beyond the checkpoint at `step`.
+
+        A step's own records carry its number before the step is counted; an evaluation carries the number of steps
+        taken, and the one at `step` belongs to the checkpoint.
+        """
+        for name in RECORDS:
+            path = self.path / f"{name}.jsonl"
+            kept = [r for r in _lines(path) if r["step"] < step or (name == "eval" and r["step"] == step)]
+            if path.exists():
+                _replace(path, "".join(json.dumps(r) + "\n" for r in kept))
+        for taken in (self.path / "rollouts").glob("step_*.jsonl"):
+            if int(taken.stem.removeprefix("step_")) >= step:
+                taken.unlink()
+
+    def log(self, message: str) -> None:
+        """Adds a dated line to log.txt."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(f"{now} {message}\n")
+
+
+def open_run(path: pathlib.Path | str, config: Config, resume: str) -> RunDirectory:
+    """The directory of a run, new or to be gone on with; refuses one that holds something else.
+
+    Args:
+        path: of the directory.
+        config: of the run.  It may differ from a stored one in `mesh` only.
+        resume: as in `Launch.resume`.
+    """
+    directory = RunDirectory(path)
+    if directory.path.is_file():
+        raise UsageError(f"{path} is a file; pass another --output-dir")
+    if not directory.config_path.exists():
+        if directory.path.exists() and any(directory.path.iterdir()):
+            raise UsageError(f"{path} is not empty and holds no run; pass another --output-dir")
+        if resume == "must":
+            raise UsageError(f"--resume must, but there is no run in {path}")
+        directory.path.mkdir(parents=True, exist_ok=True)
+        _replace(directory.path / "environment.json", json.dumps(_environment(), indent=2) + "\n")
+        _replace(directory.config_path, json.dumps(configuration.to_dict(config), indent=2) + "\n")
+        return directory
+    if resume == "never":
+        raise UsageError(f"{path} already holds a run; pass another --output-dir, or --resume auto to go on with it")
+    differences = _differences(
+        configuration.to_dict(configuration.load(directory.config_path)), configuration.to_dict(config)
+    )
+    if differences:
+        raise UsageError(
+            f"{path} holds a run of another config ({'; '.join(differences[:4])}); pass another --output-dir, "
+            f"or the config of that run to go on with it"
+        )
+    (directory.path / "FAILED").unlink(missing_ok=True)
+    return directory
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name in sorted(stored.keys() | asked.keys()):
+        before, now = stored.get(name), asked.get(name)
+        if prefix + name == "mesh" or before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differences(before, now, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name} is {before!r} there and {now!r} here")
+    return found
+
+
+def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Whole lines of a JSON-lines file; a last line cut short by a crash is left out."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a crash leaves the old one or the new one."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _environment() -> dict[str, Any]:
+    git = shutil.which("git")
+    commit = ""
+    if git:
+        command = [git, "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "commit": commit,
+        "command": sys.argv,
+    }

@@ -1,0 +1,91 @@
+"""The loop: which questions, their rollouts, which groups, one update; then records, evaluation, checkpoint."""
+
+import jax
+import numpy as np
+
+from lilo_jax.assembly import Assembly
+from lilo_jax.collection import (
+    Collected,
+    add_follow_ups,
+    book,
+    collect,
+    describe,
+    rollout_records,
+    training_batch,
+)
+from lilo_jax.evaluation import evaluate
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_rows
+from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.recorder import Recorder
+from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.types import Admission, Metrics, TrainBatch, TrainState
+
+
+def train(
+    assembly: Assembly,
+    state: TrainState,
+    ledger: Ledger,
+    *,
+    directory: RunDirectory,
+    checkpoints: Checkpoints,
+    recorder: Recorder,
+    last_step: int,
+) -> TrainState:
+    """Takes steps until `last_step` of them are done, from wherever `state` is; the last one is always saved."""
+    config, clock = assembly.config, PhaseClock()
+    for step in range(int(state.step), last_step):
+        collected = collect(assembly, state, step, clock)
+        admission, state = admit(assembly, state, collected, step, clock)
+        batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
+        state, updated = update(assembly, state, batch, step, clock)
+        book(assembly, collected, admission, ledger)
+        description = describe(assembly, collected, admission)
+        recorder.write_step(step, description, prepared | updated, ledger, clock.take())
+        if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
+            directory.write_rollouts(step, rollout_records(assembly, collected, admission))
+        done = step + 1
+        if done % config.evaluation.every == 0 or done == config.num_steps:
+            recorder.flush()
+            recorder.write_evaluation(evaluate(assembly, state.policy.params, done, ledger))
+        if done % config.storage.save_every == 0 or done == last_step:
+            recorder.flush()
+            checkpoints.save(done, state, ledger.to_dict())
+    return state
+
+
+def admit(
+    assembly: Assembly, state: TrainState, collected: Collected, step: int, clock: PhaseClock
+) -> tuple[Admission, TrainState]:
+    """Chooses the groups to train on, and remembers all that were collected."""
+    with clock.phase("select"):
+        key = stream_key(assembly.config.seed, "admit", step)
+        admission, remembered = assembly.programs.admit(state.curriculum, collected.statistics, key, np.int32(step))
+        return jax.device_get(admission), state.replace(curriculum=remembered)
+
+
+def prepare(
+    assembly: Assembly,
+    state: TrainState,
+    collected: Collected,
+    admission: Admission,
+    step: int,
+    ledger: Ledger,
+    clock: PhaseClock,
+) -> tuple[TrainBatch, Metrics]:
+    """The training batch with follow-ups, old and reference log-probs, values and advantages."""
+    batch = training_batch(assembly, collected, admission)
+    batch = add_follow_ups(assembly, state, batch, step, ledger, clock)
+    with clock.phase("score"):
+        return jax.block_until_ready(assembly.programs.prepare(state, put_rows(assembly.mesh, batch)))
+
+
+def update(
+    assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, clock: PhaseClock
+) -> tuple[TrainState, Metrics]:
+    """All optimiser steps on the batch.  The next step samples from the result, so waiting here costs nothing."""
+    with clock.phase("update"):
+        key = stream_key(assembly.config.seed, "update", step)
+        return jax.block_until_ready(assembly.programs.update(state, batch, key))

@@ -1,0 +1,435 @@
+"""The nouns of the project: every struct that passes between modules, with shapes and dtypes.
+
+Text lives only in the host-side records (`Question`, `Verdict`, `Task`); everything else is a frozen struct of
+arrays that may enter a jitted program.  This module imports no other module of the project.
+
+Shape legend
+    M  questions in the pool              V  vocabulary
+    N  prompts of one sampling call       P  prompt slots (right-padded)
+    R  requests of one sampling call      C  completion slots (right-padded)
+    K  groups collected in one step       T  = P + C, slots of a whole sequence
+    Q  groups trained on in one step      B  rows (sequences) of a training batch
+    F  follow-up requests
+A group is one question in one step.  Its rows need not be equally many: a row names its group.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax.numpy as jnp
+
+Array = Any
+"""A `jax.Array` inside programs and between them; a NumPy array where a struct is put together on the host."""
+PyTree = Any
+
+
+# ---------------------------------------------------------------------------------------------- host-side records
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One verifiable question.
+
+    Attributes:
+        prompt: the text given to the model, already rendered.
+        answer: the gold answer that the grader compares with.
+        difficulty: the generator's own level if it has one (for reports only: no curriculum may read it).
+    """
+
+    prompt: str
+    answer: str
+    difficulty: float | None = None
+
+
+class Verdict(enum.Enum):
+    """What a grader found.  TIMEOUT and ERROR are failures of the grader and never count as wrong answers."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+class Task(NamedTuple):
+    """Questions in, verdicts out.
+
+    Attributes:
+        splits: split name to questions; `train` is the pool that a curriculum chooses from.
+        demonstrations: (prompt, response) pairs for supervised fine-tuning.
+        grade: (question, response text) to a verdict.
+        unique_answers: True if exactly one token sequence per question is graded correct, so that the success
+            rate at temperature 1 is the probability of that sequence and needs no sampling.
+    """
+
+    splits: Mapping[str, Sequence[Question]]
+    demonstrations: Sequence[tuple[str, str]]
+    grade: Callable[[Question, str], Verdict]
+    unique_answers: bool
+
+
+# ------------------------------------------------------------------------------------------------ sampling, scoring
+class Prompts(flax.struct.PyTreeNode):
+    """Prefixes to continue.
+
+    Attributes:
+        tokens: int32 [N, P], right-padded; what stands in the padding is never read.
+        lengths: int32 [N], real tokens per row, at least 1 (0 marks a padding row).
+    """
+
+    tokens: Array
+    lengths: Array
+
+
+class Requests(flax.struct.PyTreeNode):
+    """Completions wanted.
+
+    Attributes:
+        prompt: int32 [R], the row of `Prompts` to continue.
+        id: int32 [R], names the request's random numbers; unique within one sampling call.
+        budget: int32 [R], most new tokens; 0 marks a padding row, for which nothing is decoded.
+    """
+
+    prompt: Array
+    id: Array
+    budget: Array
+
+
+class Completions(flax.struct.PyTreeNode):
+    """What the sampler produced.
+
+    Attributes:
+        tokens: int32 [R, C], zero beyond `lengths`.
+        lengths: int32 [R], tokens generated, the end token included.
+        logprobs: float32 [R, C], log-softmax(logits / temperature) of each token; zero beyond `lengths`.
+        processed_logprobs: float32 [R, C], the same after top-p truncation: what the token was drawn from.
+        ended: bool [R], True if the last token is an end token; False means truncated by the budget.
+    """
+
+    tokens: Array
+    lengths: Array
+    logprobs: Array
+    processed_logprobs: Array
+    ended: Array
+
+
+class Sequences(flax.struct.PyTreeNode):
+    """Prompts with their completions, contiguous: a row is prompt tokens, completion tokens, padding.
+
+    Attributes:
+        tokens: int32 [B, T].
+        prompt_lengths: int32 [B].
+        completion_lengths: int32 [B]; 0 for a row that is not to be scored.
+    """
+
+    tokens: Array
+    prompt_lengths: Array
+    completion_lengths: Array
+
+
+class TokenScores(flax.struct.PyTreeNode):
+    """Teacher-forced quantities of each completion token; zero in the padding.
+
+    Attributes:
+        logprobs: float32 [B, C], log-softmax(logits / temperature) of the token that stands there.
+        entropy: float32 [B, C], entropy in nats of that distribution.
+    """
+
+    logprobs: Array
+    entropy: Array
+
+
+# ------------------------------------------------------------------------------------------------------- curriculum
+class GroupStatistics(flax.struct.PyTreeNode):
+    """What a step has measured so far: one slot per group, K slots, empty ones included.
+
+    Attributes:
+        question: int32 [K], id in the pool; -1 in an empty slot.
+        round: int32 [K], the collection round that opened the group; -1 in an empty slot.
+        attempts: float32 [K], graded rollouts; those whose grader failed are not counted.
+        successes: float32 [K], correct ones among them.
+        reward_sum: float32 [K], sum of their rewards (differs from `successes` under shaped rewards).
+        length_sum: float32 [K], generated tokens over all rollouts of the group.
+        rollouts: float32 [K], all rollouts, graded or not.
+    """
+
+    question: Array
+    round: Array
+    attempts: Array
+    successes: Array
+    reward_sum: Array
+    length_sum: Array
+    rollouts: Array
+
+
+class Proposal(flax.struct.PyTreeNode):
+    """Questions to roll out now: at most J of them.
+
+    Attributes:
+        ids: int32 [J], questions of the pool.
+        samples: int32 [J], rollouts wanted for each.
+        mask: bool [J], which entries are meant.
+        continues: int32 [J], the slot of a group opened earlier in the step that the rollouts join (its question
+            must be `ids`); -1 opens a new group, even of a question that has one already.
+    """
+
+    ids: Array
+    samples: Array
+    mask: Array
+    continues: Array
+
+    @classmethod
+    def opening(cls, ids: Array, samples: int | Array, mask: Array | None = None) -> "Proposal":
+        """A proposal that opens a new group for every entry; without a mask all entries are meant."""
+        return cls(
+            ids=ids,
+            samples=jnp.full(ids.shape, samples, jnp.int32),
+            mask=jnp.ones(ids.shape, bool) if mask is None else mask,
+            continues=jnp.full(ids.shape, -1, jnp.int32),
+        )
+
+
+class Admission(flax.struct.PyTreeNode):
+    """Groups to train on.
+
+    Attributes:
+        indices: int32 [Q], slots of `GroupStatistics`.
+        mask: bool [Q], which entries are meant.
+    """
+
+    indices: Array
+    mask: Array
+
+
+class GroupSignals(flax.struct.PyTreeNode):
+    """What the update saw in each trained group.
+
+    Attributes:
+        advantage_abs: float32 [Q], mean |advantage| over the group's tokens.
+        value_loss: float32 [Q], mean squared error of the critic over them; zero without a critic.
+    """
+
+    advantage_abs: Array
+    value_loss: Array
+
+
+class CurriculumState(flax.struct.PyTreeNode):
+    """Everything remembered about the pool.
+
+    Attributes:
+        step: int32 scalar, steps observed.
+        attempts, successes: float32 [M], lifetime counts over graded rollouts.
+        visits: int32 [M], groups collected.
+        last_seen: int32 [M], step of the last visit; -1 for never.
+        length_sum, rollouts: float32 [M], generated tokens and the rollouts they came from.
+        memory: arrays of the curriculum's own (a buffer, say); () if it has none.
+    """
+
+    step: Array
+    attempts: Array
+    successes: Array
+    visits: Array
+    last_seen: Array
+    length_sum: Array
+    rollouts: Array
+    memory: PyTree
+
+
+class Curriculum(NamedTuple):
+    """Which questions to roll out and which groups to train on, as pure functions.
+
+    Attributes:
+        init: () -> CurriculumState.
+        propose: (state, collected: GroupStatistics, key) -> Proposal.  Asked again, with what has been collected,
+            until the proposal is empty or `max_rounds` proposals have been served.
+        admit: (state, collected, key) -> Admission.
+        observe: (state, collected, step) -> state.  Everything paid for is remembered, admitted or not.
+        feedback: (state, question [Q], mask [Q], GroupSignals, step) -> state.  Called after the update.
+        max_rounds: most proposals in one step.
+        max_samples: most rollouts that one group can reach in one step.
+        train_rows: B, most rollouts that the admitted groups of one step can have together.
+    """
+
+    init: Callable[[], CurriculumState]
+    propose: Callable[[CurriculumState, GroupStatistics, Array], Proposal]
+    admit: Callable[[CurriculumState, GroupStatistics, Array], Admission]
+    observe: Callable[[CurriculumState, GroupStatistics, Array], CurriculumState]
+    feedback: Callable[[CurriculumState, Array, Array, GroupSignals, Array], CurriculumState]
+    max_rounds: int
+    max_samples: int
+    train_rows: int
+
+
+class CurriculumSpec(Protocol):
+    """A frozen dataclass of a curriculum's settings, with the function that builds it."""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Builds the functions for a pool of `pool_size`, training on `questions` groups of `samples` rollouts."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------- learning
+class FollowUpRequests(flax.struct.PyTreeNode):
+    """Rollouts that an algorithm wants from inside the completions it is about to train on.
+
+    Attributes:
+        row: int32 [F], the row of the training batch.
+        prefix: int32 [F], completion tokens to keep; the rest is sampled anew.
+        mask: bool [F], which entries are meant.
+    """
+
+    row: Array
+    prefix: Array
+    mask: Array
+
+
+class FollowUps(flax.struct.PyTreeNode):
+    """Follow-up requests with their outcomes; `mask` also excludes those whose grader failed.
+
+    Attributes:
+        row, prefix, mask: as in `FollowUpRequests`.
+        reward: float32 [F].
+    """
+
+    row: Array
+    prefix: Array
+    mask: Array
+    reward: Array
+
+
+class TrainBatch(flax.struct.PyTreeNode):
+    """Everything an update reads.
+
+    Attributes:
+        sequences: B rows.
+        row_mask: bool [B]; False for padding and for rows whose grader failed.
+        group: int32 [B], slot of the row's group among the Q trained ones.
+        reward: float32 [B].
+        sampler_logprobs: float32 [B, C], full-distribution log-probs reported by the sampler.
+        question: int32 [Q]; question_mask: bool [Q].
+        follow_ups: outcomes of the algorithm's follow-up requests (F = 0 if it has none).
+        old_logprobs: float32 [B, C], policy before the update, teacher-forced.
+        reference_logprobs: float32 [B, C]; zero if the algorithm needs none.
+        old_values: float32 [B, C], critic's value of the state in which each token is chosen; zero without critic.
+        advantages, returns: float32 [B, C]; zero in the padding.
+    """
+
+    sequences: Sequences
+    row_mask: Array
+    group: Array
+    reward: Array
+    sampler_logprobs: Array
+    question: Array
+    question_mask: Array
+    follow_ups: FollowUps
+    old_logprobs: Array
+    reference_logprobs: Array
+    old_values: Array
+    advantages: Array
+    returns: Array
+
+
+class Minibatch(flax.struct.PyTreeNode):
+    """A slice of a `TrainBatch` with the weights that turn per-token losses into the minibatch's mean.
+
+    The weights are fixed for the whole minibatch before it is cut into micro-batches, so a loss that is a weighted
+    *sum* gives the same gradient for any number of micro-batches.
+
+    Attributes:
+        sequences, old_logprobs, reference_logprobs, old_values, advantages, returns: as in `TrainBatch`.
+        mask: bool [B, C], completion tokens of live rows.
+        token_weight: float32 [B, C], mask / (tokens of the minibatch): weights of a token mean.
+        sequence_weight: float32 [B, C], mask / (rows of the minibatch): weights of a sum over tokens, mean over rows.
+    """
+
+    sequences: Sequences
+    mask: Array
+    token_weight: Array
+    sequence_weight: Array
+    old_logprobs: Array
+    reference_logprobs: Array
+    old_values: Array
+    advantages: Array
+    returns: Array
+
+
+class Mean(flax.struct.PyTreeNode):
+    """A metric that adds exactly over micro-batches, hosts and steps: value = total / weight.
+
+    Attributes:
+        total, weight: float32 scalars.
+    """
+
+    total: Array
+    weight: Array
+
+    @classmethod
+    def of(cls, values: Array, weights: Array) -> "Mean":
+        """Mean of `values` under `weights` (same shape); positions of weight zero may hold anything."""
+        values = jnp.where(weights != 0, values, 0).astype(jnp.float32)
+        return cls(total=jnp.sum(values * weights), weight=jnp.sum(weights, dtype=jnp.float32))
+
+
+Metrics = dict[str, Mean]
+
+
+class Algorithm(NamedTuple):
+    """A policy-gradient method as pure functions.
+
+    Attributes:
+        advantages: (batch) -> (advantages [B, C], returns [B, C]).
+        policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.
+        value_loss: (new values [B, C], minibatch) -> (scalar, metrics), or None if there is no critic.
+        follow_up_requests: (sequences) -> FollowUpRequests; F is fixed by B and C.
+        needs_reference: whether `reference_logprobs` must be filled.
+    """
+
+    advantages: Callable[[TrainBatch], tuple[Array, Array]]
+    policy_loss: Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
+    value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None
+    follow_up_requests: Callable[[Sequences], FollowUpRequests]
+    needs_reference: bool
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether a critic is trained and `old_values` must be filled."""
+        return self.value_loss is not None
+
+
+class AlgorithmSpec(Protocol):
+    """A frozen dataclass of an algorithm's settings, with the function that builds it."""
+
+    def build(self) -> Algorithm:
+        """Builds the functions."""
+        ...
+
+
+class Trainable(flax.struct.PyTreeNode):
+    """Weights with their optimiser.
+
+    Attributes:
+        params: float32 masters.
+        optimizer: optax state.
+    """
+
+    params: PyTree
+    optimizer: PyTree
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a run must remember between steps, besides the ledger.
+
+    Attributes:
+        step: int32 scalar, steps finished.
+        policy: the model that is trained.
+        critic: its value model, or None.
+        reference: frozen parameters for the KL term, or None.
+        curriculum: what is known about the pool.
+    """
+
+    step: Array
+    policy: Trainable
+    critic: Trainable | None
+    reference: PyTree | None
+    curriculum: CurriculumState

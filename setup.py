@@ -1,0 +1,60 @@
+"""Packaging of lilo_jax: all metadata stands here; `pyproject.toml` holds tool settings only."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PLOT = ["matplotlib>=3.8"]
+WANDB = ["wandb>=0.18"]
+DEV = [
+    *PLOT,
+    "hypothesis>=6.100",
+    "mypy>=1.13",
+    "pre-commit>=4.0",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.8",
+]
+
+setup(
+    name="lilo-jax",
+    version="0.1.0",
+    description="RL post-training of language models in JAX that chooses which questions to train on",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["lilo_jax*", "experiments*"]),
+    package_data={"lilo_jax": ["py.typed"]},
+    install_requires=[
+        "jax>=0.7.2",
+        "flax>=0.11.2",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "chex>=0.1.90",
+        "datasets>=4.0",
+        "sentencepiece>=0.2",
+        "numpy>=2.0",
+        "tqdm>=4.66",
+        "tyro>=0.9.1",
+    ],
+    extras_require={
+        "plot": PLOT,
+        "tpu": ["jax[tpu]"],
+        "cuda12": ["jax[cuda12]"],
+        "cuda13": ["jax[cuda13]"],
+        "aot": ["jax[tpu]"],
+        "tasks": ["reasoning-gym>=0.1.19"],
+        "wandb": WANDB,
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["lilo = lilo_jax.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
