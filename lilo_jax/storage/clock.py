@@ -21,9 +21,9 @@ class _Compilation:
         self.seconds, self.programs = 0.0, 0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, duration: float, **_: object) -> None:
+    def _hear(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event in _COMPILE_EVENTS:
-            self.seconds += duration
+            self.seconds += duration_secs
             self.programs += event == _COMPILE_EVENTS[-1]
 
 

@@ -36,4 +36,6 @@ class Ledger:
     @classmethod
     def from_dict(cls, values: dict[str, int]) -> "Ledger":
         """The inverse of `to_dict`."""
-        return cls(collections.Counter({tuple(name.split("/")): int(n) for name, n in values.items()}))
+        return cls(
+            collections.Counter({(name.split("/")[0], name.split("/")[1]): int(n) for name, n in values.items()})
+        )
