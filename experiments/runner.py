@@ -1,11 +1,23 @@
 """From a command line to runs: what every experiment module shares."""
 
+import concurrent.futures
 import json
+import multiprocessing
+import os
+import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+
+import jax
 
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Options
+from lilo_jax.assembly import read_task, start_config, validate
+from lilo_jax.config import Config, Launch, Options
 from lilo_jax.run import Result, run
+from lilo_jax.storage.run_directory import RunDirectory, open_run
+
+Runs = dict[str, dict[int, RunDirectory]]
+"""Arm to seed to the run's directory."""
 
 
 def run_single(config: Config, *, module: str, description: str | None) -> Result | None:
@@ -13,7 +25,76 @@ def run_single(config: Config, *, module: str, description: str | None) -> Resul
     options = configuration.parse(
         Options(config=config), sys.argv[1:], prog=f"python -m {module}", description=description or ""
     )
-    if options.launch.print_config:
-        print(json.dumps(configuration.to_dict(options.config), indent=2))
+    if print_config(options.config, options.launch):
         return None
     return run(options.config, options.launch, name=module.split(".")[-1])
+
+
+def print_config(config: Config, launch: Launch) -> bool:
+    """Prints the resolved config if `--print-config` asks for it, and says whether it did."""
+    if launch.print_config:
+        print(json.dumps(configuration.to_dict(config), indent=2))
+    return launch.print_config
+
+
+def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int], launch: Launch, jobs: int = 0) -> Runs:
+    """Runs every arm on every seed, all arms of a seed from the same fine-tuned weights.
+
+    Runs lie in OUTPUT_DIR/seed_S/{sft, ARM}; those that are done are not run again, those cut short go on.
+
+    Args:
+        config: what the arms have in common; kept in OUTPUT_DIR, which refuses another one.
+        arms: name to config; their seed and starting point are filled in here.
+        seeds: of the runs.
+        launch: where and how.
+        jobs: runs at a time; 0 takes one per core on CPU and one on an accelerator, which processes cannot share.
+    """
+    for arm in arms.values():
+        validate(arm)
+    read_task(config)
+    root = open_run(launch.output_dir, config, launch.resume).path
+    jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
+    starts, runs = {}, {}
+    for seed in seeds:
+        directory = root / f"seed_{seed}"
+        starts[seed] = (start_config(configuration.replace(config, seed=seed)), str(directory / "sft"))
+        for name, arm in arms.items():
+            from_start = configuration.replace(arm, seed=seed, init_from=str(directory / "sft"))
+            runs[name, seed] = (from_start, str(directory / name))
+    _run_all({f"seed {seed} sft": job for seed, job in starts.items()}, jobs)
+    _run_all({f"seed {seed} {name}": job for (name, seed), job in runs.items()}, jobs)
+    return {name: {seed: RunDirectory(runs[name, seed][1]) for seed in seeds} for name in arms}
+
+
+def _run_all(jobs_by_name: Mapping[str, tuple[Config, str]], workers: int) -> None:
+    """Runs configs, several at a time in processes of their own; the first error ends all."""
+    if workers == 1 or len(jobs_by_name) == 1:
+        for name, (config, path) in jobs_by_name.items():
+            run(config, Launch(output_dir=path), name=name)
+        return
+    global _POOL
+    if _POOL is None:
+        # Spawned, not forked: JAX has threads.  Kept for later calls, whose programs are then compiled already.
+        context = multiprocessing.get_context("spawn")
+        _POOL = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    futures = [_POOL.submit(_run_quietly, config, path, name) for name, (config, path) in jobs_by_name.items()]
+    try:
+        for future in concurrent.futures.as_completed(futures):
+            future.result()
+    except BaseException:
+        _POOL.shutdown(wait=False, cancel_futures=True)
+        _POOL = None
+        raise
+
+
+_POOL: concurrent.futures.ProcessPoolExecutor | None = None
+
+
+def _run_quietly(config: Config, path: str, name: str) -> None:
+    run(config, Launch(output_dir=path), name=name, bar=False)
+
+
+def experiments() -> list[str]:
+    """Names of the experiment modules."""
+    here = pathlib.Path(__file__).parent
+    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner"))

@@ -294,6 +294,11 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
         raise
 
 
+def option_value(args: Sequence[str], flag: str) -> str | None:
+    """The value given to an option on a command line, or None."""
+    return _take_option(list(args), flag)[0]
+
+
 def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:
     for i, arg in enumerate(args):
         if arg == flag:

@@ -43,13 +43,14 @@ class Result:
         return learning_curve(self.directory, split)
 
 
-def run(config: Config, launch: Launch | None = None, *, name: str = "train") -> Result:
+def run(config: Config, launch: Launch | None = None, *, name: str = "train", bar: bool = True) -> Result:
     """Trains as the config says and writes `launch.output_dir`; goes on where an earlier run of it stopped.
 
     Args:
         config: the whole experiment.
         launch: where and how.
         name: shown with progress.
+        bar: whether progress may be a bar in a terminal.
 
     Raises:
         UsageError: a mistake in config or launch, before anything is trained.
@@ -63,7 +64,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train") ->
     if directory.is_done():
         return Result(directory, done=True, state=None)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
-    progress = Progress(name, total=config.num_steps, every=config.evaluation.every)
+    progress = Progress(name, total=config.num_steps, every=config.evaluation.every, bar=bar)
     try:
         state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
     except Exception as error:

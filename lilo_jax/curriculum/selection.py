@@ -3,6 +3,7 @@
 Every choice is a function of the scores and a key alone, so it is the same on any number of devices.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +27,7 @@ def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -
         indices int32 [k], distinct, best first; and bool [k], False where fewer than `k` entries were eligible
         numbers.
     """
+    chex.assert_rank(scores, 1)
     usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
     tie_break = jax.random.uniform(key, scores.shape)
     order = jnp.lexsort((tie_break, jnp.where(usable, -scores, 0), ~usable))

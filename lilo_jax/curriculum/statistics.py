@@ -1,5 +1,6 @@
 """Group statistics of a step, and what a curriculum remembers of them."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +32,7 @@ def group_statistics(
     Returns:
         GroupStatistics with K slots; a slot without rows has zero counts.
     """
+    chex.assert_equal_shape([group, reward, correct, graded, length, row_mask])
 
     def total(values: Array, where: Array) -> Array:
         values = jnp.where(where, values.astype(jnp.float32), 0)

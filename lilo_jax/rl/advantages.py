@@ -3,6 +3,7 @@
 Tokens are [B, C] with a mask; a row's live tokens are a prefix of its C slots.  Padding receives exactly zero.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -41,6 +42,7 @@ def generalized_advantages(
     Returns:
         advantages, returns: float32 [B, C], zero in the padding.
     """
+    chex.assert_equal_shape([rewards, values, mask])
     rewards, values = jnp.where(mask, rewards, 0), jnp.where(mask, values, 0)
     next_values = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
     deltas = rewards + discount * next_values - values
@@ -68,9 +70,13 @@ def whiten_blocks(advantages: Array, mask: Array, *, block: int, epsilon: float 
         block: rows per block; divides B.
         epsilon: guards a block of equal advantages.
     """
+    chex.assert_equal_shape([advantages, mask])
+    chex.assert_is_divisible(advantages.shape[0], block)
     shape = (advantages.shape[0] // block, block * advantages.shape[1])
-    values = jnp.where(mask, advantages, 0).reshape(shape)
-    weights = mask.reshape(shape).astype(jnp.float32)
+    values, live = advantages.reshape(shape), mask.reshape(shape)
+    # Subtracting the lowest first leaves equal advantages exactly equal to their mean, so that no rounding is scaled up.
+    lowest = jnp.min(values, axis=1, keepdims=True, initial=jnp.inf, where=live)
+    values, weights = jnp.where(live, values - lowest, 0), live.astype(jnp.float32)
     count = jnp.maximum(weights.sum(axis=1, keepdims=True), 1)
     mean = values.sum(axis=1, keepdims=True) / count
     centred = (values - mean) * weights
@@ -87,10 +93,20 @@ def group_means(values: Array, group: Array, row_mask: Array, *, num_groups: int
         row_mask: bool [B].
         num_groups: static.
     """
+    chex.assert_equal_shape([values, group, row_mask])
     live = row_mask.astype(jnp.float32)
     total = jax.ops.segment_sum(jnp.where(row_mask, values, 0), group, num_segments=num_groups)
     count = jax.ops.segment_sum(live, group, num_segments=num_groups)
     return (total / jnp.maximum(count, 1))[group], count[group]
+
+
+def _above_lowest(values: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
+    """Values less the lowest live one of their group, zero in masked rows, float32 [B].
+
+    Centred values stay what they are, but those of a group of equals become exactly zero instead of a rounding error.
+    """
+    lowest = jax.ops.segment_min(jnp.where(row_mask, values, jnp.inf), group, num_segments=num_groups)
+    return jnp.where(row_mask, values - lowest[group], 0)
 
 
 def leave_one_out(reward: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
@@ -109,6 +125,7 @@ def leave_one_out(reward: Array, group: Array, row_mask: Array, *, num_groups: i
     Returns:
         float32 [B].
     """
+    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
     mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
     advantage = size / jnp.maximum(size - 1, 1) * (reward - mean)
     return jnp.where(row_mask & (size > 1), advantage, 0)
@@ -132,6 +149,7 @@ def group_normalized(reward: Array, group: Array, row_mask: Array, *, num_groups
     Returns:
         float32 [B].
     """
+    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
     mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
     centred = jnp.where(row_mask, reward - mean, 0)
     mean_square, _ = group_means(centred**2, group, row_mask, num_groups=num_groups)

@@ -1,5 +1,6 @@
 """Per-token losses.  None takes a mean: the caller weights and sums (see `Minibatch`)."""
 
+import chex
 import jax.numpy as jnp
 
 from lilo_jax.types import Array
@@ -19,6 +20,7 @@ def clipped_surrogate(
         logprobs, old_logprobs, advantages: float32, one shape.
         clip_low, clip_high: at least 0.
     """
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages])
     ratio = jnp.exp(logprobs - old_logprobs)
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
@@ -35,6 +37,7 @@ def clipped_value_loss(values: Array, old_values: Array, returns: Array, *, clip
         values, old_values, returns: float32, one shape.
         clip: c, greater than 0.
     """
+    chex.assert_equal_shape([values, old_values, returns])
     held = old_values + jnp.clip(values - old_values, -clip, clip)
     return 0.5 * jnp.maximum((values - returns) ** 2, (held - returns) ** 2)
 
@@ -50,5 +53,6 @@ def kl_k3(logprobs: Array, reference_logprobs: Array, *, clamp: float) -> Array:
         logprobs, reference_logprobs: float32, one shape.
         clamp: upper bound, greater than 0.
     """
+    chex.assert_equal_shape([logprobs, reference_logprobs])
     difference = reference_logprobs - logprobs
     return jnp.clip(jnp.exp(difference) - difference - 1, 0, clamp)

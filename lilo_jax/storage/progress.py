@@ -8,11 +8,11 @@ import tqdm
 class Progress:
     """A progress bar over steps, or one line a step where there is no terminal."""
 
-    def __init__(self, name: str, *, total: int, first: int = 0, every: int = 1) -> None:
+    def __init__(self, name: str, *, total: int, every: int = 1, bar: bool = True) -> None:
         self._name, self._total, self._every = name, total, every
         self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(total=total, initial=first, desc=name, unit="step", file=sys.stderr)
+        if bar and sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=total, desc=name, unit="step", file=sys.stderr)
 
     def step(self, step: int, seconds: dict[str, float], note: str) -> None:
         """Reports that `step` steps are done; `seconds` are the phases of the last one."""

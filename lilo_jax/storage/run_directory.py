@@ -26,7 +26,7 @@ from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 
 RECORDS = ("metrics", "timings", "eval", "ledger")
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
 class RunDirectory:
@@ -173,7 +173,7 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
         "commit": commit,
