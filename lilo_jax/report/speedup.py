@@ -1,0 +1,138 @@
+"""Speed-up of an arm over a baseline: the one definition, pure NumPy.
+
+Accuracy is smoothed by a trailing mean of 3 evaluations.  The target of a seed is the baseline's own final smoothed
+accuracy on that seed.  A budget (steps, generated tokens, seconds) is read where a curve first reaches the target, by
+linear interpolation between the evaluations on either side; the baseline's own crossing is read in the same way, so
+that a baseline which was there long before its end gets credit for it.  The ratio of a seed is the baseline's budget
+over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean, and a percentile bootstrap of it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+BUDGETS = ("steps", "generated_tokens", "seconds")
+WINDOW = 3
+RESAMPLES = 10_000
+BOOTSTRAP_SEED = 0
+ROUND_OFF = 1e-12
+"""A smoothed accuracy this little below the target has reached it: sums of equal numbers differ in the last bit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Accuracy of one run against what it had cost, one entry per evaluation, in the order of training.
+
+    Attributes:
+        steps, generated_tokens, seconds: [E], non-decreasing; what had been spent when the evaluation was made.
+        accuracy: [E], unsmoothed.
+    """
+
+    steps: np.ndarray
+    generated_tokens: np.ndarray
+    seconds: np.ndarray
+    accuracy: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = [np.shape(getattr(self, field.name)) for field in dataclasses.fields(self)]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0][0] == 0:
+            raise ValueError(f"a curve needs four arrays of one equal, positive length, not of shapes {shapes}")
+
+    def budget(self, name: str) -> np.ndarray:
+        """One of `BUDGETS`, float64 [E]."""
+        if name not in BUDGETS:
+            raise ValueError(f"no budget {name!r}; there are {', '.join(BUDGETS)}")
+        return np.asarray(getattr(self, name), np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Speedup:
+    """How much less of a budget an arm needs than the baseline to reach the baseline's final accuracy.
+
+    Attributes:
+        mean: geometric mean of the ratios; None if no seed has one.
+        low, high: 95% percentile bootstrap interval of the mean; None with fewer than two ratios.  Over few seeds it
+            is too narrow: up to three, it is just the smallest and the largest ratio.
+        reached: seeds with a ratio.
+        of: seeds compared: those that both have.
+        by_seed: ratio of each compared seed; None where it is censored.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    reached: int
+    of: int
+    by_seed: dict[int, float | None]
+
+
+def smooth(accuracy: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Trailing mean of `window` entries, float64 [E]; the first entries average what there is."""
+    accuracy = np.asarray(accuracy, np.float64)
+    return np.array([accuracy[max(end - window, 0) : end].mean() for end in range(1, len(accuracy) + 1)])
+
+
+def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
+    """What `curve` had spent of `budget` when its smoothed accuracy first reached `target`; None if it never did.
+
+    The crossing lies on the straight line between the first evaluation at or above the target and the one before.
+    A curve that is there at its first evaluation has spent what that evaluation says (nothing, at step 0).  A curve
+    that falls below the target later has still reached it.
+    """
+    smoothed, spent = smooth(curve.accuracy), curve.budget(budget)
+    there = np.flatnonzero(smoothed >= target - ROUND_OFF)
+    if not there.size:
+        return None
+    after = int(there[0])
+    if after == 0:
+        return float(spent[0])
+    before = after - 1
+    share = min((target - smoothed[before]) / (smoothed[after] - smoothed[before]), 1.0)
+    return float(spent[before] + share * (spent[after] - spent[before]))
+
+
+def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str) -> Speedup:
+    """Speed-up of `arm` over `baseline` in one of `BUDGETS`, over the seeds that both have.
+
+    A seed on which the arm never reaches the target is censored: counted in `of`, not in `reached` nor in the mean,
+    which is then too favourable to the arm.  If both are there before anything is spent the ratio is 1.  If only one
+    of the two is, the ratio would be 0 or infinite and the seed is censored as well; arms that start from the same
+    weights cannot come to this.
+    """
+    by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in sorted(baseline.keys() & arm.keys())}
+    ratios = np.array([ratio for ratio in by_seed.values() if ratio is not None])
+    low, high = bootstrap_interval(ratios)
+    return Speedup(
+        mean=float(np.exp(np.log(ratios).mean())) if ratios.size else None,
+        low=low,
+        high=high,
+        reached=ratios.size,
+        of=len(by_seed),
+        by_seed=by_seed,
+    )
+
+
+def bootstrap_interval(ratios: np.ndarray) -> tuple[float | None, float | None]:
+    """95% percentile interval of the geometric mean of `ratios` [n] over resampled seeds; (None, None) for n < 2.
+
+    The resamples are the same for every call with the same n.
+    """
+    if len(ratios) < 2:
+        return None, None
+    logs = np.log(ratios)
+    chosen = np.random.default_rng(BOOTSTRAP_SEED).integers(len(logs), size=(RESAMPLES, len(logs)))
+    low, high = np.percentile(logs[chosen].mean(axis=1), [2.5, 97.5])
+    mean = logs.mean()
+    return float(np.exp(min(low, mean))), float(np.exp(max(high, mean)))
+
+
+def _ratio(baseline: Curve, arm: Curve, budget: str) -> float | None:
+    target = float(smooth(baseline.accuracy)[-1])
+    own, other = first_crossing(baseline, budget, target), first_crossing(arm, budget, target)
+    if own is None or other is None or not math.isfinite(own) or not math.isfinite(other):
+        return None
+    if own == 0 and other == 0:
+        return 1.0
+    return own / other if own > 0 and other > 0 else None

@@ -1,0 +1,178 @@
+"""Runs of several arms over seeds, as one JSON-ready dictionary and as text for the terminal."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lilo_jax.report.speedup import BUDGETS, Curve, smooth, speedup
+from lilo_jax.report.tables import Table, build_tables
+from lilo_jax.run import learning_curve
+from lilo_jax.storage.run_directory import RunDirectory
+
+Arms = Mapping[str, Mapping[int, RunDirectory]]
+"""Arm name to seed to run."""
+
+NOTE_WIDTH = 106
+"""Columns of the notes under a table of the terminal."""
+
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5% quantiles of Student's t for 1 to 15 degrees of freedom."""
+
+
+def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
+    """Everything a report says in numbers, as a dictionary that survives JSON unchanged.
+
+    Args:
+        arms: finished runs, or unfinished ones, which count as far as they got.
+        split: held-out split whose accuracy is compared.
+        baseline: the arm that others are compared with; None, or a name that is not in `arms`, compares nothing.
+
+    Returns:
+        `baseline` (or None) and `split`.
+        `arms`: {arm: [{`seed`, `steps`, `generated_tokens`, `seconds`, `accuracy`}]}, by seed, the last four lists
+            with one entry per evaluation; accuracy is unsmoothed.
+        `speedup`: {arm: {budget: {`mean`, `low`, `high`, `reached`, `of`, `by_seed`}}} as in `Speedup`, for every arm
+            but the baseline and for the budgets `steps`, `generated_tokens` and `seconds`.
+        `start`, `final`: {arm: {`mean`, `low`, `high`, `by_seed`}}, first and last smoothed accuracy, with the 95%
+            t-interval over seeds (None for one seed).
+        `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
+        `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups whose rollouts were all right or all wrong,
+            mean over steps, then over seeds; None if nothing was measured.
+        `ledger`: {arm: {entry: tokens}}, last ledger, mean over seeds.
+        `unfinished`: {arm: [seed]}, runs that have not reached their last step.
+    Keys of every `by_seed` are strings.  What is not a finite number is None.
+    """
+    arms = {name: dict(sorted(runs.items())) for name, runs in arms.items()}
+    baseline = baseline if baseline in arms else None
+    curves = {name: {seed: read_curve(run, split) for seed, run in runs.items()} for name, runs in arms.items()}
+    smoothed = {name: {s: smooth(curve.accuracy) for s, curve in own.items()} for name, own in curves.items()}
+    final = {name: {seed: float(values[-1]) for seed, values in own.items()} for name, own in smoothed.items()}
+    start = {name: {seed: float(values[0]) for seed, values in own.items()} for name, own in smoothed.items()}
+    others = [name for name in arms if baseline is not None and name != baseline]
+    summary = {
+        "baseline": baseline,
+        "split": split,
+        "arms": {name: [_curve_record(seed, c) for seed, c in own.items()] for name, own in curves.items()},
+        "speedup": {name: _speedups(curves[str(baseline)], curves[name]) for name in others},
+        "start": {name: _interval(values) for name, values in start.items()},
+        "final": {name: _interval(values) for name, values in final.items()},
+        "gap_to_baseline": {name: _interval(_paired(final[name], final[str(baseline)])) for name in others},
+        "zero_variance": {name: _zero_variance(runs.values()) for name, runs in arms.items()},
+        "ledger": {name: _last_ledger(runs.values()) for name, runs in arms.items()},
+        "unfinished": {name: [s for s, run in runs.items() if not run.is_done()] for name, runs in arms.items()},
+    }
+    return _finite(summary)
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """A summary as plain text of at most 110 columns: arms, speed-ups, every seed, groups and tokens, footnotes."""
+    return "\n\n".join(_plain(table) for table in build_tables(summary)) + "\n"
+
+
+def read_curve(run: RunDirectory, split: str) -> Curve:
+    """The learning curve of a run, for speed-ups; `RunError` if it has no evaluation on `split`."""
+    return Curve(**learning_curve(run, split))
+
+
+def mean_interval(values: Iterable[float]) -> tuple[float | None, float | None, float | None]:
+    """Mean and 95% t-interval; no interval for one value, nothing for none."""
+    x = np.array(list(values), np.float64)
+    if not x.size:
+        return None, None, None
+    mean = float(x.mean())
+    if x.size == 1:
+        return mean, None, None
+    half = _t_quantile(x.size - 1) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    return mean, mean - half, mean + half
+
+
+def _t_quantile(freedom: int) -> float:
+    """97.5% quantile of Student's t: a table, then the first terms of its expansion about the normal quantile."""
+    if freedom <= len(_T_975):
+        return _T_975[freedom - 1]
+    z = 1.959964
+    first = (z**3 + z) / (4 * freedom)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return z + first + second
+
+
+def _interval(values: Mapping[int, float]) -> dict[str, Any]:
+    mean, low, high = mean_interval(values.values())
+    return {"mean": mean, "low": low, "high": high, "by_seed": {str(seed): value for seed, value in values.items()}}
+
+
+def _paired(values: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
+    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
+
+
+def _curve_record(seed: int, curve: Curve) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "steps": [int(x) for x in curve.steps],
+        "generated_tokens": [int(x) for x in curve.generated_tokens],
+        "seconds": [float(x) for x in curve.seconds],
+        "accuracy": [float(x) for x in curve.accuracy],
+    }
+
+
+def _speedups(baseline: Mapping[int, Curve], arm: Mapping[int, Curve]) -> dict[str, Any]:
+    found = {}
+    for budget in BUDGETS:
+        s = speedup(baseline, arm, budget)
+        by_seed = {str(seed): ratio for seed, ratio in s.by_seed.items()}
+        found[budget] = {
+            "mean": s.mean,
+            "low": s.low,
+            "high": s.high,
+            "reached": s.reached,
+            "of": s.of,
+            "by_seed": by_seed,
+        }
+    return found
+
+
+def _zero_variance(runs: Iterable[RunDirectory]) -> dict[str, float | None]:
+    metrics = [run.read("metrics") for run in runs]
+    kinds = ("collected", "admitted")
+    return {kind: _mean_of_runs(metrics, f"curriculum/{kind}_zero_variance_fraction") for kind in kinds}
+
+
+def _mean_of_runs(runs: list[list[dict[str, Any]]], key: str) -> float | None:
+    """Mean over the steps of a run where `key` was measured, then over the runs that have any."""
+    measured = [[r[key] for r in records if r.get(key) is not None] for records in runs]
+    means = [float(np.mean(values)) for values in measured if values]
+    return float(np.mean(means)) if means else None
+
+
+def _last_ledger(runs: Iterable[RunDirectory]) -> dict[str, float]:
+    last = [records[-1] for run in runs if (records := run.read("ledger"))]
+    entries = [name for name in last[0] if name != "step"] if last else []
+    return {name: float(np.mean([record.get(name, 0) for record in last])) for name in entries}
+
+
+def _finite(value: Any) -> Any:
+    """The same structure, with None for what JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: _finite(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(table: Table) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < table.text_columns else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    for note in table.notes:
+        lines += textwrap.wrap(note, NOTE_WIDTH, subsequent_indent="  ")
+    return "\n".join([table.title, *(f"  {line}" for line in lines)])

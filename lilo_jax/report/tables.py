@@ -1,0 +1,194 @@
+"""The tables of a report as cells of text, shared by the terminal and the HTML file."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lilo_jax.report.speedup import BUDGETS, WINDOW
+
+NAME_WIDTH = 22
+"""Longest arm name shown in a table."""
+NONE = "-"
+BUDGET_TITLES = {"steps": "steps", "generated_tokens": "generated tokens", "seconds": "seconds"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells of text.
+
+    Attributes:
+        title: one line.
+        columns: headings.
+        rows: cells, as many per row as there are columns.
+        notes: what stands under it.
+        text_columns: how many columns from the left hold text rather than numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    text_columns: int = 1
+
+
+def build_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Accuracy by arm, speed-ups (if there is a baseline to compare with), every seed, groups and tokens."""
+    tables = [accuracy_table(summary)]
+    if summary["speedup"]:
+        tables.append(speedup_table(summary))
+    return [*tables, seed_table(summary), cost_table(summary)]
+
+
+def accuracy_table(summary: Mapping[str, Any]) -> Table:
+    """Start and final accuracy of every arm, with the gap to the baseline on the same seeds."""
+    rows = []
+    for arm, final in summary["final"].items():
+        gap = summary["gap_to_baseline"].get(arm)
+        shown = f"{gap['mean']:+.4f}{interval(gap, '+.4f')}" if gap and gap["mean"] is not None else NONE
+        rows.append(
+            [
+                short(arm),
+                str(len(final["by_seed"])),
+                number(summary["start"][arm]["mean"], ".4f"),
+                number(final["mean"], ".4f"),
+                interval(final, ".4f").strip() or NONE,
+                shown,
+            ]
+        )
+    against = f"less {short(summary['baseline'])}, paired" if summary["baseline"] else "less baseline"
+    notes = [f"start: first evaluation; final: mean of the last {WINDOW}; means over seeds [95% t-interval over seeds]"]
+    for arm, seeds in summary["unfinished"].items():
+        if seeds:
+            notes.append(f"{arm}: not finished, counted as far as it got: seed {', '.join(map(str, seeds))}")
+    columns = ["arm", "seeds", "start", "final", "95% interval", against]
+    return Table(f"Accuracy on {summary['split']}", columns, rows, notes)
+
+
+def speedup_table(summary: Mapping[str, Any]) -> Table:
+    """Speed-ups over the baseline in each budget, with how many seeds they rest on."""
+    baseline = summary["baseline"]
+    rows, notes = [], []
+    for arm, budgets in summary["speedup"].items():
+        rows.append([short(arm), *(_speedup_cell(budgets[name]) for name in BUDGETS)])
+        unclear = [BUDGET_TITLES[name] for name in BUDGETS if includes_one(budgets[name])]
+        if unclear:
+            notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
+        steps = budgets["steps"]
+        censored = [seed for seed, ratio in steps["by_seed"].items() if ratio is None]
+        if censored:
+            left = "so there is no mean" if not steps["reached"] else "which the mean leaves out and so flatters it"
+            notes.append(
+                f"! {arm}: censored on {len(censored)} of {steps['of']} seeds ({', '.join(censored)}): "
+                f"it never reached {baseline}'s final accuracy there, {left}"
+            )
+    few = max(s["reached"] for budgets in summary["speedup"].values() for s in budgets.values())
+    legend = [
+        f"what {baseline} spent until it first reached its own final smoothed accuracy, over what the arm spent until "
+        f"it first did, on the same seed; above 1 the arm needs less",
+        "geometric mean [95% bootstrap interval over seeds] seeds that reached it/seeds",
+    ]
+    if few == 1:
+        notes.append("one seed: no interval")
+    elif 1 < few <= 3:
+        notes.append(f"with {few} seeds the bootstrap interval is just the smallest and the largest ratio: too narrow")
+    columns = ["arm", *(BUDGET_TITLES[name] for name in BUDGETS)]
+    return Table(f"Speed-up to the final accuracy of {baseline}", columns, rows, [*legend, *notes])
+
+
+def seed_table(summary: Mapping[str, Any]) -> Table:
+    """Every run: start, final, and its own speed-ups."""
+    rows = []
+    for arm, records in summary["arms"].items():
+        budgets = summary["speedup"].get(arm)
+        for record in records:
+            seed = str(record["seed"])
+            row = [short(arm), seed, str(record["steps"][-1])]
+            row += [number(summary[moment][arm]["by_seed"][seed], ".4f") for moment in ("start", "final")]
+            row += [_seed_cell(budgets[name]["by_seed"], seed) if budgets else NONE for name in BUDGETS]
+            rows.append(row)
+    columns = ["arm", "seed", "steps run", "start", "final", *(f"x {BUDGET_TITLES[name]}" for name in BUDGETS)]
+    notes = (
+        ["x: speed-up on this seed; never: did not reach the baseline's final accuracy"] if summary["speedup"] else []
+    )
+    if not summary["speedup"]:
+        columns, rows = columns[:5], [row[:5] for row in rows]
+    return Table("Every seed", columns, rows, notes)
+
+
+def cost_table(summary: Mapping[str, Any]) -> Table:
+    """Zero-variance shares of collected and admitted groups, and tokens paid for."""
+    rows = []
+    for arm, ledger in summary["ledger"].items():
+        shares = summary["zero_variance"][arm]
+        generated = sum(n for name, n in ledger.items() if name.endswith("/generated") and not _evaluation(name))
+        trained = sum(n for name, n in ledger.items() if name.endswith("/trained") and not _evaluation(name))
+        rejected = ledger.get("rejected/generated", 0.0)
+        row = [short(arm), *(number(shares[kind], ".1%") for kind in ("collected", "admitted"))]
+        rows.append([*row, *([tokens(generated), tokens(rejected), tokens(trained)] if ledger else [NONE] * 3)])
+    notes = [
+        "zero-variance: groups whose rollouts were all right or all wrong, mean over steps and seeds; tokens: of a "
+        "whole run, mean over seeds, evaluation left out; rejected: generated only to choose; trained: forward and "
+        "backward, counted once per epoch and model (policy, critic)"
+    ]
+    columns = ["arm", "zero-variance collected", "admitted", "tokens generated", "of which rejected", "tokens trained"]
+    return Table("Groups and tokens", columns, rows, notes)
+
+
+def ledger_table(summary: Mapping[str, Any]) -> Table:
+    """The whole ledger: tokens by purpose and kind, a column per arm."""
+    arms = summary["ledger"]
+    entries = list(dict.fromkeys(name for ledger in arms.values() for name in ledger))
+    entries = [name for name in entries if any(ledger.get(name) for ledger in arms.values())]
+    rows = [[*name.split("/"), *(f"{ledger.get(name, 0):,.0f}" for ledger in arms.values())] for name in entries]
+    notes = ["tokens by the end of a run, mean over seeds; entries that are zero everywhere are left out"]
+    return Table("Ledger", ["purpose", "kind", *map(short, arms)], rows, notes, text_columns=2)
+
+
+# ------------------------------------------------------------------------------------------------------ text of a cell
+def number(value: float | None, form: str) -> str:
+    """A number in a format, or a dash."""
+    return NONE if value is None else format(value, form)
+
+
+def interval(values: Mapping[str, Any], form: str) -> str:
+    """` [low, high]`, or nothing if there is no interval."""
+    return "" if values["low"] is None else f" [{values['low']:{form}}, {values['high']:{form}}]"
+
+
+def tokens(count: float) -> str:
+    """Tokens with three digits and a unit: 12.3k, 4.56M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:#.3g}".rstrip(".") + unit
+    return f"{count:.0f}"
+
+
+def includes_one(budget: Mapping[str, Any]) -> bool:
+    """Whether a speed-up has an interval that leaves open which arm is faster."""
+    return budget["low"] is not None and budget["low"] <= 1 <= budget["high"]
+
+
+def short(name: str) -> str:
+    """An arm's name, cut to the width of a table's column."""
+    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _speedup_cell(budget: Mapping[str, Any]) -> str:
+    share = f"{budget['reached']}/{budget['of']}"
+    if budget["mean"] is None:
+        return f"never {share}!" if budget["of"] else NONE
+    marks = ("*" if includes_one(budget) else "") + ("!" if budget["reached"] < budget["of"] else "")
+    return f"{budget['mean']:.2f}{interval(budget, '.2f')} {share}{marks}"
+
+
+def _seed_cell(by_seed: Mapping[str, float | None], seed: str) -> str:
+    return NONE if seed not in by_seed else number(by_seed[seed], ".2f").replace(NONE, "never")
+
+
+def _evaluation(entry: str) -> bool:
+    return entry.startswith("evaluation/")
