@@ -73,9 +73,7 @@ class QuickstartOptions:
 
 def config(algorithm: str = "ppo") -> Config:
     """What all arms have in common, with the settings of an algorithm."""
-    shared = configuration.replace(
-        Config(), curriculum=Uniform(), evaluation__splits=("validation", "test", "longer"), storage__save_every=100
-    )
+    shared = configuration.replace(Config(), curriculum=Uniform(), storage__save_every=100)
     return configuration.replace(shared, **SETTINGS.get(algorithm, {}))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import read_task, start_config, validate
+from lilo_jax.assembly import check, start_config
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.run import Result, run
 from lilo_jax.storage.run_directory import RunDirectory, open_run
@@ -50,8 +50,7 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         jobs: runs at a time; 0 takes one per core on CPU and one on an accelerator, which processes cannot share.
     """
     for arm in arms.values():
-        validate(arm)
-    read_task(config)
+        check(arm)
     root = open_run(launch.output_dir, config, launch.resume).path
     jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
     starts, runs = {}, {}

@@ -5,6 +5,7 @@ finish.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -15,7 +16,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.mesh import make_mesh, mesh_shape, row_shards
+from lilo_jax.mesh import make_mesh, mesh_shape
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.storage.checkpoints import load_arrays
@@ -86,29 +87,41 @@ def validate(config: Config) -> None:
         raise UsageError(str(error)) from None
 
 
-def _check_batch(config: Config, train_rows: int, shards: int) -> None:
-    update = config.update
-    pieces = update.minibatches * update.microbatches
-    if config.num_steps and train_rows % (pieces * shards):
-        raise UsageError(
-            f"a batch of {train_rows} rows does not divide into {update.minibatches} minibatches x "
-            f"{update.microbatches} microbatches x {shards} row shards (mesh data x fsdp); change --rollout.questions, "
-            f"--rollout.samples, --update.minibatches, --update.microbatches or --mesh"
-        )
-    block = getattr(config.algorithm, "whiten_rows", 0)
-    if config.num_steps and block and train_rows % block:
-        raise UsageError(f"--algorithm.whiten-rows {block} does not divide the batch of {train_rows} rows")
-    if config.sft.batch % shards or config.evaluation.rows % shards:
-        raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
+def check(config: Config) -> Task:
+    """Reads the task and checks everything that can be checked without a model; returns the task.
 
-
-def read_task(config: Config) -> Task:
-    """The task of a config, with the splits that its evaluation names."""
+    Raises `UsageError`, in one sentence with the cure, before any compute is spent.
+    """
+    validate(config)
     task = config.task.build(config.seed)
     for name in config.evaluation.splits:
         if name not in task.splits or name == "train":
             raise unknown_name("evaluation split", name, set(task.splits) - {"train"})
+    shards = math.prod(mesh_shape(config.mesh, jax.device_count())[:2])
+    if config.sft.batch % shards or config.evaluation.rows % shards:
+        raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
+    if config.num_steps:
+        try:
+            _check_batch(config, pool_size=len(task.splits["train"]), shards=shards)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     return task
+
+
+def _check_batch(config: Config, *, pool_size: int, shards: int) -> None:
+    rollout, update = config.rollout, config.update
+    if rollout.questions > pool_size:
+        raise UsageError(f"--rollout.questions {rollout.questions} is more than the {pool_size} of the pool")
+    curriculum = config.curriculum.build(pool_size=pool_size, questions=rollout.questions, samples=rollout.samples)
+    if curriculum.train_rows % (update.minibatches * update.microbatches * shards):
+        raise UsageError(
+            f"a batch of {curriculum.train_rows} rows does not divide into {update.minibatches} minibatches x "
+            f"{update.microbatches} microbatches x {shards} row shards (mesh data x fsdp); change --rollout.questions, "
+            f"--rollout.samples, --update.minibatches, --update.microbatches or --mesh"
+        )
+    block = getattr(config.algorithm, "whiten_rows", 0)
+    if block and curriculum.train_rows % block:
+        raise UsageError(f"--algorithm.whiten-rows {block} does not divide the batch of {curriculum.train_rows} rows")
 
 
 def train_tokenizer(config: Config, task: Task) -> Tokenizer:
@@ -147,16 +160,14 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> Sequ
     return Sequences(tokens=tokens, prompt_lengths=prompt_lengths, completion_lengths=lengths - prompt_lengths)
 
 
-def assemble(config: Config, *, tokenizer: Tokenizer | None = None, task: Task | None = None) -> Assembly:
+def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None) -> Assembly:
     """Builds the parts of a run.
 
     Args:
-        config: validated here.
+        config: checked.
+        task: as `check` returned it.
         tokenizer: of the starting model; None trains one.
-        task: if it has been read already.
     """
-    validate(config)
-    task = read_task(config) if task is None else task
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
     model = config.model
@@ -177,19 +188,15 @@ def assemble(config: Config, *, tokenizer: Tokenizer | None = None, task: Task |
         pool_size=len(task.splits["train"]),
         end_ids=tokenizer.end_ids,
     )
-    try:
-        programs = build_programs(settings, mesh)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    _check_batch(config, programs.curriculum.train_rows, row_shards(mesh))
+    held_out = config.evaluation.splits or [name for name in task.splits if name != "train"]
     return Assembly(
         config=config,
         task=task,
         tokenizer=tokenizer,
         pool=encode_prompts(tokenizer, task.splits["train"]),
-        held_out={name: encode_prompts(tokenizer, task.splits[name]) for name in config.evaluation.splits},
+        held_out={name: encode_prompts(tokenizer, task.splits[name]) for name in held_out},
         mesh=mesh,
-        programs=programs,
+        programs=build_programs(settings, mesh),
     )
 
 
@@ -212,7 +219,7 @@ def start_config(config: Config) -> Config:
     )
 
 
-def load_start(path: str, config: Config) -> tuple[SentencePiece, PyTree]:
+def load_start(path: str, config: Config) -> tuple[Tokenizer, PyTree]:
     """Tokenizer and policy weights (host arrays) of the run that a config starts from; refuses another model's."""
     directory = RunDirectory(path)
     stored = configuration.load(directory.config_path)

@@ -117,8 +117,8 @@ class EvaluationConfig:
 
     every: int = 10
     """steps between evaluations"""
-    splits: tuple[str, ...] = ("validation", "test")
-    """held-out sets evaluated each time"""
+    splits: tuple[str, ...] = ()
+    """held-out sets evaluated each time; empty: all that the task has"""
     samples: int = 4
     """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
     temperature: float = 1.0

@@ -64,11 +64,6 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def row_shards(mesh: Mesh) -> int:
-    """Number of parts into which rows are split."""
-    return math.prod(mesh.shape[axis] for axis in RULES["rows"])
-
-
 def sharding(mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of an array of `shape` whose dimensions mean `axes` (None: no meaning, kept whole)."""
     spec = []

@@ -1,7 +1,6 @@
 """A run from its config: start or resume, train, and leave a directory that says how it went."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
 from lilo_jax.storage.run_directory import RunDirectory, open_run
-from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.trainer import train
 from lilo_jax.types import PyTree, TrainState
 
@@ -57,14 +56,16 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         RunError: training cannot go on.
     """
     launch = Launch() if launch is None else launch
-    assembling.validate(config)
-    start = _start_of(config, launch, name)
-    assembly = assembling.assemble(config, tokenizer=start[0] if start else None)
+    task = assembling.check(config)
+    start = assembling.load_start(config.init_from, config) if config.init_from else None
     directory = open_run(launch.output_dir, config, launch.resume)
     if directory.is_done():
         return Result(directory, done=True, state=None)
+    if start is None and config.num_steps:
+        start = _fine_tuned(config, directory, name, bar)
+    assembly = assembling.assemble(config, task, tokenizer=start[0] if start else None)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
-    progress = Progress(name, total=config.num_steps, every=config.evaluation.every, bar=bar)
+    progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
         state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
     except Exception as error:
@@ -80,24 +81,11 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     return Result(directory, done=done, state=state)
 
 
-def _start_of(config: Config, launch: Launch, name: str) -> tuple[SentencePiece, PyTree] | None:
-    """Tokenizer and weights of `init_from`; without one, of a fine-tuning run of our own beneath the run directory.
-
-    None for a run of no steps: that is the fine-tuning itself.
-    """
-    if config.init_from:
-        return assembling.load_start(config.init_from, config)
-    if not config.num_steps:
-        return None
-    path = pathlib.Path(launch.output_dir) / "sft"
-    if path.parent.exists() or not path.exists():
-        open_run(launch.output_dir, config, launch.resume)
-    run(
-        assembling.start_config(config),
-        dataclasses.replace(launch, output_dir=str(path), resume="auto", stop_at=0),
-        name=f"{name} sft",
-    )
-    return assembling.load_start(str(path), config)
+def _fine_tuned(config: Config, directory: RunDirectory, name: str, bar: bool) -> tuple[Tokenizer, PyTree]:
+    """Tokenizer and weights of a fine-tuning run of our own, in `sft` beneath the run directory."""
+    path = str(directory.path / "sft")
+    run(assembling.start_config(config), Launch(output_dir=path), name=f"{name} sft", bar=bar)
+    return assembling.load_start(path, config)
 
 
 def _train_from(

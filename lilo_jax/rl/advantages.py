@@ -74,7 +74,7 @@ def whiten_blocks(advantages: Array, mask: Array, *, block: int, epsilon: float 
     chex.assert_is_divisible(advantages.shape[0], block)
     shape = (advantages.shape[0] // block, block * advantages.shape[1])
     values, live = advantages.reshape(shape), mask.reshape(shape)
-    # Subtracting the lowest first leaves equal advantages exactly equal to their mean, so that no rounding is scaled up.
+    # With the lowest subtracted, equal advantages are exactly equal to their mean: no rounding error is scaled up.
     lowest = jnp.min(values, axis=1, keepdims=True, initial=jnp.inf, where=live)
     values, weights = jnp.where(live, values - lowest, 0), live.astype(jnp.float32)
     count = jnp.maximum(weights.sum(axis=1, keepdims=True), 1)

@@ -23,6 +23,11 @@ class Progress:
         elif step % self._every == 0 or step == self._total:
             self.line(f"step {step}/{self._total}: {note} | {phases}")
 
+    def evaluation(self, step: int, accuracies: dict[str, float]) -> None:
+        """Reports accuracies after `step` steps."""
+        if self._bar is not None or step % self._every == 0 or step == self._total:
+            self.line(f"after {step} steps: accuracy " + ", ".join(f"{k} {v:.4f}" for k, v in accuracies.items()))
+
     def line(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         if self._bar is not None:

@@ -50,8 +50,7 @@ class Recorder:
         """Writes an evaluation, one line a split."""
         for record in records:
             self._directory.append("eval", record)
-        accuracies = ", ".join(f"{r['split']} {r['accuracy']:.4f}" for r in records)
-        self._progress.line(f"after {records[0]['step']} steps: accuracy {accuracies}")
+        self._progress.evaluation(records[0]["step"], {r["split"]: r["accuracy"] for r in records})
 
 
 def mean_values(metrics: Metrics) -> dict[str, float | None]:
