@@ -1,0 +1,423 @@
+"""The figures of a report, drawn from run directories as SVG that takes its colours from the page around it.
+
+Needs matplotlib, which is imported when a figure is drawn.  Every function returns None if no run has what it shows.
+"""
+
+import dataclasses
+import functools
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec
+
+import numpy as np
+
+from lilo_jax.report.speedup import WINDOW, Curve, smooth
+from lilo_jax.report.summary import Arms
+from lilo_jax.types import Array
+
+Metrics = Mapping[str, Mapping[int, list[dict[str, Any]]]]
+"""Arm name to seed to the lines of metrics.jsonl."""
+P = ParamSpec("P")
+Axes = Any
+"""A matplotlib `Axes`: matplotlib is optional, so its types are not named."""
+
+ARM_COLOURS = 7
+"""Distinct colours of arms, `--arm-0` to `--arm-6` of the page; the baseline has the first."""
+BINS = 50
+"""Most bins along training."""
+HEAT = (42 / 255, 120 / 255, 214 / 255)
+"""Colour of a full cell of a heat map; emptier cells let the page shine through."""
+INK, MUTED, GRID = "#010203", "#010204", "#010205"
+WIDTH = 11.0
+_PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
+    f"#01f00{i}": f"var(--arm-{i})" for i in range(ARM_COLOURS)
+}
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure with what it takes to read it.
+
+    Attributes:
+        name: unique in a report; letters and hyphens.
+        title: a few words.
+        svg: an `<svg>` element.
+        caption: how to read it.
+    """
+
+    name: str
+    title: str
+    svg: str
+    caption: str
+
+
+def draw_all(arms: Arms, curves: Mapping[str, Mapping[int, Curve]], split: str, baseline: str | None) -> list[Drawing]:
+    """Every figure that the runs have data for, in the order of a report.
+
+    Args:
+        arms: the runs; arms keep their colour in every figure.
+        curves: accuracy of each of them on `split`.
+        split: of the questions by level.
+        baseline: gets the first colour and a target line in the figure of accuracy; None for none.
+    """
+    colours = arm_colours(list(arms), baseline)
+    metrics = {arm: {seed: run.read("metrics") for seed, run in runs.items()} for arm, runs in arms.items()}
+    drawings = [
+        accuracy_figure(curves, colours, split, baseline),
+        histogram_figure(metrics),
+        selection_figure(metrics, colours),
+        zero_variance_figure(metrics, colours),
+        level_figure(arms, colours, split),
+    ]
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def arm_colours(arms: Sequence[str], baseline: str | None) -> dict[str, str]:
+    """A placeholder colour per arm: the first for the baseline, the others in turn (repeating when they run out)."""
+    others = [arm for arm in arms if arm != baseline]
+    numbers = {arm: 1 + i % (ARM_COLOURS - 1) for i, arm in enumerate(others)}
+    return {arm: f"#01f00{numbers.get(arm, 0)}" for arm in arms}
+
+
+def _styled(draw: Callable[P, Drawing | None]) -> Callable[P, Drawing | None]:
+    """Draws in the report's style, whatever the user's own settings are."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Drawing | None:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+# ------------------------------------------------------------------------------------------------------- the figures
+@_styled
+def accuracy_figure(
+    curves: Mapping[str, Mapping[int, Curve]], colours: Mapping[str, str], split: str, baseline: str | None
+) -> Drawing | None:
+    """Accuracy against steps, generated tokens and seconds: thin lines for seeds, thick ones for their mean."""
+    if not any(curves.values()):
+        return None
+    labels = {"steps": "training steps", "generated_tokens": "tokens generated for training", "seconds": "seconds"}
+    figure, panels = _figure(1, len(labels), 3.6, sharey=True)
+    for ax, (budget, label) in zip(panels.flat, labels.items(), strict=True):
+        for arm, own in curves.items():
+            for curve in own.values():
+                ax.plot(curve.budget(budget), curve.accuracy, color=colours[arm], linewidth=0.7, alpha=0.55)
+            mean_budget, mean_accuracy = _mean_curve(list(own.values()), budget)
+            ax.plot(mean_budget, mean_accuracy, color=colours[arm], linewidth=2.4, label=arm)
+        if baseline is not None:
+            target = float(np.mean([smooth(curve.accuracy)[-1] for curve in curves[baseline].values()]))
+            ax.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"final accuracy of {baseline}")
+        ax.set_xlabel(label)
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_formatter(_short_numbers)
+        ax.locator_params(axis="x", nbins=5)
+    panels.flat[0].set_ylabel(f"accuracy on {split}")
+    _legend_above(figure, panels.flat[0])
+    caption = (
+        f"Thin lines are seeds as evaluated; thick lines are their mean, smoothed over {WINDOW} evaluations, at the "
+        f"mean cost of each evaluation. "
+    )
+    if baseline is not None:
+        caption += (
+            f"The dashed line is the mean final smoothed accuracy of {baseline}; a speed-up compares where lines "
+            f"first reach it, seed by seed. "
+        )
+    caption += "Seconds leave compilation and evaluation out."
+    return Drawing("accuracy", f"Accuracy on {split} against what it cost", _svg(figure, "accuracy"), caption)
+
+
+@_styled
+def histogram_figure(metrics: Metrics) -> Drawing | None:
+    """How many rollouts of a group are correct, over training: a panel per arm, collected above admitted."""
+    panels: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
+    for arm, runs in metrics.items():
+        for row, kind in enumerate(("collected", "admitted")):
+            if row and not _selects(runs):
+                continue
+            panel = _histogram_over_training(runs, f"curriculum/{kind}_histogram")
+            if panel is not None:
+                panels[row, arm] = panel
+    if not panels:
+        return None
+    arms = [arm for arm in metrics if (0, arm) in panels or (1, arm) in panels]
+    rows = 1 + max(row for row, _ in panels)
+    most = max(float(np.nanmax(shares)) for _, shares in panels.values())
+    figure, axes = _figure(rows, len(arms), 2.5 * rows + 0.3)
+    for row, kind in enumerate(("collected", "admitted")[:rows]):
+        for ax, arm in zip(axes[row], arms, strict=True):
+            if (row, arm) not in panels:
+                ax.set_axis_off()
+                continue
+            edges, shares = panels[row, arm]
+            _heat(ax, edges, shares, most)
+            ax.set_title(f"{arm}: {kind}")
+            ax.set_xlabel("training steps")
+            ax.set_ylabel(f"correct of {len(shares) - 1}")
+    _heat_scale(figure, axes, most)
+    caption = (
+        "Each column of cells is a stretch of training, each row the number of correct rollouts of a question; the "
+        "colour is the share of groups with that many (summed over seeds; the scale is a square root, shared by all "
+        "panels). The bottom and top rows teach nothing: there all rollouts have the same reward."
+    )
+    if rows > 1:
+        caption += " Below: the groups that a selecting arm trained on."
+    return Drawing("histogram", "How many rollouts of a question are correct", _svg(figure, "histogram"), caption)
+
+
+@_styled
+def selection_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | None:
+    """Success rate, and level where the task has levels, of what was collected and of what was trained on."""
+    shown = {"success_mean": "mean success rate", "difficulty_mean": "mean level of the questions"}
+    shown = {key: label for key, label in shown.items() if _has(metrics, f"curriculum/collected_{key}")}
+    if not shown:
+        return None
+    figure, panels = _figure(1, len(shown), 3.6)
+    for ax, (key, label) in zip(panels.flat, shown.items(), strict=True):
+        for arm, runs in metrics.items():
+            for kind, line in (("collected", (0, (2, 2))), ("admitted", "-")):
+                if kind == "collected" and not _selects(runs):
+                    continue
+                x, y = _over_training(runs, f"curriculum/{kind}_{key}")
+                width = 1.4 if kind == "collected" else 2.2
+                name = f"{arm}: {'trained on' if kind == 'admitted' else 'collected'}"
+                ax.plot(x, y, color=colours[arm], linestyle=line, linewidth=width, label=name)
+        ax.set_xlabel("training steps")
+        ax.set_ylabel(label)
+        ax.set_xlim(left=0)
+    _legend_above(figure, panels.flat[0])
+    caption = (
+        "Solid: the groups trained on; dotted: all groups collected, for arms that train on only some of them. A "
+        "curriculum that seeks variance trains near a success rate of one half."
+    )
+    if "difficulty_mean" in shown:
+        caption += " The level is the task generator's own; no curriculum sees it."
+    return Drawing("selection", "What was chosen against what was on offer", _svg(figure, "selection"), caption)
+
+
+@_styled
+def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | None:
+    """Share of groups without any difference between rollouts, collected and admitted."""
+    kinds = [kind for kind in ("collected", "admitted") if _has(metrics, f"curriculum/{kind}_zero_variance_fraction")]
+    if not kinds:
+        return None
+    figure, panels = _figure(1, len(kinds), 3.2, sharey=True)
+    for ax, kind in zip(panels.flat, kinds, strict=True):
+        for arm, runs in metrics.items():
+            x, y = _over_training(runs, f"curriculum/{kind}_zero_variance_fraction")
+            ax.plot(x, y, color=colours[arm], linewidth=2, label=arm)
+        ax.set_title("collected" if kind == "collected" else "trained on")
+        ax.set_xlabel("training steps")
+        ax.set_xlim(left=0)
+        ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(_percent)
+    panels.flat[0].set_ylabel("groups without variance")
+    _legend_above(figure, panels.flat[0])
+    caption = (
+        "Groups whose rollouts are all right or all wrong give no policy gradient; the lower, the more of a step's "
+        "rollouts teach something."
+    )
+    return Drawing("zero-variance", "Groups without variance", _svg(figure, "zero-variance"), caption)
+
+
+@_styled
+def level_figure(arms: Arms, colours: Mapping[str, str], split: str) -> Drawing | None:
+    """Accuracy by level of question at the first and at the last evaluation, mean over seeds."""
+    found = {}
+    for arm, runs in arms.items():
+        evaluations = [[r for r in run.read("eval") if r["split"] == split] for run in runs.values()]
+        ends = [(own[0]["by_difficulty"], own[-1]["by_difficulty"]) for own in evaluations if own and _levelled(own)]
+        if ends:
+            levels = sorted(set.intersection(*(set(end) for pair in ends for end in pair)), key=float)
+            means = [[float(np.mean([pair[i][level] for pair in ends])) for level in levels] for i in (0, 1)]
+            found[arm] = ([float(level) for level in levels], *means)
+    if not found:
+        return None
+    figure, panels = _figure(1, 1, 3.4)
+    ax = panels.flat[0]
+    for arm, (levels, start, end) in found.items():
+        ax.plot(levels, start, color=colours[arm], linewidth=1.2, linestyle=(0, (2, 2)), label=f"{arm}: start")
+        ax.plot(levels, end, color=colours[arm], linewidth=2.2, marker="o", markersize=4.5, label=f"{arm}: end")
+    shown = sorted({level for levels, *_ in found.values() for level in levels})
+    if len(shown) <= 20:
+        ax.set_xticks(shown, [f"{level:g}" for level in shown])
+    ax.set_xlabel("level of the question")
+    ax.set_ylabel(f"accuracy on {split}")
+    ax.set_ylim(bottom=0)
+    _legend_above(figure, ax, columns=min(len(found), 5))
+    caption = "Dotted: first evaluation; solid: last one; mean over seeds. It shows on which questions an arm gained."
+    return Drawing("level", "Accuracy by level of question", _svg(figure, "level"), caption)
+
+
+# ------------------------------------------------------------------------------------------------ from runs to arrays
+def _mean_curve(curves: list[Curve], budget: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over runs of budget and smoothed accuracy at the steps where all of them were evaluated."""
+    shared = sorted(set.intersection(*(set(np.asarray(c.steps).tolist()) for c in curves)))
+    at = [np.searchsorted(c.steps, shared) for c in curves]
+    spent = np.mean([c.budget(budget)[i] for c, i in zip(curves, at, strict=True)], axis=0)
+    accuracy = np.mean([smooth(c.accuracy)[i] for c, i in zip(curves, at, strict=True)], axis=0)
+    return spent, accuracy
+
+
+def _records(runs: Mapping[int, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for records in runs.values():
+        yield from records
+
+
+def _has(metrics: Metrics, key: str) -> bool:
+    return any(r.get(key) is not None for runs in metrics.values() for r in _records(runs))
+
+
+def _selects(runs: Mapping[int, list[dict[str, Any]]]) -> bool:
+    """Whether an arm trained on fewer groups than it collected."""
+    counts = [(r.get("curriculum/groups_collected", 0), r.get("curriculum/groups_admitted", 0)) for r in _records(runs)]
+    return any(admitted < collected for collected, admitted in counts)
+
+
+def _bin_edges(runs: Mapping[int, list[dict[str, Any]]]) -> np.ndarray:
+    """At most `BINS` equal stretches of training, edges in steps."""
+    steps = 1 + max((r["step"] for r in _records(runs)), default=0)
+    width = -(-steps // BINS)
+    return np.arange(0, steps + width, width)
+
+
+def _over_training(runs: Mapping[int, list[dict[str, Any]]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of each stretch of training, and the mean of `key` over its steps and seeds; NaN where nothing is."""
+    edges = _bin_edges(runs)
+    measured = [(r["step"], r[key]) for r in _records(runs) if r.get(key) is not None]
+    steps, values = np.array(measured, np.float64).reshape(-1, 2).T
+    index = np.searchsorted(edges, steps, side="right") - 1
+    count = np.bincount(index, minlength=len(edges) - 1)
+    total = np.bincount(index, weights=values, minlength=len(edges) - 1)
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return (edges[:-1] + edges[1:]) / 2, means
+
+
+def _histogram_over_training(
+    runs: Mapping[int, list[dict[str, Any]]], key: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Edges [b + 1] in steps, and the share of groups with i correct rollouts in each stretch, [samples + 1, b]."""
+    edges = _bin_edges(runs)
+    records = [r for r in _records(runs) if r.get(key)]
+    if not records:
+        return None
+    counts = np.zeros((max(len(r[key]) for r in records), len(edges) - 1))
+    for record in records:
+        counts[: len(record[key]), np.searchsorted(edges, record["step"], side="right") - 1] += record[key]
+    total = counts.sum(axis=0, keepdims=True)
+    if not total.any():
+        return None
+    return edges, np.where(total > 0, counts / np.maximum(total, 1), np.nan)
+
+
+def _levelled(evaluations: list[dict[str, Any]]) -> bool:
+    return bool(evaluations[0].get("by_difficulty") and evaluations[-1].get("by_difficulty"))
+
+
+# ------------------------------------------------------------------------------------------------------------ drawing
+def _figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Any, Array]:
+    """A figure of the page's width and its panels [rows, columns]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in panels.flat:
+        ax.patch.set_alpha(0)
+    return figure, panels
+
+
+def _svg(figure: Any, name: str) -> str:
+    """The figure as an `<svg>` element with the page's colours and fonts, and ids that no other figure uses."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    matplotlib.rcParams["svg.hashsalt"] = name
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
+    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("xlink:href=", "href=")
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
+    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)  # the short form of older versions
+    for placeholder, colour in _PAGE_COLOURS.items():
+        text = text.replace(placeholder, colour)
+    return text.replace("<svg", f'<svg role="img" aria-label="{name} figure"', 1).strip()
+
+
+def _legend_above(figure: Any, ax: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, above its panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), columns))
+
+
+def _heat(ax: Axes, edges: np.ndarray, shares: np.ndarray, most: float) -> None:
+    """Cells of one colour whose opacity is the square root of the share, so that they suit any background."""
+    image = np.empty((*shares.shape, 4))
+    image[..., :3] = HEAT
+    image[..., 3] = np.sqrt(np.nan_to_num(shares) / most)
+    extent = (edges[0], edges[-1], -0.5, len(shares) - 0.5)
+    ax.imshow(image, origin="lower", aspect="auto", interpolation="none", extent=extent)
+    ax.grid(visible=False)
+    ax.set_yticks(range(0, len(shares), max((len(shares) - 1) // 8, 1)))
+
+
+def _heat_scale(figure: Any, axes: Array, most: float) -> None:
+    """The colour scale at the right of all panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+    colours = LinearSegmentedColormap.from_list("heat", [(*HEAT, 0.0), (*HEAT, 1.0)])
+    scale = ScalarMappable(norm=PowerNorm(0.5, vmin=0, vmax=most), cmap=colours)
+    bar = figure.colorbar(scale, ax=axes, pad=0.015, fraction=0.03, format=_percent)
+    bar.set_label("share of groups", color=INK)
+    bar.ax.patch.set_alpha(0)
+    bar.outline.set_edgecolor(MUTED)
+    bar.ax.tick_params(color=MUTED, labelcolor=INK)
+
+
+def _percent(value: float, position: int | None = None) -> str:
+    del position
+    return f"{value:.0%}"
+
+
+def _short_numbers(value: float, position: int | None = None) -> str:
+    del position
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
