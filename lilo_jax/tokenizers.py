@@ -72,6 +72,7 @@ class SentencePiece:
             byte_fallback=kind == "bpe",
             split_digits=True,
             character_coverage=1.0,
+            max_sentence_length=2**30,  # by default texts of more than 4192 bytes are left out
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,

@@ -152,9 +152,8 @@ def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = ""
 def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Whole lines of a JSON-lines file; a last line cut short by a crash is left out."""
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # a response may hold other line separators
+        yield from map(json.loads, whole)
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

@@ -70,7 +70,7 @@ def read_questions(spec: Jsonl) -> list[Question]:
         raise UsageError(f"no data file at {spec.path!r}: pass --task.path FILE with one JSON object a line")
     questions: list[Question] = []
     lines_of: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         question = _parse(line, number, spec)
