@@ -302,7 +302,7 @@ def option_value(args: Sequence[str], flag: str) -> str | None:
 def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:
     for i, arg in enumerate(args):
         if arg == flag:
-            if i + 1 == len(args):
+            if i + 1 == len(args) or args[i + 1].startswith("--"):
                 raise UsageError(f"{flag} needs a name")
             return args[i + 1], args[:i] + args[i + 2 :]
         if arg.startswith(flag + "="):

@@ -95,53 +95,18 @@ class Programs(NamedTuple):
 def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     """The programs for these settings on this mesh; nothing is compiled before its first call."""
     model = build_model(settings.model, constrainer(mesh))
-    rollout = settings.rollout
+    rollout, chunk = settings.rollout, settings.update.chunk
     algorithm = settings.algorithm.build()
     curriculum = settings.curriculum.build(
         pool_size=settings.pool_size, questions=rollout.questions, samples=rollout.samples
     )
     optimizer = settings.optimizer.build(settings.optimizer_steps)
     sft_optimizer = settings.sft_optimizer.build(settings.sft_steps)
-    chunk = settings.update.chunk
+    parts = _Parts(model, algorithm, curriculum, optimizer, settings.update, rollout.temperature)
+    start = functools.partial(_start, parts)
 
     def start_sft(params: PyTree) -> Trainable:
         return Trainable(params=params, optimizer=sft_optimizer.init(params))
-
-    def sft_step(state: Trainable, sequences: Sequences, *, completion_slots: int) -> tuple[Trainable, Metrics]:
-        return _sft_step(model, sft_optimizer, state, sequences, completion_slots=completion_slots, chunk=chunk)
-
-    def start(params: PyTree, key: Array) -> TrainState:
-        critic = None
-        if algorithm.needs_values:
-            critic_params = model.init_critic(key) | {"trunk": params["trunk"]}
-            critic = Trainable(params=critic_params, optimizer=optimizer.init(critic_params))
-        return TrainState(
-            step=jnp.int32(0),
-            policy=Trainable(params=params, optimizer=optimizer.init(params)),
-            critic=critic,
-            reference=params if algorithm.needs_reference else None,
-            curriculum=curriculum.init(),
-        )
-
-    def admit(
-        state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
-    ) -> tuple[Admission, CurriculumState]:
-        return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
-
-    def prepare(state: TrainState, batch: TrainBatch) -> tuple[TrainBatch, Metrics]:
-        return _prepare(model, algorithm, settings.update, state, batch, temperature=rollout.temperature)
-
-    def run_update(state: TrainState, batch: TrainBatch, key: Array) -> tuple[TrainState, Metrics]:
-        policy, critic, metrics = update(
-            model, algorithm, optimizer, state.policy, state.critic, batch, key,
-            config=settings.update, temperature=rollout.temperature,
-        )  # fmt: skip
-        mask = completion_mask(batch.sequences, batch.advantages.shape[1]) & batch.row_mask[:, None]
-        value_error = (batch.old_values - batch.returns) ** 2 * algorithm.needs_values
-        signals = group_signals(batch, mask, value_error)
-        remembered = curriculum.feedback(state.curriculum, batch.question, batch.question_mask, signals, state.step)
-        new_state = state.replace(step=state.step + 1, policy=policy, critic=critic, curriculum=remembered)
-        return new_state, metrics
 
     params_shape = jax.eval_shape(model.init, jax.random.key(0))
     params_layout = _layout(mesh, model.axes, params_shape)
@@ -155,7 +120,10 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         init=jax.jit(model.init, out_shardings=params_layout),
         start_sft=jax.jit(start_sft, out_shardings=sft_layout),
         sft_step=jax.jit(
-            sft_step, donate_argnums=0, static_argnames="completion_slots", out_shardings=(sft_layout, None)
+            functools.partial(_sft_step, model, sft_optimizer, chunk=chunk),
+            donate_argnums=0,
+            static_argnames="completion_slots",
+            out_shardings=(sft_layout, None),
         ),
         start=jax.jit(start, out_shardings=state_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
@@ -165,16 +133,62 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             out_shardings=everywhere,
         ),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
-        admit=jax.jit(admit, out_shardings=everywhere),
+        admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
         follow_up_requests=jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
-        prepare=jax.jit(prepare),
-        update=jax.jit(run_update, donate_argnums=0, out_shardings=(state_layout, None)),
+        prepare=jax.jit(functools.partial(_prepare, parts)),
+        update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(state_layout, None)),
         score=jax.jit(
             functools.partial(score, model, chunk=chunk),
             static_argnames=("completion_slots", "temperature"),
             out_shardings=everywhere,
         ),
     )
+
+
+class _Parts(NamedTuple):
+    """What the functions of the learner share."""
+
+    model: Model
+    algorithm: Algorithm
+    curriculum: Curriculum
+    optimizer: optax.GradientTransformation
+    update: UpdateConfig
+    temperature: float
+
+
+def _start(parts: _Parts, params: PyTree, key: Array) -> TrainState:
+    """The state before the first step; reference and critic trunk are copies of the policy's weights."""
+    critic = None
+    if parts.algorithm.needs_values:
+        critic_params = parts.model.init_critic(key) | {"trunk": params["trunk"]}
+        critic = Trainable(params=critic_params, optimizer=parts.optimizer.init(critic_params))
+    return TrainState(
+        step=jnp.int32(0),
+        policy=Trainable(params=params, optimizer=parts.optimizer.init(params)),
+        critic=critic,
+        reference=params if parts.algorithm.needs_reference else None,
+        curriculum=parts.curriculum.init(),
+    )
+
+
+def _admit(
+    curriculum: Curriculum, state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+) -> tuple[Admission, CurriculumState]:
+    """Chooses groups, and remembers everything that was paid for."""
+    return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
+
+
+def _update(parts: _Parts, state: TrainState, batch: TrainBatch, key: Array) -> tuple[TrainState, Metrics]:
+    """All optimiser steps on a batch, then the curriculum's feedback."""
+    policy, critic, metrics = update(
+        parts.model, parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key,
+        config=parts.update, temperature=parts.temperature,
+    )  # fmt: skip
+    mask = completion_mask(batch.sequences, batch.advantages.shape[1]) & batch.row_mask[:, None]
+    value_error = (batch.old_values - batch.returns) ** 2 * parts.algorithm.needs_values
+    signals = group_signals(batch, mask, value_error)
+    remembered = parts.curriculum.feedback(state.curriculum, batch.question, batch.question_mask, signals, state.step)
+    return state.replace(step=state.step + 1, policy=policy, critic=critic, curriculum=remembered), metrics
 
 
 def _layout(mesh: Mesh, axes: PyTree, shapes: PyTree) -> PyTree:
@@ -230,22 +244,15 @@ def _sft_step(
     return apply_gradients(optimizer, state, gradients), metrics
 
 
-def _prepare(
-    model: Model,
-    algorithm: Algorithm,
-    config: UpdateConfig,
-    state: TrainState,
-    batch: TrainBatch,
-    *,
-    temperature: float,
-) -> tuple[TrainBatch, Metrics]:
+def _prepare(parts: _Parts, state: TrainState, batch: TrainBatch) -> tuple[TrainBatch, Metrics]:
     """Fills in old and reference log-probs, old values, advantages and returns, a micro-batch of rows at a time."""
+    model, algorithm, config = parts.model, parts.algorithm, parts.update
     slots = batch.sampler_logprobs.shape[1]
 
     def forward(sequences: Sequences) -> tuple[Array, Array, Array]:
         def logprobs(params: PyTree) -> Array:
             return score(
-                model, params, sequences, completion_slots=slots, temperature=temperature, chunk=config.chunk
+                model, params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
             ).logprobs
 
         zeros = jnp.zeros((sequences.tokens.shape[0], slots), jnp.float32)
@@ -256,8 +263,8 @@ def _prepare(
         return logprobs(state.policy.params), reference, values
 
     blocks = config.minibatches * config.microbatches
-    parts = jax.tree.map(lambda x: x.reshape(-1, blocks, *x.shape[1:]).swapaxes(0, 1), batch.sequences)
-    filled = jax.lax.map(forward, parts)
+    rows = jax.tree.map(lambda x: x.reshape(-1, blocks, *x.shape[1:]).swapaxes(0, 1), batch.sequences)
+    filled = jax.lax.map(forward, rows)
     old, reference, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference, old_values=values)
     advantages, returns = algorithm.advantages(batch)

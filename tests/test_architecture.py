@@ -1,0 +1,115 @@
+"""The rules of the architecture, checked on the syntax trees of the sources."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import pytest
+
+import experiments.runner
+from lilo_jax import config as configuration
+from lilo_jax.config import TABLES, Config
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
+PURE = ["types.py", "keys.py", "scoring.py", "models/*.py", "sampling/*.py", "curriculum/*.py", "rl/*.py"]
+PURE_IMPORTS = {
+    "chex",
+    "collections",
+    "dataclasses",
+    "enum",
+    "flax",
+    "functools",
+    "jax",
+    "math",
+    "optax",
+    "typing",
+    "zlib",
+}
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def uses_of_jit(tree):
+    """Lines that name jit, pjit or pmap of any module, or import them."""
+    names = {"jit", "pjit", "pmap", "filter_jit"}
+    for node in ast.walk(tree):
+        used = node.attr in names if isinstance(node, ast.Attribute) else False
+        imported = any(alias.name in names for alias in node.names) if isinstance(node, ast.ImportFrom) else False
+        if used or imported:
+            yield node.lineno
+
+
+def imported_modules(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_the_finder_of_jit_finds_it():
+    assert list(uses_of_jit(ast.parse("import jax\nf = jax.jit(g)\n@nnx.jit\ndef h(): ...\nfrom jax import jit"))) != []
+    assert list(uses_of_jit(ast.parse("'''jax.jit in a text'''"))) == []
+
+
+def test_jit_is_in_programs_alone():
+    with_jit = {path.relative_to(ROOT).as_posix() for path in SOURCES if list(uses_of_jit(tree_of(path)))}
+    assert with_jit == {"lilo_jax/programs.py"}
+
+
+def pure_modules():
+    return sorted(path for pattern in PURE for path in (ROOT / "lilo_jax").glob(pattern))
+
+
+@pytest.mark.parametrize("path", pure_modules(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_pure_modules_import_no_host_module(path):
+    pure = {
+        "lilo_jax." + p.relative_to(ROOT / "lilo_jax").with_suffix("").as_posix().replace("/", ".")
+        for p in pure_modules()
+    }
+    pure |= {name.removesuffix(".__init__") for name in pure}
+    for module in imported_modules(tree_of(path)):
+        assert module in pure or module.split(".")[0] in PURE_IMPORTS, f"{path} imports {module}"
+
+
+def test_no_function_over_80_lines_and_no_file_over_500():
+    for path in SOURCES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno + 1 <= 80, f"{path}: {node.name}"
+
+
+def test_every_task_entry_constructs():
+    for name, spec in TABLES["task"].items():
+        settings = spec(**({"path": "x.jsonl"} if name == "jsonl" else {}))
+        assert dataclasses.is_dataclass(settings)
+        assert callable(settings.build)
+
+
+def test_every_curriculum_entry_constructs():
+    for spec in TABLES["curriculum"].values():
+        curriculum = spec().build(pool_size=5000, questions=64, samples=8)
+        assert curriculum.train_rows == 512
+        assert curriculum.init().attempts.shape == (5000,)
+
+
+def test_every_algorithm_entry_constructs():
+    for spec in TABLES["algorithm"].values():
+        algorithm = spec().build()
+        assert algorithm.needs_values == (algorithm.value_loss is not None)
+
+
+@pytest.mark.parametrize("name", experiments.runner.experiments())
+def test_every_experiment_config_builds_prints_and_reloads(name):
+    module = importlib.import_module(f"experiments.{name}")
+    config = module.config()
+    assert isinstance(config, Config)
+    printed = json.dumps(configuration.to_dict(config))
+    assert configuration.from_dict(json.loads(printed)) == config
+    assert f"python -m experiments.{name}" in module.__doc__

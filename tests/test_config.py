@@ -1,0 +1,199 @@
+"""Configs: overrides, dump and reload, and what bad input says."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+import experiments.quickstart
+import experiments.train
+from experiments.runner import run_single
+from lilo_jax import config as configuration
+from lilo_jax.config import Config, Launch, Options, exit_with_message, parse
+from lilo_jax.curriculum.sfl_buffer import SflBuffer
+from lilo_jax.errors import UsageError
+from lilo_jax.rl.rloo import Rloo
+from lilo_jax.storage.run_directory import open_run
+from lilo_jax.tasks.jsonl import Jsonl
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnCurriculum:
+    """A user's own settings, found by module:name."""
+
+    knob: float = 0.5
+
+    def build(self, *, pool_size, questions, samples): ...
+
+
+def parsed(*args):
+    return parse(Options(), list(args), prog="python -m experiments.train", description="")
+
+
+def test_overrides_reach_every_group():
+    config = parsed(
+        "--curriculum", "sfl_buffer", "--curriculum.buffer-size", "7", "--algorithm=rloo", "--rollout.samples", "4",
+        "--mesh.fsdp", "2", "--optimizer.learning-rate", "1e-3", "--seed", "3",
+    ).config  # fmt: skip
+    assert config.curriculum == SflBuffer(buffer_size=7)
+    assert config.algorithm == Rloo()
+    assert (config.rollout.samples, config.mesh.fsdp, config.optimizer.learning_rate, config.seed) == (4, 2, 1e-3, 3)
+
+
+def test_a_path_alone_means_the_jsonl_task():
+    assert parsed("--task.path", "mine.jsonl").config.task == Jsonl(path="mine.jsonl")
+
+
+def test_a_users_own_curriculum_by_module_and_name():
+    config = parsed("--curriculum", f"{__name__}:OwnCurriculum", "--curriculum.knob", "0.25").config
+    assert config.curriculum == OwnCurriculum(knob=0.25)
+    assert configuration.from_dict(configuration.to_dict(config)) == config
+
+
+def test_dump_and_reload_is_the_identity(tmp_path):
+    config = configuration.replace(Config(), seed=9, curriculum=SflBuffer(), rollout__top_p=0.9)
+    directory = open_run(tmp_path / "run", config, "auto")
+    assert configuration.load(directory.config_path) == config
+
+
+def test_an_unknown_field_in_a_stored_config_names_the_nearest():
+    values = configuration.to_dict(Config())
+    values["rollout"]["sample"] = 3
+    with pytest.raises(UsageError, match="did you mean 'samples'"):
+        configuration.from_dict(values)
+
+
+def test_print_config_prints_what_reloads(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--seed", "5", "--print-config"])
+    run_single(Config(), module="experiments.train", description="")
+    assert configuration.from_dict(json.loads(capsys.readouterr().out)) == configuration.replace(Config(), seed=5)
+
+
+BAD_TRAIN = {
+    "misspelt option": (["--rollout.sample", "3"], "did you mean --rollout.samples"),
+    "unknown option": (["--qqq", "3"], "--qqq"),
+    "bad value": (["--seed", "x"], "--seed"),
+    "bad choice": (["--optimizer.schedule", "foo"], "'constant', 'linear', 'cosine'"),
+    "unknown algorithm": (["--algorithm", "poo"], "did you mean 'ppo'"),
+    "unknown curriculum": (["--curriculum", "lillo"], "did you mean 'lilo'"),
+    "unknown task": (["--task", "chian"], "did you mean 'chain'"),
+    "no such module": (["--curriculum", "nowhere:Thing"], "package.module:ClassName"),
+    "name missing": (["--curriculum"], "--curriculum needs a name"),
+    "mesh does not divide": (["--mesh.fsdp", "3"], "choose sizes whose product is"),
+    "batch does not divide": (["--update.minibatches", "3"], "64 rows does not divide into 3 minibatches"),
+    "whitening block": (["--algorithm.whiten-rows", "48"], "does not divide the batch of 64 rows"),
+    "too many candidates": (["--curriculum.pool-ratio", "999"], "--curriculum.pool-ratio"),
+    "too many questions": (["--curriculum", "uniform", "--rollout.questions", "4000"], "more than the 2000"),
+    "heads": (["--model.num-kv-heads", "3"], "--model.num-kv-heads must divide"),
+    "temperature": (["--rollout.temperature", "0"], "--rollout.temperature must be positive"),
+    "zero samples": (["--rollout.samples", "0"], "--rollout.samples must be at least 1"),
+    "unknown split": (["--evaluation.splits", "tset"], "did you mean 'test'"),
+    "missing data file": (["--task.path", "/nowhere/questions.jsonl"], "no data file at '/nowhere/questions.jsonl'"),
+    "no such start": (["--init-from", "/nowhere"], "is /nowhere a run directory?"),
+    "nothing to resume": (["--resume", "must"], "there is no run in"),
+}
+
+
+def failure(main, args, monkeypatch, capsys):
+    """Exit code and stderr of an entry point given these arguments."""
+    monkeypatch.setattr(sys, "argv", ["prog", *args])
+    with pytest.raises(SystemExit) as caught:
+        exit_with_message(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+def train_main():
+    run_single(experiments.train.config(), module="experiments.train", description="")
+
+
+@pytest.mark.parametrize("case", BAD_TRAIN)
+def test_bad_input_is_one_line_with_the_cure(case, monkeypatch, capsys, tmp_path):
+    args, says = BAD_TRAIN[case]
+    output = tmp_path / "run"
+    code, err = failure(train_main, [*args, "--output-dir", str(output)], monkeypatch, capsys)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--arms", "uniform,lillo"], "did you mean 'lilo'"),
+        (["--seeds", "0"], "--seeds and --num-steps must be at least 1"),
+        (["--algorithm", "grppo"], "did you mean 'grpo'"),
+        (["--frist-seed", "3"], "did you mean --first-seed"),
+    ],
+)
+def test_the_quickstart_refuses_bad_input(args, says, monkeypatch, capsys, tmp_path):
+    output = tmp_path / "run"
+    code, err = failure(experiments.quickstart.main, [*args, "--output-dir", str(output)], monkeypatch, capsys)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (['{"question": "1+1", "answer": 2}', '{"question": "1+2", "answer"'], "line 2: not valid JSON"),
+        (['{"question": "1+1", "answer": 2}', "", '{"prompt": "1+2", "answer": 3}'], "line 3: no field 'question'"),
+        (['{"question": "1+1", "answer": [2]}'], "line 1"),
+    ],
+)
+def test_a_bad_line_of_a_data_file_is_named(lines, says, monkeypatch, capsys, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(lines) + "\n")
+    args = ["--task.path", str(data), "--output-dir", str(tmp_path / "run")]
+    code, err = failure(train_main, args, monkeypatch, capsys)
+    assert code == 2
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_config_is_refused_and_kept(monkeypatch, capsys, tmp_path):
+    open_run(tmp_path / "run", Config(), "auto")
+    before = (tmp_path / "run" / "config.json").read_text()
+    code, err = failure(train_main, ["--seed", "1", "--output-dir", str(tmp_path / "run")], monkeypatch, capsys)
+    assert code == 2
+    assert "seed is 0 there and 1 here" in err
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(monkeypatch, capsys, tmp_path):
+    open_run(tmp_path / "start", configuration.replace(Config(), model__num_layers=4), "auto")
+    args = ["--init-from", str(tmp_path / "start"), "--output-dir", str(tmp_path / "run")]
+    code, err = failure(train_main, args, monkeypatch, capsys)
+    assert code == 2
+    assert "num_layers is 4 there and 2 here" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="not empty and holds no run"):
+        open_run(tmp_path, Config(), "auto")
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_the_process_itself_exits_with_2_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "experiments.train", "--seeed", "1", "--output-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["prog", "--seed", "x", "--debug"])
+    with pytest.raises(UsageError):
+        exit_with_message(train_main)
+
+
+def test_launch_is_not_part_of_the_config():
+    assert not {f.name for f in dataclasses.fields(Launch)} & {f.name for f in dataclasses.fields(Config)}
