@@ -36,7 +36,7 @@ def group_runs(paths: Sequence[pathlib.Path]) -> dict[str, dict[int, RunDirector
         keys = sorted({key for own in settings for key in own})
         varied = [key for key in keys if len({own.get(key) for own in settings}) > 1]
         for (run, config), own in zip(members, settings, strict=True):
-            full = ", ".join([name, *(f"{key}={own.get(key, 'absent')}" for key in varied)])
+            full = ", ".join([name, *(f"{_label(key, varied)}={own.get(key, 'absent')}" for key in varied)])
             taken = arms.setdefault(full, {})
             seed = int(config["seed"])
             if seed in taken and taken[seed].path != run.path:
@@ -82,6 +82,12 @@ def _runs_in(path: pathlib.Path) -> list[RunDirectory]:
     if not found:
         raise UsageError(f"{path} is no run directory and holds none")
     return found
+
+
+def _label(key: str, keys: Sequence[str]) -> str:
+    """The last part of a setting's path, or all of it if another of `keys` ends alike."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:

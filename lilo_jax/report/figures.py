@@ -140,7 +140,7 @@ def accuracy_figure(
         ax.set_xlabel(label)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(_short_numbers)
-        ax.locator_params(axis="x", nbins=5)
+        ax.xaxis.get_major_locator().set_params(integer=budget != "seconds", nbins=5)
     panels.flat[0].set_ylabel(f"accuracy on {split}")
     _legend_above(figure, panels.flat[0])
     caption = (
@@ -181,7 +181,7 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
             edges, shares = panels[row, arm]
             _heat(ax, edges, shares, most)
             ax.set_title(f"{arm}: {kind}")
-            ax.set_xlabel("training steps")
+            _steps_axis(ax)
             ax.set_ylabel(f"correct of {len(shares) - 1}")
     _heat_scale(figure, axes, most)
     caption = (
@@ -211,7 +211,7 @@ def selection_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | 
                 width = 1.4 if kind == "collected" else 2.2
                 name = f"{arm}: {'trained on' if kind == 'admitted' else 'collected'}"
                 ax.plot(x, y, color=colours[arm], linestyle=line, linewidth=width, label=name)
-        ax.set_xlabel("training steps")
+        _steps_axis(ax)
         ax.set_ylabel(label)
         ax.set_xlim(left=0)
     _legend_above(figure, panels.flat[0])
@@ -236,7 +236,7 @@ def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawin
             x, y = _over_training(runs, f"curriculum/{kind}_zero_variance_fraction")
             ax.plot(x, y, color=colours[arm], linewidth=2, label=arm)
         ax.set_title("collected" if kind == "collected" else "trained on")
-        ax.set_xlabel("training steps")
+        _steps_axis(ax)
         ax.set_xlim(left=0)
         ax.set_ylim(-0.02, 1.02)
         ax.yaxis.set_major_formatter(_percent)
@@ -369,7 +369,8 @@ def _svg(figure: Any, name: str) -> str:
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]*)', text))
+    text = re.sub(r'\sid="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("xlink:href=", "href=")
     text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
@@ -383,6 +384,11 @@ def _legend_above(figure: Any, ax: Axes, columns: int = 4) -> None:
     """One legend for the whole figure, above its panels."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), columns))
+
+
+def _steps_axis(ax: Axes) -> None:
+    ax.set_xlabel("training steps")
+    ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
 
 
 def _heat(ax: Axes, edges: np.ndarray, shares: np.ndarray, most: float) -> None:

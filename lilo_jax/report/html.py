@@ -117,7 +117,9 @@ def report_runs(paths: Iterable[pathlib.Path | str], output: pathlib.Path | str)
     if pathlib.Path(output).is_dir():
         raise UsageError(f"--output {output} is a directory; pass a file, such as {output}/report.html")
     arms = group_runs(runs)
-    summary = summarize(arms, choose_split(arms), choose_baseline(arms))
+    baseline = choose_baseline(arms)
+    arms = dict(sorted(arms.items(), key=lambda arm: arm[0] != baseline))
+    summary = summarize(arms, choose_split(arms), baseline)
     command = shlex.join(["lilo", "report", *map(str, runs), "--output", str(output)])
     return write_report(output, summary, arms, title=f"Report: {listed(list(arms))}", command=command)
 

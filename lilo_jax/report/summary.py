@@ -17,9 +17,11 @@ Arms = Mapping[str, Mapping[int, RunDirectory]]
 
 NOTE_WIDTH = 106
 """Columns of the notes under a table of the terminal."""
+NAME_WIDTH = 21
+"""Longest arm name in a table of the terminal."""
 
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5% quantiles of Student's t for 1 to 15 degrees of freedom."""
+_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788)
+"""97.5% quantiles of Student's t for 1 to 12 degrees of freedom."""
 
 
 def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def _t_quantile(freedom: int) -> float:
     z = 1.959964
     first = (z**3 + z) / (4 * freedom)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return z + first + second
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return z + first + second + third
 
 
 def _interval(values: Mapping[int, float]) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def _finite(value: Any) -> Any:
 
 def _plain(table: Table) -> str:
     """Aligned columns: the first to the left, the others to the right."""
-    rows = [table.columns, *table.rows]
+    rows = [table.columns, *([_cut(row[0]), *row[1:]] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
     lines = [
         "  ".join(
@@ -176,3 +179,9 @@ def _plain(table: Table) -> str:
     for note in table.notes:
         lines += textwrap.wrap(note, NOTE_WIDTH, subsequent_indent="  ")
     return "\n".join([table.title, *(f"  {line}" for line in lines)])
+
+
+def _cut(name: str) -> str:
+    """A name with its middle left out if it is too long: what tells arms apart stands at either end."""
+    half = (NAME_WIDTH - 3) // 2
+    return name if len(name) <= NAME_WIDTH else f"{name[:half]}...{name[-half:]}"

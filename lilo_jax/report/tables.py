@@ -6,8 +6,8 @@ from typing import Any
 
 from lilo_jax.report.speedup import BUDGETS, WINDOW
 
-NAME_WIDTH = 22
-"""Longest arm name shown in a table."""
+HEADING_WIDTH = 22
+"""Longest baseline name shown in a heading."""
 NONE = "-"
 BUDGET_TITLES = {"steps": "steps", "generated_tokens": "generated tokens", "seconds": "seconds"}
 
@@ -47,7 +47,7 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
         shown = f"{gap['mean']:+.4f}{interval(gap, '+.4f')}" if gap and gap["mean"] is not None else NONE
         rows.append(
             [
-                short(arm),
+                arm,
                 str(len(final["by_seed"])),
                 number(summary["start"][arm]["mean"], ".4f"),
                 number(final["mean"], ".4f"),
@@ -55,12 +55,16 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
                 shown,
             ]
         )
-    against = f"less {short(summary['baseline'])}, paired" if summary["baseline"] else "less baseline"
     notes = [f"start: first evaluation; final: mean of the last {WINDOW}; means over seeds [95% t-interval over seeds]"]
     for arm, seeds in summary["unfinished"].items():
         if seeds:
             notes.append(f"{arm}: not finished, counted as far as it got: seed {', '.join(map(str, seeds))}")
-    columns = ["arm", "seeds", "start", "final", "95% interval", against]
+    columns = ["arm", "seeds", "start", "final", "95% interval"]
+    if summary["gap_to_baseline"]:
+        named = len(summary["baseline"]) <= HEADING_WIDTH
+        columns.append(f"less {summary['baseline'] if named else 'baseline'}, paired")
+    else:
+        rows = [row[:-1] for row in rows]
     return Table(f"Accuracy on {summary['split']}", columns, rows, notes)
 
 
@@ -69,7 +73,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
     baseline = summary["baseline"]
     rows, notes = [], []
     for arm, budgets in summary["speedup"].items():
-        rows.append([short(arm), *(_speedup_cell(budgets[name]) for name in BUDGETS)])
+        rows.append([arm, *(_speedup_cell(budgets[name]) for name in BUDGETS)])
         unclear = [BUDGET_TITLES[name] for name in BUDGETS if includes_one(budgets[name])]
         if unclear:
             notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
@@ -102,7 +106,7 @@ def seed_table(summary: Mapping[str, Any]) -> Table:
         budgets = summary["speedup"].get(arm)
         for record in records:
             seed = str(record["seed"])
-            row = [short(arm), seed, str(record["steps"][-1])]
+            row = [arm, seed, str(record["steps"][-1])]
             row += [number(summary[moment][arm]["by_seed"][seed], ".4f") for moment in ("start", "final")]
             row += [_seed_cell(budgets[name]["by_seed"], seed) if budgets else NONE for name in BUDGETS]
             rows.append(row)
@@ -123,14 +127,14 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
         generated = sum(n for name, n in ledger.items() if name.endswith("/generated") and not _evaluation(name))
         trained = sum(n for name, n in ledger.items() if name.endswith("/trained") and not _evaluation(name))
         rejected = ledger.get("rejected/generated", 0.0)
-        row = [short(arm), *(number(shares[kind], ".1%") for kind in ("collected", "admitted"))]
+        row = [arm, *(number(shares[kind], ".1%") for kind in ("collected", "admitted"))]
         rows.append([*row, *([tokens(generated), tokens(rejected), tokens(trained)] if ledger else [NONE] * 3)])
     notes = [
         "zero-variance: groups whose rollouts were all right or all wrong, mean over steps and seeds; tokens: of a "
         "whole run, mean over seeds, evaluation left out; rejected: generated only to choose; trained: forward and "
         "backward, counted once per epoch and model (policy, critic)"
     ]
-    columns = ["arm", "zero-variance collected", "admitted", "tokens generated", "of which rejected", "tokens trained"]
+    columns = ["arm", "zero-variance collected", "admitted", "tokens generated", "rejected", "trained"]
     return Table("Groups and tokens", columns, rows, notes)
 
 
@@ -141,7 +145,7 @@ def ledger_table(summary: Mapping[str, Any]) -> Table:
     entries = [name for name in entries if any(ledger.get(name) for ledger in arms.values())]
     rows = [[*name.split("/"), *(f"{ledger.get(name, 0):,.0f}" for ledger in arms.values())] for name in entries]
     notes = ["tokens by the end of a run, mean over seeds; entries that are zero everywhere are left out"]
-    return Table("Ledger", ["purpose", "kind", *map(short, arms)], rows, notes, text_columns=2)
+    return Table("Ledger", ["purpose", "kind", *arms], rows, notes, text_columns=2)
 
 
 # ------------------------------------------------------------------------------------------------------ text of a cell
@@ -166,11 +170,6 @@ def tokens(count: float) -> str:
 def includes_one(budget: Mapping[str, Any]) -> bool:
     """Whether a speed-up has an interval that leaves open which arm is faster."""
     return budget["low"] is not None and budget["low"] <= 1 <= budget["high"]
-
-
-def short(name: str) -> str:
-    """An arm's name, cut to the width of a table's column."""
-    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
 
 
 def listed(names: Sequence[str]) -> str:

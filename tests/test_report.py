@@ -1,0 +1,346 @@
+"""Summaries, tables and HTML reports of small synthetic runs."""
+
+import html.parser
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from lilo_jax.errors import RunError, UsageError
+from lilo_jax.report import html as report
+from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
+from lilo_jax.report.speedup import BUDGETS, speedup
+from lilo_jax.report.summary import format_table, mean_interval, read_curve, summarize
+from lilo_jax.storage.run_directory import RunDirectory
+
+STEPS, EVERY = 20, 5
+ATTACK = '<script>alert("x")</script>'
+KINDS = ("prefilled", "generated", "scored", "trained")
+
+
+def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings):
+    """A run whose accuracy climbs by `slope` a step, with a bend of its own for every seed."""
+    (path / "rollouts").mkdir(parents=True)
+    selects = curriculum["name"] == "lilo"
+    config = {
+        "seed": seed,
+        "num_steps": STEPS,
+        "task": {"name": "chain"},
+        "curriculum": curriculum,
+        "algorithm": {"name": "ppo"},
+        "rollout": {"questions": 4, "samples": 8},
+        "storage": {"keep": seed},
+    } | settings
+    (path / "config.json").write_text(json.dumps(config))
+    environment = {"python": "3.11", "platform": "here", "packages": {"jax": "0.9"}, "devices": ["cpu:0"], "commit": ""}
+    (path / "environment.json").write_text(json.dumps(environment))
+    run, rng = RunDirectory(path), np.random.default_rng(seed)
+    ledger = {f"{purpose}/{kind}": 0 for purpose in ("sft", "train", "rejected", "evaluation") for kind in KINDS}
+    for step in range(STEPS + 1):
+        if step % EVERY == 0:
+            accuracy = 0.2 + slope * step + 0.002 * seed * (step > 0)
+            levels = {"1": min(accuracy + 0.1, 1.0), "2": accuracy - 0.1}
+            run.append("eval", {"step": step, "split": "validation", "accuracy": 0.5})
+            run.append("eval", {"step": step, "split": "test", "accuracy": accuracy, "by_difficulty": levels})
+        if step == STEPS:
+            break
+        successes = rng.integers(0, 9, size=groups)
+        trained = np.sort(np.abs(successes - 4))[:2] + 4 if selects else successes
+        metrics = {"curriculum/groups_collected": groups, "curriculum/groups_admitted": len(trained)}
+        for kind, found in (("collected", successes), ("admitted", trained)):
+            metrics[f"curriculum/{kind}_success_mean"] = float(np.mean(found / 8))
+            metrics[f"curriculum/{kind}_difficulty_mean"] = 1.5
+            metrics[f"curriculum/{kind}_zero_variance_fraction"] = float(np.mean(found % 8 == 0)) if step else None
+            metrics[f"curriculum/{kind}_histogram"] = np.bincount(found, minlength=9).tolist()
+        ledger["train/generated"] += 100
+        ledger["rejected/generated"] += 300 if selects else 0
+        ledger["evaluation/generated"] += 7
+        ledger["train/trained"] += 250
+        run.append("metrics", {"step": step, **metrics})
+        run.append("timings", {"step": step, "compile": 9.0 * (step == 0), "sample": 0.5, "update": 0.25})
+        run.append("ledger", {"step": step, **ledger})
+    for step in (0, 10):
+        rows = [("correct", "12"), ("wrong", f"{ATTACK} {step}"), ("no_answer", "&lt;")]
+        common = {"group": 0, "round": 0, "admitted": True, "prompt": "1+1<=?", "gold": "12", "tokens": 3}
+        run.write_rollouts(
+            step, [common | {"question": q, "verdict": v, "response": r} for q, (v, r) in enumerate(rows)]
+        )
+    if done:
+        run.mark("DONE", "done")
+    return run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def arms(root):
+    def runs(name, curriculum, **slopes):
+        return {s: write_run(root / name / str(s), curriculum=curriculum, seed=s, **slopes) for s in (2, 0, 1)}
+
+    uniform = {"name": "uniform"}
+    return {
+        "uniform": runs("uniform", uniform, slope=0.01),
+        "lilo": runs("lilo", {"name": "lilo", "pool_ratio": 4}, slope=0.02, groups=16),
+        "slow <arm>": runs("slow", uniform, slope=0.001, rollout={"questions": 2, "samples": 8}, done=False),
+    }
+
+
+def test_summary_has_the_agreed_form_and_survives_json(arms):
+    summary = summarize(arms, split="test", baseline="uniform")
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert list(summary["arms"]) == list(arms)
+    for records in summary["arms"].values():
+        assert [record["seed"] for record in records] == [0, 1, 2]
+        for record in records:
+            assert set(record) == {"seed", "steps", "generated_tokens", "seconds", "accuracy"}
+            assert record["steps"] == [0, 5, 10, 15, 20]
+    assert set(summary["speedup"]) == {"lilo", "slow <arm>"}
+    for budgets in summary["speedup"].values():
+        assert set(budgets) == set(BUDGETS)
+        assert all(set(b) == {"mean", "low", "high", "reached", "of", "by_seed"} for b in budgets.values())
+
+
+def test_summary_against_direct_computation(arms):
+    summary = summarize(arms, split="test", baseline="uniform")
+    first = summary["arms"]["lilo"][0]
+    assert first["generated_tokens"] == [0, 2000, 4000, 6000, 8000]  # rejected ones count, evaluation does not
+    assert first["seconds"] == pytest.approx([0, 3.75, 7.5, 11.25, 15])  # compilation does not
+    curves = {arm: {seed: read_curve(run, "test") for seed, run in runs.items()} for arm, runs in arms.items()}
+    for budget in BUDGETS:
+        direct = speedup(curves["uniform"], curves["lilo"], budget)
+        found = summary["speedup"]["lilo"][budget]
+        assert (found["mean"], found["low"], found["high"]) == (direct.mean, direct.low, direct.high)
+        assert found["by_seed"] == {str(seed): ratio for seed, ratio in direct.by_seed.items()}
+    steps = summary["speedup"]["lilo"]["steps"]["by_seed"]["0"]
+    # Seed 0: the target is the mean of .30, .35, .40; lilo is at .30 after 10 steps and at .40 after 15.
+    assert steps == pytest.approx(20 / 12.5)
+    assert summary["speedup"]["lilo"]["generated_tokens"]["by_seed"]["0"] == pytest.approx(steps / 4)
+    slow = summary["speedup"]["slow <arm>"]["steps"]
+    assert (slow["mean"], slow["reached"], slow["of"]) == (None, 0, 3)
+    finals = [0.35 + 0.002 * seed for seed in range(3)]
+    half = 4.3027 * np.std(finals, ddof=1) / math.sqrt(3)
+    final = summary["final"]["uniform"]
+    assert [final["mean"], final["low"], final["high"]] == pytest.approx([0.352, 0.352 - half, 0.352 + half])
+    assert summary["start"]["lilo"]["mean"] == pytest.approx(0.2)
+    assert summary["gap_to_baseline"]["lilo"]["by_seed"]["1"] == pytest.approx(0.15)
+    assert summary["ledger"]["lilo"]["rejected/generated"] == 6000
+    assert summary["unfinished"] == {"uniform": [], "lilo": [], "slow <arm>": [0, 1, 2]}
+    shares = [
+        np.mean([r["curriculum/collected_zero_variance_fraction"] for r in run.read("metrics")[1:]])
+        for run in arms["lilo"].values()
+    ]
+    assert summary["zero_variance"]["lilo"]["collected"] == pytest.approx(np.mean(shares))
+    assert summary["zero_variance"]["lilo"]["admitted"] == 0
+
+
+def test_mean_interval_against_known_quantiles():
+    assert mean_interval([]) == (None, None, None)
+    assert mean_interval([0.5]) == (0.5, None, None)
+    for n, quantile in (
+        (2, 12.7062),
+        (13, 2.1788),
+        (14, 2.1604),
+        (16, 2.1314),
+        (17, 2.1199),
+        (31, 2.0423),
+        (101, 1.9840),
+    ):
+        values = np.arange(n) / n
+        mean, low, high = mean_interval(values)
+        assert (high - low) / 2 == pytest.approx(quantile * values.std(ddof=1) / math.sqrt(n), rel=2e-4)
+        assert mean == pytest.approx((low + high) / 2)
+
+
+@pytest.mark.parametrize("baseline", [None, "absent"])
+def test_without_a_baseline_nothing_is_compared(arms, baseline):
+    summary = summarize({"lilo": {0: arms["lilo"][0]}}, split="test", baseline=baseline)
+    assert (summary["speedup"], summary["gap_to_baseline"], summary["baseline"]) == ({}, {}, None)
+    assert summary["final"]["lilo"]["low"] is None
+    assert "Speed-up" not in format_table(summary)
+
+
+def test_values_that_are_not_finite_become_none(tmp_path):
+    run = write_run(tmp_path / "run", curriculum={"name": "lilo"}, seed=0, slope=0.01)
+    run.append("metrics", {"step": 20, "curriculum/collected_zero_variance_fraction": math.nan})
+    summary = summarize({"lilo": {0: run}}, split="test", baseline=None)
+    assert summary["zero_variance"]["lilo"]["collected"] is None
+
+
+def test_a_split_that_was_not_evaluated_is_an_error(arms):
+    with pytest.raises(RunError, match="no evaluation on 'longer'"):
+        summarize(arms, split="longer", baseline="uniform")
+
+
+def test_table_lists_every_seed_and_fits(arms):
+    table = format_table(summarize(arms, split="test", baseline="uniform"))
+    assert max(map(len, table.splitlines())) <= 110
+    for arm in arms:
+        for seed in range(3):
+            row = re.search(rf"^  {re.escape(arm)} +{seed} +20 +0\.2000 +0\.\d{{4}}(.*)$", table, re.MULTILINE)
+            assert row, (arm, seed)
+            assert row[1].split() == ["-"] * 3 if arm == "uniform" else len(row[1].split()) == 3
+    assert "censored on 3 of 3 seeds (0, 1, 2)" in table
+    assert "never 0/3!" in table
+    assert "includes 1" not in table
+    assert "not finished" in table
+
+
+def test_table_says_so_when_an_interval_includes_one(arms):
+    runs = {"uniform": arms["uniform"], "again": dict(arms["uniform"])}
+    table = format_table(summarize(runs, split="test", baseline="uniform"))
+    assert "1.00 [1.00, 1.00] 3/3*" in table
+    assert "* again: the interval includes 1 in steps, generated tokens and seconds: no clear difference" in table
+
+
+def test_long_names_fit_and_stay_apart(arms):
+    long = {f"uniform, a.long.setting.of.the.curriculum={i}": runs for i, runs in enumerate(arms.values())}
+    table = format_table(summarize(long, split="test", baseline=next(iter(long))))
+    assert max(map(len, table.splitlines())) <= 110
+    assert all(f"riculum={i} " in table for i in range(3))
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a test asks about, and checks that tags close in order."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.targets, self.open, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.targets += [value for name, value in attrs if name.endswith(("href", "src"))]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(arms, tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    summary = summarize(arms, split="test", baseline="uniform")
+    path = report.write_report(
+        tmp_path_factory.mktemp("report") / "out" / "report.html", summary, arms, title="A & B", command="run <all>"
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_html_is_whole_and_self_contained(written, arms):
+    page, shown = Page(written), " ".join(Page(written).text)
+    assert all(target.startswith(("#", "data:image/png")) for target in page.targets)
+    assert not re.search(r"https?://|@import|url\((?!#)", written)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    figures = {"accuracy", "histogram", "selection", "zero-variance", "level"}
+    assert figures <= set(page.ids)
+    assert page.tags.count("svg") == page.tags.count("figcaption") == len(figures)
+    assert len(page.ids) == len(set(page.ids))
+    assert {target[1:] for target in page.targets if target[0] == "#"} <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", written)) <= set(page.ids)
+    for arm in arms:
+        assert arm in shown
+    for piece in ("A & B", "run <all>", "jax 0.9", "on 3 of 3 seeds", "on any of 3 seeds", "rejected"):
+        assert piece in shown
+
+
+def test_html_leaves_no_placeholder_colours(written):
+    assert not re.search(r"#0102|#01f00", written)
+    for colour in ("currentColor", "var(--arm-0)", "var(--arm-1)", "var(--arm-2)", "var(--muted)", "var(--grid)"):
+        assert colour in written
+
+
+def test_text_from_runs_is_escaped(written):
+    assert "<script" not in written
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; 10" in written
+    assert "<td>&amp;lt;</td>" in written
+    assert "slow <arm>" not in written
+
+
+def test_report_is_a_pure_function_of_the_runs(written, arms, tmp_path):
+    summary = summarize(arms, split="test", baseline="uniform")
+    again = report.write_report(tmp_path / "again.html", summary, arms, title="A & B", command="run <all>")
+    assert again.read_text(encoding="utf-8") == written
+
+
+def test_report_without_matplotlib_says_so(arms, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    summary = summarize(arms, split="test", baseline="uniform")
+    text = report.write_report(tmp_path / "r.html", summary, arms, title="t", command="c").read_text()
+    assert "<svg" not in text
+    assert "matplotlib is not installed" in text
+
+
+@pytest.mark.usefixtures("arms")
+def test_runs_are_grouped_into_arms_by_what_differs(root):
+    found = group_runs([root])
+    assert {name: sorted(runs) for name, runs in found.items()} == {
+        "lilo": [0, 1, 2],
+        "uniform, questions=2": [0, 1, 2],
+        "uniform, questions=4": [0, 1, 2],
+    }
+    assert choose_baseline(found) == "uniform, questions=4"
+    assert choose_split(found) == "test"
+    assert choose_baseline({"uniform": found["uniform, questions=4"]}) is None
+
+
+def test_algorithms_are_named_where_they_differ(tmp_path):
+    for name in ("ppo", "grpo"):
+        write_run(
+            tmp_path / name, curriculum={"name": "mine.curricula:Mine"}, seed=0, slope=0.01, algorithm={"name": name}
+        )
+    assert set(group_runs([tmp_path])) == {"Mine/ppo", "Mine/grpo"}
+    assert set(group_runs([tmp_path / "ppo"])) == {"Mine"}
+
+
+def test_report_of_one_run_and_of_many(arms, root, tmp_path):
+    pytest.importorskip("matplotlib")
+    one = report.report_runs([arms["lilo"][1].path], tmp_path / "one.html").read_text(encoding="utf-8")
+    assert "accuracy on test went from 0.200" in one
+    assert "Speed-up" not in one
+    many = report.report_runs([root / "lilo", root / "uniform"], tmp_path / "many.html").read_text(encoding="utf-8")
+    assert "lilo reached uniform&#x27;s final test accuracy (0.352) on 3 of 3 seeds" in many
+    assert Page(many).tags.count("svg") == 5
+
+
+def test_report_of_a_run_with_evaluations_only(tmp_path):
+    pytest.importorskip("matplotlib")
+    run = RunDirectory(tmp_path / "bare")
+    run.path.mkdir()
+    run.config_path.write_text(json.dumps({"seed": 0, "curriculum": {"name": "lilo"}, "algorithm": {"name": "ppo"}}))
+    run.append("eval", {"step": 0, "split": "validation", "accuracy": 0.25})
+    text = report.report_runs([run.path], tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert Page(text).tags.count("svg") == 1
+    assert "went from 0.250 to 0.250 in 0 steps (seed 0)" in text
+
+
+@pytest.mark.usefixtures("arms")
+def test_mistakes_are_one_sentence(root, tmp_path):
+    with pytest.raises(UsageError, match="no run directory and holds none"):
+        group_runs([tmp_path / "absent"])
+    copy = tmp_path / "copy"
+    write_run(copy, curriculum={"name": "uniform"}, seed=0, slope=0.01)
+    with pytest.raises(UsageError, match="same arm and seed"):
+        group_runs([root / "uniform", copy])
+    other = tmp_path / "other"
+    write_run(other, curriculum={"name": "uniform"}, seed=7, slope=0.01, task={"name": "jsonl"})
+    with pytest.raises(UsageError, match="different tasks"):
+        group_runs([root / "uniform", other])
+    with pytest.raises(UsageError, match="is a directory"):
+        report.report_runs([copy], tmp_path)
