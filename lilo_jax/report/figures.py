@@ -187,7 +187,7 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
     caption = (
         "Each column of cells is a stretch of training, each row the number of correct rollouts of a question; the "
         "colour is the share of groups with that many (summed over seeds; the scale is a square root, shared by all "
-        "panels). The bottom and top rows teach nothing: there all rollouts have the same reward."
+        "panels). In the bottom and top rows all rollouts have the same reward: comparing them teaches nothing."
     )
     if rows > 1:
         caption += " Below: the groups that a selecting arm trained on."
@@ -243,8 +243,8 @@ def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawin
     panels.flat[0].set_ylabel("groups without variance")
     _legend_above(figure, panels.flat[0])
     caption = (
-        "Groups whose rollouts are all right or all wrong give no policy gradient; the lower, the more of a step's "
-        "rollouts teach something."
+        "Groups whose rollouts are all right or all wrong: a method that compares the rollouts of a group learns "
+        "nothing from them, so the lower, the less is wasted."
     )
     return Drawing("zero-variance", "Groups without variance", _svg(figure, "zero-variance"), caption)
 
