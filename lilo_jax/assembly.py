@@ -21,7 +21,6 @@ from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.run_directory import RunDirectory
-from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece, Tokenizer
 from lilo_jax.types import PyTree, Question, Sequences, Task
 
@@ -128,7 +127,7 @@ def train_tokenizer(config: Config, task: Task) -> Tokenizer:
     """A tokenizer trained on the task's demonstrations and training prompts."""
     kind = config.tokenizer.kind
     if kind == "auto":
-        kind = "char" if isinstance(config.task, Chain) else "bpe"
+        kind = "char" if task.unique_answers else "bpe"
     texts = [prompt + response for prompt, response in task.demonstrations]
     texts += [question.prompt for question in task.splits["train"]]
     return SentencePiece.train(texts, kind=kind, vocab_size=config.tokenizer.vocab_size)

@@ -41,7 +41,7 @@ class TokenizerConfig:
     """The SentencePiece model that is trained on the task's text."""
 
     kind: Literal["auto", "char", "bpe"] = "auto"
-    """a token per character, or byte-pair merges; auto takes char for generated tasks and bpe for files"""
+    """a token per character, or byte-pair merges; auto takes char for a task with unique answers, else bpe"""
     vocab_size: int = 512
     """upper bound on the number of ids"""
 

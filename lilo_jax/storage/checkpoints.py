@@ -83,8 +83,8 @@ def load_arrays(path: pathlib.Path) -> tuple[int, dict[str, np.ndarray], dict[st
 
 def digests(path: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every array of the newest checkpoint and of its record, by name, sorted."""
-    step, arrays, record = load_arrays(path)
-    found = {"step": str(step), "record": hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()}
+    _, arrays, record = load_arrays(path)
+    found = {"record": hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()}
     for name, array in arrays.items():
         content = f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
         found[name] = hashlib.sha256(content).hexdigest()

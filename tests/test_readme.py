@@ -1,0 +1,94 @@
+"""What the README shows works: its code is run, its commands parse, its map is true."""
+
+import importlib
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+
+from experiments.quickstart import QuickstartOptions
+from lilo_jax import config as configuration
+from lilo_jax.config import Config, Launch, Options
+from lilo_jax.run import run
+from lilo_jax.tasks.chain import Chain
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^python -m experiments[^\n]*", README, re.MULTILINE)]
+
+
+@pytest.fixture
+def examples(tmp_path, monkeypatch):
+    """The README's example modules, importable as mine.*."""
+    for path, _, code in EXAMPLES:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def test_there_are_three_examples_of_few_lines():
+    assert [path for path, _, _ in EXAMPLES] == ["mine/hardest.py", "mine/reinforce.py", "mine/sums.py"]
+    curriculum = EXAMPLES[0][2]
+    assert len(curriculum.strip().splitlines()) <= 15
+
+
+@pytest.mark.parametrize("index", range(3), ids=[path for path, _, _ in EXAMPLES])
+def test_an_example_trains(index, examples):
+    small = configuration.replace(
+        Config(), num_steps=2, task=Chain(pool=32, validation=8, test=8, longer=4, demonstrations=64),
+        model__num_layers=1, model__embed_dim=16, model__mlp_dim=16, sft__steps=2, rollout__questions=2,
+        rollout__samples=4, algorithm=configuration.settings_class("algorithm", "rloo")(),
+    )  # fmt: skip
+    args = shlex.split(EXAMPLES[index][1])
+    config = configuration.parse(Options(config=small), args, prog="", description="").config
+    result = run(config, Launch(output_dir=str(examples / "run")))
+    assert result.done
+    assert [record["step"] for record in result.directory.read("metrics")] == [0, 1]
+
+
+def test_the_hardest_example_admits_the_rarest_successes(examples):
+    import jax
+    import jax.numpy as jnp
+
+    from lilo_jax.types import GroupStatistics
+
+    hardest = importlib.import_module("mine.hardest").Hardest().build(pool_size=64, questions=2, samples=8)
+    successes = jnp.array([0.0, 8.0, 3.0, 1.0, 5.0, 0.0, 2.0, 7.0])
+    ones = jnp.ones(8)
+    collected = GroupStatistics(jnp.arange(8), jnp.zeros(8, int), 8 * ones, successes, successes, ones, 8 * ones)
+    admission = hardest.admit(hardest.init(), collected, jax.random.key(0))
+    assert set(admission.indices.tolist()) == {3, 6}
+    assert admission.mask.all()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command):
+    _, _, module, *args = shlex.split(command)
+    options = QuickstartOptions() if module.endswith("quickstart") else Options()
+    if "--help" in args:
+        with pytest.raises(SystemExit) as caught:
+            configuration.parse(options, args, prog=module, description="")
+        assert caught.value.code == 0
+    else:
+        parsed = configuration.parse(options, args, prog=module, description="")
+        assert type(parsed) is type(options)
+
+
+def test_the_map_names_what_exists():
+    block = re.search(r"## Map of the code\n\n```\n(.*?)```", README, re.DOTALL)[1]
+    names = re.findall(r"\b[\w/]+\.py\b|\b[a-z_]+/", block)
+    assert len(names) > 15
+    for name in names:
+        assert (ROOT / name).exists() or (ROOT / "lilo_jax" / name).exists(), name
+
+
+def test_links_to_files_exist():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
