@@ -1,0 +1,340 @@
+"""The update through a real (tiny) decoder: exact gradients, and what may not change them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from lilo_jax.mesh import unconstrained
+from lilo_jax.models import build_model
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.rl.grpo import Grpo
+from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.rloo import Rloo
+from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, update
+from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
+
+MODEL = build_model(
+    DecoderConfig(
+        num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24, vocab_size=11,
+        train_layers="scanned",
+    ),
+    unconstrained,
+)  # fmt: skip
+# Every program here runs a few times only: optimising it would cost more than it saves.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+ROWS, PROMPT, SLOTS = 8, 4, 5
+TEMPERATURE = 0.7
+ALGORITHMS = {"ppo": Ppo(kl_coefficient=0.2, whiten_rows=0), "rloo": Rloo(), "grpo": Grpo(kl_coefficient=0.2)}
+
+
+@functools.cache
+def initial_params():
+    init, init_critic = jit(MODEL.init), jit(MODEL.init_critic)
+    policy = init(jax.random.key(0))
+    # A reference near the policy, as in a run: far from it every KL would stand at its clamp, without a gradient.
+    reference_params = jax.tree.map(lambda a, b: 0.8 * a + 0.2 * b, policy, init(jax.random.key(2)))
+    return policy, init_critic(jax.random.key(1)), reference_params
+
+
+@functools.cache
+def compiled_scores():
+    return jit(functools.partial(score, MODEL, completion_slots=SLOTS, temperature=TEMPERATURE, chunk=3))
+
+
+@functools.cache
+def training_batch(name):
+    """Ragged rows with masked ones, scored by the model before the update: every ratio is one."""
+    rng = np.random.default_rng(7)
+    policy, critic, reference_params = initial_params()
+    sequences = Sequences(
+        tokens=jnp.asarray(rng.integers(0, 11, (ROWS, PROMPT + SLOTS)), jnp.int32),
+        prompt_lengths=jnp.asarray(rng.integers(1, PROMPT + 1, ROWS), jnp.int32),
+        completion_lengths=jnp.asarray([5, 1, 3, 2, 4, 5, 0, 2], jnp.int32),
+    )
+    zeros, empty = jnp.zeros((ROWS, SLOTS)), jnp.zeros(0, jnp.int32)
+    batch = TrainBatch(
+        sequences=sequences,
+        row_mask=jnp.asarray([1, 1, 1, 0, 1, 1, 0, 1], bool),
+        group=jnp.asarray([0, 0, 0, 1, 1, 1, 1, 1], jnp.int32),
+        reward=jnp.asarray(rng.normal(size=ROWS), jnp.float32),
+        sampler_logprobs=zeros,
+        question=jnp.arange(2, dtype=jnp.int32),
+        question_mask=jnp.ones(2, bool),
+        follow_ups=FollowUps(row=empty, prefix=empty, mask=empty.astype(bool), reward=empty.astype(jnp.float32)),
+        old_logprobs=compiled_scores()(policy, sequences).logprobs,
+        reference_logprobs=compiled_scores()(reference_params, sequences).logprobs,
+        old_values=jit(functools.partial(score_values, MODEL, completion_slots=SLOTS))(critic, sequences),
+        advantages=zeros,
+        returns=zeros,
+    )
+    advantages, returns = jit(ALGORITHMS[name].build().advantages)(batch)
+    return batch.replace(advantages=advantages, returns=returns)
+
+
+@functools.cache
+def compiled_gradients(name, microbatches):
+    algorithm = ALGORITHMS[name].build()
+
+    @jit
+    def gradients(params, minibatch):
+        return accumulate_gradients(
+            MODEL, algorithm, params, minibatch, microbatches=microbatches, temperature=TEMPERATURE, chunk=3
+        )
+
+    return gradients
+
+
+def params_for(name):
+    policy, critic, _ = initial_params()
+    return policy, critic if name == "ppo" else None
+
+
+def gradients_of(name, batch, *, microbatches=1, denominator="present"):
+    minibatch = cut_minibatch(batch, jnp.arange(batch.row_mask.shape[0]), denominator=denominator)
+    return compiled_gradients(name, microbatches)(params_for(name), minibatch)[0]
+
+
+def relative_difference(found, expected):
+    return float(optax.global_norm(jax.tree.map(jnp.subtract, found, expected)) / optax.global_norm(expected))
+
+
+def padded(batch, *, rows=0, slots=0):
+    """More masked rows and more columns, with garbage in what may not be read."""
+
+    def pad(x, columns, fill):
+        width = [(0, rows)] + [(0, columns)] * (x.ndim - 1)
+        return jnp.pad(x, width, constant_values=fill)
+
+    sequences = Sequences(
+        tokens=pad(batch.sequences.tokens, slots, 9),
+        prompt_lengths=pad(batch.sequences.prompt_lengths, 0, 1),
+        completion_lengths=pad(batch.sequences.completion_lengths, 0, 3),
+    )
+    names = ("sampler_logprobs", "old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+    return batch.replace(
+        sequences=sequences,
+        row_mask=pad(batch.row_mask, 0, False),
+        group=pad(batch.group, 0, 0),
+        reward=pad(batch.reward, 0, 5.0),
+        **{name: pad(getattr(batch, name), slots, 2.0) for name in names},
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- gradients
+def direct_loss(name, params, batch):
+    """The policy gradient's own objective: no ratio, no clipping, no micro-batches, whole logits at once."""
+    policy, critic = params
+    tokens = batch.sequences.tokens
+    logprobs = jax.nn.log_softmax(MODEL.logits(policy, MODEL.hidden(policy, tokens)) / TEMPERATURE)
+    mask = np.arange(SLOTS) < np.asarray(batch.sequences.completion_lengths)[:, None]
+    mask &= np.asarray(batch.row_mask)[:, None]
+    num_rows, num_tokens, responses = int(np.asarray(batch.row_mask).sum()), int(mask.sum()), mask.sum(axis=1)
+    row, t = np.nonzero(mask)
+    place = np.asarray(batch.sequences.prompt_lengths)[row] + t
+    logprob = logprobs[row, place - 1, np.asarray(tokens)[row, place]]
+    reinforce = -batch.advantages[row, t] * logprob
+    difference = batch.reference_logprobs[row, t] - logprob
+    kl = jnp.minimum(jnp.exp(difference) - difference - 1, 10)
+    if name == "rloo":
+        return jnp.sum(reinforce) / num_tokens
+    if name == "grpo":
+        return jnp.sum((reinforce + 0.2 * kl) / responses[row]) / num_rows
+    values = MODEL.values(critic, MODEL.hidden(critic, tokens))[row, place - 1]
+    squared_error = jnp.sum((values - batch.returns[row, t]) ** 2)
+    return jnp.sum(reinforce) / num_tokens + 0.2 * jnp.sum(kl) / num_rows + 0.5 * squared_error / num_tokens
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_gradient_at_ratio_one_is_the_policy_gradient(name):
+    batch = training_batch(name)
+    expected = jit(jax.grad(lambda params: direct_loss(name, params, batch)))(params_for(name))
+    found = gradients_of(name, batch)
+    assert float(optax.global_norm(expected[0])) > 1e-2
+    assert relative_difference(found[0], expected[0]) < 1e-5
+    if name == "ppo":
+        assert float(optax.global_norm(expected[1])) > 1e-2
+        assert relative_difference(found[1], expected[1]) < 1e-5
+    else:
+        assert found[1] is None
+
+
+@pytest.mark.parametrize(("name", "microbatches"), [("ppo", 2), ("ppo", 4), ("grpo", 2)])
+def test_micro_batches_leave_the_gradient_as_it_is(name, microbatches):
+    batch = training_batch(name)
+    for denominator in ("present", "capacity"):
+        whole = gradients_of(name, batch, denominator=denominator)
+        found = gradients_of(name, batch, microbatches=microbatches, denominator=denominator)
+        assert relative_difference(found, whole) < 1e-5
+
+
+def test_micro_batches_leave_the_metrics_as_they_are():
+    minibatch = cut_minibatch(training_batch("ppo"), jnp.arange(ROWS), denominator="present")
+    whole = compiled_gradients("ppo", 1)(params_for("ppo"), minibatch)[1]
+    found = compiled_gradients("ppo", 4)(params_for("ppo"), minibatch)[1]
+    assert {"loss/policy", "loss/value", "loss/kl_to_reference", "policy/ratio"} <= whole.keys() == found.keys()
+    for name in whole:
+        np.testing.assert_allclose(found[name].total, whole[name].total, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name].weight, whole[name].weight, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_row_order_leaves_the_gradient_as_it_is(name):
+    batch = training_batch(name)
+    order = jnp.asarray(np.random.default_rng(0).permutation(ROWS))
+    minibatch = cut_minibatch(batch, order, denominator="present")
+    found = compiled_gradients(name, 1)(params_for(name), minibatch)[0]
+    assert relative_difference(found, gradients_of(name, batch)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+def test_padding_leaves_the_gradient_as_it_is(name):
+    batch = training_batch(name)
+    expected = gradients_of(name, batch)
+    found = gradients_of(name, padded(batch, rows=8, slots=3))
+    assert relative_difference(found, expected) < 1e-5
+
+
+# ----------------------------------------------------------------------------------------------------- denominators
+def test_weights_of_both_denominators_worked_by_hand():
+    """Rows of 5, 1 and 3 live tokens beside one whose grader failed: 9 tokens, 3 live rows of 4."""
+    batch = training_batch("rloo")
+    rows = jnp.arange(4)
+    present = cut_minibatch(batch, rows, denominator="present")
+    capacity = cut_minibatch(batch, rows, denominator="capacity")
+    np.testing.assert_array_equal(present.mask.sum(axis=1), [5, 1, 3, 0])
+    for minibatch, tokens, live_rows in ((present, 9, 3), (capacity, 9 / 3 * 4, 4)):
+        np.testing.assert_allclose(minibatch.token_weight, np.asarray(present.mask) / tokens, rtol=1e-6)
+        np.testing.assert_allclose(minibatch.sequence_weight, np.asarray(present.mask) / live_rows, rtol=1e-6)
+
+
+def test_capacity_shrinks_the_step_by_the_share_of_live_rows():
+    batch = training_batch("rloo")
+    share = float(np.mean(batch.row_mask))
+    assert share == 6 / 8
+    present, capacity = (gradients_of("rloo", batch, denominator=d)[0] for d in ("present", "capacity"))
+    assert relative_difference(capacity, jax.tree.map(lambda g: g * share, present)) < 1e-5
+    # Padding the batch further shrinks it further, and leaves "present" alone (tested above).
+    wider = gradients_of("rloo", padded(batch, rows=8, slots=3), denominator="capacity")[0]
+    assert relative_difference(wider, jax.tree.map(lambda g: g * share / 2, present)) < 1e-5
+
+
+def test_a_minibatch_without_live_rows_has_zero_weights():
+    batch = training_batch("rloo").replace(row_mask=jnp.zeros(ROWS, bool))
+    for denominator in ("present", "capacity"):
+        minibatch = cut_minibatch(batch, jnp.arange(ROWS), denominator=denominator)
+        assert not np.any(minibatch.token_weight)
+        assert not np.any(minibatch.sequence_weight)
+
+
+# -------------------------------------------------------------------------------------------------- optimiser steps
+OPTIMIZER = optax.chain(optax.sgd(0.5), optax.scale_by_schedule(lambda count: 1.0))  # plain steps, counted
+
+
+@functools.cache
+def compiled_update(spec, config):
+    algorithm = spec.build()
+
+    @jit
+    def run(policy, critic, batch, key):
+        return update(
+            MODEL, algorithm, OPTIMIZER, policy, critic, batch, key, config=config, temperature=TEMPERATURE
+        )  # fmt: skip
+
+    return run
+
+
+def run_update(spec, batch, config, key=0):
+    policy, critic = params_for(type(spec).__name__.lower())
+    policy = Trainable(params=policy, optimizer=OPTIMIZER.init(policy))
+    critic = critic and Trainable(params=critic, optimizer=OPTIMIZER.init(critic))
+    return compiled_update(spec, config)(policy, critic, batch, jax.random.key(key))
+
+
+def steps_taken(trained):
+    return int(optax.tree_utils.tree_get(trained.optimizer, "count"))
+
+
+SEVERAL_STEPS = UpdateConfig(epochs=2, minibatches=4, chunk=3)
+UNSHUFFLED = UpdateConfig(epochs=1, minibatches=2, shuffle=False, chunk=3)
+PLAIN_PPO = Ppo(kl_coefficient=0, whiten_rows=4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "config"), [(PLAIN_PPO, SEVERAL_STEPS), (Rloo(), SEVERAL_STEPS), (ALGORITHMS["grpo"], UNSHUFFLED)]
+)
+def test_epochs_times_minibatches_optimiser_steps(spec, config):
+    batch = training_batch(type(spec).__name__.lower())
+    policy, critic, metrics = run_update(spec, batch, config)
+    expected = {SEVERAL_STEPS: 8, UNSHUFFLED: 2}[config]
+    assert steps_taken(policy) == expected
+    assert critic is None or steps_taken(critic) == expected
+    assert float(metrics["policy/gradient_norm"].weight) == expected
+    live_tokens = np.asarray(batch.sequences.completion_lengths)[np.asarray(batch.row_mask)].sum()
+    assert float(metrics["loss/policy"].weight) == config.epochs * live_tokens  # each row once per epoch
+
+
+def test_unshuffled_minibatches_are_consecutive_rows_and_plain_steps():
+    batch = training_batch("grpo")
+    found, critic, metrics = run_update(ALGORITHMS["grpo"], batch, UNSHUFFLED)
+    params, norms = params_for("grpo")[0], []
+    for rows in (jnp.arange(4), jnp.arange(4, 8)):
+        minibatch = cut_minibatch(batch, rows, denominator="present")
+        gradient = compiled_gradients("grpo", 1)((params, None), minibatch)[0][0]
+        norms.append(float(optax.global_norm(gradient)))
+        params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
+    assert critic is None
+    assert relative_difference(params, params_for("grpo")[0]) > 1e-2
+    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(metrics["policy/gradient_norm"].total, sum(norms), rtol=1e-5)
+
+
+def test_shuffling_depends_on_the_key_alone():
+    runs = [run_update(Rloo(), training_batch("rloo"), SEVERAL_STEPS, key)[0].params for key in (0, 0, 1)]
+    jax.tree.map(np.testing.assert_array_equal, runs[0], runs[1])
+    assert relative_difference(runs[2], runs[0]) > 1e-4
+
+
+@pytest.mark.parametrize("spec", [PLAIN_PPO, Rloo()], ids=lambda x: type(x).__name__)
+def test_zero_advantages_without_kl_leave_the_policy_alone(spec):
+    name = type(spec).__name__.lower()
+    batch, start = training_batch(name), params_for(name)
+    policy, critic, _ = run_update(spec, batch.replace(advantages=jnp.zeros((ROWS, SLOTS))), SEVERAL_STEPS)
+    jax.tree.map(np.testing.assert_array_equal, policy.params, start[0])
+    if critic is not None:
+        assert relative_difference(critic.params, start[1]) > 1e-4  # the critic still learns
+    policy, _, _ = run_update(spec, batch, SEVERAL_STEPS)
+    assert relative_difference(policy.params, start[0]) > 1e-4  # and with advantages the policy does move
+    if name != "ppo":
+        reward = jnp.where(batch.group == 0, 0.3, 0.7)  # equal within each group
+        advantages, _ = jit(spec.build().advantages)(batch.replace(reward=reward))
+        policy, _, _ = run_update(spec, batch.replace(advantages=advantages), SEVERAL_STEPS)
+        jax.tree.map(np.testing.assert_array_equal, policy.params, start[0])
+
+
+# ------------------------------------------------------------------------------------------------- advantages of specs
+def test_advantages_of_each_algorithm_match_reference():
+    batch = training_batch("ppo")
+    mask = np.asarray(completion_mask(batch.sequences, SLOTS)) & np.asarray(batch.row_mask)[:, None]
+    reward, group, row_mask = map(np.asarray, (batch.reward, batch.group, batch.row_mask))
+    gae, returns = reference.generalized_advantages(
+        reference.terminal_rewards(reward, mask), np.asarray(batch.old_values), mask, 0.9, 0.8
+    )
+    expected = {
+        Ppo(discount=0.9, gae_lambda=0.8, whiten_rows=4): (reference.whiten_blocks(gae, mask, 4), returns),
+        Ppo(discount=0.9, gae_lambda=0.8, whiten_rows=0): (gae, returns),
+        Rloo(): (reference.leave_one_out(reward, group, row_mask), reward),
+        Grpo(std_epsilon=0.1): (reference.group_normalized(reward, group, row_mask, 0.1), reward),
+    }
+    for spec, (advantages, targets) in expected.items():
+        if advantages.ndim == 1:
+            advantages, targets = (reference.per_token(x, mask) for x in (advantages, targets))
+        found = jit(spec.build().advantages)(batch)
+        np.testing.assert_allclose(found[0], advantages, rtol=1e-5, atol=2e-6, err_msg=str(spec))
+        np.testing.assert_allclose(found[1], targets, rtol=1e-5, atol=2e-6, err_msg=str(spec))
