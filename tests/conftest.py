@@ -9,6 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from lilo_jax import config as configuration
+from lilo_jax.assembly import start_config
+from lilo_jax.config import Config, EvaluationConfig, Launch, RolloutConfig, SftConfig, StorageConfig
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.run import run
+from lilo_jax.tasks.chain import Chain
+
 jax.config.update("jax_numpy_rank_promotion", "warn")
 
 
@@ -29,3 +36,34 @@ def random_weights():
         return jax.tree_util.tree_map_with_path(weight, shapes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A run of 20 steps of LILO with PPO that takes a second, once its programs are compiled."""
+    return Config(
+        num_steps=20,
+        task=Chain(pool=64, validation=16, test=16, longer=8, demonstrations=200),
+        model=DecoderConfig(num_layers=1, embed_dim=32, num_heads=2, num_kv_heads=2, head_dim=16, mlp_dim=64),
+        sft=SftConfig(steps=150, batch=32),
+        rollout=RolloutConfig(questions=4, samples=4),
+        evaluation=EvaluationConfig(every=5, rows=16, splits=("validation", "test")),
+        storage=StorageConfig(save_every=5, rollouts_every=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_start(tiny_config, tmp_path_factory):
+    """The directory of a fine-tuned tiny model, for `init_from`."""
+    path = tmp_path_factory.mktemp("start") / "sft"
+    run(start_config(tiny_config), Launch(output_dir=str(path)))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tiny_start, tmp_path_factory):
+    """(config, directory) of a finished tiny run."""
+    config = configuration.replace(tiny_config, init_from=tiny_start)
+    result = run(config, Launch(output_dir=str(tmp_path_factory.mktemp("tiny") / "run")))
+    assert result.done
+    return config, result.directory

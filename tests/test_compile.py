@@ -1,0 +1,79 @@
+"""Compilation happens in the first step and its first evaluation, and never again."""
+
+import pytest
+
+from lilo_jax import config as configuration
+from lilo_jax.assembly import assemble, check, load_start
+from lilo_jax.curriculum.lilo import Lilo
+from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.evaluation import evaluate
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_replicated
+from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.clock import PhaseClock, compilation
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.progress import Progress
+from lilo_jax.storage.recorder import Recorder
+from lilo_jax.storage.run_directory import open_run
+from lilo_jax.trainer import train
+
+
+class CountingRecorder(Recorder):
+    """Notes at the end of each step how many programs this process has compiled."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.compiled = []
+
+    def write_step(self, *args):
+        super().write_step(*args)
+        self.compiled.append(compilation.programs)
+
+
+@pytest.mark.parametrize("curriculum", [Lilo(), Uniform()])
+def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path, curriculum):
+    """PPO with a learning rate of its own, so that no earlier run has compiled these programs."""
+    config = configuration.replace(
+        tiny_config, init_from=tiny_start, num_steps=6, curriculum=curriculum, optimizer__learning_rate=1.5e-4
+    )
+    tokenizer, params = load_start(tiny_start, config)
+    assembly = assemble(config, check(config), tokenizer=tokenizer)
+    ledger, directory = Ledger(), open_run(tmp_path / "run", config, "never")
+    state = assembly.programs.start(put_replicated(assembly.mesh, params), stream_key(config.seed, "critic"))
+    evaluate(assembly, state.policy.params, 0, ledger)
+    before = compilation.programs
+    recorder = CountingRecorder(directory, Progress("test", total=6))
+    with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:
+        train(assembly, state, ledger, directory=directory, checkpoints=checkpoints, recorder=recorder, last_step=6)
+    first, *others = recorder.compiled
+    assert first - before >= 4  # sampling, scoring, selection, update
+    assert others == [first] * 5
+    seconds = [record["compile"] for record in directory.read("timings")]
+    assert seconds[0] > 0.1
+    assert max(seconds[1:]) < 0.1
+
+
+def test_time_spent_compiling_is_kept_out_of_the_phase(monkeypatch):
+    clock = PhaseClock()
+    with clock.phase("sample"):
+        monkeypatch.setattr(compilation, "seconds", compilation.seconds + 1e-5)
+    with clock.phase("grade"):
+        pass
+    taken = clock.take()
+    assert taken["compile"] == pytest.approx(1e-5)
+    assert taken["sample"] >= 0
+    assert set(taken) == {"sample", "grade", "compile"}
+    assert clock.take() == {}
+
+
+def test_the_counter_sees_a_compilation_and_not_a_cached_call():
+    import jax
+
+    program = jax.jit(lambda x: x * 3 + 0.123)
+    before = compilation.programs, compilation.seconds
+    program(1.0)
+    after = compilation.programs, compilation.seconds
+    assert after[0] == before[0] + 1
+    assert after[1] > before[1]
+    program(2.0)
+    assert (compilation.programs, compilation.seconds) == after
