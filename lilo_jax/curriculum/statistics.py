@@ -61,8 +61,9 @@ def learnability(successes: Array, attempts: Array) -> Array:
 
     Source: Foster et al. 2025 (LILO), section 2.2; Rutherford et al. 2024 (SFL), section 4.
     """
-    rate = jnp.where(attempts > 0, successes / jnp.maximum(attempts, 1), jnp.nan)
-    return rate * (1 - rate)
+    # A quotient of whole numbers is rounded once: p and 1 - p tie exactly, as do 1 of 3 and 2 of 6.
+    variance = successes * (attempts - successes) / jnp.maximum(attempts, 1) ** 2
+    return jnp.where(attempts > 0, variance, jnp.nan)
 
 
 def is_mixed(statistics: GroupStatistics) -> Array:
