@@ -107,7 +107,7 @@ def test_learnability_of_the_unmeasured_is_nan():
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_equal_rates_and_mirrored_rates_tie_exactly(transform):
-    """The variances of k and of n - k successes in n are one; a rounding error between them would always favour one side."""
+    """The variance of k successes in n is that of n - k; a rounding error between them would always favour one side."""
     score = transform(learnability)
     for attempts in range(1, 33):
         successes = jnp.arange(attempts + 1.0)

@@ -41,6 +41,17 @@ class SflBuffer:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """A two-round curriculum on refresh steps, one round on the others."""
+        if self.refresh_every < 1 or self.attempts < 1 or not 0 <= self.buffer_fraction <= 1:
+            raise ValueError(
+                f"sfl_buffer needs --curriculum.refresh-every and --curriculum.attempts of at least 1 and "
+                f"--curriculum.buffer-fraction in [0, 1], got {self.refresh_every}, {self.attempts} and "
+                f"{self.buffer_fraction}"
+            )
+        if questions > pool_size:
+            raise ValueError(
+                f"sfl_buffer trains on {questions} questions a step from a pool of {pool_size}; "
+                f"lower --rollout.questions"
+            )
         from_buffer = math.floor(self.buffer_fraction * questions)
         if not from_buffer <= self.buffer_size <= self.candidates <= pool_size:
             raise ValueError(
@@ -109,8 +120,10 @@ def _propose(
     candidates = draw(candidate_key, size=pool_size, k=spec.candidates)
     buffer = _refreshed(state, collected, spec)
     from_buffer = math.floor(spec.buffer_fraction * questions)
-    drawn, _ = top_k(jnp.zeros(spec.buffer_size), buffer_key, k=from_buffer, eligible=buffer.mask)
-    batch = jnp.concatenate([buffer.ids[drawn], draw(pool_key, size=pool_size, k=questions - from_buffer)])
+    drawn, found = top_k(jnp.zeros(spec.buffer_size), buffer_key, k=from_buffer, eligible=buffer.mask)
+    others = draw(pool_key, size=pool_size, k=questions)
+    from_pool, stand_ins = jnp.split(others, [questions - from_buffer])  # for places that a short buffer leaves empty
+    batch = jnp.concatenate([jnp.where(found, buffer.ids[drawn], stand_ins), from_pool])
 
     def padded(ids: Array) -> Array:
         return jnp.pad(ids, (0, slots - ids.shape[0]))
