@@ -153,6 +153,7 @@ def _open_groups(
     first_free = int(np.sum(collected.question >= 0))
     opened = continues < 0
     groups = np.where(opened, first_free + np.cumsum(opened) - 1, continues)
+    _check_proposal(assembly, collected, ids, continues)
     collected.question[groups], collected.round[groups[opened]] = ids, round_index
     collected.prefilled[groups] += assembly.pool.lengths[ids]
 
@@ -176,6 +177,18 @@ def _open_groups(
         lengths=np.pad(assembly.pool.lengths[ids], (0, extra)),
     )
     return groups, prompts, requests
+
+
+def _check_proposal(assembly: Assembly, collected: Collected, ids: np.ndarray, continues: np.ndarray) -> None:
+    """Stops at a curriculum's mistake, which would otherwise credit rollouts to the wrong question or repeat them."""
+    pool_size, joining = len(assembly.pool.lengths), continues >= 0
+    if np.any((ids < 0) | (ids >= pool_size)):
+        raise RunError(f"the curriculum proposed a question outside of its pool of {pool_size}")
+    joined = continues[joining]
+    if np.any(joined >= len(collected.question)) or np.any(collected.question[joined] != ids[joining]):
+        raise RunError("the curriculum continued a group that is not of the question it named")
+    if len(np.unique(joined)) < len(joined):
+        raise RunError("the curriculum continued a group twice in one proposal")
 
 
 def _padded_sizes(assembly: Assembly, slots: int, prompts: int, requests: int) -> tuple[int, int]:

@@ -1,0 +1,562 @@
+"""The parts of the curriculum and algorithm contracts that no shipped method uses, end to end on a tiny run.
+
+The doubles here are what a user could write: a curriculum with a second round that continues some groups and opens
+others, that may admit too few and learns from the update; an algorithm that asks for rollouts from inside the
+completions; graders that fail.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from lilo_jax import config as configuration
+from lilo_jax.assembly import assemble
+from lilo_jax.collection import book, collect, sample_on_host
+from lilo_jax.config import Config, EvaluationConfig, OptimizerConfig, Options, RolloutConfig
+from lilo_jax.curriculum.selection import draw, top_k
+from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
+from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.errors import RunError, UsageError
+from lilo_jax.keys import stream_key
+from lilo_jax.mesh import put_replicated
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.rl.advantages import per_token
+from lilo_jax.rl.losses import clipped_surrogate
+from lilo_jax.rl.rloo import Rloo
+from lilo_jax.rl.update import UpdateConfig
+from lilo_jax.scoring import completion_mask
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tasks.chain import Chain
+from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.trainer import admit, prepare, update
+from lilo_jax.types import (
+    Admission,
+    Algorithm,
+    Curriculum,
+    FollowUpRequests,
+    Mean,
+    Prompts,
+    Proposal,
+    Requests,
+    Verdict,
+)
+
+POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
+
+
+# ----------------------------------------------------------------------------------------------------- the doubles
+@dataclasses.dataclass(frozen=True)
+class SecondRound:
+    """Two rollouts each; mixed groups go on to the full number, others are replaced; only mixed ones are admitted."""
+
+    first: int = FIRST
+
+    def build(self, *, pool_size, questions, samples):
+        def propose(state, collected, key):
+            opening = Proposal.opening(draw(key, size=pool_size, k=questions), self.first)
+            goes_on = is_mixed(collected)[:questions]
+            slots = jnp.arange(questions, dtype=jnp.int32)
+            second = opening.replace(
+                ids=jnp.where(goes_on, collected.question[:questions], opening.ids),
+                samples=jnp.where(goes_on, samples - self.first, self.first),
+                continues=jnp.where(goes_on, slots, -1),
+            )
+            started = jnp.any(collected.round == 0)
+            return jax.tree.map(lambda a, b: jnp.where(started, a, b), second, opening)
+
+        def admit(state, collected, key):
+            scores = learnability(collected.successes, collected.attempts)
+            return Admission(*top_k(scores, key, k=questions, eligible=is_mixed(collected)))
+
+        def feedback(state, question, mask, signals, step):
+            index = jnp.where(mask, question, pool_size)
+            memory = {
+                "advantage": state.memory["advantage"].at[index].set(signals.advantage_abs, mode="drop"),
+                "value": state.memory["value"].at[index].set(signals.value_loss, mode="drop"),
+                "step": state.memory["step"].at[index].set(step, mode="drop"),
+            }
+            return state.replace(memory=memory)
+
+        unknown = jnp.full(pool_size, -1.0)
+        memory = {"advantage": unknown, "value": unknown, "step": jnp.full(pool_size, -1, jnp.int32)}
+        return Curriculum(
+            init=functools.partial(initial_state, pool_size, memory),
+            propose=propose,
+            admit=admit,
+            observe=remember,
+            feedback=feedback,
+            max_rounds=2,
+            max_samples=samples,
+            train_rows=questions * samples,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Children:
+    """The value of a completion is the mean reward of two children from its middle."""
+
+    def build(self):
+        def follow_up_requests(sequences):
+            lengths = jnp.repeat(sequences.completion_lengths, 2)
+            rows = jnp.repeat(jnp.arange(sequences.tokens.shape[0], dtype=jnp.int32), 2)
+            return FollowUpRequests(row=rows, prefix=lengths // 2, mask=lengths > 1)
+
+        def advantages(batch):
+            found, rows = batch.follow_ups, batch.reward.shape[0]
+            live = found.mask.astype(jnp.float32)
+            total = jax.ops.segment_sum(found.reward * live, found.row, num_segments=rows)
+            count = jax.ops.segment_sum(live, found.row, num_segments=rows)
+            value = total / jnp.maximum(count, 1)
+            mask = completion_mask(batch.sequences, batch.old_logprobs.shape[1]) & batch.row_mask[:, None]
+            return per_token(jnp.where(count > 0, batch.reward - value, 0), mask), per_token(batch.reward, mask)
+
+        def policy_loss(scores, batch):
+            surrogate = clipped_surrogate(
+                scores.logprobs, batch.old_logprobs, batch.advantages, clip_low=0.2, clip_high=0.2
+            )
+            return jnp.sum(surrogate * batch.token_weight), {"loss/policy": Mean.of(surrogate, batch.mask)}
+
+        return Algorithm(
+            advantages=advantages,
+            policy_loss=policy_loss,
+            value_loss=None,
+            follow_up_requests=follow_up_requests,
+            needs_reference=False,
+        )
+
+
+def checksum(response):
+    return sum(map(ord, response))
+
+
+def grade_by_parity(question, response):
+    """Chance, as far as an untrained model is concerned: about half of all responses are right."""
+    return Verdict.CORRECT if checksum(question.prompt + response) % 2 == 0 else Verdict.WRONG
+
+
+def grade_and_sometimes_fail(question, response):
+    if checksum(response) % 3 == 0:
+        raise RuntimeError("the grader broke")
+    if checksum(response) % 3 == 1 and len(response) > 3:
+        return Verdict.TIMEOUT
+    return grade_by_parity(question, response)
+
+
+# -------------------------------------------------------------------------------------------------- one tiny assembly
+CONFIG = Config(
+    num_steps=3,
+    task=Chain(pool=POOL, validation=8, test=8, longer=4, demonstrations=64),
+    model=DecoderConfig(
+        num_layers=1, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24,
+        train_layers="scanned", decode_layers="scanned",
+    ),
+    rollout=RolloutConfig(questions=QUESTIONS, samples=SAMPLES, max_new_tokens=8),
+    curriculum=SecondRound(),
+    algorithm=Rloo(),
+    update=UpdateConfig(microbatches=2, chunk=8),
+    optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=0),
+    evaluation=EvaluationConfig(rows=8),
+)  # fmt: skip
+
+
+@functools.cache
+def task_and_tokenizer():
+    """A chain task with another grader, and a tokenizer with many end tokens, so that most completions end."""
+    task = CONFIG.task.build(0)
+    texts = [prompt + response for prompt, response in task.demonstrations]
+    tokenizer = SentencePiece.train(texts + [q.prompt for q in task.splits["train"]], kind="char", vocab_size=64)
+    tokenizer.end_ids = (*tokenizer.end_ids, *(tokenizer.encode(c)[-1] for c in "abcde."))
+    return task._replace(grade=grade_by_parity), tokenizer
+
+
+def assembly_of(config=CONFIG, grade=grade_by_parity):
+    """Equal settings share compiled programs, so this is cheap to call again."""
+    task, tokenizer = task_and_tokenizer()
+    return assemble(config, task=task._replace(grade=grade), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def start(random_weights):
+    """(assembly) -> a fresh state; an update gives its buffers away, so every test asks for its own."""
+
+    def make(assembly):
+        shapes = jax.eval_shape(assembly.programs.init, jax.random.key(0))
+        params = random_weights(shapes, deviation=0.15)
+        return assembly.programs.start(put_replicated(assembly.mesh, params), jax.random.key(1))
+
+    return make
+
+
+def host_copy(tree):
+    """Arrays of their own: on a CPU `device_get` may share the buffers that an update gives away."""
+    return jax.tree.map(np.array, jax.device_get(tree))
+
+
+def take_step(assembly, state, step):
+    """(collected, admission, host copy of the batch, state after the update, ledger) of one training step."""
+    clock, ledger = PhaseClock(), Ledger()
+    collected = collect(assembly, state, step, clock)
+    admission, state = admit(assembly, state, collected, step, clock)
+    batch, _ = prepare(assembly, state, collected, admission, step, ledger, clock)
+    kept = host_copy(batch)
+    state, metrics = update(assembly, state, batch, step, clock)
+    assert all(np.isfinite(float(m.total)) for m in metrics.values())
+    book(assembly, collected, admission, ledger)
+    return collected, admission, kept, state, ledger
+
+
+def assert_statistics_recount(collected):
+    """The statistics are those of the rollouts, counted again by the reference."""
+    rollouts, statistics = collected.rollouts, jax.device_get(collected.statistics)
+    expected = reference.group_statistics(
+        len(collected.question),
+        [r.group for r in rollouts],
+        [float(r.verdict is Verdict.CORRECT) for r in rollouts],
+        [r.verdict is Verdict.CORRECT for r in rollouts],
+        [r.verdict not in (Verdict.ERROR, Verdict.TIMEOUT) for r in rollouts],
+        [len(r.completion_ids) for r in rollouts],
+        [True] * len(rollouts),
+    )
+    for name, values in expected.items():
+        np.testing.assert_array_equal(getattr(statistics, name), values, err_msg=name)
+    return statistics
+
+
+def batch_masks(batch):
+    length = np.asarray(batch.sequences.completion_lengths)
+    return (np.arange(batch.advantages.shape[1]) < length[:, None]) & batch.row_mask[:, None]
+
+
+def with_garbage_in_masked_rows(batch):
+    """Masked rows filled with what would change the update if any of it were read."""
+    hidden = ~np.asarray(batch.row_mask)
+    assert hidden.any()
+    sequences = batch.sequences.replace(
+        tokens=np.where(hidden[:, None], 5, batch.sequences.tokens),
+        completion_lengths=np.where(hidden, batch.advantages.shape[1], batch.sequences.completion_lengths),
+    )
+    names = ("old_logprobs", "advantages", "returns", "sampler_logprobs")
+    garbage = {name: np.where(hidden[:, None], np.float32(-3), getattr(batch, name)) for name in names}
+    return batch.replace(sequences=sequences, reward=np.where(hidden, np.float32(9), batch.reward), **garbage)
+
+
+def assert_masked_rows_carry_no_weight(assembly, start, batch, step):
+    results = []
+    for version in (batch, with_garbage_in_masked_rows(batch)):
+        state, metrics = update(assembly, start(assembly), put_replicated(assembly.mesh, version), step, PhaseClock())
+        results.append((host_copy(state.policy.params), host_copy(metrics)))
+    before = host_copy(start(assembly).policy.params)
+    moved = optax.global_norm(jax.tree.map(np.subtract, results[0][0], before))
+    assert float(moved) > 1e-3
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *results)
+
+
+# ----------------------------------------------------------------------------- second rounds, unequal groups, feedback
+@pytest.fixture(scope="module")
+def steps(start):
+    """Three steps of the second-round curriculum with RLOO: one (assembly, state before, ...) per step."""
+    assembly = assembly_of()
+    state, taken = start(assembly), []
+    for step in range(3):
+        before = host_copy(state)
+        collected, admission, batch, state, ledger = take_step(assembly, state, step)
+        taken.append((assembly, before, collected, admission, batch, host_copy(state), ledger))
+    return taken
+
+
+def test_a_second_round_continues_groups_and_opens_others(steps):
+    continued = refilled = 0
+    for _, _, collected, _, _, _, _ in steps:
+        statistics = assert_statistics_recount(collected)
+        first_two = [[r.reward for r in collected.rollouts if r.group == g][:FIRST] for g in range(QUESTIONS)]
+        mixed = [g for g, rewards in enumerate(first_two) if len(set(rewards)) == 2]
+        filled = np.flatnonzero(collected.question >= 0)
+        assert len(filled) == QUESTIONS + QUESTIONS - len(mixed)
+        assert collected.round[filled].tolist() == [0] * QUESTIONS + [1] * (QUESTIONS - len(mixed))
+        expected = [SAMPLES if g in mixed else FIRST for g in filled]
+        assert statistics.rollouts[filled].tolist() == expected
+        assert len(set(collected.question[:QUESTIONS].tolist())) == QUESTIONS
+        continued, refilled = continued + len(mixed), refilled + QUESTIONS - len(mixed)
+    assert continued >= 3
+    assert refilled >= 3
+
+
+def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
+    assembly, before, collected, *_ = steps[0]
+    groups = np.repeat(np.arange(QUESTIONS), SAMPLES)
+    ids = collected.question[:QUESTIONS]
+    prompts = Prompts(tokens=assembly.pool.tokens[ids], lengths=assembly.pool.lengths[ids])
+    requests = Requests(
+        prompt=groups.astype(np.int32),
+        id=np.arange(QUESTIONS * SAMPLES, dtype=np.int32),
+        budget=np.full(len(groups), 8, np.int32),
+    )
+    key = stream_key(assembly.config.seed, "sample", 0)
+    params = put_replicated(assembly.mesh, before.policy.params)
+    completions = sample_on_host(assembly, params, prompts, requests, key)
+    compared = 0
+    for g in range(QUESTIONS):
+        found = [r.completion_ids.tolist() for r in collected.rollouts if r.group == g]
+        rows = np.flatnonzero(groups == g)[: len(found)]
+        assert found == [completions.tokens[row, : completions.lengths[row]].tolist() for row in rows]
+        compared += len(found) == SAMPLES
+    assert compared >= 1  # at least one group was continued
+
+
+def test_unequal_groups_reach_the_batch_row_by_row(steps):
+    sizes = set()
+    for assembly, _, collected, admission, batch, _, _ in steps:
+        row = 0
+        for q, g in enumerate(admission.indices.tolist()):
+            if not admission.mask[q]:
+                assert batch.question[q] == -1
+                continue
+            assert batch.question[q] == collected.question[g]
+            for r in (r for r in collected.rollouts if r.group == g):
+                question = assembly.pool.questions[batch.question[q]]
+                prompt = [assembly.tokenizer.bos_id, *assembly.tokenizer.encode(question.prompt)]
+                whole = prompt + r.completion_ids.tolist()
+                assert batch.sequences.tokens[row, : len(whole)].tolist() == whole
+                assert not batch.sequences.tokens[row, len(whole) :].any()
+                assert batch.sequences.completion_lengths[row] == len(r.completion_ids)
+                assert (batch.group[row], batch.reward[row], batch.row_mask[row]) == (q, r.reward, True)
+                row += 1
+            sizes.add(int(np.sum((batch.group == q) & batch.row_mask)))
+        assert not batch.row_mask[row:].any()
+        assert batch.row_mask.shape == (QUESTIONS * SAMPLES,)
+    assert sizes == {FIRST, SAMPLES}
+
+
+def test_leave_one_out_over_unequal_groups_matches_reference(steps):
+    for _, _, _, _, batch, _, _ in steps:
+        mask = batch_masks(batch)
+        expected = reference.leave_one_out(batch.reward, batch.group, batch.row_mask)
+        np.testing.assert_allclose(batch.advantages, reference.per_token(expected, mask), rtol=1e-5, atol=1e-6)
+        assert np.abs(batch.advantages).max() > 0.4
+
+
+def test_feedback_carries_means_over_the_groups_tokens(steps):
+    expected = {name: np.full(POOL, -1.0) for name in ("advantage", "value", "step")}
+    for step, (_, _, _, _, batch, after, _) in enumerate(steps):
+        mask = batch_masks(batch)
+        for q in np.flatnonzero(batch.question_mask):
+            tokens = np.abs(batch.advantages)[mask & (batch.group == q)[:, None]]
+            expected["advantage"][batch.question[q]] = tokens.mean()
+            expected["value"][batch.question[q]] = 0
+            expected["step"][batch.question[q]] = step
+        for name, values in expected.items():
+            np.testing.assert_allclose(after.curriculum.memory[name], values, rtol=1e-5, err_msg=name)
+    assert np.sum(expected["advantage"] > 0) >= 3
+    assert len(set(expected["advantage"].round(4))) > 2
+
+
+def test_everything_collected_is_remembered_and_booked(steps):
+    listed, names = [], ("question", "attempts", "successes", "length_sum", "rollouts")
+    for _, _, collected, admission, _, after, ledger in steps:
+        statistics = jax.device_get(collected.statistics)
+        listed.append([{n: getattr(statistics, n)[k].item() for n in names} for k in range(2 * QUESTIONS)])
+        for field, values in reference.remembered(POOL, listed).items():
+            np.testing.assert_array_equal(getattr(after.curriculum, field), values, err_msg=field)
+        admitted = set(admission.indices[admission.mask].tolist())
+        generated, counts = {"train": 0, "rejected": 0}, ledger.to_dict()
+        for r in collected.rollouts:
+            generated["train" if r.group in admitted else "rejected"] += len(r.completion_ids)
+        assert {name: counts[f"{name}/generated"] for name in generated} == generated
+        assert min(generated.values()) > 0
+        assert ledger.generated() == sum(generated.values())
+        # A continued group runs its prompt once more.
+        lengths = [len(r.prompt_ids) for r in collected.rollouts]
+        prompts_run = len(collected.question[collected.question >= 0]) + sum(
+            statistics.rollouts[g] == SAMPLES for g in range(QUESTIONS)
+        )
+        assert counts["train/prefilled"] + counts["rejected/prefilled"] == prompts_run * lengths[0]
+
+
+def test_too_few_admitted_groups_leave_rows_without_weight(steps, start):
+    short = [s for s in steps if not s[3].mask.all()]
+    assert short
+    assembly, _, collected, admission, batch, _, _ = short[0]
+    statistics = jax.device_get(collected.statistics)
+    mixed = (statistics.successes > 0) & (statistics.successes < statistics.attempts)
+    assert set(admission.indices[admission.mask].tolist()) == set(np.flatnonzero(mixed).tolist())
+    assert batch.row_mask.sum() == statistics.rollouts[mixed].sum() < QUESTIONS * SAMPLES
+    assert not batch.advantages[~batch.row_mask].any()
+    assert_masked_rows_carry_no_weight(assembly, start, batch, 0)
+
+
+# -------------------------------------------------------------------------------------------------------- mistakes
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.replace(ids=p.ids + POOL), "outside of its pool"),
+        (lambda p: p.replace(ids=p.ids - POOL), "outside of its pool"),
+        (lambda p: p.replace(continues=np.full(QUESTIONS, 3, np.int32)), "not of the question"),
+        (lambda p: p.replace(samples=p.samples + SAMPLES), "more than the 5 rollouts"),
+    ],
+)
+def test_a_wrong_proposal_stops_the_run(start, change, message):
+    assembly = assembly_of()
+    propose = assembly.programs.propose
+    wrong = assembly.programs._replace(propose=lambda *args: change(jax.device_get(propose(*args))))
+    with pytest.raises(RunError, match=message):
+        collect(dataclasses.replace(assembly, programs=wrong), start(assembly), 0, PhaseClock())
+
+
+def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
+    """Both entries would get the same random numbers, and so the same rollouts."""
+    assembly, served = assembly_of(), []
+
+    def propose(state, collected, key):
+        if not served:
+            served.append(jax.device_get(assembly.programs.propose(state, collected, key)))
+            return served[0]
+        ids = np.full(QUESTIONS, served[0].ids[1], np.int32)
+        return Proposal.opening(ids, 1, np.arange(QUESTIONS) < 2).replace(continues=np.ones(QUESTIONS, np.int32))
+
+    wrong = dataclasses.replace(assembly, programs=assembly.programs._replace(propose=propose))
+    with pytest.raises(RunError, match="twice in one proposal"):
+        collect(wrong, start(assembly), 0, PhaseClock())
+
+
+# ------------------------------------------------------------------------------------------------------- failed graders
+def test_failed_graders_are_no_attempts_and_are_not_trained_on(start):
+    assembly = assembly_of(grade=grade_and_sometimes_fail)
+    failed_and_admitted = None
+    for step in range(6):
+        state = start(assembly)
+        collected, admission, batch, _, _ = take_step(assembly, state, step)
+        statistics = assert_statistics_recount(collected)
+        verdicts = [r.verdict for r in collected.rollouts]
+        failures = verdicts.count(Verdict.ERROR) + verdicts.count(Verdict.TIMEOUT)
+        assert verdicts.count(Verdict.ERROR) > 0
+        assert statistics.attempts.sum() == len(verdicts) - failures
+        assert statistics.rollouts.sum() == len(verdicts)
+        assert np.all(statistics.attempts[admission.indices[admission.mask]] > 0)
+        rows = [r for g in admission.indices[admission.mask] for r in collected.rollouts if r.group == g]
+        graded = [r.verdict not in (Verdict.ERROR, Verdict.TIMEOUT) for r in rows]
+        assert batch.row_mask[: len(rows)].tolist() == graded
+        expected = reference.leave_one_out(batch.reward, batch.group, batch.row_mask)
+        np.testing.assert_allclose(
+            batch.advantages, reference.per_token(expected, batch_masks(batch)), rtol=1e-5, atol=1e-6
+        )
+        assert not batch.advantages[: len(rows)][~np.array(graded, bool)].any()
+        if not all(graded) and np.abs(batch.advantages).max() > 0:
+            failed_and_admitted = batch
+    assert failed_and_admitted is not None
+    assert_masked_rows_carry_no_weight(assembly, start, failed_and_admitted, 0)
+
+
+# ----------------------------------------------------------------------------------------------------------- follow-ups
+def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_advantages(start):
+    config = dataclasses.replace(CONFIG, curriculum=Uniform(), algorithm=Children())
+    assembly, calls, graded = assembly_of(config), [], []
+
+    def sample(params, prompts, requests, key, **settings):
+        completions = assembly.programs.sample(params, prompts, requests, key, **settings)
+        calls.append(jax.device_get((prompts, requests, completions)))
+        return completions
+
+    def grade(question, response):
+        graded.append((question, response))
+        return grade_by_parity(question, response)
+
+    spied = dataclasses.replace(
+        assembly, programs=assembly.programs._replace(sample=sample), task=assembly.task._replace(grade=grade)
+    )
+    state = start(assembly)
+    before = host_copy(state.policy.params)
+    collected, _, batch, after, ledger = take_step(spied, state, 0)
+    (_, _, parents), (prompts, requests, children) = calls
+    num_rows = QUESTIONS * SAMPLES
+    assert len(collected.rollouts) == num_rows
+    assert requests.budget.shape == (2 * num_rows,)
+
+    decode, end_ids = assembly.tokenizer.decode, assembly.tokenizer.end_ids
+    texts = graded[int(parents.ended.sum()) :]  # truncated completions are never graded
+    value, followed = np.zeros(num_rows), 0
+    for i in range(num_rows):
+        tokens, start_of = batch.sequences.tokens[i], int(batch.sequences.prompt_lengths[i])
+        length = int(batch.sequences.completion_lengths[i])
+        rewards = []
+        for child in (2 * i, 2 * i + 1):
+            if length < 2:
+                assert requests.budget[child] == children.lengths[child] == 0
+                continue
+            kept = start_of + length // 2
+            assert prompts.lengths[child] == kept
+            np.testing.assert_array_equal(prompts.tokens[child, :kept], tokens[:kept])
+            assert requests.budget[child] == 8 - length // 2
+            ids = [*tokens[start_of:kept], *children.tokens[child, : children.lengths[child]]]
+            reward = 0.0
+            if children.ended[child]:
+                assert ids[-1] in end_ids
+                question, response = texts.pop(0)
+                assert question is assembly.pool.questions[batch.question[batch.group[i]]]
+                assert response == decode(ids[:-1])
+                assert response.startswith(decode(tokens[start_of:kept]))
+                reward = float(grade_by_parity(question, response) is Verdict.CORRECT)
+            assert batch.follow_ups.mask[child]
+            assert batch.follow_ups.reward[child] == reward
+            rewards.append(reward)
+            followed += 1
+        value[i] = np.mean(rewards) if rewards else batch.reward[i]
+    assert not texts
+    assert followed > num_rows
+    assert 0 < batch.follow_ups.reward.sum() < followed
+    mask = batch_masks(batch)
+    np.testing.assert_allclose(batch.advantages, reference.per_token(batch.reward - value, mask), atol=1e-6)
+    assert len(np.unique(batch.advantages[mask])) >= 4
+
+    counts = ledger.to_dict()
+    assert counts["follow_up/generated"] == children.lengths.sum() > 0
+    assert counts["follow_up/prefilled"] == prompts.lengths[requests.budget > 0].sum() > 0
+    assert ledger.generated() == parents.lengths.sum() + children.lengths.sum()
+    siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(num_rows)]
+    assert sum(siblings) > num_rows / 3  # two children of one prefix are two draws
+    moved = optax.global_norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
+    assert float(moved) > 1e-3
+
+
+# ----------------------------------------------------------------------------------------------- methods of one's own
+def test_a_curriculum_of_ones_own_is_chosen_by_module_and_class(steps, start):
+    name = f"{__name__}:SecondRound"
+    arguments = ["--curriculum", name, "--curriculum.first", "2"]
+    config = configuration.parse(
+        Options(config=dataclasses.replace(CONFIG, curriculum=Uniform())), arguments, prog="train", description=""
+    ).config
+    assert config == CONFIG
+    stored = configuration.to_dict(config)
+    assert stored["curriculum"] == {"name": name, "first": 2}
+    assert configuration.from_dict(stored) == config
+    assembly = assembly_of(config)
+    found, admission, batch, _, _ = take_step(assembly, start(assembly), 0)
+    _, _, collected, expected_admission, expected_batch, _, _ = steps[0]
+    np.testing.assert_array_equal(found.question, collected.question)
+    np.testing.assert_array_equal(admission.indices, expected_admission.indices)
+    np.testing.assert_array_equal(batch.advantages, expected_batch.advantages)
+
+
+def test_an_algorithm_of_ones_own_is_chosen_by_module_and_class():
+    options = configuration.parse(Options(), ["--algorithm", f"{__name__}:Children"], prog="train", description="")
+    assert options.config.algorithm == Children()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module_at_all:Thing", "module:ClassName"),
+        (f"{__name__}:NoSuchClass", "module:ClassName"),
+        (f"{__name__}:checksum", "dataclass with a build method"),
+        ("lilos", "did you mean 'lilo'"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(name, message):
+    with pytest.raises(UsageError, match=message):
+        configuration.settings_class("curriculum", name)
