@@ -231,6 +231,8 @@ def _measure(assembly: Assembly, collected: Collected) -> GroupStatistics:
 # --------------------------------------------------------------------------------------------------- training batch
 def training_batch(assembly: Assembly, collected: Collected, admission: Admission) -> TrainBatch:
     """The rows of the admitted groups, group after group, padded to the curriculum's `train_rows`; host arrays."""
+    if len(np.unique(admission.indices[admission.mask])) < admission.mask.sum():
+        raise RunError("the curriculum admitted the same group twice")
     admitted = {int(g): q for q, (g, live) in enumerate(zip(admission.indices, admission.mask, strict=True)) if live}
     rows = sorted((r for r in collected.rollouts if r.group in admitted), key=lambda r: admitted[r.group])
     num_rows = assembly.programs.curriculum.train_rows

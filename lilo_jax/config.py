@@ -69,7 +69,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """what follows the warm-up"""
     warmup_steps: int = 10
-    """optimiser steps of linear warm-up from zero"""
+    """optimiser steps of linear warm-up, the first of them at peak / (warmup_steps + 1)"""
     final_fraction: float = 0.0
     """learning rate at the end of a linear or cosine schedule, as a share of the peak"""
     beta1: float = 0.9
@@ -86,7 +86,9 @@ class OptimizerConfig:
             "linear": optax.linear_schedule(self.learning_rate, self.learning_rate * self.final_fraction, decay),
             "cosine": optax.cosine_decay_schedule(self.learning_rate, decay, self.final_fraction),
         }[self.schedule]
-        warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+        warmup = optax.linear_schedule(
+            self.learning_rate / (self.warmup_steps + 1), self.learning_rate, self.warmup_steps
+        )
         schedule = optax.join_schedules([warmup, after], [self.warmup_steps])
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),

@@ -8,6 +8,7 @@ import numpy as np
 
 from lilo_jax.assembly import Assembly, EncodedQuestions, encode_pairs
 from lilo_jax.collection import grade_response, sample_on_host
+from lilo_jax.errors import RunError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_rows
 from lilo_jax.storage.ledger import Ledger
@@ -30,13 +31,16 @@ def evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger) -> l
             if exact
             else sampled_rates(assembly, params, encoded, step, ledger)
         )
+        measured = rates[~np.isnan(rates)]
+        if not measured.size:
+            raise RunError(f"the grader failed on every answer of {split!r}; --debug shows nothing more, try it alone")
         records.append(
             {
                 "step": step,
                 "split": split,
-                "accuracy": float(rates.mean()),
-                "standard_error": float(rates.std() / np.sqrt(len(rates))),
-                "questions": len(rates),
+                "accuracy": float(measured.mean()),
+                "standard_error": float(measured.std() / np.sqrt(len(measured))),
+                "questions": len(measured),
                 "method": "exact" if exact else "sampled",
                 **_by_difficulty(encoded.questions, rates),
             }
@@ -64,9 +68,12 @@ def exact_rates(assembly: Assembly, params: PyTree, encoded: EncodedQuestions, l
 def sampled_rates(
     assembly: Assembly, params: PyTree, encoded: EncodedQuestions, step: int, ledger: Ledger
 ) -> np.ndarray:
-    """Share of correct answers among `evaluation.samples` completions per question, float64 [N]."""
+    """Share of correct answers among `evaluation.samples` completions per question, float64 [N].
+
+    Completions whose grader failed are left out; NaN where it failed on all of a question.
+    """
     config = assembly.config.evaluation
-    correct = np.zeros(len(encoded.questions))
+    correct, graded = np.zeros(len(encoded.questions)), np.zeros(len(encoded.questions))
     key = stream_key(assembly.config.seed, "evaluate", step)
     per_call = max(config.rows // config.samples, 1)
     for start in range(0, len(encoded.questions), per_call):
@@ -90,7 +97,8 @@ def sampled_rates(
             question = encoded.questions[ids[prompt[row]]]
             _, verdict = grade_response(assembly, question, tokens, ended=bool(completions.ended[row]))
             correct[ids[prompt[row]]] += verdict is Verdict.CORRECT
-    return correct / config.samples
+            graded[ids[prompt[row]]] += verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+    return np.divide(correct, graded, out=np.full(len(correct), np.nan), where=graded > 0)
 
 
 def _padded_rows(sequences: Sequences, start: int, rows: int) -> Sequences:
@@ -105,7 +113,7 @@ def _by_difficulty(questions: Sequence[Question], rates: np.ndarray) -> dict[str
         return {}
     return {
         "by_difficulty": {
-            str(level): float(np.mean([r for r, own in zip(rates, levels, strict=True) if own == level]))
+            str(level): float(np.nanmean([r for r, own in zip(rates, levels, strict=True) if own == level]))
             for level in sorted(set(levels))
         }
     }

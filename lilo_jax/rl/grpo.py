@@ -33,7 +33,7 @@ class Grpo:
             policy_loss=functools.partial(_policy_loss, self),
             value_loss=None,
             follow_up_requests=no_follow_ups,
-            needs_reference=self.kl_coefficient > 0,
+            needs_reference=self.kl_coefficient != 0,
         )
 
 

@@ -39,7 +39,7 @@ class Ppo:
             policy_loss=functools.partial(_policy_loss, self),
             value_loss=functools.partial(_value_loss, self),
             follow_up_requests=no_follow_ups,
-            needs_reference=self.kl_coefficient > 0,
+            needs_reference=self.kl_coefficient != 0,
         )
 
 
