@@ -3,16 +3,9 @@
 import jax
 import numpy as np
 
+from lilo_jax.accounting import book, describe, rollout_records
 from lilo_jax.assembly import Assembly
-from lilo_jax.collection import (
-    Collected,
-    add_follow_ups,
-    book,
-    collect,
-    describe,
-    rollout_records,
-    training_batch,
-)
+from lilo_jax.collection import Collected, add_follow_ups, collect, training_batch
 from lilo_jax.evaluation import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_rows

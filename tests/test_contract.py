@@ -16,8 +16,9 @@ import pytest
 import reference
 
 from lilo_jax import config as configuration
+from lilo_jax.accounting import book
 from lilo_jax.assembly import assemble
-from lilo_jax.collection import book, collect, sample_on_host
+from lilo_jax.collection import collect, sample_on_host
 from lilo_jax.config import Config, EvaluationConfig, OptimizerConfig, Options, RolloutConfig
 from lilo_jax.curriculum.selection import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember

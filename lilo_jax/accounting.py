@@ -1,0 +1,87 @@
+"""What a step cost and what it looked like: entries of the ledger, metrics of the groups, records of the rollouts."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from lilo_jax.assembly import Assembly
+from lilo_jax.collection import Collected
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.types import Admission, GroupStatistics, Verdict
+
+
+def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:
+    """Puts a step's sampling, scoring and training on the ledger."""
+    admitted = set(admission.indices[admission.mask].tolist())
+    for group in np.flatnonzero(collected.question >= 0):
+        ledger.add("train" if group in admitted else "rejected", "prefilled", collected.prefilled[group])
+    trained = 0
+    for row in collected.rollouts:
+        purpose = "train" if row.group in admitted else "rejected"
+        ledger.add(purpose, "generated", len(row.completion_ids))
+        trained += (row.group in admitted) * (len(row.prompt_ids) + len(row.completion_ids))
+    algorithm = assembly.programs.algorithm
+    models = 1 + algorithm.needs_reference + algorithm.needs_values
+    ledger.add("train", "scored", models * trained)
+    ledger.add("train", "trained", (1 + algorithm.needs_values) * assembly.config.update.epochs * trained)
+
+
+def describe(assembly: Assembly, collected: Collected, admission: Admission) -> dict[str, Any]:
+    """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
+    statistics: GroupStatistics = jax.device_get(collected.statistics)
+    admitted = admission.indices[admission.mask]
+    filled = np.flatnonzero(collected.question >= 0)
+    verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
+    rows = max(len(collected.rollouts), 1)
+    lengths = [len(r.completion_ids) for r in collected.rollouts]
+    description: dict[str, Any] = {
+        "curriculum/groups_collected": len(filled),
+        "curriculum/groups_admitted": len(admitted),
+        "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
+        **{f"rollout/{v.value}_fraction": n / rows for v, n in verdicts.items()},
+    }
+    for name, groups in (("collected", filled), ("admitted", admitted)):
+        description |= _describe_groups(assembly, statistics, groups, name)
+    return description
+
+
+def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np.ndarray, name: str) -> dict[str, Any]:
+    attempts, successes = statistics.attempts[groups], statistics.successes[groups]
+    measured = attempts > 0
+    rate = successes[measured] / attempts[measured]
+    samples = assembly.config.rollout.samples
+    complete = attempts == samples
+    found = {
+        f"curriculum/{name}_success_mean": float(rate.mean()) if rate.size else None,
+        f"curriculum/{name}_zero_variance_fraction": float(np.mean((rate == 0) | (rate == 1))) if rate.size else None,
+        f"curriculum/{name}_learnability_mean": float(np.mean(rate * (1 - rate))) if rate.size else None,
+        f"curriculum/{name}_histogram": np.bincount(successes[complete].astype(int), minlength=samples + 1).tolist(),
+    }
+    questions = statistics.question[groups]
+    difficulties = [assembly.pool.questions[q].difficulty for q in questions if q >= 0]
+    if difficulties and None not in difficulties:
+        found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
+    return found
+
+
+def rollout_records(assembly: Assembly, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
+    """One JSON-ready record per rollout."""
+    admitted = set(admission.indices[admission.mask].tolist())
+    records = []
+    for row in collected.rollouts:
+        question = assembly.pool.questions[collected.question[row.group]]
+        records.append(
+            {
+                "question": int(collected.question[row.group]),
+                "group": int(row.group),
+                "round": int(collected.round[row.group]),
+                "admitted": row.group in admitted,
+                "prompt": question.prompt,
+                "gold": question.answer,
+                "response": row.response,
+                "verdict": row.verdict.value,
+                "tokens": len(row.completion_ids),
+            }
+        )
+    return records
