@@ -1,12 +1,14 @@
 """From a command line to runs: what every experiment module shares."""
 
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 
 import jax
 
@@ -60,33 +62,32 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         for name, arm in arms.items():
             from_start = configuration.replace(arm, seed=seed, init_from=str(directory / "sft"))
             runs[name, seed] = (from_start, str(directory / name))
-    _run_all({f"seed {seed} sft": job for seed, job in starts.items()}, jobs)
-    _run_all({f"seed {seed} {name}": job for (name, seed), job in runs.items()}, jobs)
+    with _executor(min(jobs, len(runs))) as executor:
+        _run_all({f"seed {seed} sft": job for seed, job in starts.items()}, executor)
+        _run_all({f"seed {seed} {name}": job for (name, seed), job in runs.items()}, executor)
     return {name: {seed: RunDirectory(runs[name, seed][1]) for seed in seeds} for name in arms}
 
 
-def _run_all(jobs_by_name: Mapping[str, tuple[Config, str]], workers: int) -> None:
-    """Runs configs, several at a time in processes of their own; the first error ends all."""
-    if workers == 1 or len(jobs_by_name) == 1:
+def _executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
+    """Worker processes, or None for one.  They are spawned, not forked: JAX has threads."""
+    if workers == 1:
+        return contextlib.nullcontext()
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _run_all(jobs_by_name: Mapping[str, tuple[Config, str]], executor: Executor | None) -> None:
+    """Runs configs; the first error ends all."""
+    if executor is None:
         for name, (config, path) in jobs_by_name.items():
             run(config, Launch(output_dir=path), name=name)
         return
-    global _POOL
-    if _POOL is None:
-        # Spawned, not forked: JAX has threads.  Kept for later calls, whose programs are then compiled already.
-        context = multiprocessing.get_context("spawn")
-        _POOL = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
-    futures = [_POOL.submit(_run_quietly, config, path, name) for name, (config, path) in jobs_by_name.items()]
+    futures = [executor.submit(_run_quietly, config, path, name) for name, (config, path) in jobs_by_name.items()]
     try:
         for future in concurrent.futures.as_completed(futures):
             future.result()
     except BaseException:
-        _POOL.shutdown(wait=False, cancel_futures=True)
-        _POOL = None
+        executor.shutdown(wait=False, cancel_futures=True)
         raise
-
-
-_POOL: concurrent.futures.ProcessPoolExecutor | None = None
 
 
 def _run_quietly(config: Config, path: str, name: str) -> None:

@@ -274,7 +274,8 @@ def replace(config: Config, **changes: Any) -> Config:
 def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
     """Overrides the fields of `options`, a dataclass with a `config: Config` field, from the command line.
 
-    `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first, which the rest then overrides;
+    `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
+    that name already, else the defaults), which the rest then overrides;
     `--task.path` alone means the jsonl task.  Raises `UsageError` in one sentence on anything it does not understand.
     """
     args = list(args)
@@ -283,7 +284,7 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
     config = options.config  # type: ignore[attr-defined]
     for field in TABLES:
         name, args = _take_option(args, f"--{field}")
-        if name is not None:
+        if name is not None and type(getattr(config, field)) is not settings_class(field, name):
             config = dataclasses.replace(config, **{field: settings_class(field, name)()})
     options = dataclasses.replace(options, config=config)  # type: ignore[type-var]
     printed = io.StringIO()
