@@ -91,12 +91,13 @@ class SentencePiece:
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special tokens appear as their names."""
+        """Text of ids; special tokens appear as their names, and so do ids that a wider model has and we have not."""
         pieces: list[str] = []
         plain: list[int] = []
         for i in [int(i) for i in ids]:
-            if i in self._special:
-                pieces += [self._processor.decode(plain), self._processor.id_to_piece(i)]
+            if i in self._special or i >= self.vocab_size:
+                name = self._processor.id_to_piece(i) if i < self.vocab_size else f"<unused{i}>"
+                pieces += [self._processor.decode(plain), name]
                 plain = []
             else:
                 plain.append(i)

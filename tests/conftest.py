@@ -40,11 +40,16 @@ def random_weights():
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """A run of 20 steps of LILO with PPO that takes a second, once its programs are compiled."""
+    """A run of 20 steps of LILO with PPO that takes a second, once its programs are compiled.
+
+    The model has one id more than the tokenizer, so that two devices can share the vocabulary.
+    """
     return Config(
         num_steps=20,
         task=Chain(pool=64, validation=16, test=16, longer=8, demonstrations=200),
-        model=DecoderConfig(num_layers=1, embed_dim=32, num_heads=2, num_kv_heads=2, head_dim=16, mlp_dim=64),
+        model=DecoderConfig(
+            num_layers=1, embed_dim=32, num_heads=2, num_kv_heads=2, head_dim=16, mlp_dim=64, vocab_size=28
+        ),
         sft=SftConfig(steps=150, batch=32),
         rollout=RolloutConfig(questions=4, samples=4),
         evaluation=EvaluationConfig(every=5, rows=16, splits=("validation", "test")),

@@ -350,6 +350,12 @@ def test_special_tokens_stay_visible_in_decoded_text(tokenizer):
     assert tokenizer.decode(np.array([3, 3])) == "</s></s>"
 
 
+def test_ids_beyond_the_vocabulary_stay_visible(tokenizer):
+    """A model may have more ids than its tokenizer, so that its vocabulary divides over devices."""
+    beyond = tokenizer.vocab_size
+    assert tokenizer.decode([*tokenizer.encode(" a"), beyond, *tokenizer.encode("b")]) == f" a<unused{beyond}>b"
+
+
 def test_vocabulary_is_bounded(kind):
     tokenizer = SentencePiece.train(TEXTS, kind=kind, vocab_size=330)
     assert tokenizer.vocab_size <= 330
