@@ -1,4 +1,4 @@
-"""Settings of every test: no network, one CPU device, strict shapes, and fixtures shared by several files."""
+"""Settings of every test: no network, one CPU device, and fixtures shared by several files."""
 
 import os
 
@@ -15,8 +15,6 @@ from lilo_jax.config import Config, EvaluationConfig, Launch, RolloutConfig, Sft
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
-
-jax.config.update("jax_numpy_rank_promotion", "warn")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from lilo_jax.tasks.chain import Chain
 from lilo_jax.types import Algorithm
 
 MARGIN = 0.08
-"""Rise of test accuracy that counts as learning; runs of several seeds rise by 0.15 and more."""
+"""Rise of test accuracy that counts as learning; two trial seeds rose by 0.17 and 0.19."""
 
 CONFIG = Config(
     num_steps=80,

@@ -89,7 +89,10 @@ def _question(start: int, verbs: list[int]) -> Question:
 
 
 def _mixture(rng: np.random.Generator) -> Question:
-    """45% easy questions (verbs 0-3, length 1-8), 55% of a level uniform in 4..9 (length 6-10)."""
+    """45% easy draws (verbs 0-3, length 1-8), 55% of a level uniform in 4..9 (length 6-10).
+
+    Dropping repeated prompts thins out the short easy ones: about 38% of a pool are easy.
+    """
     start = int(rng.integers(10))
     if rng.random() < EASY_SHARE:
         return _question(start, rng.integers(FIRST_HARD_VERB, size=rng.integers(1, 9)).tolist())
