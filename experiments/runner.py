@@ -72,7 +72,15 @@ def _executor(workers: int) -> contextlib.AbstractContextManager[Executor | None
     """Worker processes, or None for one.  They are spawned, not forked: JAX has threads."""
     if workers == 1:
         return contextlib.nullcontext()
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_share_cores, initargs=(threads,)
+    )
+
+
+def _share_cores(threads: int) -> None:
+    """Gives this process its share of the cores: XLA reads NPROC, and by default takes all for each process."""
+    os.environ["NPROC"] = str(threads)
 
 
 def _run_all(jobs_by_name: Mapping[str, tuple[Config, str]], executor: Executor | None) -> None:
