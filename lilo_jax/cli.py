@@ -51,7 +51,7 @@ def _main() -> None:
     else:
         from lilo_jax.report.html import report_runs
 
-        report_runs(arguments.runs, arguments.output)
+        print(report_runs(arguments.runs, arguments.output))
 
 
 def _doctor_lines() -> list[str]:
