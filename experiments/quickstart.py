@@ -1,7 +1,7 @@
 """The quickstart: does choosing questions by learnability train faster?  Measured on this machine, from nothing.
 
     python -m experiments.quickstart
-    python -m experiments.quickstart --algorithm rloo --seeds 6 --first-seed 401 --output-dir runs/rloo
+    python -m experiments.quickstart --algorithm rloo --seeds 8 --first-seed 401 --num-steps 200 --output-dir runs/rloo
 
 Per seed, a small decoder is fine-tuned once on noisy demonstrations of the chain task (`lilo_jax/tasks/chain.py`), and
 PPO then trains it under each arm from the same weights:
@@ -18,7 +18,7 @@ CPU cores for three seeds.  Writes a table, `summary.json` and `report.html` to 
 The learning rates in `SETTINGS` were chosen for `uniform` alone, by its final validation accuracy on tuning seeds:
 
     python -m experiments.quickstart --arms uniform --split validation --seeds 4 --first-seed 1001 \\
-        --optimizer.learning-rate LR --output-dir runs/tune_LR
+        --num-steps 200 --optimizer.learning-rate LR --output-dir runs/tune_LR
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class QuickstartOptions:
 
 def config(algorithm: str = "ppo") -> Config:
     """What all arms have in common, with the settings of an algorithm."""
-    shared = configuration.replace(Config(), curriculum=Uniform(), storage__save_every=100)
+    shared = configuration.replace(Config(), num_steps=150, curriculum=Uniform(), storage__save_every=100)
     return configuration.replace(shared, **SETTINGS.get(algorithm, {}))
 
 

@@ -9,6 +9,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import NamedTuple
 
 import jax
 
@@ -55,17 +56,29 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         check(arm)
     root = open_run(launch.output_dir, config, launch.resume).path
     jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
-    starts, runs = {}, {}
+    starts, followers = [], []
+    # The longest of a seed's runs first, so that no worker is left alone with one at the end.
+    longest_first = sorted(arms.items(), key=lambda arm: -arm[1].rollout.questions)
     for seed in seeds:
-        directory = root / f"seed_{seed}"
-        starts[seed] = (start_config(configuration.replace(config, seed=seed)), str(directory / "sft"))
-        for name, arm in arms.items():
-            from_start = configuration.replace(arm, seed=seed, init_from=str(directory / "sft"))
-            runs[name, seed] = (from_start, str(directory / name))
-    with _executor(min(jobs, len(runs))) as executor:
-        _run_all({f"seed {seed} sft": job for seed, job in starts.items()}, executor)
-        _run_all({f"seed {seed} {name}": job for (name, seed), job in runs.items()}, executor)
-    return {name: {seed: RunDirectory(runs[name, seed][1]) for seed in seeds} for name in arms}
+        path = root / f"seed_{seed}"
+        start = start_config(configuration.replace(config, seed=seed))
+        starts.append(_Job(f"seed {seed} sft", start, str(path / "sft")))
+        filled = {name: configuration.replace(arm, seed=seed, init_from=starts[-1].path) for name, arm in longest_first}
+        followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
+    with _executor(min(jobs, len(arms) * len(seeds))) as executor:
+        _run_all(starts, followers, executor)
+    return {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
+
+
+class _Job(NamedTuple):
+    """One run of a comparison."""
+
+    name: str
+    config: Config
+    path: str
+
+    def run(self, *, bar: bool) -> None:
+        run(self.config, Launch(output_dir=self.path), name=self.name, bar=bar)
 
 
 def _executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
@@ -83,23 +96,28 @@ def _share_cores(threads: int) -> None:
     os.environ["NPROC"] = str(threads)
 
 
-def _run_all(jobs_by_name: Mapping[str, tuple[Config, str]], executor: Executor | None) -> None:
-    """Runs configs; the first error ends all."""
+def _run_all(starts: list[_Job], followers: list[list[_Job]], executor: Executor | None) -> None:
+    """Runs each start, and its followers as soon as it is done; the first error ends all."""
     if executor is None:
-        for name, (config, path) in jobs_by_name.items():
-            run(config, Launch(output_dir=path), name=name)
+        for start, following in zip(starts, followers, strict=True):
+            for job in (start, *following):
+                job.run(bar=True)
         return
-    futures = [executor.submit(_run_quietly, config, path, name) for name, (config, path) in jobs_by_name.items()]
+    waiting = {
+        executor.submit(_run_quietly, start): following for start, following in zip(starts, followers, strict=True)
+    }
     try:
-        for future in concurrent.futures.as_completed(futures):
-            future.result()
+        while waiting:
+            for future in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                future.result()
+                waiting |= {executor.submit(_run_quietly, job): [] for job in waiting.pop(future)}
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
         raise
 
 
-def _run_quietly(config: Config, path: str, name: str) -> None:
-    run(config, Launch(output_dir=path), name=name, bar=False)
+def _run_quietly(job: _Job) -> None:
+    job.run(bar=False)
 
 
 def experiments() -> list[str]:
