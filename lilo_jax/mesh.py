@@ -6,14 +6,13 @@ axes a meaning is spread.  An axis whose size the mesh does not divide stays who
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lilo_jax.types import Array, PyTree
+from lilo_jax.types import Array, Constrain, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -29,7 +28,6 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 LogicalAxes = tuple[str | None, ...]
-Constrain = Callable[..., Array]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,8 @@ import jax.numpy as jnp
 Array = Any
 """A `jax.Array` inside programs and between them; a NumPy array where a struct is put together on the host."""
 PyTree = Any
+Constrain = Callable[..., Array]
+"""(x, *logical axes) -> x with its layout on the mesh fixed."""
 
 
 # ---------------------------------------------------------------------------------------------- host-side records

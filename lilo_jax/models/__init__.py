@@ -21,9 +21,7 @@ from lilo_jax.models.decoder import (
     ValueModel,
     run_blocks,
 )
-from lilo_jax.types import Array, PyTree
-
-Constrain = Callable[..., Array]
+from lilo_jax.types import Array, Constrain, PyTree
 
 
 class Model(NamedTuple):
