@@ -12,13 +12,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lilo_jax.models.attention import attend_sequence
 from lilo_jax.models.decoder import (
     DecoderConfig,
     Execution,
     LanguageModel,
     LayerCache,
+    Mix,
     Trunk,
     ValueModel,
+    extend_and_attend,
     run_blocks,
 )
 from lilo_jax.types import Array, Constrain, PyTree
@@ -31,7 +34,8 @@ class Model(NamedTuple):
         init: (key) -> policy params.
         init_critic: (key) -> critic params: a trunk of the same shape with a value head.
         axes, critic_axes: logical axis names of every weight, in the tree structure of the params.
-        hidden: (params, tokens int32 [B, T]) -> final hidden states [B, T, D].  Works for policy and critic.
+        hidden: (params, tokens int32 [B, T], positions=None, segments=None) -> final hidden states [B, T, D].  Works
+            for policy and critic.  Packed rows name the position of each token in its sequence, and its sequence.
         logits: (params, hidden [..., D]) -> float32 [..., V].
         values: (critic params, hidden [..., D]) -> float32 [...].
         init_cache: (rows, slots) -> empty cache.
@@ -44,7 +48,7 @@ class Model(NamedTuple):
     init_critic: Callable[[Array], PyTree]
     axes: PyTree
     critic_axes: PyTree
-    hidden: Callable[[PyTree, Array], Array]
+    hidden: Callable[..., Array]
     logits: Callable[[PyTree, Array], Array]
     values: Callable[[PyTree, Array], Array]
     init_cache: Callable[[int, int], PyTree]
@@ -85,17 +89,24 @@ def build_model(config: DecoderConfig, constrain: Constrain) -> Model:
     """
     dtype = jnp.dtype(config.compute_dtype)
 
-    def run(params: PyTree, tokens: Array, positions: Array, cache: PyTree, execution: Execution) -> tuple:
+    def run(
+        params: PyTree, tokens: Array, positions: Array, cache: PyTree, mix: Mix, execution: Execution
+    ) -> tuple[Array, PyTree]:
         trunk = _trunk(config, params)
         # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
         table = constrain(trunk.embedding[...], "vocab", None).astype(dtype)
         x = constrain(table[tokens], "rows", None, None)
-        x, cache = run_blocks(trunk.layers, x, positions, cache, execution=execution, remat=config.remat)
+        x, cache = run_blocks(trunk.layers, x, positions, cache, mix, execution=execution, remat=config.remat)
         return constrain(trunk.norm(x), "rows", None, None), cache
 
-    def hidden(params: PyTree, tokens: Array) -> Array:
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return run(params, tokens, positions, None, config.train_layers)[0]
+    def hidden(params: PyTree, tokens: Array, positions: Array | None = None, segments: Array | None = None) -> Array:
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+
+        def mix(query: Array, key: Array, value: Array, cache: None) -> tuple[Array, None]:
+            return attend_sequence(query, key, value, segments), cache
+
+        return run(params, tokens, positions, None, mix, config.train_layers)[0]
 
     def logits(params: PyTree, x: Array) -> Array:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
@@ -114,7 +125,8 @@ def build_model(config: DecoderConfig, constrain: Constrain) -> Model:
         return tuple(empty() for _ in range(config.num_layers))
 
     def extend(params: PyTree, tokens: Array, positions: Array, cache: PyTree) -> tuple[Array, PyTree]:
-        return run(params, tokens, positions, cache, config.decode_layers)
+        mix = functools.partial(extend_and_attend, positions=positions)
+        return run(params, tokens, positions, cache, mix, config.decode_layers)
 
     def take(cache: PyTree, rows: Array, slots: int) -> PyTree:
         def take_leaf(leaf: Array) -> Array:  # [..., rows, slots, heads, head_dim]

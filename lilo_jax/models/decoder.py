@@ -13,7 +13,8 @@ Shazeer 2020 (SwiGLU); Zhang and Sennrich 2019 (RMSNorm).
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -23,6 +24,8 @@ from flax import nnx
 from lilo_jax.types import Array, PyTree
 
 Execution = Literal["unrolled", "scanned"]
+Mix = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
+"""(query [B, T, N, H], key and value [B, T, K, H], a layer's cache or None) -> ([B, T, N, H], the cache updated)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,15 @@ def rotate(x: Array, positions: Array, theta: float) -> Array:
     return rotated.astype(x.dtype)
 
 
+def extend_and_attend(
+    query: Array, key: Array, value: Array, cache: LayerCache, *, positions: Array
+) -> tuple[Array, LayerCache]:
+    """A `Mix` for decoding: writes keys and values at `positions`, then attends to what stands at or before them."""
+    rows = jnp.arange(query.shape[0])[:, None]
+    cache = LayerCache(keys=cache.keys.at[rows, positions].set(key), values=cache.values.at[rows, positions].set(value))
+    return attend(query, cache, positions), cache
+
+
 def attend(query: Array, cache: LayerCache, positions: Array) -> Array:
     """softmax(q k^T / sqrt(H)) v over the keys at slots <= the query's position.
 
@@ -122,19 +134,12 @@ class Attention(nnx.Module):
         self.value = _weight(rngs, (d, kv, hd), ("embed", "kv_heads", "head_dim"), d)
         self.output = _weight(rngs, (heads, hd, d), ("heads", "head_dim", "embed"), heads * hd, gain)
 
-    def __call__(self, x: Array, positions: Array, cache: LayerCache | None) -> tuple[Array, LayerCache]:
+    def __call__(self, x: Array, positions: Array, cache: LayerCache | None, mix: Mix) -> tuple[Array, Any]:
         query, key, value = (
             jnp.einsum("btd,dnh->btnh", x, w[...].astype(x.dtype)) for w in (self.query, self.key, self.value)
         )
         query, key = rotate(query, positions, self.theta), rotate(key, positions, self.theta)
-        if cache is None:
-            cache = LayerCache(keys=key, values=value)
-        else:
-            rows = jnp.arange(x.shape[0])[:, None]
-            cache = LayerCache(
-                keys=cache.keys.at[rows, positions].set(key), values=cache.values.at[rows, positions].set(value)
-            )
-        mixed = attend(query, cache, positions)
+        mixed, cache = mix(query, key, value, cache)
         return jnp.einsum("btnh,nhd->btd", mixed, self.output[...].astype(x.dtype)), cache
 
 
@@ -162,8 +167,8 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = SwiGLU(config, rngs=rngs)
 
-    def __call__(self, x: Array, positions: Array, cache: LayerCache | None) -> tuple[Array, LayerCache]:
-        mixed, cache = self.attention(self.attention_norm(x), positions, cache)
+    def __call__(self, x: Array, positions: Array, cache: LayerCache | None, mix: Mix) -> tuple[Array, Any]:
+        mixed, cache = self.attention(self.attention_norm(x), positions, cache, mix)
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -176,7 +181,7 @@ def stacked_blocks(config: DecoderConfig, *, rngs: nnx.Rngs) -> Block:
 
 
 def run_blocks(
-    blocks: Block, x: Array, positions: Array, cache: PyTree, *, execution: Execution, remat: bool
+    blocks: Block, x: Array, positions: Array, cache: PyTree, mix: Mix, *, execution: Execution, remat: bool
 ) -> tuple[Array, PyTree]:
     """Applies stacked blocks in order.
 
@@ -185,6 +190,7 @@ def run_blocks(
         x: [B, T, D].
         positions: int32 [B, T].
         cache: None, or `LayerCache`s: a tuple of one per layer (unrolled), or one stacked on a leading axis (scanned).
+        mix: what attention attends to; see `Mix`.
         execution: "unrolled" or "scanned".
         remat: recompute in the backward pass.
 
@@ -194,8 +200,7 @@ def run_blocks(
     graphdef, weights = nnx.split(blocks)
 
     def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
-        y, new_cache = nnx.merge(graphdef, weights)(x, positions, cache)
-        return y, new_cache if cache is not None else None
+        return nnx.merge(graphdef, weights)(x, positions, cache, mix)
 
     if remat:
         layer = jax.checkpoint(layer)
