@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.arena import Arm, here
 from benchmarks.session import Session
-from benchmarks.suite import EXPERIMENTS, PEERS, Experiment, Setting
+from benchmarks.suite import EXPERIMENTS, PEERS, ROOFLINE, Experiment, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
 
@@ -54,7 +54,7 @@ def measure_limits(session: Session, setting: Setting) -> Limits:
     arms = [
         Arm(
             library,
-            "benchmarks.roofline",
+            ROOFLINE,
             setting.pythons[of],
             Job("roofline", library, setting.shape, setting.sizes),
             1,

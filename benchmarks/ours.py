@@ -217,29 +217,29 @@ def _learner(job: Job, algorithm: Algorithm) -> Callable[[Trainable, TrainBatch]
     model = _model(job)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def learn(policy: Trainable, batch: TrainBatch) -> Trainable:
+    def step(policy: Trainable, batch: TrainBatch) -> Trainable:
         advantages, returns = algorithm.advantages(batch)
         batch = batch.replace(advantages=advantages, returns=returns)
         return update(
             model, algorithm, OPTIMIZER, policy, None, batch, jax.random.key(0), config=config, temperature=1.0
         )[0]
 
-    return learn
+    return step
 
 
 def _start(params: PyTree) -> Trainable:
     return Trainable(params=params, optimizer=OPTIMIZER.init(params))
 
 
-def _update(job: Job, gate: Gate) -> None:
+def learn(job: Job, gate: Gate) -> None:
     """Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW."""
-    policy, learn = _start(_params(job.shape)), _learner(job, Rloo().build())
+    policy, step = _start(_params(job.shape)), _learner(job, Rloo().build())
     old = jnp.full((job.sizes.sequences, job.sizes.new_tokens), -9.0)
     batch = _batch(job, workload.sequences(job), old, np.random.default_rng(5).standard_normal(job.sizes.sequences))
 
     def run() -> dict[str, Any]:
         nonlocal policy
-        policy = learn(policy, batch)
+        policy = step(policy, batch)
         return _finish(policy)
 
     gate.repeat(run)
@@ -249,7 +249,7 @@ def grpo(job: Job, gate: Gate) -> None:
     """A whole step: rollouts of groups, reward on the host, teacher-forced old log-probs, update."""
     sizes = job.sizes
     groups = sizes.sequences // sizes.group
-    policy, logprobs, learn = _start(_params(job.shape)), _scorer(job), _learner(job, Grpo().build())
+    policy, logprobs, step = _start(_params(job.shape)), _scorer(job), _learner(job, Grpo().build())
     generate = _sampler(_model(job), max_new_tokens=sizes.new_tokens, slots=0)
     rows = workload.tokens(job, groups, sizes.prompt_tokens, seed=1)
     prompts, requests = _prompts(rows), _requests(np.repeat(np.arange(groups), sizes.group), sizes.new_tokens)
@@ -262,7 +262,7 @@ def grpo(job: Job, gate: Gate) -> None:
         reward = np.array([len(set(row)) for row in completions])
         sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions], axis=1)
         old = jnp.concatenate(logprobs(policy.params, sequences))
-        policy = learn(policy, _batch(job, sequences, old, reward))
+        policy = step(policy, _batch(job, sequences, old, reward))
         return _finish(policy) | {
             "parts": {"generate": [now - then for now, then in zip(generated, began, strict=True)]}
         }
@@ -270,12 +270,18 @@ def grpo(job: Job, gate: Gate) -> None:
     gate.repeat(run)
 
 
+def device(job: Job, gate: Gate) -> None:
+    """The name of the device."""
+    gate.repeat(lambda: {"device": jax.devices()[0].device_kind})
+
+
 WORKS = {
+    "device": device,
     "parity": parity,
     "rollout": rollout,
     "lengths": lengths,
     "monte_carlo": monte_carlo,
     "scoring": scoring,
-    "update": _update,
+    "update": learn,
     "grpo": grpo,
 }

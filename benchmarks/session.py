@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import table
 from benchmarks.arena import Outcome, compete
-from benchmarks.suite import Experiment
+from benchmarks.suite import OURS, ROOFLINE, Experiment
 from benchmarks.table import Limits
 
 
@@ -68,8 +68,8 @@ class Session:
         everyone = [outcome for found in self.outcomes.values() for outcome in found]
         versions: dict[str, dict[str, str]] = {}
         for outcome in everyone:
-            if outcome.versions:
-                versions.setdefault(outcome.arm.name.split(":")[0].split(" ")[0], {}).update(outcome.versions)
+            if outcome.versions and outcome.arm.module != ROOFLINE:
+                versions.setdefault(outcome.arm.module.rsplit(".", 1)[1], {}).update(outcome.versions)
         lines = [f"{name}: {', '.join(f'{k} {v}' for k, v in found.items())}" for name, found in versions.items()]
         self.show("Versions", "\n".join([f"Python {platform.python_version()}, {machine()}", *lines]))
         record: dict[str, Any] = {
@@ -81,7 +81,7 @@ class Session:
         }
         table.write(self.output_dir, self.sections, record)
         print(f"\nwritten: {self.output_dir / 'results.md'}, {self.output_dir / 'results.json'}")
-        failed = [o for o in everyone if o.arm.module == "benchmarks.ours" and o.problem]
+        failed = [o for o in everyone if o.arm.module == OURS and o.problem]
         if failed:
             print(f"failed: {', '.join(sorted({o.arm.job.work for o in failed}))}", file=sys.stderr)
         return 1 if failed else 0

@@ -10,6 +10,7 @@ from benchmarks.arena import Arm
 from benchmarks.workload import Job, Shape, Sizes
 
 OURS = "benchmarks.ours"
+ROOFLINE = "benchmarks.roofline"
 PEERS = {name: f"benchmarks.contenders.{name}" for name in ("hf", "trl", "tunix")}
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
