@@ -11,7 +11,7 @@ import scipy.stats
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.sampling import choose_tokens, nucleus, sample
+from lilo_jax.sampling import sample
 from lilo_jax.scoring import score
 from lilo_jax.types import Completions, Prompts, Requests, Sequences
 
@@ -166,37 +166,6 @@ def test_frequencies_follow_temperature_and_top_p(params, temperature, top_p):
         flatter = np.append(flatter[common], flatter[~common].sum())[kept]
         assert scipy.stats.chisquare(cells[0][kept], flatter * count / flatter.sum()).pvalue < 1e-6
     assert bool((first == 0).any()) == (top_p < 1)
-
-
-@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.5, 0.9, 0.999])
-def test_nucleus_equals_numpy_reference(top_p):
-    logits = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32) * 2
-    logprobs = np.asarray(jax.nn.log_softmax(logits))
-    found, expected = np.asarray(nucleus(logprobs, top_p)), nucleus_reference(logprobs.astype(np.float64), top_p)
-    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
-
-
-def test_nucleus_keeps_the_token_that_crosses_the_mass_and_breaks_ties_by_position():
-    probabilities = np.array([[0.125, 0.5, 0.25, 0.125], [0.25, 0.25, 0.25, 0.25]])
-    logprobs = np.log(probabilities).astype(np.float32)
-    kept = lambda top_p: np.isfinite(np.asarray(nucleus(logprobs, top_p))).tolist()  # noqa: E731
-    assert kept(0.5) == [[False, True, False, False], [True, True, False, False]]
-    assert kept(0.6) == [[False, True, True, False], [True, True, True, False]]
-    assert kept(0.8) == [[True, True, True, False], [True, True, True, True]]
-    assert nucleus(logprobs, 1.0) is logprobs
-
-
-def test_a_row_of_choose_tokens_depends_on_its_own_key_and_logits_alone():
-    logits = np.random.default_rng(1).standard_normal((6, VOCAB)).astype(np.float32)
-    keys = jax.random.split(KEY, 6)
-    tokens, logprobs, processed = choose_tokens(logits, keys, temperature=1.0, top_p=0.9)
-    for rows in ([2], [5, 0, 3]):
-        part = choose_tokens(logits[np.array(rows)], keys[np.array(rows)], temperature=1.0, top_p=0.9)
-        assert part[0].tolist() == np.asarray(tokens)[rows].tolist()
-        np.testing.assert_allclose(part[1], np.asarray(logprobs)[rows], atol=1e-6)
-        np.testing.assert_allclose(part[2], np.asarray(processed)[rows], atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------- independence

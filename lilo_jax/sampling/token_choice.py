@@ -52,17 +52,17 @@ def choose_tokens(
     Returns:
         tokens int32 [R]; their log-probs under the full distribution, float32 [R], at temperature 1 if greedy; and
         under the processed one, float32 [R] (0 if greedy).  A row whose logits hold a NaN or +inf has some token and
-        NaN log-probs; a row in which nothing allowed has a finite logit has some token and a NaN processed log-prob.
+        a NaN full log-prob; a row in which nothing allowed has a finite logit has some token and a NaN processed one.
     """
-    scores = logits / (rule.temperature or 1.0)
-    options = scores if allowed is None else jnp.where(allowed, scores, -jnp.inf)
+    full = _scores(logits, rule.temperature or 1.0)
+    options = full if allowed is None else _scores(jnp.where(allowed, logits, -jnp.inf), rule.temperature or 1.0)
     if rule.temperature == 0:
         tokens = jnp.argmax(options, axis=-1).astype(jnp.int32)
-        certain = jnp.where(jnp.isfinite(jnp.max(options, axis=-1)), 0.0, jnp.nan)
-        return tokens, _logprobs(scores, tokens, _weights(scores)), certain
-    kept = truncate(_weights(options), rule)
-    tokens = draw(kept, jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys))
-    return tokens, _logprobs(scores, tokens, _weights(scores)), _logprobs(options, tokens, kept)
+        certain = jnp.where(_at(options, tokens) == 0, 0.0, jnp.nan)
+        return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), certain
+    kept = truncate(jnp.exp(options), rule)
+    tokens = draw(kept, jax.vmap(_uniforms)(keys))
+    return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), _at(options, tokens) - _log_sum(kept)
 
 
 def truncate(weights: Array, rule: TokenRule) -> Array:
@@ -124,7 +124,7 @@ def draw(weights: Array, uniforms: Array) -> Array:
 
     Args:
         weights: float32 [R, V], non-negative, at least one of a row positive (else its token is 0).
-        uniforms: float32 [R, 2] in [0, 1).
+        uniforms: float32 [R, 2] in (0, 1).
 
     Returns:
         int32 [R], never a token of weight 0.
@@ -145,12 +145,21 @@ def _first_above(weights: Array, uniforms: Array) -> Array:
     return jnp.argmax(sums > uniforms[:, None] * jnp.max(sums, axis=-1, keepdims=True), axis=-1).astype(jnp.int32)
 
 
-def _weights(scores: Array) -> Array:
-    """exp(scores - their maximum)."""
-    return jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+def _uniforms(key: Array) -> Array:
+    """Two numbers in (0, 1), the centres of 2^23 cells: at exactly 0, which has probability 2^-23, the first token of
+    positive weight would be drawn, however small that weight is.
+    """
+    return jax.random.uniform(key, (2,)) + 2.0**-24
 
 
-def _logprobs(scores: Array, tokens: Array, weights: Array) -> Array:
-    """Log-probs of `tokens` under the distribution proportional to `weights`, which are exp(scores - max) or 0."""
-    chosen = jnp.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0]
-    return (chosen - jnp.max(scores, axis=-1)) - jnp.log(jnp.sum(weights, axis=-1))
+def _scores(logits: Array, temperature: float) -> Array:
+    """(logits - their maximum) / temperature: exactly 0 for the most likely token, however the rest is rounded."""
+    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
+
+
+def _log_sum(weights: Array) -> Array:
+    return jnp.log(jnp.sum(weights, axis=-1))
+
+
+def _at(scores: Array, tokens: Array) -> Array:
+    return jnp.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0]
