@@ -1,14 +1,20 @@
-"""Teacher forcing: log-probs, entropies and values of given completions, streamed over positions.
+"""Teacher forcing: log-probs, entropies and values of given completions, streamed over the vocabulary.
 
-Only the hidden states of completion positions are projected to the vocabulary, a chunk of positions at a time, and
-each chunk is recomputed in the backward pass: the logits of all positions never exist together.
+Only the hidden states of completion positions are projected to the vocabulary, a chunk of tokens at a time, and the
+backward pass projects each chunk again: the logits of all positions never exist together.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from lilo_jax.models import Model
 from lilo_jax.types import Array, PyTree, Sequences, TokenScores
+
+Logits = Callable[..., Array]
+"""(states [n, D], *weights) -> float32 [n, V]."""
 
 
 def completion_mask(sequences: Sequences, completion_slots: int) -> Array:
@@ -27,36 +33,117 @@ def score(
 ) -> TokenScores:
     """Log-softmax(logits / temperature) of each completion token, and the entropy of that distribution.
 
+    Both are differentiable in `params`.
+
     Args:
         model: functions of the decoder.
         params: policy weights.
         sequences: B rows of T tokens.
         completion_slots: C.
         temperature: greater than 0; the sampler's, so that both speak of the same distribution.
-        chunk: positions projected to the vocabulary at a time.
+        chunk: most tokens, over all rows, whose logits exist at the same time.
 
     Returns:
         TokenScores [B, C], zero in the padding.
     """
     hidden, tokens, mask = _completion_states(model, params, sequences, completion_slots)
-
-    @jax.checkpoint
-    def project(_: None, inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-        states, targets = inputs  # [chunk, B, D], [chunk, B]
-        logprobs = jax.nn.log_softmax(model.logits(params, states) / temperature, axis=-1)
-        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
-        return None, (jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0], entropy)
-
-    num_chunks = -(-completion_slots // chunk)
-
-    def chunked(x: Array) -> Array:
-        x = jnp.moveaxis(x, 1, 0)
-        x = jnp.pad(x, [(0, num_chunks * chunk - completion_slots)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(num_chunks, chunk, *x.shape[1:])
-
-    _, columns = jax.lax.scan(project, None, (chunked(hidden), chunked(tokens)))
-    logprobs, entropy = (jnp.where(mask, x.reshape(-1, x.shape[-1])[:completion_slots].T, 0) for x in columns)
+    states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
+    logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
+    columns = streamed(logits, temperature, tuple(weights), states, targets)
+    logprobs, entropy = (jnp.where(mask, _join(x, tokens.shape), 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def streamed(
+    logits: Logits, temperature: float, weights: tuple[Array, ...], states: Array, targets: Array
+) -> tuple[Array, Array]:
+    """Log-prob of each target and entropy of its distribution, with the logits of one chunk at a time.
+
+    With z = logits(h) / temperature and p = softmax(z):
+
+        l = z_y - logsumexp(z)              dl/dz_j = 1[j = y] - p_j
+        H = -sum_j p_j log p_j              dH/dz_j = -p_j (log p_j + H)
+
+    The backward pass projects each chunk once more and keeps of the forward pass only logsumexp(z) and H.
+
+    Args:
+        logits: (h [n, D], *weights) -> float32 [n, V].
+        temperature: greater than 0.
+        weights: what `logits` multiplies by.
+        states: h, [m, n, D]: m chunks of n tokens.
+        targets: y, int32 [m, n].
+
+    Returns:
+        l and H, float32 [m, n].
+    """
+    return _streamed_forward(logits, temperature, weights, states, targets)[0]
+
+
+def _streamed_forward(
+    logits: Logits, temperature: float, weights: tuple[Array, ...], states: Array, targets: Array
+) -> tuple[tuple[Array, Array], tuple]:
+    def project(_: None, inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array, Array]]:
+        states, targets = inputs
+        z = logits(states, *weights) / temperature
+        top = jnp.max(z, axis=-1, keepdims=True)
+        powers = jnp.exp(z - top)
+        total = jnp.sum(powers, axis=-1)
+        log_total = jnp.log(total)
+        entropy = log_total - jnp.sum(powers * (z - top), axis=-1) / total
+        # A comparison fuses with the reduction; a gather would walk through memory once more.
+        chosen = jnp.sum(jnp.where(_one_hot(targets, z), z, 0), axis=-1)
+        log_normalizer = top[:, 0] + log_total
+        return None, (chosen - log_normalizer, entropy, log_normalizer)
+
+    _, (logprobs, entropy, log_normalizer) = jax.lax.scan(project, None, (states, targets))
+    return (logprobs, entropy), (weights, states, targets, entropy, log_normalizer)
+
+
+def _streamed_backward(
+    logits: Logits, temperature: float, residuals: tuple, cotangents: tuple[Array, Array]
+) -> tuple[tuple[Array, ...], Array, None]:
+    weights, *per_token = residuals
+
+    def pull_back(total: tuple[Array, ...], inputs: tuple) -> tuple[tuple[Array, ...], Array]:
+        states, targets, *columns = inputs
+        entropy, log_normalizer, g_logprob, g_entropy = (x[:, None] for x in columns)
+        raw, transpose = jax.vjp(logits, states, *weights)
+        log_p = raw / temperature - log_normalizer
+        gradient = jnp.where(_one_hot(targets, raw), g_logprob, 0)
+        gradient -= jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
+        g_states, *g_weights = transpose(gradient / temperature)
+        return tuple(map(jnp.add, total, g_weights)), g_states
+
+    zeros = tuple(jnp.zeros_like(w) for w in weights)
+    g_weights, g_states = jax.lax.scan(pull_back, zeros, (*per_token, *cotangents))
+    return g_weights, g_states, None
+
+
+streamed.defvjp(_streamed_forward, _streamed_backward)
+
+
+def _one_hot(targets: Array, logits: Array) -> Array:
+    return jnp.arange(logits.shape[-1]) == targets[:, None]
+
+
+def _cut(x: Array, chunk: int) -> Array:
+    """[B, C, ...] as m chunks of n <= max(chunk, 1) tokens, [m, n, ...], every row shard having a part in each.
+
+    A chunk takes every m-th position of all rows; where B alone exceeds `chunk`, one position of every (B / n)-th row.
+    """
+    rows, slots = x.shape[:2]
+    if rows <= chunk:
+        num_chunks = -(-slots // (chunk // rows))
+        x = jnp.pad(x, [(0, 0), (0, -slots % num_chunks)] + [(0, 0)] * (x.ndim - 2))
+    else:
+        num_chunks = slots * next(parts for parts in range(2, rows + 1) if rows % parts == 0 and rows // parts <= chunk)
+    return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
+
+
+def _join(x: Array, shape: tuple[int, int]) -> Array:
+    """The inverse of `_cut` for [m, n]: [B, C]."""
+    return x.T.reshape(shape[0], -1)[:, : shape[1]]
 
 
 def score_values(model: Model, params: PyTree, sequences: Sequences, *, completion_slots: int) -> Array:
