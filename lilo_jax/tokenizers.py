@@ -50,6 +50,9 @@ class SentencePiece:
             i for i in range(self.vocab_size) if self._processor.is_control(i) or self._processor.is_unknown(i)
         }
 
+    def __reduce__(self) -> tuple:
+        return SentencePiece, (self._model,)
+
     @classmethod
     def load(cls, path: pathlib.Path) -> "SentencePiece":
         """Reads a `.model` file."""

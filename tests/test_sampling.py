@@ -11,7 +11,7 @@ import scipy.stats
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.sampling import sample
+from lilo_jax.sampling import TokenRule, sample
 from lilo_jax.scoring import score
 from lilo_jax.types import Completions, Prompts, Requests, Sequences
 
@@ -34,26 +34,34 @@ def params(random_weights):
     return random_weights(jax.eval_shape(MODEL.init, jax.random.key(0)), seed=3, deviation=0.35)
 
 
-def requests_of(prompt, ids=None, budget=SLOTS) -> Requests:
+def requests_of(prompt, ids=None, budget=SLOTS, prefix_length=None, expected_length=0.0) -> Requests:
     prompt = np.asarray(prompt, np.int32)
     ids = np.arange(len(prompt)) if ids is None else np.asarray(ids)
+    prefix_length = PROMPTS.lengths[prompt] if prefix_length is None else np.asarray(prefix_length, np.int32)
     return Requests(
-        prompt=prompt, id=ids.astype(np.int32), budget=np.broadcast_to(budget, prompt.shape).astype("int32")
+        prompt=prompt,
+        prefix_length=prefix_length,
+        id=ids.astype(np.int32),
+        budget=np.broadcast_to(budget, prompt.shape).astype(np.int32),
+        expected_length=np.broadcast_to(expected_length, prompt.shape).astype(np.float32),
     )
 
 
 @functools.cache
-def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), slots=SLOTS, bonus=()):
+def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), max_new_tokens=SLOTS, bonus=(), **settings):
     """The jitted sampler; `bonus` (token, amount) adds to one token's logit."""
     model = MODEL
     if bonus:
         extra = bonus[1] * jax.nn.one_hot(bonus[0], VOCAB)
-        model = MODEL._replace(logits=lambda params, x: MODEL.logits(params, x) + extra)
-    run = jax.jit(
-        functools.partial(
-            sample, model, max_new_tokens=slots, temperature=temperature, top_p=top_p, end_ids=end_ids
-        )
-    )  # fmt: skip
+
+        def decode(*args):
+            logits, cache = MODEL.decode(*args)
+            return logits + extra, cache
+
+        model = MODEL._replace(decode=decode)
+    rule = TokenRule(temperature, top_p)
+    settings |= {"max_new_tokens": max_new_tokens, "rule": rule, "end_ids": end_ids}
+    run = jax.jit(functools.partial(sample, model, **settings))
     return lambda *args: jax.device_get(run(*args))
 
 
@@ -141,8 +149,10 @@ def test_sampler_logprobs_equal_teacher_forced_scores(params, temperature, top_p
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.7, 1.0), (1.3, 0.9)])
 def test_frequencies_follow_temperature_and_top_p(params, temperature, top_p):
     """Chi-square of the first token, and of the pair of both tokens, over many requests of one prompt."""
-    count = 4096
-    found = sampler(temperature=temperature, top_p=top_p, slots=2)(params, PROMPTS, requests_of([3] * count), KEY)
+    count = 16384
+    found = sampler(temperature=temperature, top_p=top_p, max_new_tokens=2)(
+        params, PROMPTS, requests_of([3] * count), KEY
+    )
     prompt = PROMPTS.tokens[3, : PROMPTS.lengths[3]]
 
     def truncated(tokens: np.ndarray) -> np.ndarray:

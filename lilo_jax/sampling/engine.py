@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from lilo_jax.models import Model
 from lilo_jax.sampling.prefixes import prefill
 from lilo_jax.sampling.stages import Stage, plan_stages
+from lilo_jax.sampling.stopping import advance
 from lilo_jax.sampling.token_choice import TokenRule, choose_tokens
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
 
@@ -29,6 +30,7 @@ class _Slots(flax.struct.PyTreeNode):
         token: int32 [S], the last token, which the next pass runs.
         position: int32 [S], where it stands.
         generated: int32 [S], new tokens so far.
+        stopping: int32 [S], state of the automaton of stop strings.
         cache: keys and values before `position`.
     """
 
@@ -36,6 +38,7 @@ class _Slots(flax.struct.PyTreeNode):
     token: Array
     position: Array
     generated: Array
+    stopping: Array
     cache: PyTree
 
 
@@ -57,8 +60,10 @@ class _Call(NamedTuple):
     prefixes: PyTree
     queue: Array
     key: Array
+    stop_table: Array | None
     rule: TokenRule
     end_ids: tuple[int, ...]
+    min_new_tokens: int
 
 
 def sample(
@@ -67,12 +72,14 @@ def sample(
     prompts: Prompts,
     requests: Requests,
     key: Array,
+    stop_table: Array | None = None,
     *,
     max_new_tokens: int,
     rule: TokenRule,
     end_ids: tuple[int, ...],
+    min_new_tokens: int = 0,
     slots: int = 0,
-    prefill_tokens: int = 4096,
+    prefill_tokens: int = 2048,
 ) -> Completions:
     """Samples a completion for every request.
 
@@ -85,9 +92,13 @@ def sample(
         prompts: N prefixes of at most P tokens.
         requests: R requests.
         key: consumed.
+        stop_table: int32 [states, V], automaton of the strings that end a completion, from `stop_table`; the token
+            that completes one is the last.  None: there are none.
         max_new_tokens: C, upper bound of every budget.
         rule: how a token is drawn.
         end_ids: tokens that end a completion; the end token is part of it.
+        min_new_tokens: end tokens are not drawn before this many other tokens (a stop string still ends a completion);
+            C forces every completion to its budget.
         slots: S, requests decoding at once; 0 takes one slot per request.
         prefill_tokens: prompt tokens run at once.
 
@@ -99,7 +110,7 @@ def sample(
     prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens)
     first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
     queue = jnp.argsort(first_served).astype(jnp.int32)
-    call = _Call(model, weights, prompts, requests, prefixes, queue, key, rule, end_ids)
+    call = _Call(model, weights, prompts, requests, prefixes, queue, key, stop_table, rule, end_ids, min_new_tokens)
     stages = plan_stages(
         slots=min(slots or num_requests, num_requests), prefix_slots=prompt_slots, max_new_tokens=max_new_tokens
     )
@@ -138,7 +149,8 @@ def _opened(call: _Call, request: Array, cache: PyTree) -> _Slots:
     """Slots that start on these requests; the last token of the prefix is run again by the first pass."""
     last = jnp.maximum(call.requests.prefix_length.at[request].get(mode="clip") - 1, 0)
     token = call.prompts.tokens[_prefix_row(call, request), last]
-    return _Slots(request=request, token=token, position=last, generated=jnp.zeros_like(request), cache=cache)
+    zeros = jnp.zeros_like(request)
+    return _Slots(request=request, token=token, position=last, generated=zeros, stopping=zeros, cache=cache)
 
 
 def _resize(call: _Call, progress: _Progress, stage: Stage) -> _Progress:
@@ -209,9 +221,14 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     logits, cache = call.model.decode(call.weights, slots.token, slots.position, slots.cache)
     request_id = requests.id.at[slots.request].get(mode="clip")
     keys = jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(call.key, i), t))(request_id, slots.generated)
-    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule)
+    is_end = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(call.end_ids))
+    allowed = ~(is_end & (slots.generated < call.min_new_tokens)[:, None]) if call.min_new_tokens else None
+    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, allowed)
 
-    ended = jnp.isin(tokens, jnp.asarray(call.end_ids))
+    ended, stopping = is_end[tokens], slots.stopping
+    if call.stop_table is not None:
+        stopping = advance(call.stop_table, stopping, tokens)
+        ended |= stopping == call.stop_table.shape[0] - 1
     generated = slots.generated + 1
     finished = ended | (generated >= requests.budget.at[slots.request].get(mode="clip"))
     completions = _record(progress.completions, slots.request, slots.generated, tokens, logprobs, processed, ended)
@@ -220,6 +237,7 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
         token=tokens,
         position=slots.position + 1,
         generated=generated,
+        stopping=stopping,
         cache=cache,
     )
     return progress.replace(slots=slots, completions=completions)
