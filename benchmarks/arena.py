@@ -100,14 +100,20 @@ class _Contender:
         environment = os.environ | EVERYWHERE | (ONE_THREAD if arm.job.device == "cpu" else {})
         with log.open("w") as stderr:
             self._process = subprocess.Popen(
-                [arm.python, "-m", "benchmarks.worker", arm.module, arm.job.to_json()],
+                [
+                    arm.python,
+                    "-m",
+                    "benchmarks.worker",
+                    arm.module,
+                    arm.job.to_json(),
+                    *([] if core is None else [str(core)]),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
                 cwd=ROOT,
                 env=environment,
-                preexec_fn=None if core is None else (lambda: os.sched_setaffinity(0, {core})),
             )
 
     def _answer(self) -> dict[str, Any] | None:

@@ -137,7 +137,7 @@ def lengths(job: Job, gate: Gate) -> None:
 
 
 def monte_carlo(job: Job, gate: Gate) -> None:
-    """Children of every boundary of every trajectory.  Variants: "shared" computes no prefix twice; "unshared"."""
+    """Children of every boundary of every trajectory.  Variants: "shared" by the children of a boundary; "unshared"."""
     params, sizes = _params(job.shape), job.sizes
     run = _sampler(_model(job), max_new_tokens=sizes.child_tokens, slots=sizes.rows)
     trajectories, boundaries = (

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks import flops, workload
 from benchmarks.arena import Arm
-from benchmarks.workload import Job, Shape, Sizes
+from benchmarks.workload import Device, Dtype, Job, Shape, Sizes
 
 OURS = "benchmarks.ours"
 ROOFLINE = "benchmarks.roofline"
@@ -27,8 +27,8 @@ class Setting:
     shape: Shape
     sizes: Sizes
     pythons: Mapping[str, str]
-    device: str = "cpu"
-    dtype: str = "float32"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
 
     def arms(
         self, work: str, variants: Mapping[str, str], *, tokens: int, flops: int = 0, traffic: int = 0

@@ -80,18 +80,12 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     """Rows with the same keys as an aligned Markdown table."""
     if not rows:
         return ""
-    columns = list(rows[0])
-    widths = [max(3, len(name), *(len(cells.get(name, "")) for cells in rows)) for name in columns]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths))
-    lines = [line(list(zip(columns, widths, strict=True))), f"|{rule}|"]
-    for cells in rows:
-        lines.append(line([(cells.get(name, ""), width) for name, width in zip(columns, widths, strict=True)]))
-    return "\n".join(lines)
+    names = list(rows[0])
+    lines = [names, *([cells.get(name, "") for name in names] for cells in rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(names))]
+    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
 
 
 def parity_lines(outcomes: Sequence[Outcome]) -> list[str]:

@@ -71,8 +71,10 @@ class Gate:
             self.answer(**(run() or {}))
 
 
-def main(module_name: str, job_line: str) -> None:
-    """Imports the contender and hands it the job: its WORKS are functions of (job, gate)."""
+def main(module_name: str, job_line: str, core: str | None = None) -> None:
+    """Pins the process, imports the contender and hands it the job: its WORKS are functions of (job, gate)."""
+    if core is not None:
+        os.sched_setaffinity(0, {int(core)})
     gate, job = Gate(clock()), Job.from_json(job_line)
     try:
         contender = importlib.import_module(module_name)

@@ -6,13 +6,16 @@ Only NumPy and the standard library: this module is imported in the peers' inter
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 FIRST_WORD = 16
 """Prompts hold no id below this one: no padding and no special token."""
 PAD, EOS, BOS, UNKNOWN = 0, 1, 2, 3
+
+Device = Literal["cpu", "accelerator"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,8 @@ class Job:
     variant: str
     shape: Shape
     sizes: Sizes
-    device: str = "cpu"
-    dtype: str = "float32"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
 
     def to_json(self) -> str:
         """The job as one line."""
