@@ -1,6 +1,10 @@
 """Teacher-forced log-probs, entropies and values against plain NumPy, for every chunk size, with gradients."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +15,7 @@ import scipy.special
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.scoring import _cut, _join, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5
@@ -116,11 +120,55 @@ def test_chunk_sizes_agree_in_values_and_gradients_and_with_the_plain_computatio
 
     value, gradient = jax.jit(jax.value_and_grad(plain))(params)
     assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(gradient))
-    for chunk in (1, 3, 128):
+    for chunk in (1, 2, 10, 128):
         (chunked_value, found), chunked_gradient = loss_and_gradient(chunk)(params, sequences)
         np.testing.assert_allclose(chunked_value, value, rtol=1e-5)
         np.testing.assert_allclose(found.logprobs, reference(params, sequences, 0.8)[0], atol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), chunked_gradient, gradient)
+
+
+def dense(z, targets):
+    """Log-probs and entropies by automatic differentiation's own means."""
+    logprobs = jax.nn.log_softmax(z)
+    return jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0], -jnp.sum(
+        jnp.exp(logprobs) * logprobs, axis=-1
+    )
+
+
+def test_streamed_gradients_in_float64_are_those_of_automatic_differentiation():
+    """Each output alone and both together, both factors of the projection; one chunk is near-deterministic."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(3)
+        states, head = jnp.asarray(rng.normal(size=(4, 3, 6))), jnp.asarray(rng.normal(size=(6, 11)))
+        states = states.at[0].multiply(30)
+        targets = jnp.asarray(rng.integers(11, size=(4, 3)))
+        weights = jnp.asarray(rng.normal(size=(2, 4, 3)))
+
+        def loss(outputs, share):
+            return jnp.sum(weights[0] * outputs[0] * (1 - share) + weights[1] * outputs[1] * share)
+
+        def ours(factors, share):
+            return loss(streamed(jnp.matmul, 0.7, factors[1:], factors[0], targets), share)
+
+        def plain(factors, share):
+            return loss(dense(factors[0] @ factors[1] / 0.7, targets), share)
+
+        found, expected = (jax.jit(jax.value_and_grad(f)) for f in (ours, plain))
+        for share in (0.0, 0.4, 1.0):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11),
+                found((states, head), share),
+                expected((states, head), share),
+            )
+
+
+@pytest.mark.parametrize(("rows", "slots", "chunk"), [(4, 7, 8), (4, 7, 1), (6, 3, 4), (3, 5, 100), (5, 2, 4)])
+def test_no_more_tokens_than_a_chunk_are_projected_at_a_time_and_each_comes_back_to_its_place(rows, slots, chunk):
+    x = np.arange(rows * slots).reshape(rows, slots)
+    cut = _cut(jnp.asarray(x), chunk)
+    assert cut.shape[1] <= chunk
+    assert cut.size < rows * (slots + cut.shape[0])
+    np.testing.assert_array_equal(_join(cut, x.shape), x)
 
 
 def test_padding_columns_change_nothing(params, sequences):
@@ -156,3 +204,14 @@ def test_values_are_those_of_the_state_before_each_token(critic, sequences):
             expected[row, i] = hidden[row, start + i - 1] @ critic["head"] + critic["bias"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(expected[0]).min() > 1e-3
+
+
+@pytest.mark.parametrize("program", ["score", "gradient"])
+def test_streaming_takes_at_most_a_third_of_the_memory_on_a_tpu(program):
+    """Vocabulary 102,400, compiled for a v5e; needs its compiler, not the chip."""
+    pytest.importorskip("libtpu")
+    command = [sys.executable, "-m", "benchmarks.memory", "tpu", program]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert found["streamed"] <= found["plain"] / 3

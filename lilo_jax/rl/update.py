@@ -27,8 +27,8 @@ class UpdateConfig:
     denominator: Literal["present", "capacity"] = "present"
     """what masked rows do to a mean: "present" divides by live tokens and rows; "capacity" divides as if the batch
     were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
-    chunk: int = 128
-    """positions projected to the vocabulary at a time, in scoring and in the update"""
+    chunk: int = 1024
+    """most tokens, over all rows, whose logits exist at the same time, in scoring and in the update: memory for time"""
 
 
 def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Minibatch:
@@ -76,7 +76,7 @@ def accumulate_gradients(
         batch: b rows.
         microbatches: divides b.
         temperature: the sampler's.
-        chunk: positions projected to the vocabulary at a time.
+        chunk: most tokens whose logits exist at the same time.
     """
 
     def loss(params: tuple[PyTree, PyTree], part: Minibatch) -> tuple[Array, Metrics]:
