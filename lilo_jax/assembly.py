@@ -17,6 +17,7 @@ from lilo_jax.config import Config
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.mesh import make_mesh, mesh_shape, put_replicated
+from lilo_jax.models.attention import attention_kernel
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
@@ -97,6 +98,9 @@ def validate(config: Config) -> None:
         raise UsageError("--model.num-kv-heads must divide --model.num-heads, and --model.head-dim must be even")
     try:
         mesh_shape(config.mesh, jax.device_count())
+        attention_kernel(
+            model.attention, platform=jax.default_backend(), dtype=model.compute_dtype, head_dim=model.head_dim
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -251,7 +255,7 @@ def load_start(path: str, config: Config) -> tuple[Tokenizer, PyTree]:
     directory = RunDirectory(path)
     stored = configuration.load(directory.config_path)
     ours, theirs = dataclasses.asdict(config.model), dataclasses.asdict(stored.model)
-    shape_only = {"compute_dtype", "cache_dtype", "train_layers", "decode_layers", "remat"}
+    shape_only = {"compute_dtype", "cache_dtype", "attention", "train_layers", "decode_layers", "remat"}
     different = [name for name in ours if name not in shape_only and ours[name] != theirs[name]]
     if different:
         listed = ", ".join(f"{name} is {theirs[name]} there and {ours[name]} here" for name in different)

@@ -14,6 +14,7 @@ from lilo_jax.config import OptimizerConfig, RolloutConfig
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
+from lilo_jax.models.attention import attention_kernel, sequence_attention
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, update
 from lilo_jax.sampling import sample
@@ -96,7 +97,7 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     """The programs for these settings on this mesh; nothing is compiled before its first call."""
-    model = build_model(settings.model, constrainer(mesh), platform=mesh.devices.flat[0].platform)
+    model = _model(settings.model, mesh)
     rollout, chunk = settings.rollout, settings.update.chunk
     algorithm = settings.algorithm.build()
     curriculum = settings.curriculum.build(
@@ -154,6 +155,14 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             out_shardings=everywhere,
         ),
     )
+
+
+def _model(config: DecoderConfig, mesh: Mesh) -> Model:
+    """The model's functions, with what is fastest on the mesh's devices."""
+    platform = mesh.devices.flat[0].platform
+    kernel = attention_kernel(config.attention, platform=platform, dtype=config.compute_dtype, head_dim=config.head_dim)
+    attend = sequence_attention(kernel, functools.partial(sharding, mesh))
+    return build_model(config, constrainer(mesh), platform=platform, attend=attend)
 
 
 class _Parts(NamedTuple):

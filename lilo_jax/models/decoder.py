@@ -19,7 +19,7 @@ from flax import nnx
 
 from lilo_jax.models.cache import CacheDtype, LayerCache
 from lilo_jax.models.projection import Project
-from lilo_jax.types import Array, PyTree
+from lilo_jax.types import Array, Constrain, PyTree
 
 M = TypeVar("M", bound=nnx.Module)
 Execution = Literal["unrolled", "scanned"]
@@ -63,6 +63,8 @@ class DecoderConfig:
     cache_dtype: CacheDtype = "compute"
     """of keys and values while sampling: that of the activations, or another; int8 takes half the memory of bfloat16
     and moves log-probs a little"""
+    attention: Literal["auto", "xla", "splash", "cudnn", "reference"] = "auto"
+    """what computes attention over whole sequences: auto takes splash on TPU and cudnn on GPU where they can run"""
     train_layers: Literal["auto", "unrolled", "scanned"] = "auto"
     """how scoring and the update run the layers: unrolled, or scanned (short compile); auto unrolls on CPU"""
     decode_layers: Literal["auto", "unrolled", "scanned"] = "auto"
@@ -220,6 +222,41 @@ def _scan(
         return (x, cache and cache.replace(layer=None)), None
 
     return jax.lax.scan(body, (x, cache), (layers, jnp.arange(num_layers)))[0]
+
+
+def layer_execution(choice: Literal["auto", "unrolled", "scanned"], platform: str) -> Execution:
+    """How to run the layers: on CPU unrolled is faster, elsewhere scanned compiles in a fraction of the time."""
+    if choice != "auto":
+        return choice
+    return "unrolled" if platform == "cpu" else "scanned"
+
+
+def run_trunk(
+    config: DecoderConfig,
+    constrain: Constrain,
+    trunk: PyTree,
+    tokens: Array,
+    cache: PyTree,
+    way: Pass,
+    execution: Execution,
+) -> tuple[Array, PyTree]:
+    """Tokens to final hidden states.
+
+    Args:
+        config, constrain: see `build_model`.
+        trunk: weights; `layers` as `run_blocks` takes them.
+        tokens: int32 [B, T].
+        cache, way, execution: see `run_blocks`.
+
+    Returns:
+        [B, T, D] in the compute dtype, and the cache.
+    """
+    # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
+    table = constrain(trunk["embedding"], "vocab", None).astype(config.compute_dtype)
+    x = constrain(table[tokens], "rows", None, None)
+    x, cache = run_blocks(config, trunk["layers"], x, cache, way, execution=execution)
+    norm = bind(lambda: RMSNorm(config), trunk["norm"])
+    return constrain(norm(x), "rows", None, None), cache
 
 
 class Trunk(nnx.Module):

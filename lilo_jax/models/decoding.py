@@ -1,0 +1,98 @@
+"""The functions with which a model decodes: its weights made ready, its cache, a run of tokens, one token."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, take_rows, write
+from lilo_jax.models.decoder import DecoderConfig, Pass, layer_execution
+from lilo_jax.models.projection import project, project_transposed, project_weights_first, transposed
+from lilo_jax.types import Array, Constrain, PyTree
+
+
+class Decoding:
+    """See `Model`, whose functions these are."""
+
+    def __init__(
+        self, config: DecoderConfig, constrain: Constrain, platform: str, forward: Callable, inputs: PyTree
+    ) -> None:
+        """Chooses what runs fastest on the platform.
+
+        Args:
+            config: shape of the decoder.
+            constrain: see `build_model`.
+            platform: see `build_model`.
+            forward: (trunk, tokens, cache, pass, execution) -> (hidden, cache); see `run_trunk`.
+            inputs: how many axes of each weight are summed over, in the structure of the params.
+        """
+        self.config, self.constrain, self.forward, self.inputs = config, constrain, forward, inputs
+        self.execution = layer_execution(config.decode_layers, platform)
+        self.dtype = jnp.dtype(config.compute_dtype)
+        self.cache_dtype = self.dtype if config.cache_dtype == "compute" else jnp.dtype(config.cache_dtype)
+        # The order in which a CPU multiplies few rows fastest; elsewhere the compiler has its own.
+        on_cpu = platform == "cpu"
+        self.short_product = project_weights_first if on_cpu else project
+        self.long_product = project_transposed if on_cpu else project
+        self.arrange = transposed if on_cpu else _as_it_is
+
+    def weights(self, params: PyTree) -> PyTree:
+        """Cast, arranged, and taken apart by layer if layers run unrolled."""
+
+        def ready(weight: Array, inputs: int) -> Array:  # [layers, *in, *out]; norms have no inputs and stay float32
+            return jax.vmap(lambda w: self.arrange(w.astype(self.dtype), inputs))(weight) if inputs else weight
+
+        trunk = params["trunk"]
+        layers = jax.tree.map(ready, trunk["layers"], self.inputs["trunk"]["layers"])
+        if self.execution == "unrolled":
+            layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(self.config.num_layers))
+        output = trunk["embedding"].T if self.config.tie_embeddings else params["head"]
+        trunk = trunk | {"embedding": trunk["embedding"].astype(self.dtype), "layers": layers}
+        return {"trunk": trunk, "output": self.arrange(output.astype(self.dtype), 1)}
+
+    def init_cache(self, rows: int, slots: int) -> PyTree:
+        """A cache of zeros."""
+        sizes = {"slots": slots, "kv_heads": self.config.num_kv_heads, "head_dim": self.config.head_dim}
+        empty = functools.partial(empty_cache, **sizes, dtype=self.cache_dtype)
+        if self.execution == "scanned":
+            return empty((self.config.num_layers, rows))
+        return tuple(empty((rows,)) for _ in range(self.config.num_layers))
+
+    def extend(self, weights: PyTree, tokens: Array, start: Array, cache: PyTree) -> tuple[Array, PyTree]:
+        """A run of tokens."""
+        positions = start + jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        way = Pass(positions, self.long_product, functools.partial(_write_and_attend, positions, start))
+        return self.forward(weights["trunk"], tokens, cache, way, self.execution)
+
+    def decode(self, weights: PyTree, tokens: Array, positions: Array, cache: PyTree) -> tuple[Array, PyTree]:
+        """One token per row."""
+        columns = positions[:, None]
+        way = Pass(columns, self.short_product, functools.partial(_write_and_attend, columns, positions))
+        x, cache = self.forward(weights["trunk"], tokens[:, None], cache, way, self.execution)
+        return self.short_product(x[:, 0], weights["output"], 1).astype(jnp.float32), cache
+
+    def take(self, cache: PyTree, rows: Array, slots: int) -> PyTree:
+        """Rows of a cache, lengthened."""
+        return _each_layer(lambda layer: take_rows(layer, rows, slots, self.constrain), cache)
+
+    def copy(self, cache: PyTree, rows: Array, source: PyTree, source_rows: Array) -> PyTree:
+        """Rows of one cache written into another."""
+        return _each_layer(lambda layer, other: copy_rows(layer, rows, other, source_rows), cache, source)
+
+
+def _write_and_attend(
+    positions: Array, slots: Array, query: Array, key: Array, value: Array, cache: LayerCache
+) -> tuple[Array, LayerCache]:
+    """Stores keys and values at `slots`, then attends to what stands at or before `positions`, the queries'."""
+    cache = write(cache, key, value, slots)
+    return attend_cache(query, cache, positions), cache
+
+
+def _each_layer(function: Callable[..., LayerCache], *caches: PyTree) -> PyTree:
+    return jax.tree.map(function, *caches, is_leaf=lambda node: isinstance(node, LayerCache))
+
+
+def _as_it_is(weight: Array, inputs: int) -> Array:
+    del inputs
+    return weight
