@@ -18,7 +18,7 @@ from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
-from lilo_jax.sampling import sample
+from lilo_jax.sampling import TokenRule, sample
 from lilo_jax.scoring import score
 from lilo_jax.types import (
     Algorithm,
@@ -96,9 +96,10 @@ def _finish(*outputs: Any) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- sampling
 def _sampler(model: Model, *, max_new_tokens: int, slots: int) -> Callable[..., Completions]:
     """(params, prompts, requests, key) -> Completions; `slots` rows decode at a time, 0 means all."""
-    del slots  # the engine decodes all requests together
     return jax.jit(
-        functools.partial(sample, model, max_new_tokens=max_new_tokens, temperature=1.0, top_p=1.0, end_ids=())
+        functools.partial(
+            sample, model, max_new_tokens=max_new_tokens, rule=TokenRule(), end_ids=(), slots=slots, prefill_tokens=1024
+        )
     )
 
 
@@ -107,11 +108,16 @@ def _prompts(rows: np.ndarray, lengths: np.ndarray | None = None) -> Prompts:
     return Prompts(tokens=jnp.asarray(rows), lengths=jnp.asarray(lengths, jnp.int32))
 
 
-def _requests(prompt: np.ndarray, budget: np.ndarray | int) -> Requests:
+def _requests(prompt: np.ndarray, prefix_length: np.ndarray | int, budget: np.ndarray | int) -> Requests:
+    def column(values: np.ndarray | int) -> jax.Array:
+        return jnp.broadcast_to(jnp.asarray(values, jnp.int32), len(prompt))
+
     return Requests(
-        prompt=jnp.asarray(prompt, jnp.int32),
+        prompt=column(prompt),
+        prefix_length=column(prefix_length),
         id=jnp.arange(len(prompt), dtype=jnp.int32),
-        budget=jnp.broadcast_to(jnp.asarray(budget, jnp.int32), len(prompt)),
+        budget=column(budget),
+        expected_length=jnp.zeros(len(prompt)),
     )
 
 
@@ -120,7 +126,8 @@ def rollout(job: Job, gate: Gate) -> None:
     params, rows = _params(job.shape), workload.prompts(job)
     run = _sampler(_model(job), max_new_tokens=job.sizes.new_tokens, slots=0)
     prompts = _prompts(rows)
-    requests = _requests(np.repeat(np.arange(len(rows)), job.sizes.rows // len(rows)), job.sizes.new_tokens)
+    owners = np.repeat(np.arange(len(rows)), job.sizes.rows // len(rows))
+    requests = _requests(owners, job.sizes.prompt_tokens, job.sizes.new_tokens)
     gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
 
 
@@ -131,7 +138,10 @@ def lengths(job: Job, gate: Gate) -> None:
     rows = workload.tokens(job, len(budgets), job.sizes.prompt_tokens, seed=1)
     size = len(budgets) if job.variant == "slots" else slots
     starts = range(0, len(budgets), size)
-    batches = [(_prompts(rows[i : i + size]), _requests(np.arange(size), budgets[i : i + size])) for i in starts]
+    prompt_tokens = job.sizes.prompt_tokens
+    batches = [
+        (_prompts(rows[i : i + size]), _requests(np.arange(size), prompt_tokens, budgets[i : i + size])) for i in starts
+    ]
 
     gate.repeat(lambda: _finish([run(params, *batch, jax.random.key(1)) for batch in batches]))
 
@@ -144,11 +154,15 @@ def monte_carlo(job: Job, gate: Gate) -> None:
         workload.trajectories(job)[:, : workload.boundaries(sizes)[-1]],
         workload.boundaries(sizes),
     )
-    # Every (trajectory, boundary) is a prompt: the engine shares it between its children, not along the trajectory.
-    copies = sizes.children if job.variant == "unshared" else 1
-    rows = np.repeat(np.repeat(trajectories, len(boundaries), axis=0), copies, axis=0)
-    prompts = _prompts(rows, np.repeat(np.tile(boundaries, len(trajectories)), copies))
-    requests = _requests(np.repeat(np.arange(len(rows)), sizes.children // copies), sizes.child_tokens)
+    if job.variant == "shared":
+        prompts = _prompts(trajectories)
+        owners = np.repeat(np.arange(len(trajectories)), len(boundaries) * sizes.children)
+        starts = np.tile(np.repeat(boundaries, sizes.children), len(trajectories))
+    else:
+        starts = np.repeat(np.tile(boundaries, len(trajectories)), sizes.children)
+        prompts = _prompts(np.repeat(trajectories, len(boundaries) * sizes.children, axis=0), starts)
+        owners = np.arange(len(starts))
+    requests = _requests(owners, starts, sizes.child_tokens)
     gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
 
 
@@ -252,7 +266,10 @@ def grpo(job: Job, gate: Gate) -> None:
     policy, logprobs, step = _start(_params(job.shape)), _scorer(job), _learner(job, Grpo().build())
     generate = _sampler(_model(job), max_new_tokens=sizes.new_tokens, slots=0)
     rows = workload.tokens(job, groups, sizes.prompt_tokens, seed=1)
-    prompts, requests = _prompts(rows), _requests(np.repeat(np.arange(groups), sizes.group), sizes.new_tokens)
+    prompts, requests = (
+        _prompts(rows),
+        _requests(np.repeat(np.arange(groups), sizes.group), sizes.prompt_tokens, sizes.new_tokens),
+    )
 
     def run() -> dict[str, Any]:
         nonlocal policy

@@ -53,11 +53,19 @@ class Decoding:
 
     def init_cache(self, rows: int, slots: int) -> PyTree:
         """A cache of zeros."""
-        sizes = {"slots": slots, "kv_heads": self.config.num_kv_heads, "head_dim": self.config.head_dim}
-        empty = functools.partial(empty_cache, **sizes, dtype=self.cache_dtype)
+
+        def empty(*leading: int) -> LayerCache:
+            return empty_cache(
+                leading,
+                slots=slots,
+                kv_heads=self.config.num_kv_heads,
+                head_dim=self.config.head_dim,
+                dtype=self.cache_dtype,
+            )
+
         if self.execution == "scanned":
-            return empty((self.config.num_layers, rows))
-        return tuple(empty((rows,)) for _ in range(self.config.num_layers))
+            return empty(self.config.num_layers, rows)
+        return tuple(empty(rows) for _ in range(self.config.num_layers))
 
     def extend(self, weights: PyTree, tokens: Array, start: Array, cache: PyTree) -> tuple[Array, PyTree]:
         """A run of tokens."""
