@@ -10,7 +10,8 @@ import pytest
 
 from lilo_jax.mesh import RULES, unconstrained
 from lilo_jax.models import Model, build_model
-from lilo_jax.models.decoder import DecoderConfig, LayerCache, attend, rotate
+from lilo_jax.models.cache import LayerCache, attend_cache, quantize
+from lilo_jax.models.decoder import DecoderConfig, rotate
 
 CONFIG = DecoderConfig(
     num_layers=2, embed_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=24, vocab_size=23, rope_theta=100.0
@@ -46,6 +47,20 @@ def jitted_hidden(config: DecoderConfig):
 @functools.cache
 def jitted_extend(config: DecoderConfig):
     return jax.jit(model_of(config).extend)
+
+
+@functools.cache
+def jitted_decode(config: DecoderConfig):
+    return jax.jit(model_of(config).decode)
+
+
+@functools.cache
+def jitted_weights(config: DecoderConfig):
+    return jax.jit(model_of(config).decoding_weights)
+
+
+def full_logits(config: DecoderConfig, params, tokens: np.ndarray) -> np.ndarray:
+    return np.asarray(model_of(config).logits(params, jitted_hidden(config)(params, tokens)))
 
 
 def random_tokens(rows: int, slots: int, seed: int = 0) -> np.ndarray:
@@ -145,41 +160,101 @@ def test_rows_do_not_influence_one_another(params):
 
 # -------------------------------------------------------------------------------------------------- cached decoding
 @BOTH
-def test_one_token_at_a_time_equals_the_full_pass(config, params):
-    tokens = random_tokens(3, 9)
+@pytest.mark.parametrize("tied", [False, True])
+def test_one_token_at_a_time_equals_the_full_pass(config, tied, params, tied_params):
+    config, params = dataclasses.replace(config, tie_embeddings=tied), tied_params if tied else params
+    tokens, weights = random_tokens(3, 9), jitted_weights(config)(params)
     cache, steps = model_of(config).init_cache(3, 9), []
     for t in range(9):
-        hidden, cache = jitted_extend(config)(params, tokens[:, t : t + 1], np.full((3, 1), t, np.int32), cache)
-        steps.append(hidden)
-    np.testing.assert_allclose(np.concatenate(steps, axis=1), jitted_hidden(config)(params, tokens), atol=1e-5)
+        logits, cache = jitted_decode(config)(weights, tokens[:, t], np.full(3, t, np.int32), cache)
+        steps.append(logits)
+    np.testing.assert_allclose(np.stack(steps, axis=1), full_logits(config, params, tokens), atol=2e-5)
 
 
 @BOTH
-def test_prefill_then_extend_equals_the_full_pass_for_rows_of_different_lengths(config, params):
+def test_prefill_then_decode_equals_the_full_pass_for_rows_of_different_lengths(config, params):
     """Prompts are padded with rubbish, each row goes on at its own position, and rows are copied and reordered."""
-    model, tokens = model_of(config), random_tokens(3, 9)
-    full = np.asarray(jitted_hidden(config)(params, tokens))
+    model, tokens, weights = model_of(config), random_tokens(3, 9), jitted_weights(config)(params)
+    hidden, logits = np.asarray(jitted_hidden(config)(params, tokens)), full_logits(config, params, tokens)
     prompt_lengths = np.array([2, 5, 3])
     prompts = np.where(np.arange(5) < prompt_lengths[:, None], tokens[:, :5], 7).astype(np.int32)
-    positions = np.broadcast_to(np.arange(5, dtype=np.int32), (3, 5))
-    prefilled, cache = jitted_extend(config)(params, prompts, positions, model.init_cache(3, 5))
+    prefilled, cache = jitted_extend(config)(weights, prompts, np.int32(0), model.init_cache(3, 5))
     for row, length in enumerate(prompt_lengths):
-        np.testing.assert_allclose(prefilled[row, :length], full[row, :length], atol=1e-5)
+        np.testing.assert_allclose(prefilled[row, :length], hidden[row, :length], atol=1e-5)
 
     rows = np.array([2, 0, 1, 0])
     cache = jax.jit(model.take, static_argnums=2)(cache, rows, 9)
     for step in range(4):
-        positions = (prompt_lengths[rows] + step)[:, None].astype(np.int32)
-        hidden, cache = jitted_extend(config)(params, tokens[rows, positions[:, 0]][:, None], positions, cache)
-        np.testing.assert_allclose(hidden[:, 0], full[rows, positions[:, 0]], atol=1e-5)
+        positions = (prompt_lengths[rows] + step).astype(np.int32)
+        found, cache = jitted_decode(config)(weights, tokens[rows, positions], positions, cache)
+        np.testing.assert_allclose(found, logits[rows, positions], atol=2e-5)
 
 
-def test_several_tokens_at_once_may_extend_a_filled_cache(params):
-    model, tokens = model_of(CONFIG), random_tokens(3, 9)
-    positions = np.broadcast_to(np.arange(9, dtype=np.int32), (3, 9))
-    _, cache = jitted_extend(CONFIG)(params, tokens[:, :3], positions[:, :3], model.init_cache(3, 9))
-    hidden, _ = jitted_extend(CONFIG)(params, tokens[:, 3:], positions[:, 3:], cache)
-    np.testing.assert_allclose(hidden, jitted_hidden(CONFIG)(params, tokens)[:, 3:], atol=1e-5)
+@BOTH
+def test_a_row_given_to_another_sequence_forgets_the_one_before(config, params):
+    """Row 1 has decoded 6 tokens of another sequence; a prefix of 3 tokens is written over it, and it goes on."""
+    model, tokens, weights = model_of(config), random_tokens(3, 9), jitted_weights(config)(params)
+    logits = full_logits(config, params, tokens)
+    _, prefixes = jitted_extend(config)(weights, tokens[:, :3], np.int32(0), model.init_cache(3, 3))
+    _, cache = jitted_extend(config)(weights, tokens[::-1, :6].copy(), np.int32(0), model.init_cache(3, 9))
+    out_of_range = 3
+    cache = jax.jit(model.copy)(cache, np.array([1, out_of_range, 2]), prefixes, np.array([2, 1, 0]))
+    rows, positions = np.array([2, 2, 0]), np.array([6, 3, 3], np.int32)  # row 0 was left alone
+    for step in range(3):
+        found, cache = jitted_decode(config)(weights, tokens[rows, positions + step], positions + step, cache)
+        np.testing.assert_allclose(found, logits[rows, positions + step], atol=2e-5)
+
+
+@BOTH
+def test_a_run_of_tokens_may_extend_a_filled_cache(config, params):
+    model, tokens, weights = model_of(config), random_tokens(3, 9), jitted_weights(config)(params)
+    _, cache = jitted_extend(config)(weights, tokens[:, :3], np.int32(0), model.init_cache(3, 9))
+    hidden, _ = jitted_extend(config)(weights, tokens[:, 3:], np.int32(3), cache)
+    np.testing.assert_allclose(hidden, jitted_hidden(config)(params, tokens)[:, 3:], atol=1e-5)
+
+
+def test_the_order_of_the_products_changes_rounding_only(params):
+    """A CPU multiplies with transposed weights on the left, accelerators with weights as they are."""
+    tokens = random_tokens(3, 1)[:, 0]
+    found = {}
+    for platform in ("cpu", "tpu"):
+        model = build_model(CONFIG, unconstrained, platform=platform)
+        weights = model.decoding_weights(params)
+        found[platform] = jax.jit(model.decode)(weights, tokens, np.zeros(3, np.int32), model.init_cache(3, 2))[0]
+    np.testing.assert_allclose(found["cpu"], found["tpu"], atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------- cache dtypes
+def test_eight_bit_integers_are_within_half_a_step():
+    x = np.random.default_rng(0).standard_normal((5, 3, 16)).astype(np.float32) * 10.0
+    x[2, 1] = 0
+    integers, scales = quantize(x)
+    assert integers.dtype == jnp.int8
+    np.testing.assert_allclose(scales, np.abs(x).max(axis=-1) / 127, rtol=1e-6)
+    error = np.abs(np.asarray(integers, np.float32) * np.asarray(scales)[..., None] - x)
+    assert np.all(error <= 0.5001 * np.asarray(scales)[..., None])
+    assert np.abs(integers).max() == 127
+    assert not np.any(integers[2, 1])
+
+
+@BOTH
+@pytest.mark.parametrize(("dtype", "smallest", "largest"), [("bfloat16", 1e-4, 0.05), ("int8", 1e-4, 0.1)])
+def test_a_cache_of_fewer_bits_moves_logprobs_a_little(config, dtype, smallest, largest, params):
+    """The whole machinery: prefill, copied rows, one token at a time; the error is there, and small."""
+    config = dataclasses.replace(config, cache_dtype=dtype)
+    model, tokens, weights = model_of(config), random_tokens(3, 9), jitted_weights(config)(params)
+    cache = model.init_cache(3, 9)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache) if leaf.ndim >= 4} >= {np.dtype(dtype)}
+    _, prefixes = jitted_extend(config)(weights, tokens[:, :4], np.int32(0), model.init_cache(3, 4))
+    cache = jax.jit(model.copy)(cache, np.arange(3), prefixes, np.arange(3))
+    cache = jax.jit(model.take, static_argnums=2)(cache, np.arange(3), 9)
+    steps = []
+    for t in range(4, 9):
+        logits, cache = jitted_decode(config)(weights, tokens[:, t], np.full(3, t, np.int32), cache)
+        steps.append(jax.nn.log_softmax(logits))
+    expected = jax.nn.log_softmax(full_logits(CONFIG, params, tokens)[:, 4:])
+    error = np.abs(np.stack(steps, axis=1) - expected).max()
+    assert smallest < error < largest
 
 
 # --------------------------------------------------------------------------------------------------- execution modes
@@ -229,7 +304,8 @@ def test_grouped_query_attention_equals_attention_with_repeated_heads(heads, kv_
     query = rng.standard_normal((2, 3, heads, 8)).astype(np.float32)
     keys, values = rng.standard_normal((2, 2, 7, kv_heads, 8)).astype(np.float32)
     positions = np.array([[0, 3, 6], [2, 2, 5]], np.int32)
-    found = attend(query, LayerCache(keys=jnp.asarray(keys), values=jnp.asarray(values)), positions)
+    cache = LayerCache(keys=keys.transpose(0, 2, 3, 1), values=values.transpose(0, 2, 1, 3))
+    found = attend_cache(query, cache, positions)
     np.testing.assert_allclose(found, attend_reference(query, keys, values, positions), atol=1e-5)
 
 
