@@ -54,15 +54,20 @@ def choose_tokens(
         under the processed one, float32 [R] (0 if greedy).  A row whose logits hold a NaN or +inf has some token and
         a NaN full log-prob; a row in which nothing allowed has a finite logit has some token and a NaN processed one.
     """
-    full = _scores(logits, rule.temperature or 1.0)
-    options = full if allowed is None else _scores(jnp.where(allowed, logits, -jnp.inf), rule.temperature or 1.0)
+    temperature = rule.temperature or 1.0
+    options = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    weights = _weights(logits, temperature)
     if rule.temperature == 0:
         tokens = jnp.argmax(options, axis=-1).astype(jnp.int32)
-        certain = jnp.where(_at(options, tokens) == 0, 0.0, jnp.nan)
-        return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), certain
-    kept = truncate(jnp.exp(options), rule)
+        certain = jnp.where(jnp.isfinite(_at(options, tokens)), 0.0, jnp.nan)
+        return tokens, _logprobs(logits, tokens, weights, temperature), certain
+    kept = truncate(_weights(options, temperature), rule)
     tokens = draw(kept, jax.vmap(_uniforms)(keys))
-    return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), _at(options, tokens) - _log_sum(kept)
+    return (
+        tokens,
+        _logprobs(logits, tokens, weights, temperature),
+        _logprobs(options, tokens, kept, temperature),
+    )
 
 
 def truncate(weights: Array, rule: TokenRule) -> Array:
@@ -152,14 +157,15 @@ def _uniforms(key: Array) -> Array:
     return jax.random.uniform(key, (2,)) + 2.0**-24
 
 
-def _scores(logits: Array, temperature: float) -> Array:
-    """(logits - their maximum) / temperature: exactly 0 for the most likely token, however the rest is rounded."""
-    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
+def _weights(logits: Array, temperature: float) -> Array:
+    """exp((logits - max) / temperature): exactly 1 for the most likely token, however the rest is rounded."""
+    return jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
 
 
-def _log_sum(weights: Array) -> Array:
-    return jnp.log(jnp.sum(weights, axis=-1))
+def _logprobs(logits: Array, tokens: Array, weights: Array, temperature: float) -> Array:
+    """log(w_token / sum(w)), w being the `_weights` of these logits, some of them possibly set to 0."""
+    return (_at(logits, tokens) - jnp.max(logits, axis=-1)) / temperature - jnp.log(jnp.sum(weights, axis=-1))
 
 
-def _at(scores: Array, tokens: Array) -> Array:
-    return jnp.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0]
+def _at(logits: Array, tokens: Array) -> Array:
+    return jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
