@@ -200,7 +200,8 @@ def scoring(job: Job, gate: Gate) -> None:
 def parity(job: Job, gate: Gate) -> None:
     """The log-probs themselves."""
     params, rows, logprobs = _params(job.shape), workload.sequences(job), _scorer(job)
-    gate.repeat(lambda: {"logprobs": np.concatenate(logprobs(params, rows)).ravel().tolist()})
+    with jax.default_matmul_precision("highest"):  # accelerators round float32 products by default
+        gate.repeat(lambda: {"logprobs": np.concatenate(logprobs(params, rows)).ravel().tolist()})
 
 
 def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, reward: np.ndarray) -> TrainBatch:

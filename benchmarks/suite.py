@@ -54,9 +54,9 @@ class Experiment:
 
 
 def parity(setting: Setting) -> list[Experiment]:
-    """Whether all compute the same function of the same weights."""
+    """Whether all compute the same function of the same weights; in float32, where that can be seen."""
     sizes = dataclasses.replace(setting.sizes, sequences=2, microbatch=2)
-    setting = dataclasses.replace(setting, sizes=sizes)
+    setting = dataclasses.replace(setting, sizes=sizes, dtype="float32")
     arms = setting.arms("parity", dict.fromkeys(("ours", "hf", "tunix"), ""), tokens=1)
     return [Experiment("parity", "Log-probs of two sequences", arms)]
 
