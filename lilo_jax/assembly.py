@@ -16,13 +16,15 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.mesh import make_mesh, mesh_shape
+from lilo_jax.mesh import make_mesh, mesh_shape, put_replicated
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
+from lilo_jax.sampling import stop_table
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.tasks.graders import Graders, Reader
 from lilo_jax.tokenizers import SentencePiece, Tokenizer
-from lilo_jax.types import PyTree, Question, Sequences, Task
+from lilo_jax.types import Array, PyTree, Question, Sequences, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Assembly:
     held_out: Mapping[str, EncodedQuestions]
     mesh: Mesh
     programs: Programs
+    graders: Graders
+    stop_table: Array | None
 
 
 def validate(config: Config) -> None:
@@ -60,6 +64,8 @@ def validate(config: Config) -> None:
         "rollout.questions": rollout.questions,
         "rollout.samples": rollout.samples,
         "rollout.max-new-tokens": rollout.max_new_tokens,
+        "rollout.prefill-tokens": rollout.prefill_tokens,
+        "rollout.calls": rollout.calls,
         "update.epochs": update.epochs,
         "update.minibatches": update.minibatches,
         "update.microbatches": update.microbatches,
@@ -76,8 +82,17 @@ def validate(config: Config) -> None:
             raise UsageError(f"--{name} must be at least 1, got {value}")
     if config.num_steps < 0 or config.sft.steps < 0:
         raise UsageError("--num-steps and --sft.steps must not be negative")
-    if rollout.temperature <= 0 or not 0 < rollout.top_p <= 1:
-        raise UsageError("--rollout.temperature must be positive and --rollout.top-p in (0, 1]")
+    if rollout.temperature <= 0 or not 0 < rollout.top_p <= 1 or rollout.top_k < 0 or not 0 <= rollout.min_p <= 1:
+        raise UsageError(
+            "--rollout.temperature must be positive, --rollout.top-p in (0, 1], --rollout.top-k at least 0 and "
+            "--rollout.min-p in [0, 1]"
+        )
+    if not 0 <= rollout.min_new_tokens <= rollout.max_new_tokens or rollout.slots < 0:
+        raise UsageError(
+            "--rollout.min-new-tokens must be between 0 and --rollout.max-new-tokens, and --rollout.slots at least 0"
+        )
+    if "" in rollout.stop:
+        raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
     if model.num_heads % model.num_kv_heads or model.head_dim % 2:
         raise UsageError("--model.num-kv-heads must divide --model.num-heads, and --model.head-dim must be even")
     try:
@@ -159,13 +174,14 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> Sequ
     return Sequences(tokens=tokens, prompt_lengths=prompt_lengths, completion_lengths=lengths - prompt_lengths)
 
 
-def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None) -> Assembly:
+def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, graders: int = 0) -> Assembly:
     """Builds the parts of a run.
 
     Args:
         config: checked.
         task: as `check` returned it.
         tokenizer: of the starting model; None trains one.
+        graders: processes that grade; 0 for none.
     """
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
@@ -196,7 +212,19 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None) 
         held_out={name: encode_prompts(tokenizer, task.splits[name]) for name in held_out},
         mesh=mesh,
         programs=build_programs(settings, mesh),
+        graders=Graders(
+            Reader(task.grade, tokenizer, config.rollout.stop), task=config.task, seed=config.seed, workers=graders
+        ),
+        stop_table=put_replicated(mesh, _stop_table(tokenizer, config.rollout.stop, model.vocab_size)),
     )
+
+
+def _stop_table(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:
+    """The automaton of the stop strings over the model's ids, or None without any."""
+    if not stop:
+        return None
+    token_bytes = tokenizer.token_bytes()
+    return stop_table([*token_bytes, *[b""] * (vocab_size - len(token_bytes))], stop)
 
 
 def start_config(config: Config) -> Config:
@@ -223,7 +251,7 @@ def load_start(path: str, config: Config) -> tuple[Tokenizer, PyTree]:
     directory = RunDirectory(path)
     stored = configuration.load(directory.config_path)
     ours, theirs = dataclasses.asdict(config.model), dataclasses.asdict(stored.model)
-    shape_only = {"compute_dtype", "train_layers", "decode_layers", "remat"}
+    shape_only = {"compute_dtype", "cache_dtype", "train_layers", "decode_layers", "remat"}
     different = [name for name in ours if name not in shape_only and ours[name] != theirs[name]]
     if different:
         listed = ", ".join(f"{name} is {theirs[name]} there and {ours[name]} here" for name in different)

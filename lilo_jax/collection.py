@@ -5,6 +5,7 @@ statistics go back to the device for selection.
 """
 
 import dataclasses
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -14,8 +15,10 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.errors import RunError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.sampling import TokenRule
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tasks.graders import Answer
 from lilo_jax.types import (
     Admission,
     Completions,
@@ -23,7 +26,6 @@ from lilo_jax.types import (
     GroupStatistics,
     Prompts,
     Proposal,
-    Question,
     Requests,
     Sequences,
     TrainBatch,
@@ -83,50 +85,61 @@ def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock)
         if not proposal.mask.any():
             break
         with clock.phase("sample"):
-            groups, prompts, requests = _open_groups(assembly, collected, proposal, round_index)
+            expected = jax.device_get(programs.expected_lengths(state.curriculum, proposal.ids))
+            calls = _open_groups(assembly, collected, proposal, expected, round_index)
             key = stream_key(seed, "sample", step)
-            completions = sample_on_host(assembly, state.policy.params, prompts, requests, key)
+            running = [sample(assembly, state.policy.params, call.prompts, call.requests, key) for call in calls]
+        grading = []
+        for call, completions in zip(calls, running, strict=True):
+            with clock.phase("sample"):
+                completions = jax.device_get(completions)
+            with clock.phase("grade"):
+                grading.append((call, completions, _submit(assembly, collected, call, completions)))
         with clock.phase("grade"):
-            for row in np.flatnonzero(requests.budget):
-                group = groups[requests.prompt[row]]
-                question = assembly.pool.questions[collected.question[group]]
-                prompt = prompts.tokens[requests.prompt[row], : prompts.lengths[requests.prompt[row]]]
-                collected.rollouts.append(_rollout(assembly, question, group, prompt, completions, row))
+            for call, completions, futures in grading:
+                collected.rollouts += _rollouts(call, completions, futures)
         with clock.phase("select"):
             collected.statistics = _measure(assembly, collected)
     return collected
 
 
-def sample_on_host(
-    assembly: Assembly, params: Any, prompts: Prompts, requests: Requests, key: jax.Array, **overrides: float
+def sample(
+    assembly: Assembly, params: Any, prompts: Prompts, requests: Requests, key: jax.Array, rule: TokenRule | None = None
 ) -> Completions:
-    """Runs the sampler on host arrays and brings the completions back."""
-    rollout = assembly.config.rollout
-    settings = {"temperature": rollout.temperature, "top_p": rollout.top_p} | overrides
-    placed = put_rows(assembly.mesh, (prompts, requests))
-    return jax.device_get(
-        assembly.programs.sample(params, *placed, key, max_new_tokens=rollout.max_new_tokens, **settings)
-    )
+    """Starts the sampler on host arrays; the completions are still being computed when this returns.
+
+    Args:
+        assembly: parts of the run.
+        params: policy weights.
+        prompts, requests: host arrays.
+        key: consumed.
+        rule: how a token is drawn, if not as in training.
+    """
+    placed = put_rows(assembly.mesh, prompts), put_replicated(assembly.mesh, requests)
+    rule = rule or assembly.config.rollout.rule
+    return assembly.programs.sample(params, *placed, key, assembly.stop_table, rule=rule)
 
 
-def grade_response(assembly: Assembly, question: Question, ids: np.ndarray, *, ended: bool) -> tuple[str, Verdict]:
-    """Text and verdict of completion tokens; a truncated completion has no answer."""
-    response = assembly.tokenizer.decode((ids[:-1] if ended else ids).tolist())
-    if not ended:
-        return response, Verdict.NO_ANSWER
-    try:
-        return response, assembly.task.grade(question, response)
-    except Exception:  # whatever a user's grader raises must not count as a wrong answer
-        return response, Verdict.ERROR
+def _submit(assembly: Assembly, collected: Collected, call: "Call", completions: Completions) -> list[Future]:
+    """Starts the grading of a call's completions."""
+    answers = []
+    for row in call.rows:
+        question = assembly.pool.questions[collected.question[call.group(row)]]
+        ids = completions.tokens[row, : completions.lengths[row]].tolist()
+        answers.append(Answer(question, ids, bool(completions.ended[row])))
+    return assembly.graders.submit(answers)
 
 
-def _rollout(
-    assembly: Assembly, question: Question, group: int, prompt: np.ndarray, completions: Completions, row: np.integer
-) -> Rollout:
-    length = completions.lengths[row]
-    ids = completions.tokens[row, :length]
-    response, verdict = grade_response(assembly, question, ids, ended=bool(completions.ended[row]))
-    return Rollout(group, prompt, ids, completions.logprobs[row, :length], response, verdict)
+def _rollouts(call: "Call", completions: Completions, futures: list[Future]) -> list[Rollout]:
+    """What became of a call's requests, in their order."""
+    graded = [pair for future in futures for pair in future.result()]
+    rollouts = []
+    for row, (response, verdict) in zip(call.rows, graded, strict=True):
+        prompt, length = call.requests.prompt[row], completions.lengths[row]
+        prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
+        tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
+        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, response, verdict))
+    return rollouts
 
 
 def _nothing_collected(assembly: Assembly, state: TrainState) -> Collected:
@@ -144,10 +157,33 @@ def _empty_statistics(slots: int) -> GroupStatistics:
     return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
 
 
+@dataclasses.dataclass
+class Call:
+    """The requests of one sampling call, padded to a size that recurs.
+
+    Attributes:
+        groups: slot of the group that each prompt belongs to; prompts beyond them are padding.
+        prompts, requests: host arrays.
+    """
+
+    groups: np.ndarray
+    prompts: Prompts
+    requests: Requests
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows of `requests` that are not padding."""
+        return np.flatnonzero(self.requests.budget)
+
+    def group(self, row: int) -> int:
+        """The group of a request."""
+        return int(self.groups[self.requests.prompt[row]])
+
+
 def _open_groups(
-    assembly: Assembly, collected: Collected, proposal: Proposal, round_index: int
-) -> tuple[np.ndarray, Prompts, Requests]:
-    """Group slot of each proposed question, its prompts, and the requests, padded to a fixed ladder of sizes."""
+    assembly: Assembly, collected: Collected, proposal: Proposal, expected: np.ndarray, round_index: int
+) -> list[Call]:
+    """Gives every proposed question the slot of its group, and makes its requests."""
     wanted = np.flatnonzero(proposal.mask)
     ids, samples, continues = proposal.ids[wanted], proposal.samples[wanted], proposal.continues[wanted]
     first_free = int(np.sum(collected.question >= 0))
@@ -161,22 +197,44 @@ def _open_groups(
     capacity = assembly.programs.curriculum.max_samples
     if np.any(already[groups] + samples > capacity):
         raise RunError(f"the curriculum asked for more than the {capacity} rollouts per group that it declared")
-    num_prompts, num_requests = _padded_sizes(assembly, len(proposal.mask), len(wanted), int(samples.sum()))
-    prompt_of = np.repeat(np.arange(len(wanted)), samples)
+    first_ids = groups * capacity + already[groups]
+    parts = np.array_split(np.arange(len(wanted)), min(assembly.config.rollout.calls, len(wanted)))
+    return [
+        _call(assembly, groups[p], ids[p], samples[p], first_ids[p], expected[wanted[p]], len(proposal.mask))
+        for p in parts
+    ]
+
+
+def _call(
+    assembly: Assembly,
+    groups: np.ndarray,
+    ids: np.ndarray,
+    samples: np.ndarray,
+    first_ids: np.ndarray,
+    expected: np.ndarray,
+    slots: int,
+) -> Call:
+    """The sampling call for some questions, `samples` of each, whose requests are numbered from `first_ids` on."""
+    num_prompts, num_requests = _padded_sizes(assembly, slots, len(ids), int(samples.sum()))
+    prompt_of = np.repeat(np.arange(len(ids)), samples)
     sample_of = np.concatenate([np.arange(n) for n in samples])
-    request_ids = groups[prompt_of] * capacity + already[groups][prompt_of] + sample_of
-    padding = (0, num_requests - len(prompt_of))
+
+    def column(values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
+        return np.pad(values, (0, num_requests - len(values))).astype(dtype)
+
     requests = Requests(
-        prompt=np.pad(prompt_of, padding).astype(np.int32),
-        id=np.pad(request_ids, padding).astype(np.int32),
-        budget=np.pad(np.full(len(prompt_of), assembly.config.rollout.max_new_tokens), padding).astype(np.int32),
+        prompt=column(prompt_of),
+        prefix_length=np.maximum(column(assembly.pool.lengths[ids][prompt_of]), 1),
+        id=column(first_ids[prompt_of] + sample_of),
+        budget=column(np.full(len(prompt_of), assembly.config.rollout.max_new_tokens)),
+        expected_length=column(expected[prompt_of], np.float32),
     )
-    extra = num_prompts - len(wanted)
+    extra = num_prompts - len(ids)
     prompts = Prompts(
         tokens=np.pad(assembly.pool.tokens[ids], ((0, extra), (0, 0))),
         lengths=np.pad(assembly.pool.lengths[ids], (0, extra)),
     )
-    return groups, prompts, requests
+    return Call(groups, prompts, requests)
 
 
 def _check_proposal(assembly: Assembly, collected: Collected, ids: np.ndarray, continues: np.ndarray) -> None:
@@ -192,18 +250,17 @@ def _check_proposal(assembly: Assembly, collected: Collected, ids: np.ndarray, c
 
 
 def _padded_sizes(assembly: Assembly, slots: int, prompts: int, requests: int) -> tuple[int, int]:
-    """Prompts and requests of the smallest rung that holds these: |B| x 2^k of each, at most the proposal's own size.
+    """Prompts and requests of the smallest rung that holds these: a call's share of |B|, times 2^k, at most the
+    share of the proposal's own size.
 
     Few rungs mean few compilations; every step of uniform and of LILO is on the same one.
     """
     rollout, most = assembly.config.rollout, assembly.programs.curriculum.max_samples
+    share, slots = -(-rollout.questions // rollout.calls), -(-slots // rollout.calls)
     scale = 1
-    while rollout.questions * scale < prompts or rollout.questions * rollout.samples * scale < requests:
+    while share * scale < prompts or share * rollout.samples * scale < requests:
         scale *= 2
-    return (
-        max(min(rollout.questions * scale, slots), prompts),
-        max(min(rollout.questions * rollout.samples * scale, slots * most), requests),
-    )
+    return max(min(share * scale, slots), prompts), max(min(share * rollout.samples * scale, slots * most), requests)
 
 
 def _measure(assembly: Assembly, collected: Collected) -> GroupStatistics:
@@ -280,26 +337,36 @@ def add_follow_ups(
     num_requests = wanted.row.shape[0]
     if not num_requests:
         return batch
+    sequences = batch.sequences
+    live = wanted.mask & batch.row_mask[wanted.row]
+    starts = sequences.prompt_lengths[wanted.row] + wanted.prefix
     with clock.phase("sample"):
-        prompt_lengths = batch.sequences.prompt_lengths[wanted.row]
-        live = wanted.mask & batch.row_mask[wanted.row]
-        prompts = Prompts(
-            tokens=batch.sequences.tokens[wanted.row],
-            lengths=np.where(live, prompt_lengths + wanted.prefix, 1).astype(np.int32),
+        # A trajectory is prefilled once, as far as the last of its children needs, for all of them.
+        prefixes = np.zeros(len(sequences.tokens), np.int32)
+        np.maximum.at(prefixes, wanted.row[live], starts[live].astype(np.int32))
+        requests = Requests(
+            prompt=wanted.row,
+            prefix_length=np.where(live, starts, 1).astype(np.int32),
+            id=np.arange(num_requests, dtype=np.int32),
+            budget=np.where(live, assembly.config.rollout.max_new_tokens - wanted.prefix, 0).astype(np.int32),
+            expected_length=(sequences.completion_lengths[wanted.row] - wanted.prefix).astype(np.float32),
         )
-        index = np.arange(num_requests, dtype=np.int32)
-        budget = np.where(live, assembly.config.rollout.max_new_tokens - wanted.prefix, 0).astype(np.int32)
         key = stream_key(assembly.config.seed, "follow_up", step)
-        children = sample_on_host(assembly, state.policy.params, prompts, Requests(index, index, budget), key)
-        ledger.add("follow_up", "prefilled", prompts.lengths[live].sum())
+        prompts = Prompts(tokens=sequences.tokens, lengths=prefixes)
+        children = jax.device_get(sample(assembly, state.policy.params, prompts, requests, key))
+        ledger.add("follow_up", "prefilled", prefixes.sum())
         ledger.add("follow_up", "generated", children.lengths.sum())
     with clock.phase("grade"):
-        reward, graded = np.zeros(num_requests, np.float32), np.zeros(num_requests, bool)
+        answers = []
         for i in np.flatnonzero(live):
-            question = assembly.pool.questions[batch.question[batch.group[wanted.row[i]]]]
-            kept = batch.sequences.tokens[wanted.row[i], prompt_lengths[i] : prompts.lengths[i]]
-            ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]])
-            _, verdict = grade_response(assembly, question, ids, ended=bool(children.ended[i]))
-            reward[i], graded[i] = verdict is Verdict.CORRECT, verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+            row = wanted.row[i]
+            kept = sequences.tokens[row, sequences.prompt_lengths[row] : starts[i]]
+            ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
+            question = assembly.pool.questions[batch.question[batch.group[row]]]
+            answers.append(Answer(question, ids, bool(children.ended[i])))
+        verdicts = [verdict for future in assembly.graders.submit(answers) for _, verdict in future.result()]
+        reward, graded = np.zeros(num_requests, np.float32), np.zeros(num_requests, bool)
+        reward[live] = [verdict is Verdict.CORRECT for verdict in verdicts]
+        graded[live] = [verdict not in (Verdict.TIMEOUT, Verdict.ERROR) for verdict in verdicts]
     follow_ups = FollowUps(row=wanted.row, prefix=wanted.prefix, mask=live & graded, reward=reward)
     return batch.replace(follow_ups=follow_ups)

@@ -27,6 +27,7 @@ from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.update import UpdateConfig
+from lilo_jax.sampling import TokenRule
 from lilo_jax.tasks import TASKS
 from lilo_jax.tasks.chain import Chain
 
@@ -56,8 +57,27 @@ class RolloutConfig:
     """G: rollouts per question"""
     max_new_tokens: int = 11
     """longest completion, its end token included"""
+    min_new_tokens: int = 0
+    """no end token is drawn before this many tokens"""
+    stop: tuple[str, ...] = ()
+    """strings that end a completion; the answer is what stands before"""
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    """draw from the k most likely tokens; 0 from all"""
+    min_p: float = 0.0
+    """draw from the tokens at least this share as likely as the most likely one"""
+    slots: int = 0
+    """completions decoding at the same time; 0 decodes all of a call"""
+    prefill_tokens: int = 2048
+    """prompt tokens run at the same time; bounds the memory of prefill"""
+    calls: int = 1
+    """sampling calls per round: completions of one are graded while the next decodes"""
+
+    @property
+    def rule(self) -> TokenRule:
+        """How a token is drawn."""
+        return TokenRule(self.temperature, self.top_p, self.top_k, self.min_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +198,8 @@ class Launch:
     """auto: go on where the same config stopped; must: fail if there is nothing to go on with; never: the opposite"""
     stop_at: int = 0
     """save and stop before this step; 0 runs to the end"""
+    graders: int = 0
+    """processes that turn tokens into text and grade it; 0 grades in the main process"""
     print_config: bool = False
     """print the resolved config as JSON and exit"""
     debug: bool = False

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 
 from lilo_jax.assembly import Assembly, EncodedQuestions, encode_pairs
-from lilo_jax.collection import grade_response, sample_on_host
+from lilo_jax.collection import sample
 from lilo_jax.errors import RunError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_rows
+from lilo_jax.sampling import TokenRule
 from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tasks.graders import Answer
 from lilo_jax.types import Prompts, PyTree, Question, Requests, Sequences, Verdict
 
 
@@ -76,6 +78,7 @@ def sampled_rates(
     correct, graded = np.zeros(len(encoded.questions)), np.zeros(len(encoded.questions))
     key = stream_key(assembly.config.seed, "evaluate", step)
     per_call = max(config.rows // config.samples, 1)
+    rule = TokenRule(config.temperature, config.top_p)
     for start in range(0, len(encoded.questions), per_call):
         ids = np.arange(start, min(start + per_call, len(encoded.questions)))
         padded = np.pad(ids, (0, per_call - len(ids)), mode="edge")
@@ -83,21 +86,24 @@ def sampled_rates(
         budget = np.where(prompt < len(ids), assembly.config.rollout.max_new_tokens, 0)
         requests = Requests(
             prompt=prompt.astype(np.int32),
+            prefix_length=encoded.lengths[padded][prompt],
             id=(padded[prompt] * config.samples + np.tile(np.arange(config.samples), per_call)).astype(np.int32),
             budget=budget.astype(np.int32),
+            expected_length=np.zeros(len(prompt), np.float32),
         )
         prompts = Prompts(tokens=encoded.tokens[padded], lengths=encoded.lengths[padded])
-        completions = sample_on_host(
-            assembly, params, prompts, requests, key, temperature=config.temperature, top_p=config.top_p
-        )
+        completions = jax.device_get(sample(assembly, params, prompts, requests, key, rule))
         ledger.add("evaluation", "prefilled", encoded.lengths[ids].sum())
         ledger.add("evaluation", "generated", completions.lengths.sum())
+        answers, owners = [], []
         for row in np.flatnonzero(budget):
-            tokens = completions.tokens[row, : completions.lengths[row]]
-            question = encoded.questions[ids[prompt[row]]]
-            _, verdict = grade_response(assembly, question, tokens, ended=bool(completions.ended[row]))
-            correct[ids[prompt[row]]] += verdict is Verdict.CORRECT
-            graded[ids[prompt[row]]] += verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+            owners.append(ids[prompt[row]])
+            tokens = completions.tokens[row, : completions.lengths[row]].tolist()
+            answers.append(Answer(encoded.questions[owners[-1]], tokens, bool(completions.ended[row])))
+        verdicts = [verdict for future in assembly.graders.submit(answers) for _, verdict in future.result()]
+        for owner, verdict in zip(owners, verdicts, strict=True):
+            correct[owner] += verdict is Verdict.CORRECT
+            graded[owner] += verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
     return np.divide(correct, graded, out=np.full(len(correct), np.nan), where=graded > 0)
 
 

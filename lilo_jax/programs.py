@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from lilo_jax.config import OptimizerConfig, RolloutConfig
-from lilo_jax.curriculum.statistics import group_signals, group_statistics
+from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -66,7 +66,8 @@ class Programs(NamedTuple):
         sft_step: (Trainable, Sequences, *, completion_slots) -> (Trainable, metrics); donates the first.
         start: (params, key) -> TrainState: reference and critic trunk are copies of the policy's weights.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
-        sample: (params, Prompts, Requests, key, *, max_new_tokens, temperature, top_p) -> Completions.
+        expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
+        sample: (params, Prompts, Requests, key, stop table or None, *, rule) -> Completions.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
         follow_up_requests: (Sequences) -> FollowUpRequests.
@@ -82,6 +83,7 @@ class Programs(NamedTuple):
     sft_step: Callable[..., tuple[Trainable, Metrics]]
     start: Callable[..., TrainState]
     propose: Callable[..., Proposal]
+    expected_lengths: Callable[..., Array]
     sample: Callable[..., Any]
     statistics: Callable[..., GroupStatistics]
     admit: Callable[..., tuple[Admission, CurriculumState]]
@@ -94,7 +96,7 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     """The programs for these settings on this mesh; nothing is compiled before its first call."""
-    model = build_model(settings.model, constrainer(mesh))
+    model = build_model(settings.model, constrainer(mesh), platform=mesh.devices.flat[0].platform)
     rollout, chunk = settings.rollout, settings.update.chunk
     algorithm = settings.algorithm.build()
     curriculum = settings.curriculum.build(
@@ -127,9 +129,18 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         ),
         start=jax.jit(start, out_shardings=state_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
+        expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
         sample=jax.jit(
-            functools.partial(sample, model, end_ids=settings.end_ids),
-            static_argnames=("max_new_tokens", "temperature", "top_p"),
+            functools.partial(
+                sample,
+                model,
+                end_ids=settings.end_ids,
+                max_new_tokens=rollout.max_new_tokens,
+                min_new_tokens=rollout.min_new_tokens,
+                slots=rollout.slots,
+                prefill_tokens=rollout.prefill_tokens,
+            ),
+            static_argnames=("rule",),
             out_shardings=everywhere,
         ),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),

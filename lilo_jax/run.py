@@ -63,11 +63,13 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         return Result(directory, done=True, state=None)
     if start is None and config.num_steps:
         start = _fine_tuned(config, directory, name, bar)
-    assembly = assembling.assemble(config, task, tokenizer=start[0] if start else None)
+    tokenizer = start[0] if start else None
+    assembly = assembling.assemble(config, task, tokenizer=tokenizer, graders=launch.graders)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
-        state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
+        with assembly.graders:
+            state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
     except Exception as error:
         directory.mark("FAILED", str(error))
         directory.log(f"failed: {error}")

@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def token_bytes(self) -> list[bytes]:
+        """What each id adds to a text, in UTF-8; b"" for special tokens.  A token may hold a part of a character."""
+        ...
+
     def save(self, path: pathlib.Path) -> None:
         """Writes the tokenizer to a file."""
         ...
@@ -45,6 +49,9 @@ class SentencePiece:
         self._special = {
             i for i in range(self.vocab_size) if self._processor.is_control(i) or self._processor.is_unknown(i)
         }
+
+    def __reduce__(self) -> tuple:
+        return SentencePiece, (self._model,)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "SentencePiece":
@@ -102,6 +109,19 @@ class SentencePiece:
             else:
                 plain.append(i)
         return "".join([*pieces, self._processor.decode(plain)])
+
+    def token_bytes(self) -> list[bytes]:
+        """What each id adds to a text, in UTF-8: «▁» is a space, <0xNN> one byte; b"" for special tokens."""
+
+        def added(i: int) -> bytes:
+            piece = self._processor.id_to_piece(i)
+            if i in self._special:
+                return b""
+            if self._processor.is_byte(i):
+                return bytes([int(piece[1:-1], 16)])
+            return piece.replace("▁", " ").encode()
+
+        return [added(i) for i in range(self.vocab_size)]
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the `.model` file."""

@@ -34,11 +34,15 @@ def train(
         admission, state = admit(assembly, state, collected, step, clock)
         batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
         state, updated = update(assembly, state, batch, step, clock)
-        book(assembly, collected, admission, ledger)
-        description = describe(assembly, collected, admission)
+        with clock.phase("record"):  # while the device updates
+            book(assembly, collected, admission, ledger)
+            description = describe(assembly, collected, admission)
+            if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
+                directory.write_rollouts(step, rollout_records(assembly, collected, admission))
+            recorder.flush()
+        with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
+            jax.block_until_ready(updated)
         recorder.write_step(step, description, prepared | updated, ledger, clock.take())
-        if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
-            directory.write_rollouts(step, rollout_records(assembly, collected, admission))
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
@@ -78,7 +82,6 @@ def prepare(
 def update(
     assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, clock: PhaseClock
 ) -> tuple[TrainState, Metrics]:
-    """All optimiser steps on the batch.  The next step samples from the result, so waiting here costs nothing."""
+    """Starts all optimiser steps on the batch; the new state is still being computed when this returns."""
     with clock.phase("update"):
-        key = stream_key(assembly.config.seed, "update", step)
-        return jax.block_until_ready(assembly.programs.update(state, batch, key))
+        return assembly.programs.update(state, batch, stream_key(assembly.config.seed, "update", step))

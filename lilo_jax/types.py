@@ -89,13 +89,18 @@ class Requests(flax.struct.PyTreeNode):
 
     Attributes:
         prompt: int32 [R], the row of `Prompts` to continue.
+        prefix_length: int32 [R], how many tokens of that row it keeps, at least 1.
         id: int32 [R], names the request's random numbers; unique within one sampling call.
         budget: int32 [R], most new tokens; 0 marks a padding row, for which nothing is decoded.
+        expected_length: float32 [R], new tokens that are expected: longer ones are started first.  It changes only
+            when a request is served, never its tokens.
     """
 
     prompt: Array
+    prefix_length: Array
     id: Array
     budget: Array
+    expected_length: Array
 
 
 class Completions(flax.struct.PyTreeNode):

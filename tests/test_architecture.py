@@ -24,6 +24,7 @@ PURE_IMPORTS = {
     "functools",
     "jax",
     "math",
+    "numpy",  # tables built on the host
     "optax",
     "typing",
     "zlib",

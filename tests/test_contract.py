@@ -18,7 +18,7 @@ import reference
 from lilo_jax import config as configuration
 from lilo_jax.accounting import book
 from lilo_jax.assembly import assemble
-from lilo_jax.collection import collect, sample_on_host
+from lilo_jax.collection import collect, sample
 from lilo_jax.config import Config, EvaluationConfig, OptimizerConfig, Options, RolloutConfig
 from lilo_jax.curriculum.selection import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
@@ -35,6 +35,7 @@ from lilo_jax.scoring import completion_mask
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.tasks.graders import Graders, Reader
 from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.trainer import admit, prepare, update
 from lilo_jax.types import (
@@ -296,12 +297,14 @@ def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     prompts = Prompts(tokens=assembly.pool.tokens[ids], lengths=assembly.pool.lengths[ids])
     requests = Requests(
         prompt=groups.astype(np.int32),
+        prefix_length=prompts.lengths[groups],
         id=np.arange(QUESTIONS * SAMPLES, dtype=np.int32),
         budget=np.full(len(groups), 8, np.int32),
+        expected_length=np.zeros(len(groups), np.float32),
     )
     key = stream_key(assembly.config.seed, "sample", 0)
     params = put_replicated(assembly.mesh, before.policy.params)
-    completions = sample_on_host(assembly, params, prompts, requests, key)
+    completions = jax.device_get(sample(assembly, params, prompts, requests, key))
     compared = 0
     for g in range(QUESTIONS):
         found = [r.completion_ids.tolist() for r in collected.rollouts if r.group == g]
@@ -459,8 +462,8 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     config = dataclasses.replace(CONFIG, curriculum=Uniform(), algorithm=Children())
     assembly, calls, graded = assembly_of(config), [], []
 
-    def sample(params, prompts, requests, key, **settings):
-        completions = assembly.programs.sample(params, prompts, requests, key, **settings)
+    def recording_sample(params, prompts, requests, key, stop_table, **settings):
+        completions = assembly.programs.sample(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
@@ -469,7 +472,9 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         return grade_by_parity(question, response)
 
     spied = dataclasses.replace(
-        assembly, programs=assembly.programs._replace(sample=sample), task=assembly.task._replace(grade=grade)
+        assembly,
+        programs=assembly.programs._replace(sample=recording_sample),
+        graders=Graders(Reader(grade, assembly.tokenizer), task=None, seed=0, workers=0),
     )
     state = start(assembly)
     before = host_copy(state.policy.params)
@@ -491,8 +496,9 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
                 assert requests.budget[child] == children.lengths[child] == 0
                 continue
             kept = start_of + length // 2
-            assert prompts.lengths[child] == kept
-            np.testing.assert_array_equal(prompts.tokens[child, :kept], tokens[:kept])
+            assert requests.prompt[child] == i
+            assert requests.prefix_length[child] == kept <= prompts.lengths[i]
+            np.testing.assert_array_equal(prompts.tokens[i, :kept], tokens[:kept])
             assert requests.budget[child] == 8 - length // 2
             ids = [*tokens[start_of:kept], *children.tokens[child, : children.lengths[child]]]
             reward = 0.0
@@ -517,7 +523,12 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
 
     counts = ledger.to_dict()
     assert counts["follow_up/generated"] == children.lengths.sum() > 0
-    assert counts["follow_up/prefilled"] == prompts.lengths[requests.budget > 0].sum() > 0
+    furthest = [
+        max([0, *requests.prefix_length[[2 * i, 2 * i + 1]][requests.budget[[2 * i, 2 * i + 1]] > 0]])
+        for i in range(num_rows)
+    ]  # once for both children
+    assert prompts.lengths.tolist() == furthest
+    assert counts["follow_up/prefilled"] == sum(furthest) > 0
     assert ledger.generated() == parents.lengths.sum() + children.lengths.sum()
     siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(num_rows)]
     assert sum(siblings) > num_rows / 3  # two children of one prefix are two draws

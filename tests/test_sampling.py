@@ -11,7 +11,7 @@ import scipy.stats
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.sampling import choose_tokens, nucleus, sample
+from lilo_jax.sampling import TokenRule, sample
 from lilo_jax.scoring import score
 from lilo_jax.types import Completions, Prompts, Requests, Sequences
 
@@ -34,26 +34,34 @@ def params(random_weights):
     return random_weights(jax.eval_shape(MODEL.init, jax.random.key(0)), seed=3, deviation=0.35)
 
 
-def requests_of(prompt, ids=None, budget=SLOTS) -> Requests:
+def requests_of(prompt, ids=None, budget=SLOTS, prefix_length=None, expected_length=0.0) -> Requests:
     prompt = np.asarray(prompt, np.int32)
     ids = np.arange(len(prompt)) if ids is None else np.asarray(ids)
+    prefix_length = PROMPTS.lengths[prompt] if prefix_length is None else np.asarray(prefix_length, np.int32)
     return Requests(
-        prompt=prompt, id=ids.astype(np.int32), budget=np.broadcast_to(budget, prompt.shape).astype("int32")
+        prompt=prompt,
+        prefix_length=prefix_length,
+        id=ids.astype(np.int32),
+        budget=np.broadcast_to(budget, prompt.shape).astype(np.int32),
+        expected_length=np.broadcast_to(expected_length, prompt.shape).astype(np.float32),
     )
 
 
 @functools.cache
-def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), slots=SLOTS, bonus=()):
+def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), max_new_tokens=SLOTS, bonus=(), **settings):
     """The jitted sampler; `bonus` (token, amount) adds to one token's logit."""
     model = MODEL
     if bonus:
         extra = bonus[1] * jax.nn.one_hot(bonus[0], VOCAB)
-        model = MODEL._replace(logits=lambda params, x: MODEL.logits(params, x) + extra)
-    run = jax.jit(
-        functools.partial(
-            sample, model, max_new_tokens=slots, temperature=temperature, top_p=top_p, end_ids=end_ids
-        )
-    )  # fmt: skip
+
+        def decode(*args):
+            logits, cache = MODEL.decode(*args)
+            return logits + extra, cache
+
+        model = MODEL._replace(decode=decode)
+    rule = TokenRule(temperature, top_p)
+    settings |= {"max_new_tokens": max_new_tokens, "rule": rule, "end_ids": end_ids}
+    run = jax.jit(functools.partial(sample, model, **settings))
     return lambda *args: jax.device_get(run(*args))
 
 
@@ -141,8 +149,10 @@ def test_sampler_logprobs_equal_teacher_forced_scores(params, temperature, top_p
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.7, 1.0), (1.3, 0.9)])
 def test_frequencies_follow_temperature_and_top_p(params, temperature, top_p):
     """Chi-square of the first token, and of the pair of both tokens, over many requests of one prompt."""
-    count = 4096
-    found = sampler(temperature=temperature, top_p=top_p, slots=2)(params, PROMPTS, requests_of([3] * count), KEY)
+    count = 16384
+    found = sampler(temperature=temperature, top_p=top_p, max_new_tokens=2)(
+        params, PROMPTS, requests_of([3] * count), KEY
+    )
     prompt = PROMPTS.tokens[3, : PROMPTS.lengths[3]]
 
     def truncated(tokens: np.ndarray) -> np.ndarray:
@@ -166,37 +176,6 @@ def test_frequencies_follow_temperature_and_top_p(params, temperature, top_p):
         flatter = np.append(flatter[common], flatter[~common].sum())[kept]
         assert scipy.stats.chisquare(cells[0][kept], flatter * count / flatter.sum()).pvalue < 1e-6
     assert bool((first == 0).any()) == (top_p < 1)
-
-
-@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.5, 0.9, 0.999])
-def test_nucleus_equals_numpy_reference(top_p):
-    logits = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32) * 2
-    logprobs = np.asarray(jax.nn.log_softmax(logits))
-    found, expected = np.asarray(nucleus(logprobs, top_p)), nucleus_reference(logprobs.astype(np.float64), top_p)
-    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
-
-
-def test_nucleus_keeps_the_token_that_crosses_the_mass_and_breaks_ties_by_position():
-    probabilities = np.array([[0.125, 0.5, 0.25, 0.125], [0.25, 0.25, 0.25, 0.25]])
-    logprobs = np.log(probabilities).astype(np.float32)
-    kept = lambda top_p: np.isfinite(np.asarray(nucleus(logprobs, top_p))).tolist()  # noqa: E731
-    assert kept(0.5) == [[False, True, False, False], [True, True, False, False]]
-    assert kept(0.6) == [[False, True, True, False], [True, True, True, False]]
-    assert kept(0.8) == [[True, True, True, False], [True, True, True, True]]
-    assert nucleus(logprobs, 1.0) is logprobs
-
-
-def test_a_row_of_choose_tokens_depends_on_its_own_key_and_logits_alone():
-    logits = np.random.default_rng(1).standard_normal((6, VOCAB)).astype(np.float32)
-    keys = jax.random.split(KEY, 6)
-    tokens, logprobs, processed = choose_tokens(logits, keys, temperature=1.0, top_p=0.9)
-    for rows in ([2], [5, 0, 3]):
-        part = choose_tokens(logits[np.array(rows)], keys[np.array(rows)], temperature=1.0, top_p=0.9)
-        assert part[0].tolist() == np.asarray(tokens)[rows].tolist()
-        np.testing.assert_allclose(part[1], np.asarray(logprobs)[rows], atol=1e-6)
-        np.testing.assert_allclose(part[2], np.asarray(processed)[rows], atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------- independence

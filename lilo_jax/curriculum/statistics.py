@@ -50,6 +50,24 @@ def group_statistics(
     )
 
 
+def expected_lengths(state: CurriculumState, ids: Array) -> Array:
+    """Mean completion length of questions, drawn towards that of the pool where little is known.
+
+        E_i = (sum of lengths of i + mean length of all) / (rollouts of i + 1)
+
+    One made-up rollout of mean length makes a question that was never seen an average one.
+
+    Args:
+        state: what is remembered.
+        ids: int32 [J].
+
+    Returns:
+        float32 [J], in tokens; zero before anything was seen.
+    """
+    overall = jnp.sum(state.length_sum) / jnp.maximum(jnp.sum(state.rollouts), 1)
+    return (state.length_sum[ids] + overall) / (state.rollouts[ids] + 1)
+
+
 def learnability(successes: Array, attempts: Array) -> Array:
     """Variance of the success of a question: p(1 - p) with p = successes / attempts, in [0, 1/4].
 

@@ -4,9 +4,6 @@ One `Block` class is written for one layer; its weights are stored stacked on a 
 scanned (one compiled body) or unrolled (faster decoding on CPU).  The same code teacher-forces whole sequences and
 decodes with a cache, so sampler and trainer agree by construction.
 
-A row's tokens stand at slots 0, 1, 2, ... without gaps, and a query at position p sees the keys at slots <= p.
-Padding to the right is therefore invisible and no mask array is needed.
-
 Sources: Touvron et al. 2023 (LLaMA, section 2.2); Su et al. 2021 (RoPE, eq. 34); Ainslie et al. 2023 (GQA);
 Shazeer 2020 (SwiGLU); Zhang and Sennrich 2019 (RMSNorm).
 """
@@ -14,18 +11,33 @@ Shazeer 2020 (SwiGLU); Zhang and Sennrich 2019 (RMSNorm).
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lilo_jax.models.cache import CacheDtype, LayerCache
+from lilo_jax.models.projection import Project
 from lilo_jax.types import Array, PyTree
 
+M = TypeVar("M", bound=nnx.Module)
 Execution = Literal["unrolled", "scanned"]
-Mix = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
-"""(query [B, T, N, H], key and value [B, T, K, H], a layer's cache or None) -> ([B, T, N, H], the cache updated)."""
+
+
+class Pass(NamedTuple):
+    """What differs between running whole sequences and decoding; the layers are the same code.
+
+    Attributes:
+        positions: int32 [B, T], of the tokens.
+        project: product of activations and a weight.
+        mix: attention: (query [B, T, N, H], key and value [B, T, K, H], the layer's cache or None) -> ([B, T, N, H],
+            the cache with the new tokens, or None).
+    """
+
+    positions: Array
+    project: Project
+    mix: Callable[[Array, Array, Array, Any], tuple[Array, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +60,15 @@ class DecoderConfig:
     """0: the tokenizer's"""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """of activations; the stored weights are float32"""
-    train_layers: Execution = "unrolled"
-    """how scoring and the update run the layers: unrolled, or scanned (short compile)"""
-    decode_layers: Execution = "unrolled"
-    """how sampling runs them; unrolled is about twice as fast on CPU"""
+    cache_dtype: CacheDtype = "compute"
+    """of keys and values while sampling: that of the activations, or another; int8 takes half the memory of bfloat16
+    and moves log-probs a little"""
+    train_layers: Literal["auto", "unrolled", "scanned"] = "auto"
+    """how scoring and the update run the layers: unrolled, or scanned (short compile); auto unrolls on CPU"""
+    decode_layers: Literal["auto", "unrolled", "scanned"] = "auto"
+    """how sampling runs them; auto unrolls on CPU, where that is about twice as fast"""
     remat: bool = False
     """recompute each layer in the backward pass instead of storing its activations"""
-
-
-class LayerCache(flax.struct.PyTreeNode):
-    """Keys and values of one layer (or of all, stacked on a leading axis).
-
-    Attributes:
-        keys, values: [B, S, num_kv_heads, head_dim]; slot s holds the token at position s.
-    """
-
-    keys: Array
-    values: Array
 
 
 def rotate(x: Array, positions: Array, theta: float) -> Array:
@@ -83,33 +87,12 @@ def rotate(x: Array, positions: Array, theta: float) -> Array:
     return rotated.astype(x.dtype)
 
 
-def extend_and_attend(
-    query: Array, key: Array, value: Array, cache: LayerCache, *, positions: Array
-) -> tuple[Array, LayerCache]:
-    """A `Mix` for decoding: writes keys and values at `positions`, then attends to what stands at or before them."""
-    rows = jnp.arange(query.shape[0])[:, None]
-    cache = LayerCache(keys=cache.keys.at[rows, positions].set(key), values=cache.values.at[rows, positions].set(value))
-    return attend(query, cache, positions), cache
-
-
-def attend(query: Array, cache: LayerCache, positions: Array) -> Array:
-    """softmax(q k^T / sqrt(H)) v over the keys at slots <= the query's position.
-
-    Args:
-        query: [B, T, num_heads, H].
-        cache: keys and values [B, S, num_kv_heads, H].
-        positions: int32 [B, T], of the queries.
-    """
-    visible = jnp.arange(cache.keys.shape[1]) <= positions[:, None, :, None]  # [B, 1, T, S]
-    return jax.nn.dot_product_attention(query, cache.keys, cache.values, mask=visible)
-
-
 class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + epsilon) * scale, computed in float32."""
 
     def __init__(self, config: DecoderConfig) -> None:
         self.epsilon = config.norm_epsilon
-        self.scale = nnx.Param(jnp.ones(config.embed_dim), logical_axes=("embed",))
+        self.scale = nnx.Param(jnp.ones(config.embed_dim), logical_axes=("embed",), inputs=0)
 
     def __call__(self, x: Array) -> Array:
         y = x.astype(jnp.float32)
@@ -117,9 +100,12 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
-def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int, gain: float = 1.0) -> nnx.Param:
+def _weight(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int, *, gain: float = 1.0, inputs: int = 1
+) -> nnx.Param:
+    """A random weight whose first `inputs` axes are summed over."""
     value = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape) * (gain / math.sqrt(fan_in))
-    return nnx.Param(value, logical_axes=axes)
+    return nnx.Param(value, logical_axes=axes, inputs=inputs)
 
 
 class Attention(nnx.Module):
@@ -132,15 +118,13 @@ class Attention(nnx.Module):
         self.query = _weight(rngs, (d, heads, hd), ("embed", "heads", "head_dim"), d)
         self.key = _weight(rngs, (d, kv, hd), ("embed", "kv_heads", "head_dim"), d)
         self.value = _weight(rngs, (d, kv, hd), ("embed", "kv_heads", "head_dim"), d)
-        self.output = _weight(rngs, (heads, hd, d), ("heads", "head_dim", "embed"), heads * hd, gain)
+        self.output = _weight(rngs, (heads, hd, d), ("heads", "head_dim", "embed"), heads * hd, gain=gain, inputs=2)
 
-    def __call__(self, x: Array, positions: Array, cache: LayerCache | None, mix: Mix) -> tuple[Array, Any]:
-        query, key, value = (
-            jnp.einsum("btd,dnh->btnh", x, w[...].astype(x.dtype)) for w in (self.query, self.key, self.value)
-        )
-        query, key = rotate(query, positions, self.theta), rotate(key, positions, self.theta)
-        mixed, cache = mix(query, key, value, cache)
-        return jnp.einsum("btnh,nhd->btd", mixed, self.output[...].astype(x.dtype)), cache
+    def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
+        query, key, value = (way.project(x, w[...], 1) for w in (self.query, self.key, self.value))
+        query, key = rotate(query, way.positions, self.theta), rotate(key, way.positions, self.theta)
+        mixed, cache = way.mix(query, key, value, cache)
+        return way.project(mixed, self.output[...], 2), cache
 
 
 class SwiGLU(nnx.Module):
@@ -151,11 +135,11 @@ class SwiGLU(nnx.Module):
         gain = 1 / math.sqrt(2 * config.num_layers)
         self.gate = _weight(rngs, (d, m), ("embed", "mlp"), d)
         self.up = _weight(rngs, (d, m), ("embed", "mlp"), d)
-        self.down = _weight(rngs, (m, d), ("mlp", "embed"), m, gain)
+        self.down = _weight(rngs, (m, d), ("mlp", "embed"), m, gain=gain)
 
-    def __call__(self, x: Array) -> Array:
-        gate, up = x @ self.gate[...].astype(x.dtype), x @ self.up[...].astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ self.down[...].astype(x.dtype)
+    def __call__(self, x: Array, way: Pass) -> Array:
+        gate, up = way.project(x, self.gate[...], 1), way.project(x, self.up[...], 1)
+        return way.project(jax.nn.silu(gate) * up, self.down[...], 1)
 
 
 class Block(nnx.Module):
@@ -167,10 +151,10 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = SwiGLU(config, rngs=rngs)
 
-    def __call__(self, x: Array, positions: Array, cache: LayerCache | None, mix: Mix) -> tuple[Array, Any]:
-        mixed, cache = self.attention(self.attention_norm(x), positions, cache, mix)
+    def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
+        mixed, cache = self.attention(self.attention_norm(x), cache, way)
         x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), cache
+        return x + self.mlp(self.mlp_norm(x), way), cache
 
 
 def stacked_blocks(config: DecoderConfig, *, rngs: nnx.Rngs) -> Block:
@@ -180,38 +164,62 @@ def stacked_blocks(config: DecoderConfig, *, rngs: nnx.Rngs) -> Block:
     return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(Block(config, rngs=nnx.Rngs(key))))(keys))
 
 
+def bind(make: Callable[[], M], weights: PyTree) -> M:
+    """The module that `make` builds, with these weights (a nested dictionary) in place of its own."""
+    graphdef, state = nnx.split(nnx.eval_shape(make))
+    nnx.replace_by_pure_dict(state, weights)
+    return nnx.merge(graphdef, state)
+
+
 def run_blocks(
-    blocks: Block, x: Array, positions: Array, cache: PyTree, mix: Mix, *, execution: Execution, remat: bool
+    config: DecoderConfig, layers: PyTree, x: Array, cache: PyTree, way: Pass, *, execution: Execution
 ) -> tuple[Array, PyTree]:
-    """Applies stacked blocks in order.
+    """Applies the layers in order.
 
     Args:
-        blocks: as from `stacked_blocks`.
+        config: their shape.
+        layers: weights, stacked on a leading axis, or (unrolled only) a tuple of one dictionary per layer.
         x: [B, T, D].
-        positions: int32 [B, T].
         cache: None, or `LayerCache`s: a tuple of one per layer (unrolled), or one stacked on a leading axis (scanned).
-        mix: what attention attends to; see `Mix`.
+        way: see `Pass`.
         execution: "unrolled" or "scanned".
-        remat: recompute in the backward pass.
 
     Returns:
         The last layer's output, and the cache in the form it came in (None if it was None).
     """
-    graphdef, weights = nnx.split(blocks)
 
     def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
-        return nnx.merge(graphdef, weights)(x, positions, cache, mix)
+        return bind(lambda: Block(config, rngs=nnx.Rngs(0)), weights)(x, cache, way)
 
-    if remat:
+    if config.remat:
         layer = jax.checkpoint(layer)
     if execution == "scanned":
-        return jax.lax.scan(lambda x, layer_inputs: layer(x, *layer_inputs), x, (weights, cache))
-    num_layers = jax.tree.leaves(weights)[0].shape[0]
+        return _scan(layer, layers, x, cache, config.num_layers)
+    if not isinstance(layers, tuple):
+        layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(config.num_layers))
     caches = []
-    for i in range(num_layers):
-        x, layer_cache = layer(x, jax.tree.map(lambda w, i=i: w[i], weights), None if cache is None else cache[i])
+    for weights, layer_cache in zip(layers, cache or [None] * config.num_layers, strict=True):
+        x, layer_cache = layer(x, weights, layer_cache)
         caches.append(layer_cache)
     return x, None if cache is None else tuple(caches)
+
+
+def _scan(
+    layer: Callable, layers: PyTree, x: Array, cache: LayerCache | None, num_layers: int
+) -> tuple[Array, LayerCache | None]:
+    """One compiled layer, run `num_layers` times.
+
+    The cache is carried whole and each layer writes its own tokens: passed as inputs and outputs of the scan it would
+    exist twice.
+    """
+
+    def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
+        x, cache = carry
+        weights, index = inputs
+        x, cache = layer(x, weights, cache and cache.replace(layer=index))
+        return (x, cache and cache.replace(layer=None)), None
+
+    return jax.lax.scan(body, (x, cache), (layers, jnp.arange(num_layers)))[0]
 
 
 class Trunk(nnx.Module):

@@ -1,26 +1,69 @@
-"""Requests in, completions out: one device loop from prompts to sampled tokens.
+"""Requests in, completions out: continuous batching in one device program.
 
-Each distinct prompt is prefilled once; its cache is copied to the requests that continue it, and all requests decode
-together in a `lax.while_loop` until each has ended or spent its budget.
+A queue of requests is served by S decoding slots.  All slots take one token at a time in a `lax.while_loop`; when
+enough of them are free, the next requests of the queue are put into them by copying their prefix's keys and values,
+without leaving the device.  A slot that has no request writes nothing.
 """
+
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from lilo_jax.models import Model
-from lilo_jax.sampling.token_choice import choose_tokens
+from lilo_jax.sampling.prefixes import prefill
+from lilo_jax.sampling.stages import Stage, plan_stages
+from lilo_jax.sampling.stopping import advance
+from lilo_jax.sampling.token_choice import TokenRule, choose_tokens
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
 
+REFILL_SHARE = 8
+"""Slots are refilled when a 1 / REFILL_SHARE of them is free: each refill moves that many rows."""
 
-class _Decoding(flax.struct.PyTreeNode):
-    """The loop's state; `hidden` [R, D] is what the next token is chosen from."""
 
-    slot: Array
-    hidden: Array
+class _Slots(flax.struct.PyTreeNode):
+    """What the S slots hold.
+
+    Attributes:
+        request: int32 [S], row of the requests; R in a free slot.
+        token: int32 [S], the last token, which the next pass runs.
+        position: int32 [S], where it stands.
+        generated: int32 [S], new tokens so far.
+        stopping: int32 [S], state of the automaton of stop strings.
+        cache: keys and values before `position`.
+    """
+
+    request: Array
+    token: Array
+    position: Array
+    generated: Array
+    stopping: Array
     cache: PyTree
-    active: Array
+
+
+class _Progress(flax.struct.PyTreeNode):
+    """The loop's state; the first `served` requests of the queue have been given a slot."""
+
+    slots: _Slots
+    served: Array
     completions: Completions
+
+
+class _Call(NamedTuple):
+    """What does not change during a call; `queue` [R] is the order in which requests are served."""
+
+    model: Model
+    weights: PyTree
+    prompts: Prompts
+    requests: Requests
+    prefixes: PyTree
+    queue: Array
+    key: Array
+    stop_table: Array | None
+    rule: TokenRule
+    end_ids: tuple[int, ...]
+    min_new_tokens: int
 
 
 def sample(
@@ -29,16 +72,19 @@ def sample(
     prompts: Prompts,
     requests: Requests,
     key: Array,
+    stop_table: Array | None = None,
     *,
     max_new_tokens: int,
-    temperature: float,
-    top_p: float,
+    rule: TokenRule,
     end_ids: tuple[int, ...],
+    min_new_tokens: int = 0,
+    slots: int = 0,
+    prefill_tokens: int = 2048,
 ) -> Completions:
     """Samples a completion for every request.
 
     The token at position t of request i is drawn with fold_in(fold_in(key, id_i), t): it does not depend on which
-    other requests are in the call, nor on their order.
+    other requests are in the call, on their order, on the number of slots, or on when the request got its slot.
 
     Args:
         model: functions of the decoder.
@@ -46,74 +92,175 @@ def sample(
         prompts: N prefixes of at most P tokens.
         requests: R requests.
         key: consumed.
+        stop_table: int32 [states, V], automaton of the strings that end a completion, from `stop_table`; the token
+            that completes one is the last.  None: there are none.
         max_new_tokens: C, upper bound of every budget.
-        temperature: at least 0; 0 is greedy.
-        top_p: in (0, 1].
+        rule: how a token is drawn.
         end_ids: tokens that end a completion; the end token is part of it.
+        min_new_tokens: end tokens are not drawn before this many other tokens (a stop string still ends a completion);
+            C forces every completion to its budget.
+        slots: S, requests decoding at once; 0 takes one slot per request.
+        prefill_tokens: prompt tokens run at once.
 
     Returns:
         Completions [R, C]; rows of budget 0 have length 0.
     """
     num_requests, prompt_slots = requests.prompt.shape[0], prompts.tokens.shape[1]
-    last_hidden, cache = _prefill(model, params, prompts)
-    row_keys = jax.vmap(lambda request_id: jax.random.fold_in(key, request_id))(requests.id)
-    start = prompts.lengths[requests.prompt]
+    weights = model.decoding_weights(params)
+    prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens)
+    first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
+    queue = jnp.argsort(first_served).astype(jnp.int32)
+    call = _Call(model, weights, prompts, requests, prefixes, queue, key, stop_table, rule, end_ids, min_new_tokens)
+    stages = plan_stages(
+        slots=min(slots or num_requests, num_requests), prefix_slots=prompt_slots, max_new_tokens=max_new_tokens
+    )
+    progress = _start(call, stages[0], max_new_tokens)
+    for i, stage in enumerate(stages):
+        fewer = max((s.slots for s in stages[i + 1 :] if s.slots < stage.slots), default=0)
+        grows = any(s.capacity > stage.capacity for s in stages[i + 1 :])
+        progress = _run(call, _resize(call, progress, stage), stage, fewer=fewer, grows=grows)
+    return progress.completions
 
-    def decode_one(state: _Decoding) -> _Decoding:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, state.slot)
-        tokens, logprobs, processed = choose_tokens(
-            model.logits(params, state.hidden), keys, temperature=temperature, top_p=top_p
-        )
-        ended = state.active & jnp.isin(tokens, jnp.asarray(end_ids))
-        completions = _record(state.completions, state.slot, state.active, ended, tokens, logprobs, processed)
-        active = state.active & ~ended & (state.slot + 1 < requests.budget)
-        hidden, cache = model.extend(params, tokens[:, None], (start + state.slot)[:, None], state.cache)
-        return _Decoding(state.slot + 1, hidden[:, 0], cache, active, completions)
 
+def _start(call: _Call, stage: Stage, max_new_tokens: int) -> _Progress:
+    """The first requests of the queue in the slots, nothing generated."""
+    num_requests = call.queue.shape[0]
+    request = jnp.where(call.requests.budget[call.queue] > 0, call.queue, num_requests)[: stage.slots]
+    cache = call.model.take(call.prefixes, _prefix_row(call, request), stage.capacity)
     zeros = jnp.zeros((num_requests, max_new_tokens), jnp.float32)
-    empty = Completions(
-        tokens=zeros.astype(jnp.int32),
-        lengths=jnp.zeros(num_requests, jnp.int32),
-        logprobs=zeros,
-        processed_logprobs=zeros,
-        ended=jnp.zeros(num_requests, bool),
+    return _Progress(
+        slots=_opened(call, request, cache),
+        served=jnp.int32(stage.slots),
+        completions=Completions(
+            tokens=zeros.astype(jnp.int32),
+            lengths=jnp.zeros(num_requests, jnp.int32),
+            logprobs=zeros,
+            processed_logprobs=zeros,
+            ended=jnp.zeros(num_requests, bool),
+        ),
     )
-    state = _Decoding(
-        slot=jnp.int32(0),
-        hidden=last_hidden[requests.prompt],
-        cache=model.take(cache, requests.prompt, prompt_slots + max_new_tokens),
-        active=requests.budget > 0,
-        completions=empty,
-    )
-    state = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.slot < max_new_tokens), decode_one, state)
-    return state.completions
 
 
-def _prefill(model: Model, params: PyTree, prompts: Prompts) -> tuple[Array, PyTree]:
-    """Hidden state of each prompt's last token [N, D], and the filled cache."""
-    num_prompts, slots = prompts.tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(slots), (num_prompts, slots))
-    hidden, cache = model.extend(params, prompts.tokens, positions, model.init_cache(num_prompts, slots))
-    last = jnp.maximum(prompts.lengths - 1, 0)
-    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
+def _prefix_row(call: _Call, request: Array) -> Array:
+    return call.requests.prompt.at[request].get(mode="clip")
+
+
+def _opened(call: _Call, request: Array, cache: PyTree) -> _Slots:
+    """Slots that start on these requests; the last token of the prefix is run again by the first pass."""
+    last = jnp.maximum(call.requests.prefix_length.at[request].get(mode="clip") - 1, 0)
+    token = call.prompts.tokens[_prefix_row(call, request), last]
+    zeros = jnp.zeros_like(request)
+    return _Slots(request=request, token=token, position=last, generated=zeros, stopping=zeros, cache=cache)
+
+
+def _resize(call: _Call, progress: _Progress, stage: Stage) -> _Progress:
+    """The busy slots first, as many of them as the stage has, in a cache of its length."""
+    slots = progress.slots
+    if slots.request.shape[0] == stage.slots:
+        rows = jnp.arange(stage.slots)
+    else:
+        rows = jnp.argsort(slots.request == call.queue.shape[0], stable=True)[: stage.slots]
+    cache = call.model.take(slots.cache, rows, stage.capacity)
+    kept = jax.tree.map(lambda x: x[rows], slots.replace(cache=()))
+    return progress.replace(slots=kept.replace(cache=cache))
+
+
+def _run(call: _Call, progress: _Progress, stage: Stage, *, fewer: int, grows: bool) -> _Progress:
+    """Decodes, and refills, until all is done or a later stage takes over.
+
+    Args:
+        call: constants.
+        progress: with the stage's slots and caches.
+        stage: sizes.
+        fewer: slots of a later stage, which takes over once the queue is empty and the busy ones fit; 0 if none.
+        grows: whether a later stage has longer caches, and takes over once a row needs them.
+    """
+    num_requests = call.queue.shape[0]
+    refill_rows = max(stage.slots // REFILL_SHARE, 1)
+    num_live = jnp.sum(call.requests.budget > 0)
+
+    def busy(p: _Progress) -> Array:
+        return jnp.sum(p.slots.request < num_requests)
+
+    def goes_on(p: _Progress) -> Array:
+        on = (p.served < num_live) | (busy(p) > fewer)
+        if grows:
+            on &= ~jnp.any((p.slots.request < num_requests) & (p.slots.position >= stage.capacity))
+        return on
+
+    def refill_due(p: _Progress) -> Array:
+        return (p.served < num_live) & (stage.slots - busy(p) >= refill_rows)
+
+    def decode_on(p: _Progress) -> _Progress:
+        return jax.lax.while_loop(lambda p: goes_on(p) & ~refill_due(p), lambda p: _decode(call, p), p)
+
+    if stage.slots >= num_requests:  # nothing ever waits
+        return decode_on(progress)
+    return jax.lax.while_loop(goes_on, lambda p: decode_on(_refill(call, p, num_live, refill_rows)), progress)
+
+
+def _refill(call: _Call, progress: _Progress, num_live: Array, rows: int) -> _Progress:
+    """Puts the next requests of the queue into at most `rows` free slots."""
+    slots, num_requests = progress.slots, call.queue.shape[0]
+    num_slots = slots.request.shape[0]
+    free = jnp.nonzero(slots.request == num_requests, size=rows, fill_value=num_slots)[0]
+    turn = progress.served + jnp.arange(rows)
+    opens = (free < num_slots) & (turn < num_live)
+    request = call.queue.at[turn].get(mode="clip")
+    slot = jnp.where(opens, free, num_slots)  # out of range: dropped
+    cache = call.model.copy(slots.cache, slot, call.prefixes, _prefix_row(call, request))
+    fresh = _opened(call, request, ())
+    kept = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), slots.replace(cache=()), fresh)
+    return progress.replace(slots=kept.replace(cache=cache), served=progress.served + jnp.sum(opens))
+
+
+def _decode(call: _Call, progress: _Progress) -> _Progress:
+    """One token for every busy slot."""
+    slots, requests = progress.slots, call.requests
+    num_requests = call.queue.shape[0]
+    logits, cache = call.model.decode(call.weights, slots.token, slots.position, slots.cache)
+    request_id = requests.id.at[slots.request].get(mode="clip")
+    keys = jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(call.key, i), t))(request_id, slots.generated)
+    is_end = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(call.end_ids))
+    allowed = ~(is_end & (slots.generated < call.min_new_tokens)[:, None]) if call.min_new_tokens else None
+    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, allowed)
+
+    ended, stopping = is_end[tokens], slots.stopping
+    if call.stop_table is not None:
+        stopping = advance(call.stop_table, stopping, tokens)
+        ended |= stopping == call.stop_table.shape[0] - 1
+    generated = slots.generated + 1
+    finished = ended | (generated >= requests.budget.at[slots.request].get(mode="clip"))
+    completions = _record(progress.completions, slots.request, slots.generated, tokens, logprobs, processed, ended)
+    slots = _Slots(
+        request=jnp.where(finished, num_requests, slots.request),
+        token=tokens,
+        position=slots.position + 1,
+        generated=generated,
+        stopping=stopping,
+        cache=cache,
+    )
+    return progress.replace(slots=slots, completions=completions)
 
 
 def _record(
     completions: Completions,
-    slot: Array,
-    active: Array,
-    ended: Array,
+    request: Array,
+    index: Array,
     tokens: Array,
     logprobs: Array,
     processed: Array,
+    ended: Array,
 ) -> Completions:
-    def write(column: Array, values: Array) -> Array:
-        return column.at[:, slot].set(jnp.where(active, values, 0))
+    """Writes the token at `index` of each slot's completion; a free slot's request is out of range and dropped."""
+
+    def write(table: Array, values: Array) -> Array:
+        return table.at[request, index].set(values, mode="drop")
 
     return Completions(
         tokens=write(completions.tokens, tokens),
-        lengths=completions.lengths + active,
+        lengths=completions.lengths.at[request].set(index + 1, mode="drop"),
         logprobs=write(completions.logprobs, logprobs),
         processed_logprobs=write(completions.processed_logprobs, processed),
-        ended=completions.ended | ended,
+        ended=completions.ended.at[request].set(ended, mode="drop"),
     )

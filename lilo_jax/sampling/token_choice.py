@@ -1,54 +1,165 @@
-"""From logits to the next token: temperature, nucleus truncation, and a draw with a key per row."""
+"""From logits to the next token: which tokens may be drawn, and a draw with a key per row.
+
+Every rule of truncation is a threshold: a token is kept iff it is at least as likely as some value.  A tie at the
+threshold is therefore kept whole, and what is kept depends on the probabilities alone, not on the ids.
+"""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from lilo_jax.types import Array
 
-
-def nucleus(logprobs: Array, top_p: float) -> Array:
-    """Keeps the smallest set of most likely tokens whose probability reaches `top_p`, renormalised.
-
-    A token is kept iff the tokens strictly more likely than it (earlier in a stable descending sort) hold less than
-    `top_p`; the most likely one is always kept.  Source: Holtzman et al. 2020, eq. 2.
-
-    Args:
-        logprobs: float32 [R, V], normalised.
-        top_p: in (0, 1]; 1 returns `logprobs` unchanged.
-
-    Returns:
-        float32 [R, V], log-probabilities with -inf outside the nucleus.
-    """
-    if top_p >= 1.0:
-        return logprobs
-    order = jnp.argsort(-logprobs, axis=-1, stable=True)
-    sorted_probs = jnp.exp(jnp.take_along_axis(logprobs, order, axis=-1))
-    mass_before = jnp.cumsum(sorted_probs, axis=-1) - sorted_probs
-    keep = jnp.put_along_axis(jnp.zeros_like(logprobs, bool), order, mass_before < top_p, axis=-1, inplace=False)
-    return jax.nn.log_softmax(jnp.where(keep, logprobs, -jnp.inf), axis=-1)
+_BLOCK = 128
+"""Tokens per block of the draw: a block is chosen first, then a token in it."""
 
 
-def choose_tokens(logits: Array, keys: Array, *, temperature: float, top_p: float) -> tuple[Array, Array, Array]:
+@dataclasses.dataclass(frozen=True)
+class TokenRule:
+    """How a token is drawn.  What truncates is applied in this order: top_k, top_p, min_p."""
+
+    temperature: float = 1.0
+    """logits are divided by it; 0 is greedy"""
+    top_p: float = 1.0
+    """keep the most likely tokens that together reach this probability, in (0, 1]; 1 keeps all"""
+    top_k: int = 0
+    """keep the k most likely tokens; 0 keeps all"""
+    min_p: float = 0.0
+    """keep the tokens at least this share as likely as the most likely one, in [0, 1]; 0 keeps all"""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0 and 0 <= self.min_p <= 1):
+            raise ValueError(
+                f"temperature must be at least 0, top_p in (0, 1], top_k at least 0 and min_p in [0, 1], got {self}"
+            )
+
+
+def choose_tokens(
+    logits: Array, keys: Array, rule: TokenRule, allowed: Array | None = None
+) -> tuple[Array, Array, Array]:
     """Draws one token per row.
+
+    The full distribution is softmax(logits / temperature).  The processed one, which the token is drawn from, is the
+    full one restricted to `allowed`, truncated by `rule` and renormalised.
 
     Args:
         logits: float32 [R, V].
-        keys: typed keys [R], each consumed; row r's token depends on keys[r] and logits[r] alone.
-        temperature: at least 0; 0 is greedy, with log-probs reported at temperature 1.
-        top_p: in (0, 1].
+        keys: typed keys [R], each consumed; row r's token depends on keys[r], logits[r] and allowed[r] alone.
+        rule: temperature and truncation; at temperature 0 the most likely allowed token is taken (the first of equals).
+        allowed: bool, broadcastable to [R, V], tokens that may be drawn; None: all.
 
     Returns:
-        tokens int32 [R]; their log-probs under softmax(logits / temperature), float32 [R]; and under the truncated
-        distribution they were drawn from, float32 [R] (0 when greedy).
+        tokens int32 [R]; their log-probs under the full distribution, float32 [R], at temperature 1 if greedy; and
+        under the processed one, float32 [R] (0 if greedy).  A row whose logits hold a NaN or +inf has some token and
+        a NaN full log-prob; a row in which nothing allowed has a finite logit has some token and a NaN processed one.
     """
-    logprobs = jax.nn.log_softmax(logits / (temperature or 1.0), axis=-1)
-    if temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return tokens, _at(logprobs, tokens), jnp.zeros(tokens.shape, jnp.float32)
-    processed = nucleus(logprobs, top_p)
-    tokens = jax.vmap(jax.random.categorical)(keys, processed).astype(jnp.int32)
-    return tokens, _at(logprobs, tokens), _at(processed, tokens)
+    full = _scores(logits, rule.temperature or 1.0)
+    options = full if allowed is None else _scores(jnp.where(allowed, logits, -jnp.inf), rule.temperature or 1.0)
+    if rule.temperature == 0:
+        tokens = jnp.argmax(options, axis=-1).astype(jnp.int32)
+        certain = jnp.where(_at(options, tokens) == 0, 0.0, jnp.nan)
+        return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), certain
+    kept = truncate(jnp.exp(options), rule)
+    tokens = draw(kept, jax.vmap(_uniforms)(keys))
+    return tokens, _at(full, tokens) - _log_sum(jnp.exp(full)), _at(options, tokens) - _log_sum(kept)
 
 
-def _at(logprobs: Array, tokens: Array) -> Array:
-    return jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+def truncate(weights: Array, rule: TokenRule) -> Array:
+    """Sets the weights of the tokens that `rule` does not keep to 0.
+
+    With w the weights and |.| the sum of those kept by the rule before:
+
+        top_k   keeps w >= t, t the k-th largest weight;
+        top_p   keeps w >= t, t the largest value for which the tokens with w >= t hold at least top_p |w|;
+        min_p   keeps w >= min_p max(w).
+
+    Nothing is sorted: t of top_p is found by bisection over the bits of a float32, among the top_k if that is on.
+
+    Sources: Holtzman et al. 2020, eq. 2 (top_p); Nguyen et al. 2024, eq. 1-2 (min_p); the order of the three is that
+    of Hugging Face's `generate`.
+
+    Args:
+        weights: float32 [R, V], proportional to probabilities, the largest of a row being 1.
+        rule: see `TokenRule`; the temperature is not read.
+    """
+    candidates, kept = weights, weights
+    if 0 < rule.top_k < weights.shape[-1]:
+        candidates = jax.lax.top_k(weights, rule.top_k)[0]
+        # The minimum, not the last one: XLA on CPU would replace top_k, if sliced, by a sort.
+        kept = _at_least(weights, jnp.min(candidates, axis=-1))
+    if rule.top_p < 1:
+        kept = _at_least(kept, _nucleus_threshold(candidates, rule.top_p * jnp.sum(kept, axis=-1)))
+    return _at_least(kept, jnp.full(weights.shape[0], rule.min_p, weights.dtype)) if rule.min_p else kept
+
+
+def _at_least(weights: Array, threshold: Array) -> Array:
+    return jnp.where(weights >= threshold[:, None], weights, 0.0)
+
+
+def _nucleus_threshold(weights: Array, mass: Array) -> Array:
+    """The largest float32 t in [0, 1] for which the weights >= t hold at least `mass` [R]; 0 if there is none.
+
+    Non-negative floats are ordered as their bits are, so 30 halvings between 0 and the bits of 1 find it exactly.
+    """
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        enough, too_high = bounds
+        middle = (enough + too_high) // 2
+        threshold = jax.lax.bitcast_convert_type(middle, jnp.float32)
+        reached = jnp.sum(_at_least(weights, threshold), axis=-1) >= mass
+        return jnp.where(reached, middle, enough), jnp.where(reached, too_high, middle)
+
+    above_one = jax.lax.bitcast_convert_type(jnp.ones_like(mass), jnp.int32) + 1
+    enough, _ = jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(above_one), above_one))
+    return jax.lax.bitcast_convert_type(enough, jnp.float32)
+
+
+def draw(weights: Array, uniforms: Array) -> Array:
+    """Inverts the cumulative distribution: P(token = i) = weights_i / sum(weights).
+
+    A block of 128 tokens is drawn by the first uniform number and a token in it by the second, so that neither a
+    cumulative sum over the vocabulary nor noise for each token is needed, and rare tokens are drawn at the rate they
+    should be although a float32 uniform number has only 2^23 values.
+
+    Args:
+        weights: float32 [R, V], non-negative, at least one of a row positive (else its token is 0).
+        uniforms: float32 [R, 2] in (0, 1).
+
+    Returns:
+        int32 [R], never a token of weight 0.
+    """
+    blocks = jnp.pad(weights, ((0, 0), (0, -weights.shape[-1] % _BLOCK))).reshape(weights.shape[0], -1, _BLOCK)
+    block = _first_above(jnp.sum(blocks, axis=-1), uniforms[:, 0])
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return block * _BLOCK + _first_above(inside, uniforms[:, 1])
+
+
+def _first_above(weights: Array, uniforms: Array) -> Array:
+    """First index whose cumulative weight exceeds uniform x total; int32 [R].
+
+    Sums rounded in parallel need not grow monotonically: entries of weight 0 are left out, and the total is the
+    largest sum, so that some entry of positive weight always lies above.
+    """
+    sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
+    return jnp.argmax(sums > uniforms[:, None] * jnp.max(sums, axis=-1, keepdims=True), axis=-1).astype(jnp.int32)
+
+
+def _uniforms(key: Array) -> Array:
+    """Two numbers in (0, 1), the centres of 2^23 cells: at exactly 0, which has probability 2^-23, the first token of
+    positive weight would be drawn, however small that weight is.
+    """
+    return jax.random.uniform(key, (2,)) + 2.0**-24
+
+
+def _scores(logits: Array, temperature: float) -> Array:
+    """(logits - their maximum) / temperature: exactly 0 for the most likely token, however the rest is rounded."""
+    return (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
+
+
+def _log_sum(weights: Array) -> Array:
+    return jnp.log(jnp.sum(weights, axis=-1))
+
+
+def _at(scores: Array, tokens: Array) -> Array:
+    return jnp.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0]

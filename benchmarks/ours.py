@@ -1,0 +1,287 @@
+"""lilo_jax as a contender: the only module of the benchmarks that calls the library."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import checkpoint, workload
+from benchmarks.worker import Gate, clock
+from benchmarks.workload import Job, Shape
+from lilo_jax.mesh import unconstrained
+from lilo_jax.models import Model, build_model
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.rl.grpo import Grpo
+from lilo_jax.rl.rloo import Rloo
+from lilo_jax.rl.update import UpdateConfig, update
+from lilo_jax.sampling import sample
+from lilo_jax.scoring import score
+from lilo_jax.types import (
+    Algorithm,
+    Completions,
+    FollowUps,
+    Prompts,
+    PyTree,
+    Requests,
+    Sequences,
+    Trainable,
+    TrainBatch,
+)
+
+LIBRARIES = ("lilo-jax", "jax", "flax", "optax")
+CHUNK = UpdateConfig().chunk
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-6))
+
+
+# -------------------------------------------------------------------------------------------------- model and weights
+def _model(job: Job) -> Model:
+    shape = job.shape
+    config = DecoderConfig(
+        num_layers=shape.num_layers,
+        embed_dim=shape.embed_dim,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        mlp_dim=shape.mlp_dim,
+        rope_theta=shape.rope_theta,
+        norm_epsilon=shape.norm_epsilon,
+        tie_embeddings=True,
+        vocab_size=shape.vocab_size,
+        compute_dtype=job.dtype,
+    )
+    return build_model(config, unconstrained)
+
+
+def _params(shape: Shape) -> PyTree:
+    """The common weights in our tree: matrices are [in, ..., out], and layers are stacked."""
+    named = checkpoint.weights(shape)
+    width, head_dim = shape.embed_dim, shape.head_dim
+
+    def stack(name: str, *dims: int) -> jax.Array:
+        layers = (named[f"model.layers.{i}.{name}.weight"] for i in range(shape.num_layers))
+        return jnp.stack([layer.T.reshape(dims) for layer in layers])
+
+    attention = {
+        "query": stack("self_attn.q_proj", width, shape.num_heads, head_dim),
+        "key": stack("self_attn.k_proj", width, shape.num_kv_heads, head_dim),
+        "value": stack("self_attn.v_proj", width, shape.num_kv_heads, head_dim),
+        "output": stack("self_attn.o_proj", shape.num_heads, head_dim, width),
+    }
+    mlp = {
+        "gate": stack("mlp.gate_proj", width, shape.mlp_dim),
+        "up": stack("mlp.up_proj", width, shape.mlp_dim),
+        "down": stack("mlp.down_proj", shape.mlp_dim, width),
+    }
+    layers = {
+        "attention_norm": {"scale": stack("input_layernorm", width)},
+        "attention": attention,
+        "mlp_norm": {"scale": stack("post_attention_layernorm", width)},
+        "mlp": mlp,
+    }
+    norm = {"scale": jnp.asarray(named["model.norm.weight"])}
+    return {"trunk": {"embedding": jnp.asarray(named["model.embed_tokens.weight"]), "layers": layers, "norm": norm}}
+
+
+def _finish(*outputs: Any) -> dict[str, Any]:
+    """Waits for the device; its peak memory where it is known."""
+    jax.block_until_ready(outputs)
+    statistics = jax.devices()[0].memory_stats()
+    return {"device_peak_mb": statistics["peak_bytes_in_use"] / 2**20} if statistics else {}
+
+
+# ----------------------------------------------------------------------------------------------------------- sampling
+def _sampler(model: Model, *, max_new_tokens: int, slots: int) -> Callable[..., Completions]:
+    """(params, prompts, requests, key) -> Completions; `slots` rows decode at a time, 0 means all."""
+    del slots  # the engine decodes all requests together
+    return jax.jit(
+        functools.partial(sample, model, max_new_tokens=max_new_tokens, temperature=1.0, top_p=1.0, end_ids=())
+    )
+
+
+def _prompts(rows: np.ndarray, lengths: np.ndarray | None = None) -> Prompts:
+    lengths = np.full(len(rows), rows.shape[1]) if lengths is None else lengths
+    return Prompts(tokens=jnp.asarray(rows), lengths=jnp.asarray(lengths, jnp.int32))
+
+
+def _requests(prompt: np.ndarray, budget: np.ndarray | int) -> Requests:
+    return Requests(
+        prompt=jnp.asarray(prompt, jnp.int32),
+        id=jnp.arange(len(prompt), dtype=jnp.int32),
+        budget=jnp.broadcast_to(jnp.asarray(budget, jnp.int32), len(prompt)),
+    )
+
+
+def rollout(job: Job, gate: Gate) -> None:
+    """All rows at once, each distinct prompt prefilled once.  Variants: "distinct", "groups"."""
+    params, rows = _params(job.shape), workload.prompts(job)
+    run = _sampler(_model(job), max_new_tokens=job.sizes.new_tokens, slots=0)
+    prompts = _prompts(rows)
+    requests = _requests(np.repeat(np.arange(len(rows)), job.sizes.rows // len(rows)), job.sizes.new_tokens)
+    gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
+
+
+def lengths(job: Job, gate: Gate) -> None:
+    """Unequal requests.  Variants: "slots" takes all in one call; "fixed" a batch of so many rows at a time."""
+    params, budgets, slots = _params(job.shape), workload.budgets(job.sizes), job.sizes.slots
+    run = _sampler(_model(job), max_new_tokens=job.sizes.longest, slots=slots)
+    rows = workload.tokens(job, len(budgets), job.sizes.prompt_tokens, seed=1)
+    size = len(budgets) if job.variant == "slots" else slots
+    starts = range(0, len(budgets), size)
+    batches = [(_prompts(rows[i : i + size]), _requests(np.arange(size), budgets[i : i + size])) for i in starts]
+
+    gate.repeat(lambda: _finish([run(params, *batch, jax.random.key(1)) for batch in batches]))
+
+
+def monte_carlo(job: Job, gate: Gate) -> None:
+    """Children of every boundary of every trajectory.  Variants: "shared" by the children of a boundary; "unshared"."""
+    params, sizes = _params(job.shape), job.sizes
+    run = _sampler(_model(job), max_new_tokens=sizes.child_tokens, slots=sizes.rows)
+    trajectories, boundaries = (
+        workload.trajectories(job)[:, : workload.boundaries(sizes)[-1]],
+        workload.boundaries(sizes),
+    )
+    # Every (trajectory, boundary) is a prompt: the engine shares it between its children, not along the trajectory.
+    copies = sizes.children if job.variant == "unshared" else 1
+    rows = np.repeat(np.repeat(trajectories, len(boundaries), axis=0), copies, axis=0)
+    prompts = _prompts(rows, np.repeat(np.tile(boundaries, len(trajectories)), copies))
+    requests = _requests(np.repeat(np.arange(len(rows)), sizes.children // copies), sizes.child_tokens)
+    gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
+
+
+# -------------------------------------------------------------------------------------------------- scoring and update
+def _sequences(job: Job, rows: jax.Array | np.ndarray) -> Sequences:
+    def full(length: int) -> jax.Array:
+        return jnp.full(len(rows), length, jnp.int32)
+
+    return Sequences(
+        tokens=jnp.asarray(rows),
+        prompt_lengths=full(job.sizes.prompt_tokens),
+        completion_lengths=full(job.sizes.new_tokens),
+    )
+
+
+def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Array]]:
+    """(params, rows) -> log-probs, a micro-batch of rows at a time."""
+    run = jax.jit(
+        functools.partial(score, _model(job), completion_slots=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
+    )
+    size = job.sizes.microbatch
+
+    def logprobs(params: PyTree, rows: jax.Array | np.ndarray) -> list[jax.Array]:
+        return [run(params, _sequences(job, rows[i : i + size])).logprobs for i in range(0, len(rows), size)]
+
+    return logprobs
+
+
+def scoring(job: Job, gate: Gate) -> None:
+    """Log-probs (and entropies) of given completions."""
+    params, rows, logprobs = _params(job.shape), workload.sequences(job), _scorer(job)
+    gate.repeat(lambda: _finish(logprobs(params, rows)))
+
+
+def parity(job: Job, gate: Gate) -> None:
+    """The log-probs themselves."""
+    params, rows, logprobs = _params(job.shape), workload.sequences(job), _scorer(job)
+    gate.repeat(lambda: {"logprobs": np.concatenate(logprobs(params, rows)).ravel().tolist()})
+
+
+def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, reward: np.ndarray) -> TrainBatch:
+    sizes = job.sizes
+    groups = sizes.sequences // sizes.group
+    zeros = jnp.zeros((sizes.sequences, sizes.new_tokens), jnp.float32)
+    none = jnp.zeros(0, jnp.int32)
+    return TrainBatch(
+        sequences=_sequences(job, rows),
+        row_mask=jnp.ones(sizes.sequences, bool),
+        group=jnp.repeat(jnp.arange(groups, dtype=jnp.int32), sizes.group),
+        reward=jnp.asarray(reward, jnp.float32),
+        sampler_logprobs=zeros,
+        question=jnp.arange(groups, dtype=jnp.int32),
+        question_mask=jnp.ones(groups, bool),
+        follow_ups=FollowUps(row=none, prefix=none, mask=none.astype(bool), reward=none.astype(jnp.float32)),
+        old_logprobs=old_logprobs,
+        reference_logprobs=zeros,
+        old_values=zeros,
+        advantages=zeros,
+        returns=zeros,
+    )
+
+
+def _learner(job: Job, algorithm: Algorithm) -> Callable[[Trainable, TrainBatch], Trainable]:
+    """(policy, batch) -> policy after one optimiser step; the old one is donated."""
+    config = UpdateConfig(microbatches=job.sizes.sequences // job.sizes.microbatch, shuffle=False)
+    model = _model(job)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(policy: Trainable, batch: TrainBatch) -> Trainable:
+        advantages, returns = algorithm.advantages(batch)
+        batch = batch.replace(advantages=advantages, returns=returns)
+        return update(
+            model, algorithm, OPTIMIZER, policy, None, batch, jax.random.key(0), config=config, temperature=1.0
+        )[0]
+
+    return step
+
+
+def _start(params: PyTree) -> Trainable:
+    return Trainable(params=params, optimizer=OPTIMIZER.init(params))
+
+
+def learn(job: Job, gate: Gate) -> None:
+    """Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW."""
+    policy, step = _start(_params(job.shape)), _learner(job, Rloo().build())
+    old = jnp.full((job.sizes.sequences, job.sizes.new_tokens), -9.0)
+    batch = _batch(job, workload.sequences(job), old, np.random.default_rng(5).standard_normal(job.sizes.sequences))
+
+    def run() -> dict[str, Any]:
+        nonlocal policy
+        policy = step(policy, batch)
+        return _finish(policy)
+
+    gate.repeat(run)
+
+
+def grpo(job: Job, gate: Gate) -> None:
+    """A whole step: rollouts of groups, reward on the host, teacher-forced old log-probs, update."""
+    sizes = job.sizes
+    groups = sizes.sequences // sizes.group
+    policy, logprobs, step = _start(_params(job.shape)), _scorer(job), _learner(job, Grpo().build())
+    generate = _sampler(_model(job), max_new_tokens=sizes.new_tokens, slots=0)
+    rows = workload.tokens(job, groups, sizes.prompt_tokens, seed=1)
+    prompts, requests = _prompts(rows), _requests(np.repeat(np.arange(groups), sizes.group), sizes.new_tokens)
+
+    def run() -> dict[str, Any]:
+        nonlocal policy
+        began = clock()
+        completions = np.asarray(generate(policy.params, prompts, requests, jax.random.key(1)).tokens)
+        generated = clock()
+        reward = np.array([len(set(row)) for row in completions])
+        sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions], axis=1)
+        old = jnp.concatenate(logprobs(policy.params, sequences))
+        policy = step(policy, _batch(job, sequences, old, reward))
+        return _finish(policy) | {
+            "parts": {"generate": [now - then for now, then in zip(generated, began, strict=True)]}
+        }
+
+    gate.repeat(run)
+
+
+def device(job: Job, gate: Gate) -> None:
+    """The name of the device."""
+    gate.repeat(lambda: {"device": jax.devices()[0].device_kind})
+
+
+WORKS = {
+    "device": device,
+    "parity": parity,
+    "rollout": rollout,
+    "lengths": lengths,
+    "monte_carlo": monte_carlo,
+    "scoring": scoring,
+    "update": learn,
+    "grpo": grpo,
+}

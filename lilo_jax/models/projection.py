@@ -1,0 +1,44 @@
+"""Products of activations and weights, in the orders in which hardware wants them.
+
+All three compute y[..., out] = sum over in of x[..., in] w[in, out]; `inputs` is the number of axes that `in` has.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.types import Array
+
+Project = Callable[[Array, Array, int], Array]
+"""(x [..., *in], weight, number of input axes) -> [..., *out]."""
+
+
+def project(x: Array, weight: Array, inputs: int) -> Array:
+    """The product with a weight stored as [*in, *out]."""
+    return jnp.tensordot(x, weight.astype(x.dtype), inputs)
+
+
+def project_transposed(x: Array, weight: Array, inputs: int) -> Array:
+    """The product with a weight stored as [*out, *in]."""
+    return jax.lax.dot_general(x, weight.astype(x.dtype), ((_last(x, inputs), _last(weight, inputs)), ((), ())))
+
+
+def project_weights_first(x: Array, weight: Array, inputs: int) -> Array:
+    """The product with a weight stored as [*out, *in], the weight being the left matrix.
+
+    With few rows in `x`, XLA's CPU matrix product runs about 1.3 times as fast in this order.  The barrier keeps the
+    compiler from turning it round again.
+    """
+    product = jax.lax.dot_general(weight.astype(x.dtype), x, ((_last(weight, inputs), _last(x, inputs)), ((), ())))
+    out = weight.ndim - inputs
+    return jnp.moveaxis(jax.lax.optimization_barrier(product), range(out), range(-out, 0))
+
+
+def transposed(weight: Array, inputs: int) -> Array:
+    """[*in, *out] to [*out, *in]."""
+    return jnp.moveaxis(weight, range(inputs), range(-inputs, 0))
+
+
+def _last(x: Array, count: int) -> tuple[int, ...]:
+    return tuple(range(x.ndim - count, x.ndim))

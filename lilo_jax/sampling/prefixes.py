@@ -1,0 +1,48 @@
+"""Prefill: the keys and values of every prefix, computed once for all the requests that continue it."""
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.models import Model
+from lilo_jax.types import Array, Prompts, PyTree
+
+
+def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: int) -> PyTree:
+    """The cache of every prompt row.
+
+    Rows are run in blocks, and long rows a piece at a time, so that no more than about `prefill_tokens` tokens have
+    activations at once; pieces that are padding in all rows of a block are skipped.
+
+    Args:
+        model: functions of the decoder.
+        weights: its decoding weights.
+        prompts: N rows of P slots.
+        prefill_tokens: bound on the tokens of one piece.
+
+    Returns:
+        A cache of N rows with room for P tokens.
+    """
+    num_rows, num_slots = prompts.tokens.shape
+    piece = min(num_slots, prefill_tokens)
+    block = max(min(num_rows, prefill_tokens // piece), 1)
+
+    def run(tokens: Array, lengths: Array) -> PyTree:
+        def one_piece(i: Array, cache: PyTree) -> PyTree:
+            # The last piece may overlap the one before it: running a token again changes nothing.
+            start = jnp.minimum(i * piece, num_slots - piece)
+            part = jax.lax.dynamic_slice_in_dim(tokens, start, piece, axis=1)
+            return model.extend(weights, part, start, cache)[1]
+
+        cache = model.init_cache(tokens.shape[0], num_slots)
+        if piece == num_slots:
+            return one_piece(jnp.int32(0), cache)
+        return jax.lax.fori_loop(0, -(-jnp.max(lengths) // piece), one_piece, cache)
+
+    if block == num_rows:
+        return run(prompts.tokens, prompts.lengths)
+
+    def one_block(i: Array, cache: PyTree) -> PyTree:
+        rows = jnp.minimum(i * block, num_rows - block) + jnp.arange(block)  # overlapping in the same way
+        return model.copy(cache, rows, run(prompts.tokens[rows], prompts.lengths[rows]), jnp.arange(block))
+
+    return jax.lax.fori_loop(0, -(-num_rows // block), one_block, model.init_cache(num_rows, num_slots))
