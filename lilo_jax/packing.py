@@ -1,0 +1,99 @@
+"""Less padding: several sequences in one row, and rows cut to the longest sequence of a batch.
+
+Where sequences go is planned on the host.  Inside a program a plan is a few arrays of fixed shape, and `packed` turns
+a model into one that computes packed rows but still speaks of sequences, so that scoring and losses know nothing of it.
+"""
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+
+from lilo_jax.models import Model
+from lilo_jax.types import Array, PyTree
+
+
+class PackedRows(flax.struct.PyTreeNode):
+    """Where the tokens of B sequences stand in R rows of L slots.
+
+    Attributes:
+        sequence: int32 [R, L], the sequence whose token stands in a slot; -1 where none does.
+        slot: int32 [R, L], the token's slot in its sequence; 0 where none stands.
+        start: int32 [B], where a sequence begins among the R x L slots laid end to end.
+    """
+
+    sequence: Array
+    slot: Array
+    start: Array
+
+
+def first_fit_decreasing(lengths: np.ndarray, slots: int) -> list[list[int]]:
+    """Sequences by row: the longest first, each into the first row that has room for it.
+
+    The rows are at most 11/9 of the fewest possible, plus 2/3 (Dósa 2007, theorem 1).
+
+    Args:
+        lengths: int [B], tokens of each sequence, at most `slots`.
+        slots: of a row.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for sequence in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        row = next((row for row, left in enumerate(room) if left >= lengths[sequence]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(slots)
+        rows[row].append(sequence)
+        room[row] -= int(lengths[sequence])
+    return rows
+
+
+def pack(lengths: np.ndarray, slots: int, num_rows: int) -> PackedRows | None:
+    """The plan for sequences of these lengths, as host arrays, or None if they need more rows.
+
+    Args:
+        lengths: int [B], tokens of each sequence, at most `slots`.
+        slots: L.
+        num_rows: R; rows that are not needed stay empty.
+    """
+    rows = first_fit_decreasing(lengths, slots)
+    if len(rows) > num_rows:
+        return None
+    sequence, slot = np.full((num_rows, slots), -1, np.int32), np.zeros((num_rows, slots), np.int32)
+    start = np.zeros(len(lengths), np.int32)
+    for row, members in enumerate(rows):
+        begin = 0
+        for member in members:
+            end = begin + int(lengths[member])
+            sequence[row, begin:end], slot[row, begin:end] = member, np.arange(end - begin)
+            start[member] = row * slots + begin
+            begin = end
+    return PackedRows(sequence=sequence, slot=slot, start=start)
+
+
+def packed(model: Model, plan: PackedRows) -> Model:
+    """The model that computes the hidden states of B sequences in packed rows.
+
+    Its `hidden` takes tokens [B, T] and returns states [B, T, D], equal to the model's own in the planned length of
+    each sequence and arbitrary beyond; a token attends to its own sequence only, from position 0 on.
+    """
+
+    def hidden(params: PyTree, tokens: Array) -> Array:
+        states = model.hidden(params, tokens[plan.sequence, plan.slot], positions=plan.slot, segments=plan.sequence)
+        flat = states.reshape(-1, states.shape[-1])
+        places = plan.start[:, None] + jnp.arange(tokens.shape[1])
+        return flat[jnp.minimum(places, flat.shape[0] - 1)]
+
+    return model._replace(hidden=hidden)
+
+
+def bucket_slots(lengths: np.ndarray, most: int) -> int:
+    """Slots to cut rows to: the smallest of a quarter, half, three quarters and all of `most` that holds every row.
+
+    Four sizes mean at most four compilations of what takes the rows.
+
+    Args:
+        lengths: int [B], tokens of each row, at most `most`.
+        most: slots that the rows have now.
+    """
+    longest = int(np.max(lengths, initial=1))
+    return next(slots for slots in (-(-most * quarters // 4) for quarters in (1, 2, 3, 4)) if slots >= longest)
