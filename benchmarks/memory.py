@@ -55,7 +55,7 @@ def plain(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
     return jnp.where(mask, chosen, 0), jnp.where(mask, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1), 0)
 
 
-def program(name: str, form: Callable[..., tuple[Array, Array]]) -> Callable[..., Any]:
+def program(name: str, form: Callable[..., tuple[Array, Array]]) -> Any:
     """Scoring in this form, or the gradient of a loss of it; not yet compiled."""
 
     def loss(params: PyTree, sequences: Sequences) -> Array:

@@ -314,6 +314,21 @@ def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     assert compared >= 1  # at least one group was continued
 
 
+@pytest.mark.parametrize("changes", [{"slots": 5}, {"calls": 2}, {"slots": 3, "calls": 3, "prefill_tokens": 16}])
+def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
+    """Only when a completion is drawn depends on them, and a second round, unequal groups and all stay as they were."""
+    assembly = assembly_of(dataclasses.replace(CONFIG, rollout=dataclasses.replace(CONFIG.rollout, **changes)))
+    _, _, expected, *_ = steps[0]
+    found = collect(assembly, start(assembly), 0, PhaseClock())
+    assert len(found.rollouts) == len(expected.rollouts) > QUESTIONS
+    for ours, theirs in zip(found.rollouts, expected.rollouts, strict=True):
+        assert (ours.group, ours.response, ours.verdict) == (theirs.group, theirs.response, theirs.verdict)
+        np.testing.assert_array_equal(ours.completion_ids, theirs.completion_ids)
+        np.testing.assert_array_equal(ours.prompt_ids, theirs.prompt_ids)
+        np.testing.assert_allclose(ours.sampler_logprobs, theirs.sampler_logprobs, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, found.statistics, expected.statistics)
+
+
 def test_unequal_groups_reach_the_batch_row_by_row(steps):
     sizes = set()
     for assembly, _, collected, admission, batch, _, _ in steps:

@@ -7,6 +7,7 @@ import pytest
 import reference
 
 from lilo_jax.curriculum.statistics import (
+    expected_lengths,
     group_signals,
     group_statistics,
     initial_state,
@@ -192,3 +193,15 @@ def test_group_signals_are_means_over_the_groups_tokens():
         expected = [sum(values[i, t] for i, t in tokens) / max(len(tokens), 1) for values in (abs(advantages), error)]
         np.testing.assert_allclose([found.advantage_abs[g], found.value_loss[g]], expected, rtol=1e-5, atol=1e-7)
     assert [int(found.advantage_abs[g] > 0) for g in range(4)] == [1, 0, 1, 0]
+
+
+def test_expected_length_is_a_mean_with_one_average_rollout_added():
+    """Question 0: 2 rollouts of 30 tokens in all; question 1: 8 of 10; the pool's mean is 4 tokens."""
+    state = initial_state(POOL, memory=())
+    assert not expected_lengths(state, jnp.arange(3)).any()
+    state = state.replace(
+        length_sum=jnp.zeros(POOL).at[:2].set(jnp.array([30.0, 10.0])),
+        rollouts=jnp.zeros(POOL).at[:2].set(jnp.array([2.0, 8.0])),
+    )
+    found = expected_lengths(state, jnp.array([0, 1, 5, 0]))
+    np.testing.assert_allclose(found, [34 / 3, 14 / 9, 4, 34 / 3], rtol=1e-6)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 SHRINK = 4
 """A stage has this many times fewer slots than the one before it."""
-LEAST_SLOTS = 4
+LEAST_SLOTS = 8
 """A stage of fewer slots would hardly be faster: reading the weights takes the time."""
 LEAST_TOKENS = 32
 """A call of shorter completions has one stage."""
