@@ -14,6 +14,7 @@ from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated
 from lilo_jax.sft import fine_tune
 from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
@@ -56,6 +57,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         RunError: training cannot go on.
     """
     launch = Launch() if launch is None else launch
+    keep_compiled_programs()
     task = assembling.check(config)
     start = assembling.load_start(config.init_from, config) if config.init_from else None
     directory = open_run(launch.output_dir, config, launch.resume)

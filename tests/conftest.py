@@ -1,10 +1,17 @@
 """Settings of every test: no network, one CPU device, and fixtures shared by several files."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["NPROC"] = "1"  # threads of XLA: the test processes share the cores
+# What one process of this test run has compiled, the others, which inherit the directory, need not.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("LILO_JAX_TEST_CACHE") or os.environ.setdefault(
+    "LILO_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="lilo_jax_tests_")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import numpy as np
@@ -16,6 +23,12 @@ from lilo_jax.config import Config, EvaluationConfig, Launch, RolloutConfig, Sft
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
+
+
+def pytest_unconfigure():
+    """Removes what was compiled."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

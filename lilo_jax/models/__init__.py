@@ -96,7 +96,7 @@ def build_model(
 
     def hidden(params: PyTree, tokens: Array, positions: Array | None = None, segments: Array | None = None) -> Array:
         if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+            positions = jnp.arange(tokens.shape[1])[None]
 
         def mix(query: Array, key: Array, value: Array, cache: None) -> tuple[Array, None]:
             return attend(query, key, value, segments), cache

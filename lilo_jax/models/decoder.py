@@ -29,7 +29,7 @@ class Pass(NamedTuple):
     """What differs between running whole sequences and decoding; the layers are the same code.
 
     Attributes:
-        positions: int32 [B, T], of the tokens.
+        positions: int32 [B, T] of the tokens, or [1, T] where all rows have the same.
         project: product of activations and a weight.
         mix: attention: (query [B, T, N, H], key and value [B, T, K, H], the layer's cache or None) -> ([B, T, N, H],
             the cache with the new tokens, or None).
@@ -78,7 +78,7 @@ def rotate(x: Array, positions: Array, theta: float) -> Array:
 
     Args:
         x: [B, T, heads, H], H even.
-        positions: int32 [B, T].
+        positions: int32 [B, T], or [1, T] if all rows have the same.
         theta: base of the wavelengths.
     """
     half = x.shape[-1] // 2

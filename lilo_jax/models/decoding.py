@@ -69,7 +69,7 @@ class Decoding:
 
     def extend(self, weights: PyTree, tokens: Array, start: Array, cache: PyTree) -> tuple[Array, PyTree]:
         """A run of tokens."""
-        positions = start + jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        positions = start + jnp.arange(tokens.shape[1])[None]
         way = Pass(positions, self.long_product, functools.partial(_write_and_attend, positions, start))
         return self.forward(weights["trunk"], tokens, cache, way, self.execution)
 
