@@ -118,7 +118,9 @@ def sample(
     for i, stage in enumerate(stages):
         fewer = max((s.slots for s in stages[i + 1 :] if s.slots < stage.slots), default=0)
         grows = any(s.capacity > stage.capacity for s in stages[i + 1 :])
-        progress = _run(call, _resize(call, progress, stage), stage, fewer=fewer, grows=grows)
+        if i:
+            progress = _resize(call, progress, stage)
+        progress = _run(call, progress, stage, fewer=fewer, grows=grows)
     return progress.completions
 
 
