@@ -55,7 +55,7 @@ def plain(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
     return jnp.where(mask, chosen, 0), jnp.where(mask, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1), 0)
 
 
-def program(name: str, form: Callable[..., tuple[Array, Array]]) -> Callable[..., Any]:
+def program(name: str, form: Callable[..., tuple[Array, Array]]) -> Any:
     """Scoring in this form, or the gradient of a loss of it; not yet compiled."""
 
     def loss(params: PyTree, sequences: Sequences) -> Array:
@@ -98,7 +98,7 @@ def main(mode: str, *arguments: str) -> None:
         # A description of the hardware is enough to compile for it: ask no machine about its chips.
         os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
         device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
-        measure = functools.partial(tpu_bytes, device=device)
+        measure: Callable[..., int] = functools.partial(tpu_bytes, device=device)
         forms: dict[str, Any] = {"plain": plain, "streamed": streamed}
     else:
         measure, forms = resident_bytes, {"plain": "plain", "streamed": "streamed"}
