@@ -5,6 +5,7 @@ a model into one that computes packed rows but still speaks of sequences, so tha
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -68,6 +69,30 @@ def pack(lengths: np.ndarray, slots: int, num_rows: int) -> PackedRows | None:
             start[member] = row * slots + begin
             begin = end
     return PackedRows(sequence=sequence, slot=slot, start=start)
+
+
+def pack_blocks(lengths: np.ndarray, blocks: np.ndarray, slots: int, *, multiple: int = 1) -> PackedRows | None:
+    """Plans for blocks of sequences that are computed one after another, all with equally many rows, or None.
+
+    The rows are a quarter, half or three quarters of a block's sequences, whichever is the least that every block
+    fits into: few sizes mean few compilations.  None means that packing would save less than a quarter.
+
+    Args:
+        lengths: int [B], tokens of each sequence, at most `slots`.
+        blocks: int [..., b], the sequences of each block.
+        slots: L.
+        multiple: the rows are rounded up to a multiple of this: the row shards of the mesh.
+
+    Returns:
+        PackedRows whose arrays lead with the axes that `blocks` has before its last.
+    """
+    size = blocks.shape[-1]
+    for quarters in (1, 2, 3):
+        num_rows = -(-size * quarters // (4 * multiple)) * multiple
+        plans = [pack(lengths[block], slots, num_rows) for block in blocks.reshape(-1, size)]
+        if num_rows < size and all(plan is not None for plan in plans):
+            return jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
+    return None
 
 
 def packed(model: Model, plan: PackedRows) -> Model:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,7 +17,8 @@ from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.attention import attention_kernel, sequence_attention
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.rl.update import UpdateConfig, apply_gradients, update
+from lilo_jax.packing import PackedRows, packed
+from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling import sample
 from lilo_jax.scoring import completion_mask, score, score_values
 from lilo_jax.types import (
@@ -72,8 +74,10 @@ class Programs(NamedTuple):
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
         follow_up_requests: (Sequences) -> FollowUpRequests.
-        prepare: (TrainState, TrainBatch) -> (TrainBatch with log-probs, values and advantages, metrics).
-        update: (TrainState, TrainBatch, key) -> (TrainState, metrics); donates the state.
+        prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
+        deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
+        update: (TrainState, TrainBatch, key, plans=None) -> (TrainState, metrics); donates the state.
+            Plans of `prepare` and `update` are `lilo_jax.packing.pack_blocks` of `prepare_blocks` and of `deal`.
         score: (params, Sequences, *, completion_slots, temperature) -> TokenScores.
     """
 
@@ -90,6 +94,7 @@ class Programs(NamedTuple):
     admit: Callable[..., tuple[Admission, CurriculumState]]
     follow_up_requests: Callable[..., Any]
     prepare: Callable[..., tuple[TrainBatch, Metrics]]
+    deal: Callable[..., Array]
     update: Callable[..., tuple[TrainState, Metrics]]
     score: Callable[..., TokenScores]
 
@@ -148,6 +153,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
         follow_up_requests=jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
+        deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
         update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(state_layout, None)),
         score=jax.jit(
             functools.partial(score, model, chunk=chunk),
@@ -198,10 +204,12 @@ def _admit(
     return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
 
 
-def _update(parts: _Parts, state: TrainState, batch: TrainBatch, key: Array) -> tuple[TrainState, Metrics]:
+def _update(
+    parts: _Parts, state: TrainState, batch: TrainBatch, key: Array, plans: PackedRows | None = None
+) -> tuple[TrainState, Metrics]:
     """All optimiser steps on a batch, then the curriculum's feedback."""
     policy, critic, metrics = update(
-        parts.model, parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key,
+        parts.model, parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key, plans,
         config=parts.update, temperature=parts.temperature,
     )  # fmt: skip
     mask = completion_mask(batch.sequences, batch.advantages.shape[1]) & batch.row_mask[:, None]
@@ -264,12 +272,22 @@ def _sft_step(
     return apply_gradients(optimizer, state, gradients), metrics
 
 
-def _prepare(parts: _Parts, state: TrainState, batch: TrainBatch) -> tuple[TrainBatch, Metrics]:
+def prepare_blocks(num_rows: int, config: UpdateConfig) -> np.ndarray:
+    """The rows that `prepare` computes at a time: int [minibatches x microbatches, rows of each]."""
+    return np.arange(num_rows).reshape(-1, config.minibatches * config.microbatches).T
+
+
+def _prepare(
+    parts: _Parts, state: TrainState, batch: TrainBatch, plans: PackedRows | None = None
+) -> tuple[TrainBatch, Metrics]:
     """Fills in old and reference log-probs, old values, advantages and returns, a micro-batch of rows at a time."""
-    model, algorithm, config = parts.model, parts.algorithm, parts.update
+    algorithm, config = parts.algorithm, parts.update
     slots = batch.sampler_logprobs.shape[1]
 
-    def forward(sequences: Sequences) -> tuple[Array, Array, Array]:
+    def forward(inputs: tuple[Sequences, PackedRows | None]) -> tuple[Array, Array, Array]:
+        sequences, plan = inputs
+        model = parts.model if plan is None else packed(parts.model, plan)
+
         def logprobs(params: PyTree) -> Array:
             return score(
                 model, params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
@@ -282,9 +300,8 @@ def _prepare(parts: _Parts, state: TrainState, batch: TrainBatch) -> tuple[Train
             values = score_values(model, state.critic.params, sequences, completion_slots=slots)
         return logprobs(state.policy.params), reference, values
 
-    blocks = config.minibatches * config.microbatches
-    rows = jax.tree.map(lambda x: x.reshape(-1, blocks, *x.shape[1:]).swapaxes(0, 1), batch.sequences)
-    filled = jax.lax.map(forward, rows)
+    blocks = prepare_blocks(batch.row_mask.shape[0], config)
+    filled = jax.lax.map(forward, (jax.tree.map(lambda x: x[blocks], batch.sequences), plans))
     old, reference, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference, old_values=values)
     advantages, returns = algorithm.advantages(batch)

@@ -14,7 +14,7 @@ from lilo_jax.config import TABLES, Config
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
-PURE = ["types.py", "keys.py", "scoring.py", "models/*.py", "sampling/*.py", "curriculum/*.py", "rl/*.py"]
+PURE = ["types.py", "keys.py", "packing.py", "scoring.py", "models/*.py", "sampling/*.py", "curriculum/*.py", "rl/*.py"]
 PURE_IMPORTS = {
     "chex",
     "collections",

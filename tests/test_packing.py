@@ -8,7 +8,7 @@ import pytest
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.packing import bucket_slots, first_fit_decreasing, pack, packed
+from lilo_jax.packing import bucket_slots, first_fit_decreasing, pack, pack_blocks, packed
 from lilo_jax.scoring import score, score_values
 from lilo_jax.types import Sequences
 
@@ -77,3 +77,16 @@ def test_scores_values_and_gradients_are_those_of_one_sequence_per_row(random_we
 def test_rows_are_cut_to_the_smallest_bucket_that_holds_the_longest():
     assert [bucket_slots(np.array([1, n]), 26) for n in (1, 7, 8, 13, 14, 20, 21, 26)] == [7, 7, 13, 13, 20, 20, 26, 26]
     assert bucket_slots(np.zeros(0, int), 4) == 1
+
+
+def test_blocks_share_the_smallest_number_of_rows_that_holds_them_all():
+    lengths = np.array([9, 2, 2, 2, 8, 8, 3, 3, 1, 1, 1, 1])
+    plans = pack_blocks(lengths, np.arange(12).reshape(3, 1, 4), 12)
+    assert plans.sequence.shape == (3, 1, 2, 12)
+    assert plans.start.shape == (3, 1, 4)
+    np.testing.assert_array_equal(plans.start[1, 0], pack(lengths[4:8], 12, 2).start)
+    assert pack_blocks(lengths, np.arange(8, 12)[None], 12).sequence.shape == (1, 1, 12)
+    assert pack_blocks(lengths, np.array([[0, 4, 5, 8]]), 12).sequence.shape == (1, 3, 12)
+    assert pack_blocks(np.full(4, 7), np.arange(4)[None], 12) is None  # no two of them share a row
+    assert pack_blocks(lengths, np.arange(8, 12)[None], 12, multiple=2).sequence.shape == (1, 2, 12)
+    assert pack_blocks(lengths, np.arange(8, 12)[None], 12, multiple=4) is None

@@ -1,5 +1,6 @@
 """The update through a real (tiny) decoder: exact gradients, and what may not change them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,10 +13,11 @@ import reference
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.packing import pack_blocks
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, update
+from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, deal, update
 from lilo_jax.scoring import completion_mask, score, score_values
 from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
 
@@ -241,19 +243,19 @@ def compiled_update(spec, config):
     algorithm = spec.build()
 
     @jit
-    def run(policy, critic, batch, key):
+    def run(policy, critic, batch, key, plans):
         return update(
-            MODEL, algorithm, OPTIMIZER, policy, critic, batch, key, config=config, temperature=TEMPERATURE
+            MODEL, algorithm, OPTIMIZER, policy, critic, batch, key, plans, config=config, temperature=TEMPERATURE
         )  # fmt: skip
 
     return run
 
 
-def run_update(spec, batch, config, key=0):
+def run_update(spec, batch, config, key=0, plans=None):
     policy, critic = params_for(type(spec).__name__.lower())
     policy = Trainable(params=policy, optimizer=OPTIMIZER.init(policy))
     critic = critic and Trainable(params=critic, optimizer=OPTIMIZER.init(critic))
-    return compiled_update(spec, config)(policy, critic, batch, jax.random.key(key))
+    return compiled_update(spec, config)(policy, critic, batch, jax.random.key(key), plans)
 
 
 def steps_taken(trained):
@@ -293,6 +295,37 @@ def test_unshuffled_minibatches_are_consecutive_rows_and_plain_steps():
     for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(metrics["policy/gradient_norm"].total, sum(norms), rtol=1e-5)
+
+
+def test_rows_are_dealt_once_per_epoch_and_strided_over_micro_batches():
+    config = UpdateConfig(epochs=3, minibatches=2, microbatches=2)
+    dealt = np.asarray(deal(jax.random.key(0), 16, config))
+    assert dealt.shape == (6, 2, 4)
+    for epoch in dealt.reshape(3, -1):
+        assert sorted(epoch) == list(range(16))
+    assert not np.array_equal(dealt[:2], dealt[2:4])
+    in_order = deal(jax.random.key(0), 16, dataclasses.replace(config, epochs=1, shuffle=False))
+    np.testing.assert_array_equal(in_order[0], [[0, 2, 4, 6], [1, 3, 5, 7]])
+
+
+def test_packed_rows_leave_the_update_as_it_is():
+    """Two micro-batches in each step, both rows of each packed into one."""
+    batch, config = training_batch("ppo"), UpdateConfig(epochs=2, minibatches=2, microbatches=2, chunk=3)
+    tokens = np.pad(batch.sequences.tokens, ((0, 0), (0, PROMPT + SLOTS)))
+    batch = batch.replace(sequences=batch.sequences.replace(tokens=tokens))
+    lengths = np.asarray(batch.sequences.prompt_lengths + batch.sequences.completion_lengths)
+    key = jax.random.key(3)
+    plans = pack_blocks(lengths, np.asarray(deal(key, ROWS, config)), tokens.shape[1])
+    assert plans.sequence.shape == (4, 2, 1, tokens.shape[1])
+    policy, critic, metrics = run_update(PLAIN_PPO, batch, config, key=3)
+    packed_policy, packed_critic, packed_metrics = run_update(PLAIN_PPO, batch, config, key=3, plans=plans)
+    for found, expected in ((packed_policy, policy), (packed_critic, critic)):
+        for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    live = np.asarray(batch.row_mask)
+    for found, computed in ((metrics, ROWS * tokens.shape[1]), (packed_metrics, plans.sequence[0].size * 2)):
+        np.testing.assert_allclose(found["update/useful_tokens"].total, config.epochs * lengths[live].sum())
+        np.testing.assert_allclose(found["update/computed_tokens"].total, config.epochs * computed)
 
 
 def test_shuffling_depends_on_the_key_alone():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lilo_jax.models import Model
+from lilo_jax.packing import PackedRows, packed
 from lilo_jax.scoring import completion_mask, score, score_values
 from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
 
@@ -58,11 +59,29 @@ def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Miniba
     )
 
 
+def deal(key: Array, num_rows: int, config: UpdateConfig) -> Array:
+    """Which rows each optimiser step takes, by micro-batch: int32 [epochs x minibatches, microbatches, rows of each].
+
+    Args:
+        key: consumed; shuffles each epoch, if `config.shuffle`.
+        num_rows: B; minibatches x microbatches divides it.
+        config: see `UpdateConfig`.
+    """
+
+    def epoch_rows(epoch_key: Array) -> Array:
+        order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
+        # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
+        return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
+
+    return jnp.concatenate(jax.vmap(epoch_rows)(jax.random.split(key, config.epochs)))
+
+
 def accumulate_gradients(
     model: Model,
     algorithm: Algorithm,
     params: tuple[PyTree, PyTree],
     batch: Minibatch,
+    plans: PackedRows | None = None,
     *,
     microbatches: int,
     temperature: float,
@@ -73,37 +92,37 @@ def accumulate_gradients(
     Args:
         model, algorithm: functions.
         params: (policy, critic or None).
-        batch: b rows.
+        batch: b rows; micro-batch i holds rows i, i + microbatches, ...
+        plans: where the tokens of each micro-batch stand in packed rows, stacked on a leading axis; None: as they are.
         microbatches: divides b.
         temperature: the sampler's.
         chunk: most tokens whose logits exist at the same time.
     """
 
-    def loss(params: tuple[PyTree, PyTree], part: Minibatch) -> tuple[Array, Metrics]:
+    def loss(params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None) -> tuple[Array, Metrics]:
         policy, critic = params
-        slots = part.mask.shape[1]
-        scores = score(model, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
+        slots, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
+        scores = score(runs, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
         total, metrics = algorithm.policy_loss(scores, part)
         if algorithm.value_loss is not None:
-            values = score_values(model, critic, part.sequences, completion_slots=slots)
+            values = score_values(runs, critic, part.sequences, completion_slots=slots)
             value_total, value_metrics = algorithm.value_loss(values, part)
             total, metrics = total + value_total, metrics | value_metrics
         return total, metrics
 
-    def gradient(part: Minibatch) -> tuple[PyTree, Metrics]:
-        return jax.grad(loss, has_aux=True)(params, part)
+    def gradient(part: Minibatch, plan: PackedRows | None) -> tuple[PyTree, Metrics]:
+        return jax.grad(loss, has_aux=True)(params, part, plan)
 
-    if microbatches == 1:
-        return gradient(batch)
-    # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
     parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
-    first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, first))
+    first = jax.tree.map(lambda x: x[0], (parts, plans))
+    if microbatches == 1:
+        return gradient(*first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, *first))
 
-    def add(total: PyTree, part: Minibatch) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, gradient(part)), None
+    def add(total: PyTree, inputs: tuple[Minibatch, PackedRows | None]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, gradient(*inputs)), None
 
-    return jax.lax.scan(add, zeros, parts)[0]
+    return jax.lax.scan(add, zeros, (parts, plans))[0]
 
 
 def update(
@@ -114,6 +133,7 @@ def update(
     critic: Trainable | None,
     batch: TrainBatch,
     key: Array,
+    plans: PackedRows | None = None,
     *,
     config: UpdateConfig,
     temperature: float,
@@ -124,27 +144,29 @@ def update(
         model, algorithm, optimizer: functions; policy and critic use the same optimiser settings.
         policy, critic: weights with optimiser state; critic is None without one.
         batch: B rows with advantages; minibatches x microbatches divides B.
-        key: consumed; deals rows to minibatches.
+        key: consumed; deals rows to minibatches (see `deal`).
+        plans: `lilo_jax.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
         config: see `UpdateConfig`.
         temperature: the sampler's.
 
     Returns:
         The new policy and critic, and metrics added up over all optimiser steps.
     """
-    num_rows = batch.row_mask.shape[0]
+    lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
 
-    def epoch_rows(epoch_key: Array) -> Array:
-        order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
-        return order.reshape(config.minibatches, -1)
-
-    def optimiser_step(carry: tuple, rows: Array) -> tuple[tuple, Metrics]:
+    def optimiser_step(carry: tuple, inputs: tuple[Array, PackedRows | None]) -> tuple[tuple, Metrics]:
         policy, critic = carry
+        parts, step_plans = inputs  # [microbatches, rows of each]
+        rows = parts.T.reshape(-1)
         minibatch = cut_minibatch(batch, rows, denominator=config.denominator)
         params = (policy.params, None if critic is None else critic.params)
         (policy_gradient, critic_gradient), metrics = accumulate_gradients(
-            model, algorithm, params, minibatch,
+            model, algorithm, params, minibatch, step_plans,
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
+        computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
+        metrics["update/useful_tokens"] = _once(jnp.sum(lengths[rows], dtype=jnp.float32))
+        metrics["update/computed_tokens"] = _once(jnp.float32(computed.size))
         metrics["policy/gradient_norm"] = _once(optax.global_norm(policy_gradient))
         policy = apply_gradients(optimizer, policy, policy_gradient)
         if critic is not None:
@@ -152,8 +174,8 @@ def update(
             critic = apply_gradients(optimizer, critic, critic_gradient)
         return (policy, critic), metrics
 
-    rows = jax.vmap(epoch_rows)(jax.random.split(key, config.epochs))
-    (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), rows.reshape(-1, rows.shape[-1]))
+    dealt = deal(key, batch.row_mask.shape[0], config)
+    (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
     return policy, critic, jax.tree.map(jnp.sum, metrics)
 
 
