@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lilo_jax.models import Model
-from lilo_jax.types import Array, PyTree
+from lilo_jax.types import Array, PyTree, Sequences
 
 
 class PackedRows(flax.struct.PyTreeNode):
@@ -122,3 +122,10 @@ def bucket_slots(lengths: np.ndarray, most: int) -> int:
     """
     longest = int(np.max(lengths, initial=1))
     return next(slots for slots in (-(-most * quarters // 4) for quarters in (1, 2, 3, 4)) if slots >= longest)
+
+
+def cut_rows(sequences: Sequences) -> Sequences:
+    """Rows without the slots that none of them needs, down to one of four lengths; host arrays."""
+    lengths = sequences.prompt_lengths + sequences.completion_lengths
+    slots = bucket_slots(lengths, sequences.tokens.shape[1])
+    return sequences.replace(tokens=sequences.tokens[:, :slots])

@@ -8,13 +8,15 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected, add_follow_ups, collect, training_batch
 from lilo_jax.evaluation import evaluate
 from lilo_jax.keys import stream_key
-from lilo_jax.mesh import put_rows
+from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
+from lilo_jax.programs import prepare_blocks
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.recorder import Recorder
 from lilo_jax.storage.run_directory import RunDirectory
-from lilo_jax.types import Admission, Metrics, TrainBatch, TrainState
+from lilo_jax.types import Admission, Array, Metrics, TrainBatch, TrainState
 
 
 def train(
@@ -76,7 +78,10 @@ def prepare(
     batch = training_batch(assembly, collected, admission)
     batch = add_follow_ups(assembly, state, batch, step, ledger, clock)
     with clock.phase("score"):
-        return jax.block_until_ready(assembly.programs.prepare(state, put_rows(assembly.mesh, batch)))
+        if assembly.config.update.pack:
+            batch = batch.replace(sequences=cut_rows(batch.sequences))
+        plans = _plans(assembly, batch, prepare_blocks(len(batch.row_mask), assembly.config.update))
+        return jax.block_until_ready(assembly.programs.prepare(state, put_rows(assembly.mesh, batch), plans))
 
 
 def update(
@@ -84,4 +89,17 @@ def update(
 ) -> tuple[TrainState, Metrics]:
     """Starts all optimiser steps on the batch; the new state is still being computed when this returns."""
     with clock.phase("update"):
-        return assembly.programs.update(state, batch, stream_key(assembly.config.seed, "update", step))
+        key = stream_key(assembly.config.seed, "update", step)
+        plans = _plans(assembly, batch, assembly.programs.deal(key, len(batch.row_mask)))
+        return assembly.programs.update(state, batch, key, plans)
+
+
+def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array) -> PackedRows | None:
+    """Where sequences stand in packed rows, for blocks of rows that are computed together; None: each in its own."""
+    if not assembly.config.update.pack:
+        return None
+    sequences = jax.device_get(batch.sequences)
+    lengths = sequences.prompt_lengths + sequences.completion_lengths
+    shards = assembly.mesh.shape["data"] * assembly.mesh.shape["fsdp"]
+    plans = pack_blocks(lengths, np.asarray(blocks), sequences.tokens.shape[1], multiple=shards)
+    return put_replicated(assembly.mesh, plans)

@@ -329,6 +329,23 @@ def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
     jax.tree.map(np.testing.assert_array_equal, found.statistics, expected.statistics)
 
 
+def test_packed_rows_give_the_same_step(start):
+    """Cut and packed rows against plain ones: log-probs, advantages and the updated weights."""
+    found = {}
+    for pack in (False, True):
+        assembly = assembly_of(dataclasses.replace(CONFIG, update=dataclasses.replace(CONFIG.update, pack=pack)))
+        found[pack] = take_step(assembly, start(assembly), 0)
+    plain, packed_ = found[False][2], found[True][2]
+    assert packed_.sequences.tokens.shape[1] <= plain.sequences.tokens.shape[1]
+    np.testing.assert_allclose(packed_.old_logprobs, plain.old_logprobs, atol=1e-5)
+    np.testing.assert_allclose(packed_.advantages, plain.advantages, atol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        found[True][3].policy.params,
+        found[False][3].policy.params,
+    )
+
+
 def test_unequal_groups_reach_the_batch_row_by_row(steps):
     sizes = set()
     for assembly, _, collected, admission, batch, _, _ in steps:

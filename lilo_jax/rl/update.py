@@ -30,6 +30,9 @@ class UpdateConfig:
     were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
     chunk: int = 1024
     """most tokens, over all rows, whose logits exist at the same time, in scoring and in the update: memory for time"""
+    pack: bool = False
+    """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
+    are four lengths and four numbers of rows, each compiled when it first occurs"""
 
 
 def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Minibatch:
