@@ -261,10 +261,10 @@ def learn(job: Job, gate: Gate) -> None:
 
 
 def grpo(job: Job, gate: Gate) -> None:
-    """A whole step: rollouts of groups, reward on the host, teacher-forced old log-probs, update."""
+    """A whole step: rollouts of groups, reward on the host, update with the sampler's log-probs as the old ones."""
     sizes = job.sizes
     groups = sizes.sequences // sizes.group
-    policy, logprobs, step = _start(_params(job.shape)), _scorer(job), _learner(job, Grpo().build())
+    policy, step = _start(_params(job.shape)), _learner(job, Grpo().build())
     generate = _sampler(_model(job), max_new_tokens=sizes.new_tokens, slots=0)
     rows = workload.tokens(job, groups, sizes.prompt_tokens, seed=1)
     prompts, requests = (
@@ -275,12 +275,11 @@ def grpo(job: Job, gate: Gate) -> None:
     def run() -> dict[str, Any]:
         nonlocal policy
         began = clock()
-        completions = np.asarray(generate(policy.params, prompts, requests, jax.random.key(1)).tokens)
+        completions = jax.device_get(generate(policy.params, prompts, requests, jax.random.key(1)))
         generated = clock()
-        reward = np.array([len(set(row)) for row in completions])
-        sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions], axis=1)
-        old = jnp.concatenate(logprobs(policy.params, sequences))
-        policy = step(policy, _batch(job, sequences, old, reward))
+        reward = np.array([len(set(row)) for row in completions.tokens])
+        sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions.tokens], axis=1)
+        policy = step(policy, _batch(job, sequences, jnp.asarray(completions.logprobs), reward))
         return _finish(policy) | {
             "parts": {"generate": [now - then for now, then in zip(generated, began, strict=True)]}
         }

@@ -284,8 +284,8 @@ def _prepare(
     algorithm, config = parts.algorithm, parts.update
     slots = batch.sampler_logprobs.shape[1]
 
-    def forward(inputs: tuple[Sequences, PackedRows | None]) -> tuple[Array, Array, Array]:
-        sequences, plan = inputs
+    def forward(inputs: tuple[Sequences, Array, PackedRows | None]) -> tuple[Array, Array, Array]:
+        sequences, sampled, plan = inputs
         model = parts.model if plan is None else packed(parts.model, plan)
 
         def logprobs(params: PyTree) -> Array:
@@ -293,23 +293,23 @@ def _prepare(
                 model, params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
             ).logprobs
 
-        zeros = jnp.zeros((sequences.tokens.shape[0], slots), jnp.float32)
-        reference = zeros if state.reference is None else logprobs(state.reference)
-        values = zeros
+        old = logprobs(state.policy.params) if config.old_logprobs == "scored" else sampled
+        reference = jnp.zeros_like(sampled) if state.reference is None else logprobs(state.reference)
+        values = jnp.zeros_like(sampled)
         if state.critic is not None:
             values = score_values(model, state.critic.params, sequences, completion_slots=slots)
-        return logprobs(state.policy.params), reference, values
+        return old, reference, values
 
     blocks = prepare_blocks(batch.row_mask.shape[0], config)
-    filled = jax.lax.map(forward, (jax.tree.map(lambda x: x[blocks], batch.sequences), plans))
+    rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
+    filled = jax.lax.map(forward, (*rows, plans))
     old, reference, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference, old_values=values)
     advantages, returns = algorithm.advantages(batch)
     mask = completion_mask(batch.sequences, slots) & batch.row_mask[:, None]
-    metrics = {
-        "policy/sampler_gap": Mean.of(jnp.abs(old - batch.sampler_logprobs), mask),
-        "policy/advantage_abs": Mean.of(jnp.abs(advantages), mask),
-    }
+    metrics = {"policy/advantage_abs": Mean.of(jnp.abs(advantages), mask)}
+    if config.old_logprobs == "scored":
+        metrics["policy/sampler_gap"] = Mean.of(jnp.abs(old - batch.sampler_logprobs), mask)
     if algorithm.needs_values:
         metrics["value/mean"] = Mean.of(values, mask)
         metrics["value/squared_error"] = Mean.of((values - returns) ** 2, mask)

@@ -346,6 +346,23 @@ def test_packed_rows_give_the_same_step(start):
     )
 
 
+def test_the_samplers_logprobs_may_serve_as_the_old_ones(start):
+    """Nothing is scored again, and in float32 it makes no difference beyond rounding."""
+    found = {}
+    for which in ("scored", "sampled"):
+        update_config = dataclasses.replace(CONFIG.update, old_logprobs=which)
+        assembly = assembly_of(dataclasses.replace(CONFIG, update=update_config))
+        found[which] = take_step(assembly, start(assembly), 0)
+    np.testing.assert_array_equal(found["sampled"][2].old_logprobs, found["sampled"][2].sampler_logprobs)
+    np.testing.assert_allclose(found["sampled"][2].old_logprobs, found["scored"][2].old_logprobs, atol=1e-5)
+    assert np.abs(found["scored"][2].old_logprobs).max() > 1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        found["sampled"][3].policy.params,
+        found["scored"][3].policy.params,
+    )
+
+
 def test_unequal_groups_reach_the_batch_row_by_row(steps):
     sizes = set()
     for assembly, _, collected, admission, batch, _, _ in steps:

@@ -105,7 +105,7 @@ def build_model(
 
     def logits(params: PyTree, x: Array) -> Array:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
-        return (x @ head.astype(x.dtype)).astype(jnp.float32)
+        return jnp.matmul(x, head.astype(x.dtype), preferred_element_type=jnp.float32)
 
     def values(params: PyTree, x: Array) -> Array:
         return x.astype(jnp.float32) @ params["head"] + params["bias"]

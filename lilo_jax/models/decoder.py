@@ -69,8 +69,9 @@ class DecoderConfig:
     """how scoring and the update run the layers: unrolled, or scanned (short compile); auto unrolls on CPU"""
     decode_layers: Literal["auto", "unrolled", "scanned"] = "auto"
     """how sampling runs them; auto unrolls on CPU, where that is about twice as fast"""
-    remat: bool = False
-    """recompute each layer in the backward pass instead of storing its activations"""
+    remat: Literal["none", "products", "layers"] = "none"
+    """what the backward pass finds stored: everything; the matrix products of each layer, from which it recomputes the
+    rest; or each layer's input alone, from which it recomputes all.  On CPU it takes effect with train_layers=scanned"""
 
 
 def rotate(x: Array, positions: Array, theta: float) -> Array:
@@ -193,7 +194,9 @@ def run_blocks(
     def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
         return bind(lambda: Block(config, rngs=nnx.Rngs(0)), weights)(x, cache, way)
 
-    if config.remat:
+    if config.remat == "products":
+        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    elif config.remat == "layers":
         layer = jax.checkpoint(layer)
     if execution == "scanned":
         return _scan(layer, layers, x, cache, config.num_layers)

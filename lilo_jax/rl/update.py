@@ -30,6 +30,9 @@ class UpdateConfig:
     were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
     chunk: int = 1024
     """most tokens, over all rows, whose logits exist at the same time, in scoring and in the update: memory for time"""
+    old_logprobs: Literal["scored", "sampled"] = "scored"
+    """log-probs before the update: teacher-forced once more, or those that the sampler reported, which saves a pass and
+    differs by rounding (by more with a cache of fewer bits)"""
     pack: bool = False
     """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
     are four lengths and four numbers of rows, each compiled when it first occurs"""
