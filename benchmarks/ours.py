@@ -1,5 +1,6 @@
 """lilo_jax as a contender: the only module of the benchmarks that calls the library."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,8 @@ def _model(job: Job) -> Model:
         vocab_size=shape.vocab_size,
         compute_dtype=job.dtype,
     )
+    if job.variant == "lean":
+        config = dataclasses.replace(config, train_layers="scanned", remat="layers")
     return build_model(config, unconstrained)
 
 
@@ -247,7 +250,10 @@ def _start(params: PyTree) -> Trainable:
 
 
 def learn(job: Job, gate: Gate) -> None:
-    """Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW."""
+    """Variants: "", and "lean", which recomputes each layer in the backward pass.
+
+    Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW.
+    """
     policy, step = _start(_params(job.shape)), _learner(job, Rloo().build())
     old = jnp.full((job.sizes.sequences, job.sizes.new_tokens), -9.0)
     batch = _batch(job, workload.sequences(job), old, np.random.default_rng(5).standard_normal(job.sizes.sequences))

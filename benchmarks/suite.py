@@ -131,12 +131,12 @@ def monte_carlo(setting: Setting) -> list[Experiment]:
     return [Experiment("monte_carlo", title, arms)]
 
 
-def _teacher_forced(setting: Setting, work: str, names: tuple[str, ...], title: str) -> list[Experiment]:
+def _teacher_forced(setting: Setting, work: str, variants: dict[str, str], title: str) -> list[Experiment]:
     sizes = setting.sizes
     count = {"scoring": flops.scoring, "update": flops.update}[work]
     arms = setting.arms(
         work,
-        dict.fromkeys(names, ""),
+        variants,
         tokens=sizes.sequences * sizes.sequence_tokens,
         flops=count(
             setting.shape, rows=sizes.sequences, prompt_tokens=sizes.prompt_tokens, new_tokens=sizes.new_tokens
@@ -148,12 +148,12 @@ def _teacher_forced(setting: Setting, work: str, names: tuple[str, ...], title: 
 
 def scoring(setting: Setting) -> list[Experiment]:
     """Teacher-forced log-probs."""
-    return _teacher_forced(setting, "scoring", ("ours", "hf", "tunix"), "Scoring")
+    return _teacher_forced(setting, "scoring", dict.fromkeys(("ours", "hf", "tunix"), ""), "Scoring")
 
 
 def update(setting: Setting) -> list[Experiment]:
     """One optimiser step."""
-    return _teacher_forced(setting, "update", ("ours", "hf"), "Update")
+    return _teacher_forced(setting, "update", {"ours": "", "ours: least memory": "lean", "hf": ""}, "Update")
 
 
 def grpo(setting: Setting) -> list[Experiment]:

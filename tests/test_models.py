@@ -272,7 +272,9 @@ def plain_gradient(params):
     return gradient_of_a_loss(CONFIG, params)
 
 
-@pytest.mark.parametrize(("layers", "remat"), [("scanned", "none"), ("unrolled", "layers"), ("scanned", "layers"), ("scanned", "products")])
+@pytest.mark.parametrize(
+    ("layers", "remat"), [("scanned", "none"), ("unrolled", "layers"), ("scanned", "layers"), ("scanned", "products")]
+)
 def test_execution_modes_give_the_same_loss_and_gradient(layers, remat, params, plain_gradient):
     value, gradient = gradient_of_a_loss(dataclasses.replace(CONFIG, train_layers=layers, remat=remat), params)
     expected_value, expected = plain_gradient

@@ -71,7 +71,7 @@ class DecoderConfig:
     """how sampling runs them; auto unrolls on CPU, where that is about twice as fast"""
     remat: Literal["none", "products", "layers"] = "none"
     """what the backward pass finds stored: everything; the matrix products of each layer, from which it recomputes the
-    rest; or each layer's input alone, from which it recomputes all.  On CPU it takes effect with train_layers=scanned"""
+    rest; or each layer's input alone, from which it recomputes all.  On CPU it needs scanned train_layers"""
 
 
 def rotate(x: Array, positions: Array, theta: float) -> Array:
