@@ -33,6 +33,19 @@ def examples(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_options_of_the_table_parse_and_change_something(options):
+    found = configuration.parse(Options(), shlex.split(options), prog="", description="")
+    assert found != Options() or options in ("--update.chunk 1024", "--model.attention auto")
+
+
+def test_the_table_of_options_was_found():
+    assert len(OPTIONS) >= 10
+
+
 def test_there_are_three_examples_of_few_lines():
     assert [path for path, _, _ in EXAMPLES] == ["mine/hardest.py", "mine/reinforce.py", "mine/sums.py"]
     curriculum = EXAMPLES[0][2]
