@@ -15,6 +15,8 @@ DEV = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.8",
+    "torch>=2.6",  # with transformers: what imported models are compared with
+    "transformers>=5.0",
 ]
 
 setup(
@@ -35,7 +37,12 @@ setup(
         "orbax-checkpoint>=0.11.25",
         "chex>=0.1.90",
         "datasets>=4.0",
+        "huggingface-hub>=0.34",
+        "jinja2>=3.1",
+        "ml-dtypes>=0.5",
+        "safetensors>=0.8",
         "sentencepiece>=0.2",
+        "tokenizers>=0.21",
         "numpy>=2.0",
         "tqdm>=4.66",
         "tyro>=0.9.1",

@@ -16,6 +16,7 @@ from benchmarks.workload import Job, Shape
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.rope import Rope
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
@@ -48,7 +49,7 @@ def _model(job: Job) -> Model:
         num_kv_heads=shape.num_kv_heads,
         head_dim=shape.head_dim,
         mlp_dim=shape.mlp_dim,
-        rope_theta=shape.rope_theta,
+        rope=Rope(theta=shape.rope_theta),
         norm_epsilon=shape.norm_epsilon,
         tie_embeddings=True,
         vocab_size=shape.vocab_size,

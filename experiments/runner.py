@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check, start_config
+from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.run import Result, run
 from lilo_jax.storage.run_directory import RunDirectory, open_run
@@ -52,6 +52,7 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         launch: where and how.
         jobs: runs at a time; 0 takes one per core on CPU and one on an accelerator, which processes cannot share.
     """
+    config, arms = resolve(config), {name: resolve(arm) for name, arm in arms.items()}
     for arm in arms.values():
         check(arm)
     root = open_run(launch.output_dir, config, launch.resume).path
@@ -63,7 +64,10 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         path = root / f"seed_{seed}"
         start = start_config(configuration.replace(config, seed=seed))
         starts.append(_Job(f"seed {seed} sft", start, str(path / "sft")))
-        filled = {name: configuration.replace(arm, seed=seed, init_from=starts[-1].path) for name, arm in longest_first}
+        filled = {
+            name: configuration.replace(arm, seed=seed, model__path=starts[-1].path, sft__steps=0)
+            for name, arm in longest_first
+        }
         followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
     with _executor(min(jobs, len(arms) * len(seeds))) as executor:
         _run_all(starts, followers, executor)

@@ -2,7 +2,8 @@
 
     python -m experiments.train --curriculum lilo --algorithm ppo --output-dir runs/mine
 
-Without --init-from the run begins with supervised fine-tuning on the task's demonstrations, in OUTPUT_DIR/sft.
+The run begins with supervised fine-tuning on the task's demonstrations, in OUTPUT_DIR/sft, from random weights or from
+those of --model.path; --sft.steps 0 goes straight to reinforcement learning.
 """
 
 from experiments.runner import run_single

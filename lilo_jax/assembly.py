@@ -5,6 +5,7 @@ finish.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -17,15 +18,16 @@ from lilo_jax.config import Config
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.mesh import make_mesh, mesh_shape, put_replicated
+from lilo_jax.models.architecture import Architecture, check_architecture, fields_of, plain_attention
 from lilo_jax.models.attention import attention_kernel
+from lilo_jax.models.lora import TARGETS, combine
+from lilo_jax.pretrained import open_model
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
-from lilo_jax.storage.checkpoints import load_arrays
-from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.graders import Graders, Reader
-from lilo_jax.tokenizers import SentencePiece, Tokenizer
-from lilo_jax.types import Array, PyTree, Question, Sequences, Task
+from lilo_jax.tokenizers import SentencePiece, Tokenizer, prompt_ids
+from lilo_jax.types import Array, PyTree, Question, Sequences, Task, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Assembly:
     programs: Programs
     graders: Graders
     stop_table: Array | None
+
+    def policy(self, state: TrainState) -> PyTree:
+        """The weights of the policy, adapters beside their base."""
+        if state.base is None:
+            return state.policy.params
+        return combine(state.base, state.policy.params, self.config.lora.scale)
 
 
 def validate(config: Config) -> None:
@@ -94,15 +102,57 @@ def validate(config: Config) -> None:
         )
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
-    if model.num_heads % model.num_kv_heads or model.head_dim % 2:
-        raise UsageError("--model.num-kv-heads must divide --model.num-heads, and --model.head-dim must be even")
+    _validate_lora(config)
     try:
+        check_architecture(model)
         mesh_shape(config.mesh, jax.device_count())
         attention_kernel(
-            model.attention, platform=jax.default_backend(), dtype=model.compute_dtype, head_dim=model.head_dim
+            model.attention,
+            platform=jax.default_backend(),
+            dtype=model.compute_dtype,
+            head_dim=model.head_dim,
+            plain=plain_attention(model),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _validate_lora(config: Config) -> None:
+    lora = config.lora
+    if lora.rank < 0 or lora.alpha <= 0 or not lora.targets or len(set(lora.targets)) < len(lora.targets):
+        raise UsageError(
+            "--lora.rank must be at least 0, --lora.alpha positive, and --lora.targets one or more different names"
+        )
+    for name in lora.targets:
+        if name not in TARGETS:
+            raise unknown_name("LoRA target", name, TARGETS)
+    if lora.rank and not config.model.path and not config.sft.steps:
+        raise UsageError("--lora.rank needs a base: give --model.path, or let --sft.steps make one")
+    if lora.rank and config.model.critic:
+        raise UsageError("--model.critic cannot start a critic of adapters: leave it out, or set --lora.rank 0")
+
+
+def resolve(config: Config) -> Config:
+    """The config with the shape of the model that it starts from filled in; refuses to be told another one."""
+    model = config.model
+    if not model.path:
+        return config
+    source = open_model(model.path, model.revision)
+    found, default = source.architecture(), Architecture()
+    if model.context_length:  # the one thing that a user may choose
+        found = dataclasses.replace(found, context_length=model.context_length)
+    for name, given in fields_of(Architecture, model).items():
+        fixed = getattr(found, name)
+        if given not in (getattr(default, name), fixed):
+            flag = f"--model.{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is {given}, but {model.path} fixes it as {fixed}: leave it out")
+    known = source.tokenizer().vocab_size
+    if found.vocab_size and known > found.vocab_size:
+        raise UsageError(
+            f"the tokenizer of {model.path} has {known} ids, more than the {found.vocab_size} rows of the embedding: "
+            f"they do not belong together"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found)))
 
 
 def check(config: Config) -> Task:
@@ -152,9 +202,9 @@ def train_tokenizer(config: Config, task: Task) -> Tokenizer:
     return SentencePiece.train(texts, kind=kind, vocab_size=config.tokenizer.vocab_size)
 
 
-def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question]) -> EncodedQuestions:
-    """Begin token and prompt tokens of each question, padded to the longest."""
-    rows = [[tokenizer.bos_id, *tokenizer.encode(question.prompt)] for question in questions]
+def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: bool = False) -> EncodedQuestions:
+    """Prompt tokens of each question, as `prompt_ids` makes them, padded to the longest."""
+    rows = [prompt_ids(tokenizer, question.prompt, chat=chat) for question in questions]
     lengths = np.array([len(row) for row in rows], np.int32)
     tokens = np.full((len(rows), lengths.max(initial=1)), tokenizer.pad_id, np.int32)
     for row, ids in zip(tokens, rows, strict=True):
@@ -162,14 +212,14 @@ def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question]) -> Encod
     return EncodedQuestions(questions=questions, tokens=tokens, lengths=lengths)
 
 
-def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> Sequences:
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, chat: bool = False) -> Sequences:
     """Prompts with their responses and the end token, as host arrays."""
     rows: list[list[int]] = []
     starts: list[int] = []
     for prompt, response in pairs:
-        prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-        rows.append([*prompt_ids, *tokenizer.encode(response), tokenizer.end_ids[0]])
-        starts.append(len(prompt_ids))
+        ids = prompt_ids(tokenizer, prompt, chat=chat)
+        rows.append([*ids, *tokenizer.encode(response), tokenizer.end_ids[0]])
+        starts.append(len(ids))
     tokens = np.full((len(rows), max(map(len, rows))), tokenizer.pad_id, np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
@@ -189,7 +239,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
     """
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
-    model = config.model
+    model = config.model.decoder
     if not model.vocab_size:
         model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
     if model.vocab_size < tokenizer.vocab_size:
@@ -201,19 +251,28 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         rollout=config.rollout,
         update=config.update,
         optimizer=config.optimizer,
+        critic_optimizer=dataclasses.replace(
+            config.optimizer, learning_rate=config.critic_learning_rate or config.optimizer.learning_rate
+        ),
         optimizer_steps=config.num_steps * config.update.epochs * config.update.minibatches,
         sft_optimizer=config.sft.optimizer,
         sft_steps=config.sft.steps,
         pool_size=len(task.splits["train"]),
         end_ids=tokenizer.end_ids,
+        known_ids=tokenizer.vocab_size,
+        lora=config.lora,
     )
     held_out = config.evaluation.splits or [name for name in task.splits if name != "train"]
+    encode = functools.partial(encode_prompts, tokenizer, chat=config.tokenizer.chat)
+    pool = encode(task.splits["train"])
+    encoded = {name: encode(task.splits[name]) for name in held_out}
+    _check_lengths(config, {"train": pool, **encoded})
     return Assembly(
         config=config,
         task=task,
         tokenizer=tokenizer,
-        pool=encode_prompts(tokenizer, task.splits["train"]),
-        held_out={name: encode_prompts(tokenizer, task.splits[name]) for name in held_out},
+        pool=pool,
+        held_out=encoded,
         mesh=mesh,
         programs=build_programs(settings, mesh),
         graders=Graders(
@@ -221,6 +280,17 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         ),
         stop_table=put_replicated(mesh, _stop_table(tokenizer, config.rollout.stop, model.vocab_size)),
     )
+
+
+def _check_lengths(config: Config, sets: Mapping[str, EncodedQuestions]) -> None:
+    most, new = config.model.context_length, config.rollout.max_new_tokens
+    for name, encoded in sets.items():
+        longest = int(encoded.lengths.max(initial=0))
+        if most and longest + new > most:
+            raise UsageError(
+                f"the longest prompt of {name!r} has {longest} tokens, with --rollout.max-new-tokens {new} more than the "
+                f"{most} of --model.context-length: lower the one, or raise the other if the model can"
+            )
 
 
 def _stop_table(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:
@@ -239,7 +309,7 @@ def start_config(config: Config) -> Config:
         num_steps=0,
         task=config.task,
         tokenizer=config.tokenizer,
-        model=config.model,
+        model=dataclasses.replace(config.model, critic=""),
         sft=config.sft,
         mesh=config.mesh,
         evaluation=config.evaluation,
@@ -248,30 +318,3 @@ def start_config(config: Config) -> Config:
         update__chunk=config.update.chunk,
         rollout__max_new_tokens=config.rollout.max_new_tokens,
     )
-
-
-def load_start(path: str, config: Config) -> tuple[Tokenizer, PyTree]:
-    """Tokenizer and policy weights (host arrays) of the run that a config starts from; refuses another model's."""
-    directory = RunDirectory(path)
-    stored = configuration.load(directory.config_path)
-    ours, theirs = dataclasses.asdict(config.model), dataclasses.asdict(stored.model)
-    shape_only = {"compute_dtype", "cache_dtype", "attention", "train_layers", "decode_layers", "remat"}
-    different = [name for name in ours if name not in shape_only and ours[name] != theirs[name]]
-    if different:
-        listed = ", ".join(f"{name} is {theirs[name]} there and {ours[name]} here" for name in different)
-        raise UsageError(f"{path} holds another model ({listed}); set --model.* to that run's values")
-    tokenizer = SentencePiece.load(directory.tokenizer_path)
-    _, arrays, _ = load_arrays(directory.checkpoints_path)
-    return tokenizer, _nested(arrays, prefix="policy/params/")
-
-
-def _nested(arrays: Mapping[str, np.ndarray], *, prefix: str) -> PyTree:
-    tree: dict = {}
-    for name, array in arrays.items():
-        if name.startswith(prefix):
-            *parents, leaf = name.removeprefix(prefix).split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = array
-    return tree

@@ -1,17 +1,13 @@
-"""`lilo <verb>`: looks at machines and runs.  Each verb is thin; what it shows is computed elsewhere."""
+"""`lilo <verb>`: looks at machines, models and runs.  Each verb is thin; what it shows is computed elsewhere."""
 
 import argparse
-import importlib.metadata
 import pathlib
-import platform
+from collections.abc import Callable
 from typing import NoReturn
 
-import jax
-
+from lilo_jax import verbs
 from lilo_jax.config import exit_with_message
 from lilo_jax.errors import UsageError
-from lilo_jax.storage.digest import digest_lines
-from lilo_jax.storage.run_directory import PACKAGES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,40 +22,91 @@ def main() -> None:
 
 def _main() -> None:
     parser = _Parser(prog="lilo", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
+    added = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
 
-    def verb(name: str, does: str, example: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=does, description=does, epilog=f"example: {example}")
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return added
+    def verb(run: Callable[..., None], does: str, example: str) -> argparse.ArgumentParser:
+        name = run.__name__
+        one = added.add_parser(name, help=does, description=does, epilog=f"example: {example}")
+        one.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        one.set_defaults(verb=run)
+        return one
 
-    verb("doctor", "Versions, devices and memory of this machine.", "lilo doctor")
+    _add_model_verbs(verb)
+    _add_run_verbs(verb)
+    arguments = vars(parser.parse_args())
+    run = arguments.pop("verb")
+    del arguments["debug"]
+    run(**arguments)
+
+
+def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    doctor = verb(
+        verbs.doctor,
+        "Versions, devices and memory of this machine; and what a model directory holds.",
+        "lilo doctor --model models/qwen",
+    )
+    doctor.add_argument("--model", help="Hugging Face directory, hub id or run directory to look into")
+    doctor.add_argument("--prompt", default="What is 6 times 7?", help="text of the prompt that is shown rendered")
+
+    generate = verb(
+        verbs.generate,
+        'Completions: lines of {"prompt"} or {"tokens"} to lines of {"tokens", "texts", "logprobs", "ended"}.',
+        "lilo generate models/qwen --input prompts.jsonl --output completions.jsonl --samples 4",
+    )
+    _add_files(generate)
+    generate.add_argument("--max-new-tokens", type=_positive, default=256)
+    generate.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--samples", type=_positive, default=1, help="completions of each line")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
+
+    logprobs = verb(
+        verbs.logprobs,
+        'Log-probs: lines of {"tokens": [n]} to lines of {"logprobs": [n - 1]}, of each token given those before it.  '
+        "No tokenizer is needed and no begin token added.",
+        "lilo logprobs models/qwen --input tokens.jsonl --output logprobs.jsonl",
+    )
+    _add_files(logprobs)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="Hugging Face directory, hub id or run directory")
+    parser.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    export = verb(
+        verbs.export,
+        "Writes policy and critic of a run as directories that Hugging Face transformers loads; adapters are merged.",
+        "lilo export runs/latest --output models/mine --dtype bfloat16",
+    )
+    export.add_argument("run", metavar="RUN", help="run directory")
+    export.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
+    export.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the written weights; float32 loses nothing",
+    )
     digest = verb(
-        "digest",
+        verbs.digest,
         "SHA-256 of every part of a run's final state, sub-runs included; equal runs print equal text.",
         "lilo digest runs/latest",
     )
-    digest.add_argument("run", type=pathlib.Path, help="run directory")
-    report = verb("report", "An HTML report of one or more runs.", "lilo report runs/a runs/b --output report.html")
+    digest.add_argument("run", metavar="RUN", type=pathlib.Path, help="run directory")
+    report = verb(verbs.report, "An HTML report of one or more runs.", "lilo report runs/a runs/b --output report.html")
     report.add_argument("runs", type=pathlib.Path, nargs="+", help="run directories")
     report.add_argument("--output", type=pathlib.Path, required=True, help="HTML file to write")
-    arguments = parser.parse_args()
-    if arguments.verb == "doctor":
-        print("\n".join(_doctor_lines()))
-    elif arguments.verb == "digest":
-        print("\n".join(digest_lines(arguments.run)))
-    else:
-        from lilo_jax.report.html import report_runs
-
-        print(report_runs(arguments.runs, arguments.output))
 
 
-def _doctor_lines() -> list[str]:
-    lines = [f"python {platform.python_version()} on {platform.platform()}"]
-    lines += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    for device in jax.devices():
-        memory = device.memory_stats() or {}
-        limit = memory.get("bytes_limit")
-        size = f"{limit / 2**30:.1f} GiB" if limit else "memory not reported"
-        lines.append(f"device {device.id}: {device.device_kind} ({device.platform}), {size}")
-    return lines
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,7 @@ def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock)
             expected = jax.device_get(programs.expected_lengths(state.curriculum, proposal.ids))
             calls = _open_groups(assembly, collected, proposal, expected, round_index)
             key = stream_key(seed, "sample", step)
-            running = [sample(assembly, state.policy.params, call.prompts, call.requests, key) for call in calls]
+            running = [sample(assembly, assembly.policy(state), call.prompts, call.requests, key) for call in calls]
         grading = []
         for call, completions in zip(calls, running, strict=True):
             with clock.phase("sample"):
@@ -353,7 +353,7 @@ def add_follow_ups(
         )
         key = stream_key(assembly.config.seed, "follow_up", step)
         prompts = Prompts(tokens=sequences.tokens, lengths=prefixes)
-        children = jax.device_get(sample(assembly, state.policy.params, prompts, requests, key))
+        children = jax.device_get(sample(assembly, assembly.policy(state), prompts, requests, key))
         ledger.add("follow_up", "prefilled", prefixes.sum())
         ledger.add("follow_up", "generated", children.lengths.sum())
     with clock.phase("grade"):

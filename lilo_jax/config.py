@@ -23,7 +23,9 @@ from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.lilo import Lilo
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.mesh import MeshConfig
+from lilo_jax.models.architecture import fields_of
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.lora import LoraConfig
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.update import UpdateConfig
@@ -39,12 +41,32 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """The SentencePiece model that is trained on the task's text."""
+    """The model's own tokenizer where it has one; else a SentencePiece model that is trained on the task's text."""
 
     kind: Literal["auto", "char", "bpe"] = "auto"
-    """a token per character, or byte-pair merges; auto takes char for a task with unique answers, else bpe"""
+    """if trained: a token per character, or byte-pair merges; auto takes char for a task with unique answers"""
     vocab_size: int = 512
-    """upper bound on the number of ids"""
+    """if trained: upper bound on the number of ids"""
+    chat: bool = False
+    """prompts are put as a user's turn into the model's chat template"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(DecoderConfig):
+    """The decoder, and the model that training starts from."""
+
+    path: str = ""
+    """Hugging Face directory, hub id or run directory whose weights, shape and tokenizer are the start; empty: random
+    weights of the shape given here.  --sft.steps 0 goes straight to reinforcement learning"""
+    revision: str = ""
+    """branch, tag or commit of a hub id"""
+    critic: str = ""
+    """exported critic, or run directory, that the critic starts from; empty: the policy's weights with a new head"""
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """Without the start."""
+        return DecoderConfig(**fields_of(DecoderConfig, self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +143,7 @@ class SftConfig:
     """Supervised fine-tuning, which makes the starting point of RL."""
 
     steps: int = 800
+    """0: reinforcement learning starts from the model as it is"""
     batch: int = 64
     """demonstrations per step"""
     optimizer: OptimizerConfig = OptimizerConfig(
@@ -170,12 +193,11 @@ class Config:
     seed: int = 0
     """of everything random"""
     num_steps: int = 200
-    init_from: str = ""
-    """run directory whose model and tokenizer are the start; empty: supervised fine-tuning comes first"""
     task: Any = Chain()
     """settings of the task; choose another with --task NAME"""
     tokenizer: TokenizerConfig = TokenizerConfig()
-    model: DecoderConfig = DecoderConfig()
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
     sft: SftConfig = SftConfig()
     rollout: RolloutConfig = RolloutConfig()
     curriculum: Any = Lilo()
@@ -184,6 +206,8 @@ class Config:
     """settings of the algorithm; choose another with --algorithm NAME"""
     update: UpdateConfig = UpdateConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    critic_learning_rate: float = 0.0
+    """peak of the critic's own optimiser, which else is set up as the policy's; 0: the policy's"""
     mesh: MeshConfig = MeshConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     storage: StorageConfig = StorageConfig()

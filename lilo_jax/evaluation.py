@@ -27,7 +27,8 @@ def evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger) -> l
     for split, encoded in assembly.held_out.items():
         count = assembly.config.evaluation.max_questions or len(encoded.questions)
         encoded = EncodedQuestions(encoded.questions[:count], encoded.tokens[:count], encoded.lengths[:count])
-        exact = assembly.task.unique_answers
+        # A tokenizer with several ways to write a text has several right token sequences.
+        exact = assembly.task.unique_answers and assembly.tokenizer.unique_segmentation
         rates = (
             exact_rates(assembly, params, encoded, ledger)
             if exact
@@ -55,7 +56,8 @@ def exact_rates(assembly: Assembly, params: PyTree, encoded: EncodedQuestions, l
 
     One teacher-forced pass per question, no sampling and so no sampling noise.  float64 [N].
     """
-    sequences = encode_pairs(assembly.tokenizer, [(q.prompt, q.answer) for q in encoded.questions])
+    pairs = [(q.prompt, q.answer) for q in encoded.questions]
+    sequences = encode_pairs(assembly.tokenizer, pairs, chat=assembly.config.tokenizer.chat)
     slots = int(sequences.completion_lengths.max())
     rates = []
     for start in range(0, len(encoded.questions), assembly.config.evaluation.rows):

@@ -2,21 +2,24 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.config import OptimizerConfig, RolloutConfig
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
+from lilo_jax.models.architecture import plain_attention
 from lilo_jax.models.attention import attention_kernel, sequence_attention
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.lora import LoraConfig, adapted, adapter_axes, init_adapters
 from lilo_jax.packing import PackedRows, packed
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling import sample
@@ -44,7 +47,8 @@ from lilo_jax.types import (
 class ProgramSettings:
     """What the programs depend on; runs with equal settings share compiled programs.
 
-    `seed` is not among them, nor is anything about data except its sizes.
+    `seed` is not among them, nor is anything about data except its sizes.  Ids from `known_ids` on mean nothing to the
+    tokenizer and are never sampled.
     """
 
     model: DecoderConfig
@@ -53,21 +57,27 @@ class ProgramSettings:
     rollout: RolloutConfig
     update: UpdateConfig
     optimizer: OptimizerConfig
+    critic_optimizer: OptimizerConfig
     optimizer_steps: int
     sft_optimizer: OptimizerConfig
     sft_steps: int
     pool_size: int
     end_ids: tuple[int, ...]
+    known_ids: int
+    lora: LoraConfig
 
 
 class Programs(NamedTuple):
     """Jitted functions, with the curriculum and algorithm whose parts they are.
 
     Attributes:
+        model: the decoder whose functions these run.
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
         sft_step: (Trainable, Sequences, *, completion_slots) -> (Trainable, metrics); donates the first.
-        start: (params, key) -> TrainState: reference and critic trunk are copies of the policy's weights.
+        start: (params, critic params or None, key) -> TrainState; donates the first two.  Without critic params the
+            critic's trunk is a copy of the policy's weights, as the reference is.
+        state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
         sample: (params, Prompts, Requests, key, stop table or None, *, rule) -> Completions.
@@ -83,10 +93,12 @@ class Programs(NamedTuple):
 
     curriculum: Curriculum
     algorithm: Algorithm
+    model: Model
     init: Callable[..., PyTree]
     start_sft: Callable[..., Trainable]
     sft_step: Callable[..., tuple[Trainable, Metrics]]
     start: Callable[..., TrainState]
+    state: TrainState
     propose: Callable[..., Proposal]
     expected_lengths: Callable[..., Array]
     sample: Callable[..., Any]
@@ -109,8 +121,11 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         pool_size=settings.pool_size, questions=rollout.questions, samples=rollout.samples
     )
     optimizer = settings.optimizer.build(settings.optimizer_steps)
+    critic_optimizer = settings.critic_optimizer.build(settings.optimizer_steps)
     sft_optimizer = settings.sft_optimizer.build(settings.sft_steps)
-    parts = _Parts(model, algorithm, curriculum, optimizer, settings.update, rollout.temperature)
+    parts = _Parts(
+        model, algorithm, curriculum, optimizer, critic_optimizer, settings.update, rollout.temperature, settings.lora
+    )
     start = functools.partial(_start, parts)
 
     def start_sft(params: PyTree) -> Trainable:
@@ -118,13 +133,14 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
 
     params_shape = jax.eval_shape(model.init, jax.random.key(0))
     params_layout = _layout(mesh, model.axes, params_shape)
-    state_shape = jax.eval_shape(start, params_shape, jax.random.key(0))
-    state_layout = _state_layout(mesh, model, optimizer, state_shape)
+    state_shape = jax.eval_shape(start, params_shape, None, jax.random.key(0))
+    state_layout = _state_layout(mesh, parts, state_shape)
     sft_layout = _trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
     everywhere = replicated(mesh)
     return Programs(
         curriculum=curriculum,
         algorithm=algorithm,
+        model=model,
         init=jax.jit(model.init, out_shardings=params_layout),
         start_sft=jax.jit(start_sft, out_shardings=sft_layout),
         sft_step=jax.jit(
@@ -133,40 +149,80 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             static_argnames="completion_slots",
             out_shardings=(sft_layout, None),
         ),
-        start=jax.jit(start, out_shardings=state_layout),
+        start=jax.jit(start, donate_argnums=(0, 1), out_shardings=state_layout),
+        state=jax.tree.map(_placed_shape, state_shape, state_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
-        sample=jax.jit(
-            functools.partial(
-                sample,
-                model,
-                end_ids=settings.end_ids,
-                max_new_tokens=rollout.max_new_tokens,
-                min_new_tokens=rollout.min_new_tokens,
-                slots=rollout.slots,
-                prefill_tokens=rollout.prefill_tokens,
-            ),
-            static_argnames=("rule",),
-            out_shardings=everywhere,
-        ),
+        sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
         follow_up_requests=jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
         update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(state_layout, None)),
-        score=jax.jit(
-            functools.partial(score, model, chunk=chunk),
-            static_argnames=("completion_slots", "temperature"),
-            out_shardings=everywhere,
-        ),
+        score=_scorer(model, mesh, chunk=chunk),
+    )
+
+
+class InferenceSettings(NamedTuple):
+    """What sampling and scoring depend on where nothing is trained; see `ProgramSettings`."""
+
+    model: DecoderConfig
+    rollout: RolloutConfig
+    end_ids: tuple[int, ...]
+    known_ids: int
+
+
+class InferencePrograms(NamedTuple):
+    """The jitted functions of a model that is not trained; see `Programs`."""
+
+    model: Model
+    sample: Callable[..., Any]
+    score: Callable[..., TokenScores]
+
+
+@functools.lru_cache(maxsize=16)
+def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
+    """Sampling and scoring on this mesh."""
+    model = _model(settings.model, mesh)
+    sampler = _sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
+    return InferencePrograms(model, sampler, _scorer(model, mesh, chunk=UpdateConfig().chunk))
+
+
+def _sampler(
+    model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int
+) -> Callable[..., Any]:
+    run = functools.partial(
+        sample,
+        model,
+        end_ids=end_ids,
+        known_ids=known_ids,
+        max_new_tokens=rollout.max_new_tokens,
+        min_new_tokens=rollout.min_new_tokens,
+        slots=rollout.slots,
+        prefill_tokens=rollout.prefill_tokens,
+    )
+    return jax.jit(run, static_argnames=("rule",), out_shardings=replicated(mesh))
+
+
+def _scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:
+    return jax.jit(
+        functools.partial(score, model, chunk=chunk),
+        static_argnames=("completion_slots", "temperature"),
+        out_shardings=replicated(mesh),
     )
 
 
 def _model(config: DecoderConfig, mesh: Mesh) -> Model:
     """The model's functions, with what is fastest on the mesh's devices."""
     platform = mesh.devices.flat[0].platform
-    kernel = attention_kernel(config.attention, platform=platform, dtype=config.compute_dtype, head_dim=config.head_dim)
+    kernel = attention_kernel(
+        config.attention,
+        platform=platform,
+        dtype=config.compute_dtype,
+        head_dim=config.head_dim,
+        plain=plain_attention(config),
+    )
     attend = sequence_attention(kernel, functools.partial(sharding, mesh))
     return build_model(config, constrainer(mesh), platform=platform, attend=attend)
 
@@ -178,21 +234,32 @@ class _Parts(NamedTuple):
     algorithm: Algorithm
     curriculum: Curriculum
     optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
     update: UpdateConfig
     temperature: float
+    lora: LoraConfig
+
+    def model_of(self, state: TrainState) -> Model:
+        """The model as a function of what is trained."""
+        return self.model if state.base is None else adapted(self.model, state.base, self.lora.scale)
 
 
-def _start(parts: _Parts, params: PyTree, key: Array) -> TrainState:
-    """The state before the first step; reference and critic trunk are copies of the policy's weights."""
+def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Array) -> TrainState:
+    """The state before the first step; reference and critic trunk are copies of the policy's weights, or share them."""
+    adapts = parts.lora.rank > 0
+    trained = init_adapters(parts.model, parts.lora, jax.random.fold_in(key, 1)) if adapts else params
     critic = None
     if parts.algorithm.needs_values:
-        critic_params = parts.model.init_critic(key) | {"trunk": params["trunk"]}
-        critic = Trainable(params=critic_params, optimizer=parts.optimizer.init(critic_params))
+        if critic_params is None:
+            trunk = init_adapters(parts.model, parts.lora, jax.random.fold_in(key, 2)) if adapts else params
+            critic_params = parts.model.init_critic(key) | {"trunk": trunk["trunk"]}
+        critic = Trainable(params=critic_params, optimizer=parts.critic_optimizer.init(critic_params))
     return TrainState(
         step=jnp.int32(0),
-        policy=Trainable(params=params, optimizer=parts.optimizer.init(params)),
+        policy=Trainable(params=trained, optimizer=parts.optimizer.init(trained)),
         critic=critic,
-        reference=params if parts.algorithm.needs_reference else None,
+        reference=params if parts.algorithm.needs_reference and not adapts else None,
+        base=params if adapts else None,
         curriculum=parts.curriculum.init(),
     )
 
@@ -209,8 +276,8 @@ def _update(
 ) -> tuple[TrainState, Metrics]:
     """All optimiser steps on a batch, then the curriculum's feedback."""
     policy, critic, metrics = update(
-        parts.model, parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key, plans,
-        config=parts.update, temperature=parts.temperature,
+        parts.model_of(state), parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key, plans,
+        critic_optimizer=parts.critic_optimizer, config=parts.update, temperature=parts.temperature,
     )  # fmt: skip
     mask = completion_mask(batch.sequences, batch.advantages.shape[1]) & batch.row_mask[:, None]
     value_error = (batch.old_values - batch.returns) ** 2 * parts.algorithm.needs_values
@@ -239,16 +306,67 @@ def _trainable_layout(mesh: Mesh, axes: PyTree, optimizer: Any, shapes: Trainabl
     return Trainable(params=params, optimizer=moments)
 
 
-def _state_layout(mesh: Mesh, model: Model, optimizer: Any, shapes: TrainState) -> TrainState:
-    policy = _trainable_layout(mesh, model.axes, optimizer, shapes.policy)
-    critic = shapes.critic and _trainable_layout(mesh, model.critic_axes, optimizer, shapes.critic)
+def _placed_shape(shape: jax.ShapeDtypeStruct, layout: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=layout)
+
+
+def _state_layout(mesh: Mesh, parts: _Parts, shapes: TrainState) -> TrainState:
+    model = parts.model
+    axes, critic_axes = model.axes, model.critic_axes
+    if shapes.base is not None:
+        axes = adapter_axes(model, parts.lora)
+        critic_axes = critic_axes | axes
+    whole = functools.partial(_layout, mesh, model.axes)
     return TrainState(
         step=replicated(mesh),
-        policy=policy,
-        critic=critic,
-        reference=policy.params if shapes.reference is not None else None,
+        policy=_trainable_layout(mesh, axes, parts.optimizer, shapes.policy),
+        critic=shapes.critic and _trainable_layout(mesh, critic_axes, parts.critic_optimizer, shapes.critic),
+        reference=None if shapes.reference is None else whole(shapes.reference),
+        base=None if shapes.base is None else whole(shapes.base),
         curriculum=jax.tree.map(lambda _: replicated(mesh), shapes.curriculum),
     )
+
+
+WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
+"""Path of a weight in the params, the layer that the array is of (None: all of it), and the array, of any float type."""
+
+
+def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream: WeightStream) -> PyTree:
+    """Parameters on the mesh, in float32, from arrays that come one at a time.
+
+    Each array is sent to the devices in its own type, every device getting its shard, and written into a stack that
+    exists once: the host holds one array at a time.
+
+    Args:
+        init: (key) -> params, for their shapes.
+        axes: logical axes of every weight.
+        mesh: where they go.
+        stream: every layer of every weight, in any order.
+    """
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    layout = _layout(mesh, axes, shapes)
+    placed: dict[tuple[str, ...], Array] = {}
+
+    @functools.cache
+    def write_layer(spec: NamedSharding) -> Callable[..., Array]:
+        return jax.jit(lambda stack, part, index: stack.at[index].set(part), donate_argnums=0, out_shardings=spec)
+
+    @functools.cache
+    def convert(spec: NamedSharding) -> Callable[..., Array]:
+        # A copy even of float32: on CPU the array may still be the mapped file.
+        return jax.jit(lambda part: jnp.array(part, jnp.float32, copy=True), out_shardings=spec)
+
+    for path, layer, array in stream:
+        shape, spec = (functools.reduce(lambda node, name: node[name], path, tree) for tree in (shapes, layout))
+        own = spec if layer is None else NamedSharding(mesh, PartitionSpec(*spec.spec[1:]))
+        part = jax.make_array_from_callback(array.shape, own, lambda index, array=array: array[index])
+        if layer is None:
+            placed[path] = convert(spec)(part)
+        else:
+            stack = placed.pop(path, None)
+            stack = jnp.zeros(shape.shape, shape.dtype, device=spec) if stack is None else stack
+            placed[path] = write_layer(spec)(stack, part, layer)
+    return traverse_util.unflatten_dict(placed)
 
 
 def _sft_step(
@@ -286,18 +404,22 @@ def _prepare(
 
     def forward(inputs: tuple[Sequences, Array, PackedRows | None]) -> tuple[Array, Array, Array]:
         sequences, sampled, plan = inputs
-        model = parts.model if plan is None else packed(parts.model, plan)
+        trained = parts.model_of(state)
 
-        def logprobs(params: PyTree) -> Array:
+        def run(model: Model) -> Model:
+            return model if plan is None else packed(model, plan)
+
+        def logprobs(model: Model, params: PyTree) -> Array:
             return score(
-                model, params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
+                run(model), params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
             ).logprobs
 
-        old = logprobs(state.policy.params) if config.old_logprobs == "scored" else sampled
-        reference = jnp.zeros_like(sampled) if state.reference is None else logprobs(state.reference)
-        values = jnp.zeros_like(sampled)
+        old = logprobs(trained, state.policy.params) if config.old_logprobs == "scored" else sampled
+        reference = values = jnp.zeros_like(sampled)
+        if algorithm.needs_reference:
+            reference = logprobs(parts.model, state.reference if state.base is None else state.base)
         if state.critic is not None:
-            values = score_values(model, state.critic.params, sequences, completion_slots=slots)
+            values = score_values(run(trained), state.critic.params, sequences, completion_slots=slots)
         return old, reference, values
 
     blocks = prepare_blocks(batch.row_mask.shape[0], config)

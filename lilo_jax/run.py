@@ -11,7 +11,7 @@ from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation import evaluate
 from lilo_jax.keys import stream_key
-from lilo_jax.mesh import put_replicated
+from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
@@ -19,7 +19,6 @@ from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
 from lilo_jax.storage.run_directory import RunDirectory, open_run
-from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.trainer import train
 from lilo_jax.types import PyTree, TrainState
 
@@ -58,20 +57,21 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     """
     launch = Launch() if launch is None else launch
     keep_compiled_programs()
+    config = assembling.resolve(config)
     task = assembling.check(config)
-    start = assembling.load_start(config.init_from, config) if config.init_from else None
     directory = open_run(launch.output_dir, config, launch.resume)
     if directory.is_done():
         return Result(directory, done=True, state=None)
-    if start is None and config.num_steps:
-        start = _fine_tuned(config, directory, name, bar)
-    tokenizer = start[0] if start else None
-    assembly = assembling.assemble(config, task, tokenizer=tokenizer, graders=launch.graders)
+    if config.num_steps and config.sft.steps:
+        fine_tuned = Launch(output_dir=str(directory.path / FINE_TUNED), graders=launch.graders)
+        run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
+    start = starting_model(config, directory.path)
+    assembly = assembling.assemble(config, task, tokenizer=start and start.tokenizer(), graders=launch.graders)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
         with assembly.graders:
-            state = _train_from(assembly, directory, progress, start[1] if start else None, last_step)
+            state = _train_from(assembly, directory, progress, start, last_step)
     except Exception as error:
         directory.mark("FAILED", str(error))
         directory.log(f"failed: {error}")
@@ -85,15 +85,8 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     return Result(directory, done=done, state=state)
 
 
-def _fine_tuned(config: Config, directory: RunDirectory, name: str, bar: bool) -> tuple[Tokenizer, PyTree]:
-    """Tokenizer and weights of a fine-tuning run of our own, in `sft` beneath the run directory."""
-    path = str(directory.path / "sft")
-    run(assembling.start_config(config), Launch(output_dir=path), name=f"{name} sft", bar=bar)
-    return assembling.load_start(path, config)
-
-
 def _train_from(
-    assembly: Assembly, directory: RunDirectory, progress: Progress, params: PyTree | None, last_step: int
+    assembly: Assembly, directory: RunDirectory, progress: Progress, start: PretrainedModel | None, last_step: int
 ) -> TrainState:
     config, programs = assembly.config, assembly.programs
     recorder, ledger = Recorder(directory, progress), Ledger()
@@ -102,14 +95,17 @@ def _train_from(
         directory.forget_after(-1 if saved is None else saved)
         if saved is None:
             assembly.tokenizer.save(directory.tokenizer_path)
-            if params is None:
-                params = fine_tune(assembly, ledger, progress)
-            state = programs.start(put_replicated(assembly.mesh, params), stream_key(config.seed, "critic"))
-            recorder.write_evaluation(evaluate(assembly, state.policy.params, 0, ledger))
-            checkpoints.save(0, state, ledger.to_dict())
+            params = _initial_weights(assembly, start)
+            if not config.num_steps:
+                params = fine_tune(assembly, params, ledger, progress)
+            state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"))
+            del params  # donated
+            recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
+            checkpoints.save(0, state.replace(base=None), ledger.to_dict())
         else:
-            shapes = programs.start(programs.init(stream_key(0, "shape")), stream_key(0, "shape"))
-            state, record = checkpoints.restore(saved, shapes)
+            state, record = checkpoints.restore(saved, programs.state.replace(base=None))
+            if config.lora.rank:
+                state = state.replace(base=_initial_weights(assembly, start))
             ledger = Ledger.from_dict(record)
             progress.line(f"resumed after step {saved}")
         if int(state.step) > last_step:
@@ -123,6 +119,20 @@ def _train_from(
             recorder=recorder,
             last_step=last_step,
         )
+
+
+def _initial_weights(assembly: Assembly, start: PretrainedModel | None) -> PyTree:
+    """Weights before anything is trained in this run, on the mesh."""
+    if start is None:
+        return assembly.programs.init(stream_key(assembly.config.seed, "init"))
+    return start.weights(assembly.programs.model, assembly.mesh)
+
+
+def _initial_critic(assembly: Assembly) -> PyTree | None:
+    """The weights of the critic that the config names, on the mesh; None: it starts as the policy does."""
+    if not assembly.config.model.critic or not assembly.programs.algorithm.needs_values:
+        return None
+    return open_model(assembly.config.model.critic).critic_weights(assembly.programs.model, assembly.mesh)
 
 
 def learning_curve(directory: RunDirectory, split: str) -> dict[str, np.ndarray]:

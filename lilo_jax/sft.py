@@ -4,23 +4,21 @@ import jax
 import numpy as np
 
 from lilo_jax.assembly import Assembly, encode_pairs
-from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_rows
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.types import PyTree
 
 
-def fine_tune(assembly: Assembly, ledger: Ledger, progress: Progress) -> PyTree:
-    """Trains freshly initialised weights on batches of demonstrations, each epoch in a new random order.
+def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Progress) -> PyTree:
+    """Trains weights on batches of demonstrations, each epoch in a new random order.
 
     Source: the recipe of Foster et al. 2025 takes the token mean per example, then the mean over the batch.
     """
     config, programs = assembly.config, assembly.programs
-    params = programs.init(stream_key(config.seed, "init"))
     if not config.sft.steps:
         return params
-    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations)
+    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=config.tokenizer.chat)
     slots = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):

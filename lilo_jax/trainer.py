@@ -48,10 +48,10 @@ def train(
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
-            recorder.write_evaluation(evaluate(assembly, state.policy.params, done, ledger))
+            recorder.write_evaluation(evaluate(assembly, assembly.policy(state), done, ledger))
         if done % config.storage.save_every == 0 or done == last_step:
             recorder.flush()
-            checkpoints.save(done, state, ledger.to_dict())
+            checkpoints.save(done, state.replace(base=None), ledger.to_dict())
     return state
 
 

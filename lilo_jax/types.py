@@ -431,7 +431,9 @@ class TrainState(flax.struct.PyTreeNode):
         step: int32 scalar, steps finished.
         policy: the model that is trained.
         critic: its value model, or None.
-        reference: frozen parameters for the KL term, or None.
+        reference: frozen parameters for the KL term, or None.  With adapters it is the base.
+        base: frozen weights beneath the adapters that policy and critic then consist of, or None if all weights are
+            trained.  It never changes, and is not part of a checkpoint.
         curriculum: what is known about the pool.
     """
 
@@ -439,4 +441,5 @@ class TrainState(flax.struct.PyTreeNode):
     policy: Trainable
     critic: Trainable | None
     reference: PyTree | None
+    base: PyTree | None
     curriculum: CurriculumState

@@ -19,8 +19,7 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import start_config
-from lilo_jax.config import Config, EvaluationConfig, Launch, RolloutConfig, SftConfig, StorageConfig
-from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig, SftConfig, StorageConfig
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
 
@@ -59,7 +58,7 @@ def tiny_config():
     return Config(
         num_steps=20,
         task=Chain(pool=64, validation=16, test=16, longer=8, demonstrations=200),
-        model=DecoderConfig(
+        model=ModelConfig(
             num_layers=1, embed_dim=32, num_heads=2, num_kv_heads=2, head_dim=16, mlp_dim=64, vocab_size=28
         ),
         sft=SftConfig(steps=150, batch=32),
@@ -71,7 +70,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_start(tiny_config, tmp_path_factory):
-    """The directory of a fine-tuned tiny model, for `init_from`."""
+    """The directory of a fine-tuned tiny model, to start from."""
     path = tmp_path_factory.mktemp("start") / "sft"
     run(start_config(tiny_config), Launch(output_dir=str(path)))
     return str(path)
@@ -80,7 +79,7 @@ def tiny_start(tiny_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tiny_start, tmp_path_factory):
     """(config, directory) of a finished tiny run."""
-    config = configuration.replace(tiny_config, init_from=tiny_start)
+    config = configuration.replace(tiny_config, model__path=tiny_start, sft__steps=0)
     result = run(config, Launch(output_dir=str(tmp_path_factory.mktemp("tiny") / "run")))
     assert result.done
     return config, result.directory

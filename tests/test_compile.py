@@ -3,12 +3,12 @@
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check, load_start
+from lilo_jax.assembly import assemble, check
 from lilo_jax.curriculum.lilo import Lilo
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.evaluation import evaluate
 from lilo_jax.keys import stream_key
-from lilo_jax.mesh import put_replicated
+from lilo_jax.pretrained import open_model
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock, compilation
 from lilo_jax.storage.ledger import Ledger
@@ -34,12 +34,18 @@ class CountingRecorder(Recorder):
 def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path, curriculum):
     """PPO with a learning rate of its own, so that no earlier run has compiled these programs."""
     config = configuration.replace(
-        tiny_config, init_from=tiny_start, num_steps=6, curriculum=curriculum, optimizer__learning_rate=1.5e-4
+        tiny_config,
+        model__path=tiny_start,
+        sft__steps=0,
+        num_steps=6,
+        curriculum=curriculum,
+        optimizer__learning_rate=1.5e-4,
     )
-    tokenizer, params = load_start(tiny_start, config)
-    assembly = assemble(config, check(config), tokenizer=tokenizer)
+    start = open_model(tiny_start)
+    assembly = assemble(config, check(config), tokenizer=start.tokenizer())
     ledger, directory = Ledger(), open_run(tmp_path / "run", config, "never")
-    state = assembly.programs.start(put_replicated(assembly.mesh, params), stream_key(config.seed, "critic"))
+    params = start.weights(assembly.programs.model, assembly.mesh)
+    state = assembly.programs.start(params, None, stream_key(config.seed, "critic"))
     evaluate(assembly, state.policy.params, 0, ledger)
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))

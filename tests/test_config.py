@@ -91,7 +91,7 @@ BAD_TRAIN = {
     "zero samples": (["--rollout.samples", "0"], "--rollout.samples must be at least 1"),
     "unknown split": (["--evaluation.splits", "tset"], "did you mean 'test'"),
     "missing data file": (["--task.path", "/nowhere/questions.jsonl"], "no data file at '/nowhere/questions.jsonl'"),
-    "no such start": (["--init-from", "/nowhere"], "is /nowhere a run directory?"),
+    "no such start": (["--model.path", "/nowhere"], "/nowhere"),
     "nothing to resume": (["--resume", "must"], "there is no run in"),
 }
 
@@ -165,12 +165,13 @@ def test_a_directory_of_another_config_is_refused_and_kept(monkeypatch, capsys, 
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
-def test_a_checkpoint_of_another_model_is_refused(monkeypatch, capsys, tmp_path):
+def test_a_start_of_another_shape_is_refused(monkeypatch, capsys, tmp_path):
     open_run(tmp_path / "start", configuration.replace(Config(), model__num_layers=4), "auto")
-    args = ["--init-from", str(tmp_path / "start"), "--output-dir", str(tmp_path / "run")]
+    args = ["--model.path", str(tmp_path / "start"), "--model.num-layers", "3", "--output-dir", str(tmp_path / "run")]
     code, err = failure(train_main, args, monkeypatch, capsys)
     assert code == 2
-    assert "num_layers is 4 there and 2 here" in err
+    assert "--model.num-layers is 3, but" in err
+    assert "fixes it as 4: leave it out" in err
     assert not (tmp_path / "run").exists()
 
 

@@ -19,14 +19,13 @@ from lilo_jax import config as configuration
 from lilo_jax.accounting import book
 from lilo_jax.assembly import assemble
 from lilo_jax.collection import collect, sample
-from lilo_jax.config import Config, EvaluationConfig, OptimizerConfig, Options, RolloutConfig
+from lilo_jax.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig, Options, RolloutConfig
 from lilo_jax.curriculum.selection import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated
-from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.rl.advantages import per_token
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.rloo import Rloo
@@ -155,7 +154,7 @@ def grade_and_sometimes_fail(question, response):
 CONFIG = Config(
     num_steps=3,
     task=Chain(pool=POOL, validation=8, test=8, longer=4, demonstrations=64),
-    model=DecoderConfig(
+    model=ModelConfig(
         num_layers=1, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24,
         train_layers="scanned", decode_layers="scanned",
     ),
@@ -191,7 +190,7 @@ def start(random_weights):
     def make(assembly):
         shapes = jax.eval_shape(assembly.programs.init, jax.random.key(0))
         params = random_weights(shapes, deviation=0.15)
-        return assembly.programs.start(put_replicated(assembly.mesh, params), jax.random.key(1))
+        return assembly.programs.start(put_replicated(assembly.mesh, params), None, jax.random.key(1))
 
     return make
 
@@ -374,7 +373,7 @@ def test_unequal_groups_reach_the_batch_row_by_row(steps):
             assert batch.question[q] == collected.question[g]
             for r in (r for r in collected.rollouts if r.group == g):
                 question = assembly.pool.questions[batch.question[q]]
-                prompt = [assembly.tokenizer.bos_id, *assembly.tokenizer.encode(question.prompt)]
+                prompt = [*assembly.tokenizer.begin_ids, *assembly.tokenizer.encode(question.prompt)]
                 whole = prompt + r.completion_ids.tolist()
                 assert batch.sequences.tokens[row, : len(whole)].tolist() == whole
                 assert not batch.sequences.tokens[row, len(whole) :].any()

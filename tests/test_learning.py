@@ -7,8 +7,16 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import start_config
-from lilo_jax.config import Config, EvaluationConfig, Launch, OptimizerConfig, RolloutConfig, SftConfig, StorageConfig
-from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.config import (
+    Config,
+    EvaluationConfig,
+    Launch,
+    ModelConfig,
+    OptimizerConfig,
+    RolloutConfig,
+    SftConfig,
+    StorageConfig,
+)
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
@@ -20,7 +28,7 @@ MARGIN = 0.08
 CONFIG = Config(
     num_steps=80,
     task=Chain(pool=400, validation=16, test=128, longer=8, demonstrations=4000),
-    model=DecoderConfig(num_layers=1, embed_dim=32, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=64),
+    model=ModelConfig(num_layers=1, embed_dim=32, num_heads=4, num_kv_heads=2, head_dim=16, mlp_dim=64),
     sft=SftConfig(steps=400),
     algorithm=Rloo(),
     rollout=RolloutConfig(questions=8, samples=8),
@@ -52,7 +60,7 @@ def start(tmp_path_factory):
 
 
 def test_accuracy_on_held_out_questions_rises(start, tmp_path):
-    config = configuration.replace(CONFIG, init_from=start)
+    config = configuration.replace(CONFIG, model__path=start, sft__steps=0)
     result = run(config, Launch(output_dir=str(tmp_path / "run")))
     accuracy = result.curve("test")["accuracy"]
     assert 0.2 < accuracy[0] < 0.6
@@ -63,7 +71,7 @@ def test_accuracy_on_held_out_questions_rises(start, tmp_path):
 
 
 def test_without_advantages_nothing_is_learned(start, tmp_path):
-    config = configuration.replace(CONFIG, init_from=start, algorithm=RlooWithoutAdvantages())
+    config = configuration.replace(CONFIG, model__path=start, sft__steps=0, algorithm=RlooWithoutAdvantages())
     result = run(config, Launch(output_dir=str(tmp_path / "run")))
     accuracy = result.curve("test")["accuracy"]
     assert max(abs(accuracy - accuracy[0])) < MARGIN / 10
@@ -75,7 +83,7 @@ def test_without_advantages_nothing_is_learned(start, tmp_path):
 
 def test_lilo_admits_more_variance_than_it_collects(start, tmp_path):
     """The published mechanism, in a short run: admitted groups are more learnable than collected ones."""
-    config = configuration.replace(CONFIG, init_from=start, num_steps=5)
+    config = configuration.replace(CONFIG, model__path=start, sft__steps=0, num_steps=5)
     metrics = run(config, Launch(output_dir=str(tmp_path / "run"))).directory.read("metrics")
     for record in metrics:
         assert record["curriculum/groups_collected"] == 32

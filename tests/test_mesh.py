@@ -120,7 +120,8 @@ def config(tiny_config, tiny_start):
     return configuration.replace(
         tiny_config,
         num_steps=3,
-        init_from=tiny_start,
+        model__path=tiny_start,
+        sft__steps=0,
         rollout__max_new_tokens=6,
         evaluation__every=3,
         evaluation__splits=("test",),
@@ -139,7 +140,7 @@ def arguments(config: configuration.Config) -> list[str]:
             if value != getattr(default, field.name):
                 values = map(str, value) if isinstance(value, tuple) else [str(value)]
                 found += [f"--{group}.{field.name.replace('_', '-')}", *values]
-    return ["--num-steps", str(config.num_steps), "--init-from", config.init_from, *found]
+    return ["--num-steps", str(config.num_steps), "--model.path", config.model.path, "--sft.steps", "0", *found]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ EIGHT_DEVICES = """
     assembly = assemble(config, check(config))
     programs, mesh = assembly.programs, assembly.mesh
     params = programs.init(stream_key(0, "init"))
-    state = programs.start(params, stream_key(0, "critic"))
+    state = programs.start(params, None, stream_key(0, "critic"))
 
     found = {"devices": mesh.devices.size, "admitted": [], "top": []}
     for trial in range(8):

@@ -11,10 +11,18 @@ import pytest
 from lilo_jax.mesh import RULES, unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.cache import LayerCache, attend_cache, quantize
-from lilo_jax.models.decoder import DecoderConfig, rotate
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.rope import Rope, frequencies, rotate
 
 CONFIG = DecoderConfig(
-    num_layers=2, embed_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=24, vocab_size=23, rope_theta=100.0
+    num_layers=2,
+    embed_dim=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=24,
+    vocab_size=23,
+    rope=Rope(theta=100.0),
 )
 SCANNED = dataclasses.replace(CONFIG, train_layers="scanned", decode_layers="scanned")
 BOTH = pytest.mark.parametrize("config", [CONFIG, SCANNED], ids=["unrolled", "scanned"])
@@ -105,7 +113,7 @@ def forward_reference(params, config: DecoderConfig, tokens: np.ndarray) -> tupl
         attention, mlp = ({k: w[i] for k, w in layers[name].items()} for name in ("attention", "mlp"))
         y = norm(x, layers["attention_norm"]["scale"][i])
         query, key, value = (np.einsum("btd,dnh->btnh", y, attention[k]) for k in ("query", "key", "value"))
-        query, key = (rotate_reference(z, positions, config.rope_theta) for z in (query, key))
+        query, key = (rotate_reference(z, positions, config.rope.theta) for z in (query, key))
         x = x + np.einsum("btnh,nhd->btd", attend_reference(query, key, value, positions), attention["output"])
         y = norm(x, layers["mlp_norm"]["scale"][i])
         gate = y @ mlp["gate"]
@@ -314,8 +322,10 @@ def test_grouped_query_attention_equals_attention_with_repeated_heads(heads, kv_
 def test_rotary_embedding_equals_complex_rotation():
     x = np.random.default_rng(0).standard_normal((2, 4, 3, 8)).astype(np.float32)
     positions = np.array([[0, 1, 2, 3], [5, 40, 7, 1000]], np.int32)
-    np.testing.assert_allclose(rotate(x, positions, 100.0), rotate_reference(x, positions, 100.0), atol=1e-4)
-    np.testing.assert_array_equal(rotate(x, np.zeros((2, 4), np.int32), 100.0), x)
+    np.testing.assert_allclose(
+        rotate(x, positions, frequencies(Rope(theta=100.0), 8, 0)), rotate_reference(x, positions, 100.0), atol=1e-4
+    )
+    np.testing.assert_array_equal(rotate(x, np.zeros((2, 4), np.int32), frequencies(Rope(theta=100.0), 8, 0)), x)
 
 
 def test_rotated_products_depend_on_the_distance_alone():
@@ -324,7 +334,7 @@ def test_rotated_products_depend_on_the_distance_alone():
 
     def product(query_position: int, key_position: int) -> float:
         turned = [
-            np.asarray(rotate(x, np.full((1, 1), p, np.int32), 100.0))
+            np.asarray(rotate(x, np.full((1, 1), p, np.int32), frequencies(Rope(theta=100.0), 16, 0)))
             for x, p in ((query, query_position), (key, key_position))
         ]
         return float(np.sum(turned[0] * turned[1]))

@@ -162,13 +162,13 @@ def test_stopping_before_the_step_reached_is_refused(tiny_run, interrupted):
         run(tiny_run[0], Launch(output_dir=str(interrupted.path), stop_at=5))
 
 
-def test_fine_tuning_in_the_run_directory_gives_the_same_as_init_from(tiny_config, tiny_run, tmp_path):
-    """`init_from` names the start and changes no number; `--resume never` allows a new directory."""
+def test_fine_tuning_in_the_run_directory_gives_the_same_as_before_it(tiny_config, tiny_run, tmp_path):
+    """`model.path` names the start and changes no number; `--resume never` allows a new directory."""
     config, expected = tiny_run
     own = run(tiny_config, Launch(output_dir=str(tmp_path / "run"), resume="never")).directory
     assert_same_run(own, expected)
     assert (own.path / "sft" / "DONE").exists()
-    assert digests(own.path / "sft" / "checkpoints") == digests(pathlib.Path(config.init_from) / "checkpoints")
+    assert digests(own.path / "sft" / "checkpoints") == digests(pathlib.Path(config.model.path) / "checkpoints")
 
 
 def test_another_seed_is_another_run(tiny_run, tmp_path):

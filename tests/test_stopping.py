@@ -118,7 +118,7 @@ def test_the_bytes_of_tokens_joined_are_the_text(kind):
     assert len(pieces) == tokenizer.vocab_size
     for text in (*TEXTS, " a  b\n" if kind == "bpe" else " t  h\n"):
         assert b"".join(pieces[i] for i in tokenizer.encode(text)).decode() == text
-    assert [pieces[i] for i in (tokenizer.pad_id, tokenizer.bos_id, *tokenizer.end_ids)] == [b"", b"", b""]
+    assert [pieces[i] for i in (tokenizer.pad_id, *tokenizer.begin_ids, *tokenizer.end_ids)] == [b"", b"", b""]
 
 
 def test_a_stop_string_of_bytes_the_tokenizer_falls_back_to():

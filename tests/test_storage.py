@@ -17,7 +17,7 @@ from lilo_jax.storage.checkpoints import Checkpoints, digests, load_arrays
 from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger
 from lilo_jax.storage.recorder import mean_values
 from lilo_jax.storage.run_directory import RunDirectory, open_run
-from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.tokenizers import load_tokenizer
 from lilo_jax.types import Mean
 
 
@@ -59,7 +59,7 @@ def test_ledger_knows_its_entries(purpose, kind):
 def test_ledger_of_a_run_equals_counts_from_its_rollouts(tiny_run):
     """PPO with a KL term: policy, reference and critic score every trained token; policy and critic train on it."""
     config, directory = tiny_run
-    tokenizer = SentencePiece.load(directory.tokenizer_path)
+    tokenizer = load_tokenizer(directory.tokenizer_path)
     expected: collections.Counter[str] = collections.Counter()
     records, metrics = directory.read("ledger"), directory.read("metrics")
     assert len(records) == 20
@@ -103,7 +103,7 @@ def test_rollouts_agree_with_the_task_that_graded_them(tiny_run):
 def test_ledger_of_fine_tuning_and_evaluation(tiny_config, tiny_run, tiny_start):
     """Every evaluation scores the held-out questions once; fine-tuning books real tokens only."""
     config, directory = tiny_run
-    task, tokenizer = check(config), SentencePiece.load(directory.tokenizer_path)
+    task, tokenizer = check(config), load_tokenizer(directory.tokenizer_path)
     pairs = [(q.prompt, q.answer) for name in config.evaluation.splits for q in task.splits[name]]
     each = sum(len(tokenizer.encode(prompt)) + len(tokenizer.encode(answer)) + 2 for prompt, answer in pairs)
     assert [r["evaluation/scored"] for r in directory.read("ledger")] == [each * (1 + step // 5) for step in range(20)]
@@ -119,10 +119,10 @@ def test_ledger_of_fine_tuning_and_evaluation(tiny_config, tiny_run, tiny_start)
 
 def test_encoded_prompts_and_pairs_have_begin_and_end_tokens(tiny_run):
     config, directory = tiny_run
-    task, tokenizer = check(config), SentencePiece.load(directory.tokenizer_path)
+    task, tokenizer = check(config), load_tokenizer(directory.tokenizer_path)
     encoded = encode_prompts(tokenizer, task.splits["train"])
     assert encoded.tokens.shape == (64, 17)
-    assert set(encoded.tokens[:, 0].tolist()) == {tokenizer.bos_id}
+    assert set(encoded.tokens[:, 0].tolist()) == set(tokenizer.begin_ids)
     pairs = encode_pairs(tokenizer, task.demonstrations[:5])
     for row, (prompt, response) in enumerate(task.demonstrations[:5]):
         start, length = pairs.prompt_lengths[row], pairs.completion_lengths[row]

@@ -13,7 +13,7 @@ from lilo_jax.tasks import chain, jsonl
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.grading import as_number, same_answer
 from lilo_jax.tasks.jsonl import Jsonl
-from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.tokenizers import SentencePiece, load_tokenizer
 from lilo_jax.types import Question, Verdict
 
 
@@ -304,7 +304,7 @@ def test_tokenizer_reproduces_its_texts_exactly(tokenizer):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert all(0 <= i < tokenizer.vocab_size for i in ids)
-        assert not set(ids) & {tokenizer.pad_id, tokenizer.bos_id, *tokenizer.end_ids}
+        assert not set(ids) & {tokenizer.pad_id, *tokenizer.begin_ids, *tokenizer.end_ids}
 
 
 def test_char_has_a_token_per_character_and_bpe_has_fewer_but_single_digits(tokenizer, kind):
@@ -336,12 +336,13 @@ def test_same_texts_give_the_same_bytes(tokenizer, kind, tmp_path):
     again = SentencePiece.train(iter(TEXTS), kind=kind, vocab_size=400)
     for name, each in (("a", tokenizer), ("b", again)):
         each.save(tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    loaded = SentencePiece.load(tmp_path / "a")
+    assert (tmp_path / "a" / "tokenizer.model").read_bytes() == (tmp_path / "b" / "tokenizer.model").read_bytes()
+    loaded = load_tokenizer(tmp_path / "a")
     assert [loaded.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
-    assert (loaded.vocab_size, loaded.pad_id, loaded.bos_id, loaded.end_ids) == (tokenizer.vocab_size, 0, 2, (3,))
-    with pytest.raises(UsageError, match="no SentencePiece model"):
-        SentencePiece.load(tmp_path / "missing")
+    assert (loaded.vocab_size, loaded.pad_id, loaded.begin_ids, loaded.end_ids) == (tokenizer.vocab_size, 0, (2,), (3,))
+    assert loaded.unique_segmentation == (kind == "char")
+    with pytest.raises(UsageError, match="no tokenizer"):
+        load_tokenizer(tmp_path / "missing")
 
 
 def test_special_tokens_stay_visible_in_decoded_text(tokenizer):

@@ -12,8 +12,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lilo_jax.models.attention import Attend, attend_sequence
-from lilo_jax.models.decoder import DecoderConfig, LanguageModel, Pass, ValueModel, layer_execution, run_trunk
+from lilo_jax.models.attention import Attend, View, attend_sequence, softcapped
+from lilo_jax.models.decoder import (
+    DecoderConfig,
+    LanguageModel,
+    Pass,
+    ValueModel,
+    layer_execution,
+    run_trunk,
+)
 from lilo_jax.models.decoding import Decoding
 from lilo_jax.models.projection import project
 from lilo_jax.types import Array, Constrain, PyTree
@@ -26,6 +33,7 @@ class Model(NamedTuple):
         init: (key) -> policy params.
         init_critic: (key) -> critic params: a trunk of the same shape with a value head.
         axes, critic_axes: logical axis names of every weight, in the tree structure of the params.
+        inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
         hidden: (params, tokens int32 [B, T], positions=None, segments=None) -> final hidden states [B, T, D].  Works
             for policy and critic.  Packed rows name the position of each token in its sequence, and its sequence.
         logits: (params, hidden [..., D]) -> float32 [..., V].
@@ -45,6 +53,7 @@ class Model(NamedTuple):
     init_critic: Callable[[Array], PyTree]
     axes: PyTree
     critic_axes: PyTree
+    inputs: PyTree
     hidden: Callable[..., Array]
     logits: Callable[[PyTree, Array], Array]
     values: Callable[[PyTree, Array], Array]
@@ -98,24 +107,27 @@ def build_model(
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
 
-        def mix(query: Array, key: Array, value: Array, cache: None) -> tuple[Array, None]:
-            return attend(query, key, value, segments), cache
+        def mix(query: Array, key: Array, value: Array, cache: None, view: View) -> tuple[Array, None]:
+            return attend(query, key, value, segments, view), cache
 
         return forward(params["trunk"], tokens, None, Pass(positions, project, mix), train_layers)[0]
 
     def logits(params: PyTree, x: Array) -> Array:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
-        return jnp.matmul(x, head.astype(x.dtype), preferred_element_type=jnp.float32)
+        raw = jnp.matmul(x, head.astype(x.dtype), preferred_element_type=jnp.float32)
+        return softcapped(raw, config.logit_softcap)
 
     def values(params: PyTree, x: Array) -> Array:
         return x.astype(jnp.float32) @ params["head"] + params["bias"]
 
-    decoding = Decoding(config, constrain, platform, forward, _metadata(LanguageModel, config, "inputs"))
+    inputs = _metadata(LanguageModel, config, "inputs")
+    decoding = Decoding(config, constrain, platform, forward, inputs)
     return Model(
         init=functools.partial(_init, LanguageModel, config),
         init_critic=functools.partial(_init, ValueModel, config),
         axes=_logical_axes(LanguageModel, config),
         critic_axes=_logical_axes(ValueModel, config),
+        inputs=inputs,
         hidden=hidden,
         logits=logits,
         values=values,

@@ -6,7 +6,7 @@ All kernels have the arguments and the result of `reference`; `attention_kernel`
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +15,62 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lilo_jax.types import Array
 
 Kernel = Literal["xla", "splash", "cudnn", "reference"]
-Attend = Callable[[Array, Array, Array, Array | None], Array]
-"""(query [B, T, N, H], key and value [B, T, K, H], segments [B, T] or None) -> [B, T, N, H]."""
+
+
+class View(NamedTuple):
+    """What the queries of a layer see, and how its scores are bounded.
+
+    Attributes:
+        window: tokens that a query sees, its own included; 0: all before it.
+        softcap: scores s become softcap tanh(s / softcap); 0: they stay.
+    """
+
+    window: int = 0
+    softcap: float = 0.0
+
+    def sees(self, query_slots: Array, key_slots: Array) -> Array:
+        """Whether a query at one slot sees a key at another; bool, broadcast."""
+        seen = key_slots <= query_slots
+        return seen & (key_slots > query_slots - self.window) if self.window else seen
+
+    def bound(self, scores: Array) -> Array:
+        """The scores, capped."""
+        return softcapped(scores, self.softcap)
+
+
+PLAIN = View()
+
+
+def softcapped(x: Array, cap: float) -> Array:
+    """Cap tanh(x / cap); `x` itself if `cap` is 0."""
+    return cap * jnp.tanh(x / cap) if cap else x
+
+
+Attend = Callable[..., Array]
+"""(query [B, T, N, H], key and value [B, T, K, H], segments [B, T] or None, view=PLAIN) -> [B, T, N, H]."""
 Sharding = Callable[[tuple[str | None, ...], tuple[int, ...]], NamedSharding]
 """(logical axes, shape) -> the sharding of such an array; `lilo_jax.mesh.sharding` with its mesh given."""
 
 
 def attention_kernel(
-    choice: Literal["auto"] | Kernel, *, platform: str, dtype: Literal["float32", "bfloat16"], head_dim: int
+    choice: Literal["auto"] | Kernel,
+    *,
+    platform: str,
+    dtype: Literal["float32", "bfloat16"],
+    head_dim: int,
+    plain: bool = True,
 ) -> Kernel:
     """The kernel to use: `choice` itself if it can run, and for "auto" the fastest that can.
 
     "auto" takes `splash` on a TPU for head dimensions that are multiples of 64, `cudnn` on a GPU for bfloat16 and head
-    dimensions that are multiples of 8 up to 128, and `xla` otherwise.
+    dimensions that are multiples of 8 up to 128 if no layer has a window or capped scores, and `xla` otherwise.
 
     Args:
         choice: "auto" or the name of a kernel.
         platform: of the devices: "cpu", "gpu" or "tpu".
         dtype: of queries, keys and values.
         head_dim: H.
+        plain: whether every layer has the default `View`.
 
     Raises:
         ValueError: the chosen kernel cannot run there; the message says why, and the cure.
@@ -45,6 +82,7 @@ def attention_kernel(
         or (head_dim % 64 and f"needs a head dimension that is a multiple of 64, not {head_dim}"),
         "cudnn": (platform != "gpu" and f"needs a GPU, not {platform}")
         or (dtype != "bfloat16" and f"needs bfloat16, not {dtype}")
+        or (not plain and "knows no windows and no capped scores")
         or ((head_dim % 8 or head_dim > 128) and f"needs a head dimension of 8, 16, ... 128, not {head_dim}"),
     }
     fastest_first: tuple[Kernel, ...] = ("splash", "cudnn", "xla")
@@ -56,7 +94,7 @@ def attention_kernel(
 
 
 def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Attend:
-    """Causal softmax(q k^T / sqrt(H)) v within each segment of a row, computed by `kernel`.
+    """Causal softmax(cap(q k^T / sqrt(H))) v within each segment of a row, computed by `kernel`.
 
     Args:
         kernel: as from `attention_kernel`.
@@ -64,9 +102,9 @@ def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Atte
             handed its own rows and heads; the others are partitioned by the compiler.  None: one device.
 
     Returns:
-        attend(query [B, T, N, H], key and value [B, T, K, H], segments) -> [B, T, N, H]; K divides N, and query head n
-        reads key head n // (N / K).  segments: int32 [B, T], which sequence of a packed row a token belongs to; None:
-        a row is one sequence.
+        attend(query [B, T, N, H], key and value [B, T, K, H], segments, view) -> [B, T, N, H]; K divides N, and query
+        head n reads key head n // (N / K).  segments: int32 [B, T], which sequence of a packed row a token belongs to;
+        None: a row is one sequence.  view: see `View`.
     """
     opaque = {"splash": splash, "cudnn": cudnn}
     if kernel in opaque:
@@ -74,59 +112,65 @@ def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Atte
     return {"xla": attend_sequence, "reference": reference}[kernel]
 
 
-def reference(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
+def reference(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
     """The definition in float32, with a full [T, T] matrix per head: what the other kernels are tested against."""
     repeats = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value))
     scores = jnp.einsum("btnh,bsnh->bnts", query.astype(jnp.float32), key) / math.sqrt(query.shape[3])
     slots = jnp.arange(query.shape[1])
-    visible = (slots <= slots[:, None])[None]
+    visible = view.sees(slots[:, None], slots)[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
-    weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
+    weights = jax.nn.softmax(jnp.where(visible[:, None], view.bound(scores), -jnp.inf), axis=-1)
     return jnp.einsum("bnts,bsnh->btnh", weights, value).astype(query.dtype)
 
 
-def attend_sequence(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
+def attend_sequence(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
     """The kernel "xla": plain array operations, for any device.
 
-    Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end: of the
-    [T, T] matrix little more than the visible half is computed.
+    Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end, and from
+    the beginning of its window: of the [T, T] matrix little more than the visible part is computed.
     """
     slots = query.shape[1]
     block = max(64, -(-slots // 8))
     return jnp.concatenate(
         [
-            _attend_block(query, key, value, segments, start, min(start + block, slots))
+            _attend_block(query, key, value, segments, view, start, min(start + block, slots))
             for start in range(0, slots, block)
         ],
         axis=1,
     )
 
 
-def _attend_block(query: Array, key: Array, value: Array, segments: Array | None, start: int, end: int) -> Array:
-    """Queries at slots [start, end) over the keys before `end`.
+def _attend_block(
+    query: Array, key: Array, value: Array, segments: Array | None, view: View, start: int, end: int
+) -> Array:
+    """Queries at slots [start, end) over the keys that any of them sees.
 
     The queries that share a key head are stacked along time, so that both products are one matrix product per row and
     key head; on CPU this is faster than products over heads in the middle of the shape.
     """
     batch, _, num_heads, dim = query.shape
     groups = num_heads // key.shape[2]
-    block = (end - start, end)
-    key, value = (jnp.swapaxes(x[:, :end], 1, 2) for x in (key, value))  # [B, K, S, H]
+    first = max(start - view.window + 1, 0) if view.window else 0
+    block = (end - start, end - first)
+    key, value = (jnp.swapaxes(x[:, first:end], 1, 2) for x in (key, value))  # [B, K, S, H]
     stacked = query[:, start:end].reshape(batch, block[0], -1, groups, dim).transpose(0, 2, 3, 1, 4)
     stacked = stacked.reshape(batch, -1, groups * block[0], dim)
     scores = jnp.einsum("bkth,bksh->bkts", stacked, key, preferred_element_type=jnp.float32) / math.sqrt(dim)
-    visible = (jnp.arange(end) <= jnp.arange(start, end)[:, None])[None]
+    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end))[None]
     if segments is not None:
-        visible &= segments[:, start:end, None] == segments[:, None, :end]
-    scores = jnp.where(visible[:, None, None], scores.reshape(batch, -1, groups, *block), -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(batch, -1, groups * block[0], end)
+        visible &= segments[:, start:end, None] == segments[:, None, first:end]
+    scores = view.bound(scores).reshape(batch, -1, groups, *block)
+    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(batch, -1, groups * block[0], block[1])
     mixed = jnp.einsum("bkts,bksh->bkth", weights, value).reshape(batch, -1, groups, block[0], dim)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, block[0], num_heads, dim)
 
 
-def splash(query: Array, key: Array, value: Array, segments: Array | None, *, interpret: bool = False) -> Array:
+def splash(
+    query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN, *, interpret: bool = False
+) -> Array:
     """The block-sparse flash attention for TPUs that comes with JAX; no [T, T] matrix is stored.
 
     T is padded to a multiple of equal blocks of at most 512.  What stands in the padding comes after every token and
@@ -139,10 +183,16 @@ def splash(query: Array, key: Array, value: Array, segments: Array | None, *, in
     blocks = -(-slots // 512)
     block = -(-slots // (blocks * 128)) * 128
     padding = blocks * block - slots
-    mask = tpu.MultiHeadMask([tpu.CausalMask((slots + padding, slots + padding))] * num_heads)
+    shape = (slots + padding, slots + padding)
+    mask = tpu.LocalMask(shape, (view.window - 1, 0), 0) if view.window else tpu.CausalMask(shape)
     sizes = dict.fromkeys(["block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"], block)
     kernel = tpu.make_splash_mha(
-        mask, block_sizes=tpu.BlockSizes(**sizes), head_shards=1, q_seq_shards=1, interpret=interpret
+        tpu.MultiHeadMask([mask] * num_heads),
+        block_sizes=tpu.BlockSizes(**sizes),
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=view.softcap or None,
+        interpret=interpret,
     )
     query = query * jnp.asarray(dim**-0.5, query.dtype)
     query, key, value = (
@@ -154,23 +204,30 @@ def splash(query: Array, key: Array, value: Array, segments: Array | None, *, in
     return jnp.swapaxes(jax.vmap(kernel)(query, key, value, segments), 1, 2)[:, :slots]
 
 
-def cudnn(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
+def cudnn(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
     """The flash attention of cuDNN for NVIDIA GPUs; packed rows, which it cannot mask, go to `attend_sequence`."""
     if segments is not None:
-        return attend_sequence(query, key, value, segments)
+        return attend_sequence(query, key, value, segments, view)
     return jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation="cudnn")
 
 
 def on_shards(
-    attend: Attend, sharding: Sharding, query: Array, key: Array, value: Array, segments: Array | None
+    attend: Attend,
+    sharding: Sharding,
+    query: Array,
+    key: Array,
+    value: Array,
+    segments: Array | None,
+    view: View = PLAIN,
 ) -> Array:
     """`attend`, each device on its own rows and key heads, with the query heads that read them."""
     layout = sharding(("rows", None, "kv_heads", None), key.shape)
     if layout.mesh.size == 1:
-        return attend(query, key, value, segments)
+        return attend(query, key, value, segments, view)
     heads, tokens = layout.spec, PartitionSpec(layout.spec[0])
     # Nothing is communicated, so there is no replication to check; kernels do not declare theirs.
     share = functools.partial(jax.shard_map, mesh=layout.mesh, out_specs=heads, check_vma=False)
     if segments is None:
-        return share(lambda q, k, v: attend(q, k, v, None), in_specs=(heads,) * 3)(query, key, value)
-    return share(attend, in_specs=(heads, heads, heads, tokens))(query, key, value, segments)
+        return share(lambda q, k, v: attend(q, k, v, None, view), in_specs=(heads,) * 3)(query, key, value)
+    seen = share(lambda q, k, v, s: attend(q, k, v, s, view), in_specs=(heads, heads, heads, tokens))
+    return seen(query, key, value, segments)

@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lilo_jax.models.attention import PLAIN, View
 from lilo_jax.types import Array, Constrain
 
 CacheDtype = Literal["compute", "float32", "bfloat16", "int8"]
@@ -108,13 +109,14 @@ def _store_token(leaf: Array, new: Array, axis: int, positions: Array, layer: tu
     return leaf.at[tuple(where)].set(jnp.squeeze(new, axis), mode="drop")
 
 
-def attend_cache(query: Array, cache: LayerCache, positions: Array) -> Array:
-    """softmax(q k^T / sqrt(H)) v over the slots <= the query's position, in float32.
+def attend_cache(query: Array, cache: LayerCache, positions: Array, view: View = PLAIN) -> Array:
+    """softmax(cap(q k^T / sqrt(H))) v over the slots that the query's position sees, in float32.
 
     Args:
         query: [B, T, N, H]; N is a multiple of the cache's K heads.
         cache: keys and values of B rows.
         positions: int32 [B, T], of the queries.
+        view: see `View`.
 
     Returns:
         [B, T, N, H] in the query's dtype.
@@ -130,8 +132,8 @@ def attend_cache(query: Array, cache: LayerCache, positions: Array) -> Array:
     scores = jnp.einsum("bkqh,bkhs->bkqs", grouped, cache.keys.astype(query.dtype), preferred_element_type=jnp.float32)
     if cache.key_scales is not None:
         scores = scores * cache.key_scales[:, :, None]
-    visible = jnp.arange(slots) <= jnp.tile(positions, shared)[:, None, :, None]  # [B, 1, shared * T, S]
-    scores = jnp.where(visible, scores, -jnp.inf)
+    visible = view.sees(jnp.tile(positions, shared)[:, None, :, None], jnp.arange(slots))  # [B, 1, shared * T, S]
+    scores = jnp.where(visible, view.bound(scores), -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     if cache.value_scales is not None:

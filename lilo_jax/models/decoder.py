@@ -1,28 +1,38 @@
-"""A Llama-shaped decoder on flax.nnx: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""A decoder on flax.nnx: RMSNorm, rotary positions, grouped-query attention, gated MLP, and the families' variations.
 
 One `Block` class is written for one layer; its weights are stored stacked on a leading `layers` axis and executed
 scanned (one compiled body) or unrolled (faster decoding on CPU).  The same code teacher-forces whole sequences and
 decodes with a cache, so sampler and trainer agree by construction.
 
 Sources: Touvron et al. 2023 (LLaMA, section 2.2); Su et al. 2021 (RoPE, eq. 34); Ainslie et al. 2023 (GQA);
-Shazeer 2020 (SwiGLU); Zhang and Sennrich 2019 (RMSNorm).
+Shazeer 2020 (SwiGLU); Zhang and Sennrich 2019 (RMSNorm); Gemma Team 2024 (Gemma 2, section 2: windows, soft-caps, norms
+on both sides); OLMo Team 2024 (OLMo 2, section 3: norms on outputs, normalised queries and keys).
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lilo_jax.models.architecture import Architecture, LayerKind, layer_kinds, query_scale
+from lilo_jax.models.attention import View
 from lilo_jax.models.cache import CacheDtype, LayerCache
 from lilo_jax.models.projection import Project
+from lilo_jax.models.rope import frequencies, rotate
 from lilo_jax.types import Array, Constrain, PyTree
 
 M = TypeVar("M", bound=nnx.Module)
 Execution = Literal["unrolled", "scanned"]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
 class Pass(NamedTuple):
@@ -31,33 +41,19 @@ class Pass(NamedTuple):
     Attributes:
         positions: int32 [B, T] of the tokens, or [1, T] where all rows have the same.
         project: product of activations and a weight.
-        mix: attention: (query [B, T, N, H], key and value [B, T, K, H], the layer's cache or None) -> ([B, T, N, H],
-            the cache with the new tokens, or None).
+        mix: attention: (query [B, T, N, H], key and value [B, T, K, H], the layer's cache or None, the layer's view) ->
+            ([B, T, N, H], the cache with the new tokens, or None).
     """
 
     positions: Array
     project: Project
-    mix: Callable[[Array, Array, Array, Any], tuple[Array, Any]]
+    mix: Callable[[Array, Array, Array, Any, View], tuple[Array, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Shape of a decoder."""
+class DecoderConfig(Architecture):
+    """What a decoder computes, and how."""
 
-    num_layers: int = 2
-    embed_dim: int = 64
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    """key and value heads; divides num_heads"""
-    head_dim: int = 16
-    """even"""
-    mlp_dim: int = 128
-    rope_theta: float = 10_000.0
-    norm_epsilon: float = 1e-6
-    tie_embeddings: bool = False
-    """the output projection is the embedding table"""
-    vocab_size: int = 0
-    """0: the tokenizer's"""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """of activations; the stored weights are float32"""
     cache_dtype: CacheDtype = "compute"
@@ -74,33 +70,26 @@ class DecoderConfig:
     rest; or each layer's input alone, from which it recomputes all.  On CPU it needs scanned train_layers"""
 
 
-def rotate(x: Array, positions: Array, theta: float) -> Array:
-    """Rotary position embedding: the pair (x_i, x_{i + H/2}) is turned by the angle p / theta^(2i/H).
-
-    Args:
-        x: [B, T, heads, H], H even.
-        positions: int32 [B, T], or [1, T] if all rows have the same.
-        theta: base of the wavelengths.
-    """
-    half = x.shape[-1] // 2
-    angles = positions[:, :, None, None] * theta ** -(jnp.arange(half) / half)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
-
-
 class RMSNorm(nnx.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale, computed in float32."""
+    """x / sqrt(mean(x^2) + epsilon) * (offset + scale) over the axes of `scale`, computed in float32."""
 
-    def __init__(self, config: DecoderConfig) -> None:
-        self.epsilon = config.norm_epsilon
-        self.scale = nnx.Param(jnp.ones(config.embed_dim), logical_axes=("embed",), inputs=0)
+    def __init__(self, config: Architecture, shape: tuple[int, ...] = (), axes: tuple[str, ...] = ("embed",)) -> None:
+        """Scales whose sum with the offset is 1.
+
+        Args:
+            config: epsilon and offset.
+            shape: of `scale`; () stands for the model width.
+            axes: their logical names.
+        """
+        self.epsilon, self.offset = config.norm_epsilon, config.norm_offset
+        scale = jnp.full(shape or (config.embed_dim,), 1 - config.norm_offset)
+        self.scale = nnx.Param(scale, logical_axes=axes, inputs=0)
 
     def __call__(self, x: Array) -> Array:
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...]).astype(x.dtype)
+        y, scale = x.astype(jnp.float32), self.scale[...]
+        over = tuple(range(-scale.ndim, 0))
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=over, keepdims=True) + self.epsilon)
+        return (y * (self.offset + scale)).astype(x.dtype)
 
 
 def _weight(
@@ -111,60 +100,97 @@ def _weight(
     return nnx.Param(value, logical_axes=axes, inputs=inputs)
 
 
+def _zeros(shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
+    return nnx.Param(jnp.zeros(shape), logical_axes=axes, inputs=0)
+
+
 class Attention(nnx.Module):
     """Grouped-query self-attention with rotary positions."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Architecture, kind: LayerKind, *, rngs: nnx.Rngs) -> None:
         d, heads, kv, hd = config.embed_dim, config.num_heads, config.num_kv_heads, config.head_dim
         gain = 1 / math.sqrt(2 * config.num_layers)
-        self.theta = config.rope_theta
+        self.config, self.rope = config, kind.rope
+        self.view = View(kind.window, config.attention_softcap)
         self.query = _weight(rngs, (d, heads, hd), ("embed", "heads", "head_dim"), d)
         self.key = _weight(rngs, (d, kv, hd), ("embed", "kv_heads", "head_dim"), d)
         self.value = _weight(rngs, (d, kv, hd), ("embed", "kv_heads", "head_dim"), d)
         self.output = _weight(rngs, (heads, hd, d), ("heads", "head_dim", "embed"), heads * hd, gain=gain, inputs=2)
+        if config.attention_bias != "none":
+            self.query_bias = _zeros((heads, hd), ("heads", "head_dim"))
+            self.key_bias = _zeros((kv, hd), ("kv_heads", "head_dim"))
+            self.value_bias = _zeros((kv, hd), ("kv_heads", "head_dim"))
+        if config.attention_bias == "all":
+            self.output_bias = _zeros((d,), ("embed",))
+        if config.query_key_norm == "head":
+            self.query_norm = RMSNorm(config, (hd,), ("head_dim",))
+            self.key_norm = RMSNorm(config, (hd,), ("head_dim",))
+        elif config.query_key_norm == "projection":
+            self.query_norm = RMSNorm(config, (heads, hd), ("heads", "head_dim"))
+            self.key_norm = RMSNorm(config, (kv, hd), ("kv_heads", "head_dim"))
 
     def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
-        query, key, value = (way.project(x, w[...], 1) for w in (self.query, self.key, self.value))
-        query, key = rotate(query, way.positions, self.theta), rotate(key, way.positions, self.theta)
-        mixed, cache = way.mix(query, key, value, cache)
-        return way.project(mixed, self.output[...], 2), cache
+        query, key, value = (self._projected(x, name, 1, way) for name in ("query", "key", "value"))
+        if self.config.query_key_norm != "none":
+            query, key = self.query_norm(query), self.key_norm(key)
+        angles = frequencies(self.rope, self.config.head_dim, self.config.context_length)
+        scale = self.rope.attention_factor
+        query = rotate(query, way.positions, angles, scale=scale * query_scale(self.config))
+        key = rotate(key, way.positions, angles, scale=scale)
+        mixed, cache = way.mix(query, key, value, cache, self.view)
+        return self._projected(mixed, "output", 2, way), cache
+
+    def _projected(self, x: Array, name: str, inputs: int, way: Pass) -> Array:
+        y = way.project(x, getattr(self, name)[...], inputs)
+        bias = getattr(self, f"{name}_bias", None)
+        return y if bias is None else y + bias[...].astype(y.dtype)
 
 
-class SwiGLU(nnx.Module):
-    """(silu(x W_gate) * x W_up) W_down."""
+class GatedMLP(nnx.Module):
+    """(activation(x W_gate) * x W_up) W_down."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Architecture, *, rngs: nnx.Rngs) -> None:
         d, m = config.embed_dim, config.mlp_dim
         gain = 1 / math.sqrt(2 * config.num_layers)
+        self.activation = config.activation
         self.gate = _weight(rngs, (d, m), ("embed", "mlp"), d)
         self.up = _weight(rngs, (d, m), ("embed", "mlp"), d)
         self.down = _weight(rngs, (m, d), ("mlp", "embed"), m, gain=gain)
 
     def __call__(self, x: Array, way: Pass) -> Array:
         gate, up = way.project(x, self.gate[...], 1), way.project(x, self.up[...], 1)
-        return way.project(jax.nn.silu(gate) * up, self.down[...], 1)
+        return way.project(ACTIVATIONS[self.activation](gate) * up, self.down[...], 1)
 
 
 class Block(nnx.Module):
-    """One pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """One layer: x + f(x) for attention and then for the MLP, with norms before f, on its output, or both."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
-        self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config, rngs=rngs)
-        self.mlp_norm = RMSNorm(config)
-        self.mlp = SwiGLU(config, rngs=rngs)
+    def __init__(self, config: Architecture, kind: LayerKind, *, rngs: nnx.Rngs) -> None:
+        before, after = config.norm_placement != "after", config.norm_placement != "before"
+        self.attention_norm = RMSNorm(config) if before else None
+        self.attention = Attention(config, kind, rngs=rngs)
+        self.attention_post_norm = RMSNorm(config) if after else None
+        self.mlp_norm = RMSNorm(config) if before else None
+        self.mlp = GatedMLP(config, rngs=rngs)
+        self.mlp_post_norm = RMSNorm(config) if after else None
 
     def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
-        mixed, cache = self.attention(self.attention_norm(x), cache, way)
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x), way), cache
+        mixed, cache = self.attention(_normed(self.attention_norm, x), cache, way)
+        x = x + _normed(self.attention_post_norm, mixed)
+        gated = self.mlp(_normed(self.mlp_norm, x), way)
+        return x + _normed(self.mlp_post_norm, gated), cache
 
 
-def stacked_blocks(config: DecoderConfig, *, rngs: nnx.Rngs) -> Block:
+def _normed(norm: RMSNorm | None, x: Array) -> Array:
+    return x if norm is None else norm(x)
+
+
+def stacked_blocks(config: Architecture, *, rngs: nnx.Rngs) -> Block:
     """`num_layers` independent blocks as one whose weights carry a leading layer axis."""
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Block(config, rngs=nnx.Rngs(0))))
+    kind = layer_kinds(config)[0]  # kinds differ in no weight
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Block(config, kind, rngs=nnx.Rngs(0))))
     keys = jax.random.split(rngs.params(), config.num_layers)
-    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(Block(config, rngs=nnx.Rngs(key))))(keys))
+    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(Block(config, kind, rngs=nnx.Rngs(key))))(keys))
 
 
 def bind(make: Callable[[], M], weights: PyTree) -> M:
@@ -190,41 +216,57 @@ def run_blocks(
     Returns:
         The last layer's output, and the cache in the form it came in (None if it was None).
     """
-
-    def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
-        return bind(lambda: Block(config, rngs=nnx.Rngs(0)), weights)(x, cache, way)
-
-    if config.remat == "products":
-        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    elif config.remat == "layers":
-        layer = jax.checkpoint(layer)
+    kinds = layer_kinds(config)
+    runs = {kind: _layer(config, kind, way) for kind in set(kinds)}
     if execution == "scanned":
-        return _scan(layer, layers, x, cache, config.num_layers)
+        return _scan([runs[kind] for kind in kinds], layers, x, cache)
     if not isinstance(layers, tuple):
         layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(config.num_layers))
     caches = []
-    for weights, layer_cache in zip(layers, cache or [None] * config.num_layers, strict=True):
-        x, layer_cache = layer(x, weights, layer_cache)
+    for kind, weights, layer_cache in zip(kinds, layers, cache or [None] * config.num_layers, strict=True):
+        x, layer_cache = runs[kind](x, weights, layer_cache)
         caches.append(layer_cache)
     return x, None if cache is None else tuple(caches)
 
 
+def _layer(config: DecoderConfig, kind: LayerKind, way: Pass) -> Callable:
+    """(x, weights, cache) -> (x, cache) of a layer of this kind."""
+
+    def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
+        return bind(lambda: Block(config, kind, rngs=nnx.Rngs(0)), weights)(x, cache, way)
+
+    if config.remat == "products":
+        return jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    return jax.checkpoint(layer) if config.remat == "layers" else layer
+
+
 def _scan(
-    layer: Callable, layers: PyTree, x: Array, cache: LayerCache | None, num_layers: int
+    runs: Sequence[Callable], layers: PyTree, x: Array, cache: LayerCache | None
 ) -> tuple[Array, LayerCache | None]:
-    """One compiled layer, run `num_layers` times.
+    """The layers, compiled once per period of their kinds: one layer where all are alike, two where two alternate.
 
     The cache is carried whole and each layer writes its own tokens: passed as inputs and outputs of the scan it would
-    exist twice.
+    exist twice.  What does not fill a period at the end is run after it.
     """
+    period = next(p for p in range(1, len(runs) + 1) if all(a is b for a, b in zip(runs, runs[p:], strict=False)))
+    whole = len(runs) // period * period
+
+    def run_one(i: int, x: Array, weights: PyTree, cache: LayerCache | None, index: Array | int) -> tuple:
+        x, cache = runs[i](x, weights, cache and cache.replace(layer=jnp.asarray(index)))
+        return x, cache and cache.replace(layer=None)
 
     def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
         x, cache = carry
-        weights, index = inputs
-        x, cache = layer(x, weights, cache and cache.replace(layer=index))
-        return (x, cache and cache.replace(layer=None)), None
+        weights, first = inputs
+        for i in range(period):
+            x, cache = run_one(i, x, jax.tree.map(lambda w, i=i: w[i], weights), cache, first + i)
+        return (x, cache), None
 
-    return jax.lax.scan(body, (x, cache), (layers, jnp.arange(num_layers)))[0]
+    grouped = jax.tree.map(lambda w: w[:whole].reshape(-1, period, *w.shape[1:]), layers)
+    x, cache = jax.lax.scan(body, (x, cache), (grouped, jnp.arange(0, whole, period)))[0]
+    for i in range(whole, len(runs)):
+        x, cache = run_one(i, x, jax.tree.map(lambda w, i=i: w[i], layers), cache, i)
+    return x, cache
 
 
 def layer_execution(choice: Literal["auto", "unrolled", "scanned"], platform: str) -> Execution:
@@ -256,7 +298,8 @@ def run_trunk(
     """
     # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
     table = constrain(trunk["embedding"], "vocab", None).astype(config.compute_dtype)
-    x = constrain(table[tokens], "rows", None, None)
+    # The scale is rounded to the compute dtype, as it was when Gemma was trained.
+    x = constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", None, None)
     x, cache = run_blocks(config, trunk["layers"], x, cache, way, execution=execution)
     norm = bind(lambda: RMSNorm(config), trunk["norm"])
     return constrain(norm(x), "rows", None, None), cache

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lilo_jax.models.attention import View, softcapped
 from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, take_rows, write
 from lilo_jax.models.decoder import DecoderConfig, Pass, layer_execution
-from lilo_jax.models.projection import project, project_transposed, project_weights_first, transposed
+from lilo_jax.models.projection import LowRank, project, project_transposed, project_weights_first, transposed
 from lilo_jax.types import Array, Constrain, PyTree
 
 
@@ -40,11 +41,15 @@ class Decoding:
     def weights(self, params: PyTree) -> PyTree:
         """Cast, arranged, and taken apart by layer if layers run unrolled."""
 
-        def ready(weight: Array, inputs: int) -> Array:  # [layers, *in, *out]; norms have no inputs and stay float32
+        def ready(weight: Array | LowRank, inputs: int) -> Array | LowRank:
+            """Of [layers, *in, *out]; norms and biases have no inputs and stay float32."""
+            if isinstance(weight, LowRank):
+                parts = ready(weight.base, inputs), ready(weight.a, inputs), ready(weight.b, 1)
+                return LowRank(*parts, scale=weight.scale)
             return jax.vmap(lambda w: self.arrange(w.astype(self.dtype), inputs))(weight) if inputs else weight
 
-        trunk = params["trunk"]
-        layers = jax.tree.map(ready, trunk["layers"], self.inputs["trunk"]["layers"])
+        trunk, inputs = params["trunk"], self.inputs["trunk"]["layers"]
+        layers = jax.tree.map(ready, trunk["layers"], inputs, is_leaf=lambda node: isinstance(node, LowRank))
         if self.execution == "unrolled":
             layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(self.config.num_layers))
         output = trunk["embedding"].T if self.config.tie_embeddings else params["head"]
@@ -78,7 +83,8 @@ class Decoding:
         columns = positions[:, None]
         way = Pass(columns, self.short_product, functools.partial(_write_and_attend, columns, positions))
         x, cache = self.forward(weights["trunk"], tokens[:, None], cache, way, self.execution)
-        return self.short_product(x[:, 0], weights["output"], 1).astype(jnp.float32), cache
+        logits = self.short_product(x[:, 0], weights["output"], 1).astype(jnp.float32)
+        return softcapped(logits, self.config.logit_softcap), cache
 
     def take(self, cache: PyTree, rows: Array, slots: int) -> PyTree:
         """Rows of a cache, lengthened."""
@@ -90,11 +96,11 @@ class Decoding:
 
 
 def _write_and_attend(
-    positions: Array, slots: Array, query: Array, key: Array, value: Array, cache: LayerCache
+    positions: Array, slots: Array, query: Array, key: Array, value: Array, cache: LayerCache, view: View
 ) -> tuple[Array, LayerCache]:
-    """Stores keys and values at `slots`, then attends to what stands at or before `positions`, the queries'."""
+    """Stores keys and values at `slots`, then attends to what the queries, at `positions`, see."""
     cache = write(cache, key, value, slots)
-    return attend_cache(query, cache, positions), cache
+    return attend_cache(query, cache, positions, view), cache
 
 
 def _each_layer(function: Callable[..., LayerCache], *caches: PyTree) -> PyTree:

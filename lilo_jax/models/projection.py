@@ -3,8 +3,10 @@
 All three compute y[..., out] = sum over in of x[..., in] w[in, out]; `inputs` is the number of axes that `in` has.
 """
 
+import functools
 from collections.abc import Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -14,16 +16,51 @@ Project = Callable[[Array, Array, int], Array]
 """(x [..., *in], weight, number of input axes) -> [..., *out]."""
 
 
+class LowRank(flax.struct.PyTreeNode):
+    """The weight base + scale a b, kept apart; see `lilo_jax.models.lora`.
+
+    Attributes:
+        base: [*in, *out].
+        a: [*in, rank].
+        b: [rank, *out].
+        scale: of the product.
+    """
+
+    base: Array
+    a: Array
+    b: Array
+    scale: float = flax.struct.field(pytree_node=False)
+
+    def __getitem__(self, index: object) -> "LowRank":
+        """The same index of all three; they may share leading axes."""
+        return self if index is ... else jax.tree.map(lambda w: w[index], self)
+
+
+def adaptable(product: Project) -> Project:
+    """`product` for weights that may be `LowRank`: x base + scale (x a) b."""
+
+    @functools.wraps(product)
+    def run(x: Array, weight: Array | LowRank, inputs: int) -> Array:
+        if not isinstance(weight, LowRank):
+            return product(x, weight, inputs)
+        return product(x, weight.base, inputs) + weight.scale * product(product(x, weight.a, inputs), weight.b, 1)
+
+    return run
+
+
+@adaptable
 def project(x: Array, weight: Array, inputs: int) -> Array:
     """The product with a weight stored as [*in, *out]."""
     return jnp.tensordot(x, weight.astype(x.dtype), inputs)
 
 
+@adaptable
 def project_transposed(x: Array, weight: Array, inputs: int) -> Array:
     """The product with a weight stored as [*out, *in]."""
     return jax.lax.dot_general(x, weight.astype(x.dtype), ((_last(x, inputs), _last(weight, inputs)), ((), ())))
 
 
+@adaptable
 def project_weights_first(x: Array, weight: Array, inputs: int) -> Array:
     """The product with a weight stored as [*out, *in], the weight being the left matrix.
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from lilo_jax.storage.run_directory import RunDirectory
 
 BASELINE = "uniform"
 """The curriculum that others are compared with."""
-_NOT_AN_ARM = ("seed", "init_from", "mesh", "storage", "num_steps")
+_NOT_AN_ARM = re.compile(r"(seed|num_steps|model\.path|(sft|mesh|storage)\..*)")
 """Fields in which runs of one arm may differ."""
 
 
@@ -113,5 +114,5 @@ def _settings(config: dict[str, Any]) -> dict[str, str]:
         else:
             flat[prefix] = str(value)
 
-    add("", {name: value for name, value in config.items() if name not in _NOT_AN_ARM})
-    return flat
+    add("", config)
+    return {key: value for key, value in flat.items() if not _NOT_AN_ARM.fullmatch(key)}

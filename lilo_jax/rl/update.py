@@ -141,17 +141,19 @@ def update(
     key: Array,
     plans: PackedRows | None = None,
     *,
+    critic_optimizer: optax.GradientTransformation | None = None,
     config: UpdateConfig,
     temperature: float,
 ) -> tuple[Trainable, Trainable | None, Metrics]:
     """Takes epochs x minibatches optimiser steps on one batch of rollouts.
 
     Args:
-        model, algorithm, optimizer: functions; policy and critic use the same optimiser settings.
+        model, algorithm, optimizer: functions.
         policy, critic: weights with optimiser state; critic is None without one.
         batch: B rows with advantages; minibatches x microbatches divides B.
         key: consumed; deals rows to minibatches (see `deal`).
         plans: `lilo_jax.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
+        critic_optimizer: of the critic, if not as the policy's.
         config: see `UpdateConfig`.
         temperature: the sampler's.
 
@@ -177,7 +179,7 @@ def update(
         policy = apply_gradients(optimizer, policy, policy_gradient)
         if critic is not None:
             metrics["value/gradient_norm"] = _once(optax.global_norm(critic_gradient))
-            critic = apply_gradients(optimizer, critic, critic_gradient)
+            critic = apply_gradients(critic_optimizer or optimizer, critic, critic_gradient)
         return (policy, critic), metrics
 
     dealt = deal(key, batch.row_mask.shape[0], config)

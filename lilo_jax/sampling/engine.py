@@ -63,6 +63,7 @@ class _Call(NamedTuple):
     stop_table: Array | None
     rule: TokenRule
     end_ids: tuple[int, ...]
+    known_ids: int | None
     min_new_tokens: int
 
 
@@ -77,6 +78,7 @@ def sample(
     max_new_tokens: int,
     rule: TokenRule,
     end_ids: tuple[int, ...],
+    known_ids: int | None = None,
     min_new_tokens: int = 0,
     slots: int = 0,
     prefill_tokens: int = 2048,
@@ -97,6 +99,7 @@ def sample(
         max_new_tokens: C, upper bound of every budget.
         rule: how a token is drawn.
         end_ids: tokens that end a completion; the end token is part of it.
+        known_ids: ids from here on, of which a vocabulary may have more than its tokenizer, are never drawn.
         min_new_tokens: end tokens are not drawn before this many other tokens (a stop string still ends a completion);
             C forces every completion to its budget.
         slots: S, requests decoding at once; 0 takes one slot per request.
@@ -110,7 +113,9 @@ def sample(
     prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens)
     first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
     queue = jnp.argsort(first_served).astype(jnp.int32)
-    call = _Call(model, weights, prompts, requests, prefixes, queue, key, stop_table, rule, end_ids, min_new_tokens)
+    call = _Call(
+        model, weights, prompts, requests, prefixes, queue, key, stop_table, rule, end_ids, known_ids, min_new_tokens
+    )
     stages = plan_stages(
         slots=min(slots or num_requests, num_requests), prefix_slots=prompt_slots, max_new_tokens=max_new_tokens
     )
@@ -224,8 +229,7 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     request_id = requests.id.at[slots.request].get(mode="clip")
     keys = jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(call.key, i), t))(request_id, slots.generated)
     is_end = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(call.end_ids))
-    allowed = ~(is_end & (slots.generated < call.min_new_tokens)[:, None]) if call.min_new_tokens else None
-    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, allowed)
+    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, _allowed(call, is_end, slots.generated))
 
     ended, stopping = is_end[tokens], slots.stopping
     if call.stop_table is not None:
@@ -243,6 +247,17 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
         cache=cache,
     )
     return progress.replace(slots=slots, completions=completions)
+
+
+def _allowed(call: _Call, is_end: Array, generated: Array) -> Array | None:
+    """Which tokens may be drawn, bool [S, V] or [1, V]; None: all."""
+    allowed = None
+    if call.known_ids is not None and call.known_ids < is_end.shape[0]:
+        allowed = (jnp.arange(is_end.shape[0]) < call.known_ids)[None]
+    if call.min_new_tokens:
+        late_enough = ~(is_end & (generated < call.min_new_tokens)[:, None])
+        allowed = late_enough if allowed is None else allowed & late_enough
+    return allowed
 
 
 def _record(

@@ -48,11 +48,18 @@ class Checkpoints:
         state, record = self._restore(step, _flat(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
         return jax.tree.unflatten(jax.tree.structure(like), [state[name] for name in _flat(like)]), record
 
-    def restore_arrays(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The arrays of a step by name, on the host, and its record; needs no knowledge of the model."""
+    def restore_arrays(self, step: int, prefix: str = "") -> dict[str, np.ndarray]:
+        """The arrays of a step whose names begin with `prefix`, on the host; needs no knowledge of the model."""
         metadata = self._manager.item_metadata(step)["state"]
-        shapes = getattr(metadata, "tree", metadata)
-        return self._restore(step, {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()})
+        names = [name for name in getattr(metadata, "tree", metadata) if name.startswith(prefix)]
+        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=how, partial_restore=True)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(self._path / str(step) / "state", args=arguments)
+
+    def restore_record(self, step: int) -> dict[str, Any]:
+        """The record of a step."""
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
     def _restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
@@ -70,15 +77,15 @@ def _flat(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def load_arrays(path: pathlib.Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
-    """The newest step under `path`, its arrays by name, and its record."""
+def load_arrays(path: pathlib.Path, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+    """The newest step under `path`, its arrays by name, those that begin with `prefix`, and its record."""
     if not path.is_dir():
         raise UsageError(f"no checkpoints at {path}: is {path.parent} a run directory?")
     with Checkpoints(path, keep=1) as checkpoints:
         step = checkpoints.latest_step()
         if step is None:
             raise UsageError(f"no finished checkpoint in {path}: the run has not saved yet")
-        return step, *checkpoints.restore_arrays(step)
+        return step, checkpoints.restore_arrays(step, prefix), checkpoints.restore_record(step)
 
 
 def digests(path: pathlib.Path) -> dict[str, str]:

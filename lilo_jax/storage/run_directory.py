@@ -4,7 +4,7 @@ config.json        reloadable          environment.json   versions, devices, com
 metrics.jsonl      one line a step, deterministic fields only
 timings.jsonl      one line a step     eval.jsonl         one line per evaluation and split
 ledger.jsonl       one line a step     rollouts/          full rollouts of some steps
-checkpoints/       log.txt             report.html        DONE or FAILED
+checkpoints/       tokenizer/          log.txt            report.html        DONE or FAILED
 """
 
 import datetime
@@ -43,7 +43,7 @@ class RunDirectory:
     @property
     def tokenizer_path(self) -> pathlib.Path:
         """Where the tokenizer is."""
-        return self.path / "tokenizer.model"
+        return self.path / "tokenizer"
 
     @property
     def checkpoints_path(self) -> pathlib.Path:

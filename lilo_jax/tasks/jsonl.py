@@ -5,13 +5,16 @@ splits come from the same file, by a shuffle with the seed, unless files for the
 """
 
 import dataclasses
-import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import read_records
 from lilo_jax.tasks.grading import same_answer
+from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.types import Question, Task, Verdict
 
 
@@ -25,8 +28,9 @@ class Jsonl:
     """name of the field that holds the question"""
     answer: str = "answer"
     """name of the field that holds the answer, a number or a string"""
-    template: str = "{question}\n"
-    """how a question becomes a prompt"""
+    template: str = "plain"
+    """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
+    {question} in it"""
     validation: int = 0
     """questions held out for validation; 0 takes a tenth"""
     test: int = 0
@@ -68,12 +72,11 @@ def read_questions(spec: Jsonl) -> list[Question]:
     path = pathlib.Path(spec.path)
     if not path.is_file():
         raise UsageError(f"no data file at {spec.path!r}: pass --task.path FILE with one JSON object a line")
+    render = prompt_style(spec.template)
     questions: list[Question] = []
     lines_of: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        question = _parse(line, number, spec)
+    for number, record in read_records(spec.path):
+        question = _parse(record, number, spec, render)
         if question.prompt in lines_of:
             raise UsageError(
                 f"{spec.path}, line {number}: same question as line {lines_of[question.prompt]}; remove one"
@@ -83,15 +86,7 @@ def read_questions(spec: Jsonl) -> list[Question]:
     return questions
 
 
-def _parse(line: str, number: int, spec: Jsonl) -> Question:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{spec.path}, line {number}: not valid JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(record, dict):
-        raise UsageError(
-            f"{spec.path}, line {number}: expected a JSON object with {spec.question!r} and {spec.answer!r}"
-        )
+def _parse(record: dict[str, Any], number: int, spec: Jsonl, render: Callable[[str], str]) -> Question:
     for field in (spec.question, spec.answer):
         if field not in record:
             raise UsageError(
@@ -105,4 +100,4 @@ def _parse(line: str, number: int, spec: Jsonl) -> Question:
         )
     if not text.strip() or not str(answer).strip():
         raise UsageError(f"{spec.path}, line {number}: empty {spec.question!r} or {spec.answer!r}")
-    return Question(prompt=spec.template.format(question=text), answer=str(answer))
+    return Question(prompt=render(text), answer=str(answer))

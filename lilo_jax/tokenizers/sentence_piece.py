@@ -1,64 +1,52 @@
-"""Text to token ids and back."""
+"""SentencePiece models: those of published checkpoints, and those that are trained on a task's own text."""
 
+import dataclasses
 import io
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import sentencepiece
 
 from lilo_jax.errors import UsageError
-
-
-class Tokenizer(Protocol):
-    """What the rest of the project needs of a tokenizer."""
-
-    vocab_size: int
-    pad_id: int
-    bos_id: int
-    end_ids: tuple[int, ...]
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without any special token."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids.  Special tokens stay visible, so that a response that contains one is not mistaken for its
-        text alone.
-        """
-        ...
-
-    def token_bytes(self) -> list[bytes]:
-        """What each id adds to a text, in UTF-8; b"" for special tokens.  A token may hold a part of a character."""
-        ...
-
-    def save(self, path: pathlib.Path) -> None:
-        """Writes the tokenizer to a file."""
-        ...
+from lilo_jax.tokenizers.settings import Files, read_settings, special_ids
 
 
 class SentencePiece:
-    """A SentencePiece model with ids for padding, unknown, begin and end."""
+    """See `Tokenizer`."""
 
-    def __init__(self, model: bytes) -> None:
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self.vocab_size = self._processor.vocab_size()
-        self.pad_id, self.bos_id = self._processor.pad_id(), self._processor.bos_id()
-        self.end_ids: tuple[int, ...] = (self._processor.eos_id(),)
-        self._special = {
-            i for i in range(self.vocab_size) if self._processor.is_control(i) or self._processor.is_unknown(i)
-        }
+    def __init__(self, files: Files) -> None:
+        """From the files of a directory, `tokenizer.model` among them; what they leave open, the model says.
+
+        Raises:
+            UsageError: a file is broken.
+        """
+        self._files = dict(files)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=files["tokenizer.model"])
+        except Exception as error:  # the library raises several
+            raise UsageError(f"tokenizer.model cannot be read ({' '.join(str(error).split())}): get it again") from None
+        model, settings = self._processor, read_settings(files)
+        self.vocab_size = model.vocab_size()
+        tokens = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "pad_token": model.pad_id()}
+        own = {name: model.id_to_piece(i) for name, i in tokens.items() if i >= 0}
+        settings = dataclasses.replace(settings, tokens=own | dict(settings.tokens))
+        begin = (model.bos_id(),) if model.bos_id() >= 0 else ()
+        ids = special_ids(settings, self._id_of, begin=begin)
+        self.begin_ids, self.end_ids, self.pad_id, self.pad_rule = ids.begin, ids.end, ids.pad, ids.pad_rule
+        self.chat = settings.chat
+        pieces = range(self.vocab_size)
+        self._special = {i for i in pieces if model.is_control(i) or model.is_unknown(i)}
+        self.unique_segmentation = all(
+            i in self._special or (len(model.id_to_piece(i)) == 1 and not model.is_byte(i)) for i in pieces
+        )
 
     def __reduce__(self) -> tuple:
-        return SentencePiece, (self._model,)
+        return SentencePiece, (self._files,)
 
-    @classmethod
-    def load(cls, path: pathlib.Path) -> "SentencePiece":
-        """Reads a `.model` file."""
-        if not path.is_file():
-            raise UsageError(f"no SentencePiece model at {path}")
-        return cls(path.read_bytes())
+    def _id_of(self, piece: str) -> int | None:
+        found = self._processor.piece_to_id(piece)
+        return found if self._processor.id_to_piece(found) == piece else None
 
     @classmethod
     def train(cls, texts: Iterable[str], *, kind: Literal["char", "bpe"], vocab_size: int) -> "SentencePiece":
@@ -91,7 +79,7 @@ class SentencePiece:
             minloglevel=2,
             num_threads=1,
         )
-        return cls(model.getvalue())
+        return cls({"tokenizer.model": model.getvalue()})
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without any special token."""
@@ -123,6 +111,8 @@ class SentencePiece:
 
         return [added(i) for i in range(self.vocab_size)]
 
-    def save(self, path: pathlib.Path) -> None:
-        """Writes the `.model` file."""
-        path.write_bytes(self._model)
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes the files that it was made from, byte for byte."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (directory / name).write_bytes(content)

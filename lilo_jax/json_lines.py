@@ -1,0 +1,48 @@
+"""JSON-lines files of a user: each mistake is reported with its line, and no file is left half written."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lilo_jax.errors import UsageError
+
+
+def read_records(path: pathlib.Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number, from 1, and object of every line that is not blank.
+
+    Raises:
+        UsageError: a line is not a JSON object, or the file is not UTF-8.
+    """
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").split("\n")  # a text may hold other line separators
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _record(path, number, line)
+
+
+def _record(path: pathlib.Path | str, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise UsageError(f"{path}, line {number}: expected a JSON object, got {line.strip()[:40]}")
+    return record
+
+
+def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+    """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        raise UsageError(f"there is no directory {path.parent} to write {path.name} to") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""From a path or a hub id to a local directory."""
+
+import pathlib
+import re
+
+from lilo_jax.errors import UsageError
+
+PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+"""Files of a repository that are fetched: no pickles."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def local_directory(path: str, revision: str = "") -> pathlib.Path:
+    """The directory at `path`, or the snapshot of the hub repository of that name, fetched if it is not cached.
+
+    Args:
+        path: a directory, or a hub id such as "Qwen/Qwen2.5-1.5B".
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        UsageError: neither can be had; at once where there is no network.
+    """
+    directory = pathlib.Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    if directory.is_file():
+        raise UsageError(f"{path} is a file: pass the directory that holds it")
+    if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
+        raise UsageError(f"no model directory at {path}")
+    return _snapshot(path, revision or None)
+
+
+def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    wanted = {"repo_id": repository, "revision": revision, "allow_patterns": PATTERNS}
+    try:
+        # One short question first: where nothing answers, the download itself would try again and again.
+        huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
+        return pathlib.Path(huggingface_hub.snapshot_download(**wanted))
+    except errors.GatedRepoError:
+        raise UsageError(
+            f"the hub gives {repository} only to those who accepted its terms: do so, and `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(f"the hub has no revision {revision!r} of {repository}") from None
+    except errors.RepositoryNotFoundError:
+        raise UsageError(
+            f"{repository} is neither a directory here nor a model on the hub (or it is private)"
+        ) from None
+    except Exception:  # whatever an absent network raises, in one of several HTTP libraries
+        try:
+            return pathlib.Path(huggingface_hub.snapshot_download(**wanted, local_files_only=True))
+        except Exception:
+            raise UsageError(
+                f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub cannot be "
+                f"reached: pass a directory, or run once where there is a network (HF_HOME says where the cache is)"
+            ) from None

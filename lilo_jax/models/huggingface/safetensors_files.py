@@ -1,0 +1,128 @@
+"""Directories of safetensors files: read one tensor at a time, and written in shards with an index."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lilo_jax.errors import UsageError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = ("F32", "BF16", "F16")
+
+
+class SafetensorsFiles:
+    """The tensors of a directory; nothing but headers is read before a tensor is asked for."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        """Reads the headers of `model.safetensors`, or of the shards that the index names.
+
+        Raises:
+            UsageError: there is none, one is missing or cut short, or the index names what is not there.
+        """
+        self.directory = directory
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._file_of: dict[str, pathlib.Path] = {}
+        for path in _files(directory):
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118, not a dictionary
+                    piece = file.get_slice(name)
+                    if piece.get_dtype() not in FLOATS:
+                        raise UsageError(
+                            f"{path}: {name} is stored as {piece.get_dtype()}, not as one of {', '.join(FLOATS)}: "
+                            f"convert the model to floats"
+                        )
+                    self.shapes[name], self._file_of[name] = tuple(piece.get_shape()), path
+        _check_index(directory, self._file_of)
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One tensor, in the type that it is stored in."""
+        with _opened(self._file_of[name]) as file:
+            return file.get_tensor(name)
+
+
+def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+    index = directory / INDEX
+    if index.is_file():
+        names = sorted(set(_weight_map(index).values()))
+        missing = [name for name in names if not (directory / name).is_file()]
+        if missing:
+            raise UsageError(f"{index} names {', '.join(missing[:3])}, not in {directory}: complete the download")
+        return [directory / name for name in names]
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    if shards := sorted(directory.glob("model-*.safetensors")):
+        raise UsageError(f"{directory} has {shards[0].name} but no {INDEX}: complete the download")
+    if any(directory.glob("pytorch_model*.bin")):
+        raise UsageError(
+            f"{directory} holds pytorch_model.bin, which is code as much as data: load it with transformers and "
+            f"save_pretrained it as safetensors"
+        )
+    raise UsageError(f"{directory} holds no weights: neither {SINGLE} nor {INDEX}")
+
+
+def _weight_map(index: pathlib.Path) -> dict[str, str]:
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in found.items()}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{index} is not an index of safetensors files: it needs a weight_map") from None
+
+
+def _check_index(directory: pathlib.Path, file_of: dict[str, pathlib.Path]) -> None:
+    if (directory / INDEX).is_file():
+        lost = [name for name, file in _weight_map(directory / INDEX).items() if file_of.get(name) != directory / file]
+        if lost:
+            raise UsageError(f"{directory / INDEX} lists {lost[0]}, which its file does not hold ({len(lost)} such)")
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(str(path), framework="np") as file:
+            yield file
+    except SafetensorError as error:
+        raise UsageError(f"{path} is not a whole safetensors file ({error}): get it again") from None
+
+
+def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarray]], *, shard_bytes: int) -> None:
+    """Writes `model.safetensors`, or shards of at most about `shard_bytes` with their index.
+
+    No more than one shard is in memory.
+
+    Args:
+        directory: exists.
+        tensors: name and array, one at a time.
+        shard_bytes: a shard is closed before it would grow beyond this.
+    """
+    shards: list[tuple[pathlib.Path, list[str]]] = []
+    part: dict[str, np.ndarray] = {}
+    size = total = 0
+
+    def close() -> None:
+        path = directory / f"shard-{len(shards):05d}.tmp"
+        save_file(part, path, metadata={"format": "pt"})
+        shards.append((path, list(part)))
+        part.clear()
+
+    for name, array in tensors:
+        if part and size + array.nbytes > shard_bytes:
+            close()
+            size = 0
+        part[name] = np.ascontiguousarray(array)
+        size, total = size + array.nbytes, total + array.nbytes
+    close()
+    if len(shards) == 1:
+        shards[0][0].rename(directory / SINGLE)
+        return
+    weight_map = {}
+    for number, (path, names) in enumerate(shards, start=1):
+        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        path.rename(directory / final)
+        weight_map |= dict.fromkeys(names, final)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,179 @@
+"""MODEL: a Hugging Face directory, a hub id or a run directory, and what is read from it to start with.
+
+Weights go to the mesh one stored tensor at a time, each into its shards, as float32 masters.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lilo_jax import config as configuration
+from lilo_jax.config import Config
+from lilo_jax.errors import UsageError
+from lilo_jax.models import Model
+from lilo_jax.models.architecture import Architecture, fields_of
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.huggingface import hub, read_architecture, read_family
+from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
+from lilo_jax.models.huggingface.weights import stream_weights
+from lilo_jax.models.lora import combine, merge
+from lilo_jax.programs import WeightStream, place_weights
+from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.tokenizers import Tokenizer, load_tokenizer
+from lilo_jax.types import PyTree
+
+FINE_TUNED = "sft"
+"""Where a run keeps the fine-tuning that it begins with, beneath its own directory."""
+
+
+class PretrainedModel(Protocol):
+    """What can be read from a MODEL."""
+
+    def architecture(self) -> Architecture:
+        """The shape of its decoder."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        ...
+
+    def weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Its policy weights, float32, each in its shards on the mesh; `model` has its architecture."""
+        ...
+
+    def critic_weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Its critic, in the same way."""
+        ...
+
+
+def open_model(path: str, revision: str = "") -> PretrainedModel:
+    """The model at a path, or of a hub id.
+
+    Raises:
+        UsageError: there is nothing there, or nothing that can be read.
+    """
+    directory = hub.local_directory(path, revision)
+    config_path = directory / "config.json"
+    if not config_path.is_file():
+        raise UsageError(f"{path} has no config.json: pass a Hugging Face directory, a hub id or a run directory")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{config_path} is not valid JSON: {error}") from None
+    if isinstance(config, dict) and "num_steps" in config:
+        return RunModel(directory)
+    return HuggingFaceModel(directory)
+
+
+def decoder_config(source: PretrainedModel, **execution: Any) -> DecoderConfig:
+    """The decoder of a model, executed as said, its vocabulary being the tokenizer's where a run left that open."""
+    config = DecoderConfig(**fields_of(Architecture, source.architecture()), **execution)
+    return config if config.vocab_size else dataclasses.replace(config, vocab_size=source.tokenizer().vocab_size)
+
+
+def starting_model(config: Config, path: pathlib.Path) -> PretrainedModel | None:
+    """What the run of this config in the directory `path` starts from; None: random weights."""
+    if config.num_steps and config.sft.steps:
+        return RunModel(path / FINE_TUNED)
+    return open_model(config.model.path, config.model.revision) if config.model.path else None
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFaceModel:
+    """A directory in the layout of Hugging Face transformers."""
+
+    directory: pathlib.Path
+
+    def architecture(self) -> Architecture:
+        """Of `config.json`."""
+        return read_architecture(self.directory)
+
+    def tokenizer(self) -> Tokenizer:
+        """Of `tokenizer.json` or `tokenizer.model`."""
+        return load_tokenizer(self.directory)
+
+    def weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Of the safetensors files."""
+        return place_weights(model.init, model.axes, mesh, self._stream(model.init))
+
+    def critic_weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Of the safetensors files of an exported critic, this directory or `critic` beneath it."""
+        beneath = self.directory / "critic"
+        source = HuggingFaceModel(beneath) if beneath.is_dir() else self
+        return place_weights(model.init_critic, model.critic_axes, mesh, source._stream(model.init_critic))
+
+    def _stream(self, init: object) -> WeightStream:
+        shapes = jax.eval_shape(init, jax.random.key(0))  # type: ignore[arg-type]
+        return stream_weights(SafetensorsFiles(self.directory), read_family(self.directory), shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunModel:
+    """The newest checkpoint of a run."""
+
+    directory: pathlib.Path
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return configuration.load(RunDirectory(self.directory).config_path)
+
+    def architecture(self) -> Architecture:
+        """Of the run's config."""
+        return Architecture(**fields_of(Architecture, self.config.model))
+
+    def tokenizer(self) -> Tokenizer:
+        """That the run kept."""
+        path = RunDirectory(self.directory).tokenizer_path
+        if not path.is_dir():
+            raise UsageError(f"{self.directory} holds no tokenizer: the run has not got as far as its first checkpoint")
+        return load_tokenizer(path)
+
+    def weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Of the policy; adapters are merged into their base."""
+        if not self.config.lora.rank:
+            return place_weights(model.init, model.axes, mesh, self._stream("policy/params/"))
+        return self._merged("policy/params/", model, mesh)
+
+    def critic_weights(self, model: Model, mesh: Mesh) -> PyTree:
+        """Of the critic; adapters are merged into their base."""
+        if not self.config.lora.rank:
+            return place_weights(model.init_critic, model.critic_axes, mesh, self._stream("critic/params/"))
+        merged = self._merged("critic/params/", model, mesh)
+        return {name: merged[name] for name in model.critic_axes}
+
+    def has_critic(self) -> bool:
+        """Whether the run trains one."""
+        return self.config.algorithm.build().needs_values and bool(self.config.num_steps)
+
+    def _merged(self, prefix: str, model: Model, mesh: Mesh) -> PyTree:
+        config = self.config
+        start = starting_model(config, self.directory)
+        assert start is not None, "adapters have a base"
+        trained = _nested(self._stream(prefix))
+        return merge(combine(start.weights(model, mesh), trained, config.lora.scale))
+
+    def _stream(self, prefix: str) -> Iterator[tuple[tuple[str, ...], int | None, np.ndarray]]:
+        _, arrays, _ = load_arrays(RunDirectory(self.directory).checkpoints_path, prefix)
+        if not arrays:
+            raise UsageError(f"{self.directory} holds no {prefix.partition('/')[0]}: its algorithm trains none")
+        while arrays:  # each is forgotten once it has been placed
+            name, array = arrays.popitem()
+            yield tuple(name.removeprefix(prefix).split("/")), None, array
+
+
+def _nested(stream: WeightStream) -> PyTree:
+    tree: dict = {}
+    for (*parents, leaf), _, array in stream:
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return tree

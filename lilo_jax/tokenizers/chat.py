@@ -1,0 +1,76 @@
+"""From a question's prompt to the ids that a model is given, plain or as a turn of a chat; and what may be wrong."""
+
+import re
+
+from lilo_jax.errors import UsageError
+from lilo_jax.tokenizers.protocol import Tokenizer
+from lilo_jax.tokenizers.template import ChatTemplate
+
+MARKER = re.compile(r"<\|[^|<>]+\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
+"""What looks like a special token in a rendered prompt."""
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str, *, chat: bool = False) -> list[int]:
+    """Ids of a prompt.
+
+    Args:
+        tokenizer: of the model.
+        text: the prompt.
+        chat: whether it is rendered as a user's turn, followed by the beginning of the assistant's; begin ids are then
+            added only if the template does not write them itself.
+
+    Raises:
+        UsageError: there is no chat template, or it refuses.
+    """
+    begin = list(tokenizer.begin_ids)
+    if not chat:
+        return begin + tokenizer.encode(text)
+    ids = tokenizer.encode(_rendered(tokenizer, text))
+    return ids if ids[: len(begin)] == begin else begin + ids
+
+
+def _template(tokenizer: Tokenizer) -> ChatTemplate:
+    if tokenizer.chat is None:
+        raise UsageError(
+            "the model has no chat template: leave out --tokenizer.chat or --chat, or add one to its files"
+        )
+    return tokenizer.chat
+
+
+def _rendered(tokenizer: Tokenizer, text: str) -> str:
+    return _template(tokenizer).render([{"role": "user", "content": text}], add_generation_prompt=True)
+
+
+def lint(tokenizer: Tokenizer) -> list[str]:
+    """What looks wrong about a chat template and its tokenizer, in words; empty if nothing does."""
+    user = {"role": "user", "content": "Hello"}
+    asked = _rendered(tokenizer, "Hello")
+    found = []
+    if asked == _template(tokenizer).render([user], add_generation_prompt=False):
+        found.append("the template writes nothing before an assistant's answer: add_generation_prompt changes nothing")
+    begin, ids = list(tokenizer.begin_ids), tokenizer.encode(asked)
+    if begin and ids[: 2 * len(begin)] == 2 * begin:
+        found.append("the template writes the begin token twice")
+    found += _end_of_turn(tokenizer, asked, user)
+    unknown = sorted({mark for mark in MARKER.findall(asked) if len(tokenizer.encode(mark)) > 1})
+    if unknown:
+        found.append(
+            f"{', '.join(unknown)} in the rendered prompt is no token of the vocabulary: it becomes plain text"
+        )
+    return found
+
+
+def _end_of_turn(tokenizer: Tokenizer, asked: str, user: dict[str, str]) -> list[str]:
+    """Warns if a model that writes what the template puts after an answer would not stop there."""
+    answer = "Good morning."
+    whole = _template(tokenizer).render([user, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+    _, found, after = whole[len(asked.rstrip()) :].rpartition(answer)
+    if not found:
+        _, found, after = whole.rpartition(answer)
+    ids = tokenizer.encode(after.lstrip()) if after.strip() else []
+    if not ids:
+        return ["the template writes nothing after an assistant's answer: nothing shows where it ends"]
+    if ids[0] in tokenizer.end_ids:
+        return []
+    name = tokenizer.decode(ids[:1])
+    return [f"an answer is followed by {name!r} ({ids[0]}), which is no end token: completions would run on"]

@@ -1,0 +1,120 @@
+"""What the JSON files beside a tokenizer say: special tokens, end ids, the chat template."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lilo_jax.errors import UsageError
+from lilo_jax.tokenizers.protocol import SpecialIds
+from lilo_jax.tokenizers.template import ChatTemplate
+
+Files = Mapping[str, bytes]
+"""Name to content of the files that make a tokenizer."""
+
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of a tokenizer.
+
+    Attributes:
+        tokens: name of a special token ("bos_token", ...) to its text.
+        add_bos: what `add_bos_token` says; None if it says nothing.
+        end_ids: of `generation_config.json`; empty if it names none.
+        pad_id: the same, or None.
+        chat: template, or None.
+    """
+
+    tokens: Mapping[str, str]
+    add_bos: bool | None
+    end_ids: tuple[int, ...]
+    pad_id: int | None
+    chat: ChatTemplate | None
+
+
+def read_settings(files: Files) -> Settings:
+    """The settings in these files; there may be none.
+
+    Raises:
+        UsageError: a file is not JSON.
+    """
+    config, generation = _json(files, "tokenizer_config.json"), _json(files, "generation_config.json")
+    named = _json(files, "special_tokens_map.json") | config
+    tokens = {name: text for name, value in named.items() if name.endswith("_token") and (text := _text(value))}
+    return Settings(
+        tokens=tokens,
+        add_bos=config.get("add_bos_token"),
+        end_ids=id_list(generation.get("eos_token_id")),
+        pad_id=generation.get("pad_token_id"),
+        chat=_chat_template(files, config, tokens),
+    )
+
+
+def special_ids(settings: Settings, id_of: Callable[[str], int | None], *, begin: tuple[int, ...]) -> SpecialIds:
+    """The ids of a tokenizer whose own files add `begin` before a text.
+
+    Raises:
+        UsageError: nothing says what ends a text.
+    """
+
+    def named(name: str) -> int | None:
+        return id_of(settings.tokens[name]) if name in settings.tokens else None
+
+    bos, eos, pad = named("bos_token"), named("eos_token"), named("pad_token")
+    if settings.add_bos is not None:
+        begin = (bos,) if settings.add_bos and bos is not None else ()
+    end = settings.end_ids or (() if eos is None else (eos,))
+    if not end:
+        raise UsageError(
+            "nothing says which token ends a text: add eos_token_id to generation_config.json or eos_token to "
+            "tokenizer_config.json"
+        )
+    if pad is not None:
+        rule = f"{settings.tokens['pad_token']} ({pad})"
+    elif settings.pad_id is not None:
+        pad, rule = settings.pad_id, f"id {settings.pad_id}, of generation_config.json"
+    else:
+        pad, rule = end[0], f"no pad token, so the end token ({end[0]})"
+    return SpecialIds(begin, end, pad, f"{rule}; masks go by length, so its choice changes no number")
+
+
+def generation_config(files: Files, model_config: Mapping[str, Any]) -> bytes | None:
+    """A `generation_config.json` that also says what older models say in `config.json` alone; None: neither says it."""
+    own = _json(files, "generation_config.json")
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    theirs = {name: model_config[name] for name in names if model_config.get(name) is not None}
+    if own.get("eos_token_id") is not None or not theirs:
+        return files.get("generation_config.json")
+    return json.dumps(own | theirs, indent=2).encode()
+
+
+def id_list(value: int | list[int] | None) -> tuple[int, ...]:
+    """Ids in their order, without repetition."""
+    return tuple(dict.fromkeys([value] if isinstance(value, int) else value or []))
+
+
+def _json(files: Files, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(files.get(name, b"{}"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{name} is not a JSON object")
+    return values
+
+
+def _text(token: Any) -> str | None:
+    """Of a special token, which is written as a string or as an object with `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def _chat_template(files: Files, config: Mapping[str, Any], tokens: Mapping[str, str]) -> ChatTemplate | None:
+    source: Any = config.get("chat_template")
+    if "chat_template.jinja" in files:
+        source = files["chat_template.jinja"].decode()
+    if isinstance(source, list):
+        source = next((one.get("template") for one in source if one.get("name") == "default"), None)
+    return ChatTemplate(source, tuple(sorted(tokens.items()))) if isinstance(source, str) else None
