@@ -12,11 +12,14 @@ import optax
 
 from benchmarks import checkpoint, workload
 from benchmarks.worker import Gate, clock
-from benchmarks.workload import Job, Shape
-from lilo_jax.mesh import unconstrained
+from benchmarks.workload import Job
+from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.huggingface import FAMILIES
+from lilo_jax.models.huggingface.weights import places, to_ours
 from lilo_jax.models.rope import Rope
+from lilo_jax.programs import place_weights
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
@@ -60,34 +63,12 @@ def _model(job: Job) -> Model:
     return build_model(config, unconstrained)
 
 
-def _params(shape: Shape) -> PyTree:
-    """The common weights in our tree: matrices are [in, ..., out], and layers are stacked."""
-    named = checkpoint.weights(shape)
-    width, head_dim = shape.embed_dim, shape.head_dim
-
-    def stack(name: str, *dims: int) -> jax.Array:
-        layers = (named[f"model.layers.{i}.{name}.weight"] for i in range(shape.num_layers))
-        return jnp.stack([layer.T.reshape(dims) for layer in layers])
-
-    attention = {
-        "query": stack("self_attn.q_proj", width, shape.num_heads, head_dim),
-        "key": stack("self_attn.k_proj", width, shape.num_kv_heads, head_dim),
-        "value": stack("self_attn.v_proj", width, shape.num_kv_heads, head_dim),
-        "output": stack("self_attn.o_proj", shape.num_heads, head_dim, width),
-    }
-    mlp = {
-        "gate": stack("mlp.gate_proj", width, shape.mlp_dim),
-        "up": stack("mlp.up_proj", width, shape.mlp_dim),
-        "down": stack("mlp.down_proj", shape.mlp_dim, width),
-    }
-    layers = {
-        "attention_norm": {"scale": stack("input_layernorm", width)},
-        "attention": attention,
-        "mlp_norm": {"scale": stack("post_attention_layernorm", width)},
-        "mlp": mlp,
-    }
-    norm = {"scale": jnp.asarray(named["model.norm.weight"])}
-    return {"trunk": {"embedding": jnp.asarray(named["model.embed_tokens.weight"]), "layers": layers, "norm": norm}}
+def _params(job: Job) -> PyTree:
+    """The common weights in our tree."""
+    named, model = checkpoint.weights(job.shape), _model(job)
+    wanted = places(FAMILIES["llama"], jax.eval_shape(model.init, jax.random.key(0)))
+    stream = ((place.path, place.layer, to_ours(named[name], place)) for name, place in wanted.items())
+    return place_weights(model.init, model.axes, make_mesh(MeshConfig()), stream)
 
 
 def _finish(*outputs: Any) -> dict[str, Any]:
@@ -127,7 +108,7 @@ def _requests(prompt: np.ndarray, prefix_length: np.ndarray | int, budget: np.nd
 
 def rollout(job: Job, gate: Gate) -> None:
     """All rows at once, each distinct prompt prefilled once.  Variants: "distinct", "groups"."""
-    params, rows = _params(job.shape), workload.prompts(job)
+    params, rows = _params(job), workload.prompts(job)
     run = _sampler(_model(job), max_new_tokens=job.sizes.new_tokens, slots=0)
     prompts = _prompts(rows)
     owners = np.repeat(np.arange(len(rows)), job.sizes.rows // len(rows))
@@ -137,7 +118,7 @@ def rollout(job: Job, gate: Gate) -> None:
 
 def lengths(job: Job, gate: Gate) -> None:
     """Unequal requests.  Variants: "slots" takes all in one call; "fixed" a batch of so many rows at a time."""
-    params, budgets, slots = _params(job.shape), workload.budgets(job.sizes), job.sizes.slots
+    params, budgets, slots = _params(job), workload.budgets(job.sizes), job.sizes.slots
     run = _sampler(_model(job), max_new_tokens=job.sizes.longest, slots=slots)
     rows = workload.tokens(job, len(budgets), job.sizes.prompt_tokens, seed=1)
     size = len(budgets) if job.variant == "slots" else slots
@@ -152,7 +133,7 @@ def lengths(job: Job, gate: Gate) -> None:
 
 def monte_carlo(job: Job, gate: Gate) -> None:
     """Children of every boundary of every trajectory.  Variants: "shared" by the children of a boundary; "unshared"."""
-    params, sizes = _params(job.shape), job.sizes
+    params, sizes = _params(job), job.sizes
     run = _sampler(_model(job), max_new_tokens=sizes.child_tokens, slots=sizes.rows)
     trajectories, boundaries = (
         workload.trajectories(job)[:, : workload.boundaries(sizes)[-1]],
@@ -197,13 +178,13 @@ def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Arr
 
 def scoring(job: Job, gate: Gate) -> None:
     """Log-probs (and entropies) of given completions."""
-    params, rows, logprobs = _params(job.shape), workload.sequences(job), _scorer(job)
+    params, rows, logprobs = _params(job), workload.sequences(job), _scorer(job)
     gate.repeat(lambda: _finish(logprobs(params, rows)))
 
 
 def parity(job: Job, gate: Gate) -> None:
     """The log-probs themselves."""
-    params, rows, logprobs = _params(job.shape), workload.sequences(job), _scorer(job)
+    params, rows, logprobs = _params(job), workload.sequences(job), _scorer(job)
     with jax.default_matmul_precision("highest"):  # accelerators round float32 products by default
         gate.repeat(lambda: {"logprobs": np.concatenate(logprobs(params, rows)).ravel().tolist()})
 
@@ -255,7 +236,7 @@ def learn(job: Job, gate: Gate) -> None:
 
     Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW.
     """
-    policy, step = _start(_params(job.shape)), _learner(job, Rloo().build())
+    policy, step = _start(_params(job)), _learner(job, Rloo().build())
     old = jnp.full((job.sizes.sequences, job.sizes.new_tokens), -9.0)
     batch = _batch(job, workload.sequences(job), old, np.random.default_rng(5).standard_normal(job.sizes.sequences))
 
@@ -271,7 +252,7 @@ def grpo(job: Job, gate: Gate) -> None:
     """A whole step: rollouts of groups, reward on the host, update with the sampler's log-probs as the old ones."""
     sizes = job.sizes
     groups = sizes.sequences // sizes.group
-    policy, step = _start(_params(job.shape)), _learner(job, Grpo().build())
+    policy, step = _start(_params(job)), _learner(job, Grpo().build())
     generate = _sampler(_model(job), max_new_tokens=sizes.new_tokens, slots=0)
     rows = workload.tokens(job, groups, sizes.prompt_tokens, seed=1)
     prompts, requests = (

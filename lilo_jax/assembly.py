@@ -288,8 +288,8 @@ def _check_lengths(config: Config, sets: Mapping[str, EncodedQuestions]) -> None
         longest = int(encoded.lengths.max(initial=0))
         if most and longest + new > most:
             raise UsageError(
-                f"the longest prompt of {name!r} has {longest} tokens, with --rollout.max-new-tokens {new} more than the "
-                f"{most} of --model.context-length: lower the one, or raise the other if the model can"
+                f"the longest prompt of {name!r} has {longest} tokens, with --rollout.max-new-tokens {new} more than "
+                f"the {most} of --model.context-length: lower the one, or raise the other if the model can"
             )
 
 

@@ -328,7 +328,7 @@ def _state_layout(mesh: Mesh, parts: _Parts, shapes: TrainState) -> TrainState:
 
 
 WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
-"""Path of a weight in the params, the layer that the array is of (None: all of it), and the array, of any float type."""
+"""Path of a weight in the params, the layer that the array is of (None: all of them), the array, of any float type."""
 
 
 def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream: WeightStream) -> PyTree:
@@ -359,7 +359,7 @@ def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream:
     for path, layer, array in stream:
         shape, spec = (functools.reduce(lambda node, name: node[name], path, tree) for tree in (shapes, layout))
         own = spec if layer is None else NamedSharding(mesh, PartitionSpec(*spec.spec[1:]))
-        part = jax.make_array_from_callback(array.shape, own, lambda index, array=array: array[index])
+        part = jax.make_array_from_callback(array.shape, own, array.__getitem__)
         if layer is None:
             placed[path] = convert(spec)(part)
         else:

@@ -66,7 +66,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         fine_tuned = Launch(output_dir=str(directory.path / FINE_TUNED), graders=launch.graders)
         run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
     start = starting_model(config, directory.path)
-    assembly = assembling.assemble(config, task, tokenizer=start and start.tokenizer(), graders=launch.graders)
+    assembly = assembling.assemble(config, task, tokenizer=start.tokenizer() if start else None, graders=launch.graders)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:

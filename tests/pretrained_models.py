@@ -41,7 +41,7 @@ def byte_level_tokenizer(specials: list[str], vocab_size: int):
 
 
 def write_qwen2(path: pathlib.Path, **changes) -> pathlib.Path:
-    """A Qwen 2 with a ChatML template, no BOS, two EOS ids, and an embedding of more rows than the tokenizer has ids."""
+    """A Qwen 2 with a ChatML template, no BOS, two EOS ids, and more rows of the embedding than ids."""
     transformers = pytest.importorskip("transformers")
     tokenizer = byte_level_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], 300)
     fast = transformers.PreTrainedTokenizerFast(

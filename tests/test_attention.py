@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from lilo_jax.models.attention import (
+    PLAIN,
+    View,
     attend_sequence,
     attention_kernel,
     cudnn,
@@ -34,7 +36,7 @@ def arrays(batch=2, slots=150, heads=4, kv_heads=2, dim=16, packed=True, dtype=n
     return query, key, value, segments, weight
 
 
-def numpy_attention(query, key, value, segments):
+def numpy_attention(query, key, value, segments, view=PLAIN):
     """One query at a time: the softmax over what it sees, in float64."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     mixed = np.zeros(query.shape)
@@ -42,15 +44,18 @@ def numpy_attention(query, key, value, segments):
         seen = np.arange(slot + 1)
         if segments is not None:
             seen = seen[segments[row, : slot + 1] == segments[row, slot]]
+        if view.window:
+            seen = seen[seen > slot - view.window]
         shared = head // (query.shape[2] // key.shape[2])
-        weights = np.exp(key[row, seen, shared] @ query[row, slot, head] / np.sqrt(query.shape[3]))
+        scores = key[row, seen, shared] @ query[row, slot, head] / np.sqrt(query.shape[3])
+        weights = np.exp(view.softcap * np.tanh(scores / view.softcap) if view.softcap else scores)
         mixed[row, slot, head] = weights @ value[row, seen, shared] / weights.sum()
     return mixed
 
 
-def value_and_gradients(attend, query, key, value, segments, weight):
+def value_and_gradients(attend, query, key, value, segments, weight, view=PLAIN):
     def weighted(query, key, value):
-        mixed = attend(query, key, value, segments)
+        mixed = attend(query, key, value, segments, view)
         return jnp.sum((mixed * weight).astype(jnp.float32)), mixed
 
     gradients, mixed = jax.jit(jax.grad(weighted, argnums=(0, 1, 2), has_aux=True))(query, key, value)
@@ -86,6 +91,36 @@ def test_kernels_equal_the_reference_in_value_and_gradient(attend, sizes):
     ):
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+VIEWS = [View(window=1), View(window=9), View(window=200), View(softcap=1.5), View(window=40, softcap=0.7)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("attend", [reference, attend_sequence])
+def test_windows_and_caps_equal_numpy(attend, view, packed):
+    query, key, value, segments, _ = arrays(slots=150, heads=4, kv_heads=2, dim=8, packed=packed)
+    found = jax.jit(functools.partial(attend, view=view))(query, key, value, segments)
+    np.testing.assert_allclose(found, numpy_attention(query, key, value, segments, view), atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("attend", "sizes"),
+    [
+        (attend_sequence, {"slots": 600, "packed": False}),
+        (INTERPRETED, {"slots": 200, "dim": 64}),
+        (INTERPRETED, {"slots": 640, "heads": 2, "kv_heads": 2, "dim": 64, "batch": 1}),
+    ],
+    ids=["xla", "splash", "splash in two blocks"],
+)
+@pytest.mark.parametrize("view", VIEWS[1:], ids=str)
+def test_kernels_agree_about_windows_and_caps_in_value_and_gradient(attend, sizes, view):
+    given = arrays(**sizes)
+    for found, expected in zip(
+        value_and_gradients(attend, *given, view), value_and_gradients(reference, *given, view), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=5e-5)
 
 
 @pytest.mark.parametrize("attend", [attend_sequence, INTERPRETED], ids=["xla", "splash"])
@@ -135,6 +170,14 @@ def test_auto_takes_the_fastest_kernel_that_can_run(platform, dtype, head_dim, e
     assert attention_kernel("auto", **where) == expected
     for choice in ("xla", "reference", expected):
         assert attention_kernel(choice, **where) == choice
+
+
+def test_windows_and_caps_are_not_for_cudnn():
+    where = {"platform": "gpu", "dtype": "bfloat16", "head_dim": 64, "plain": False}
+    assert attention_kernel("auto", **where) == "xla"
+    assert attention_kernel("auto", **where | {"platform": "tpu"}) == "splash"
+    with pytest.raises(ValueError, match="knows no windows and no capped scores"):
+        attention_kernel("cudnn", **where)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def lora_run(request, tiny_config, tiny_start, tmp_path_factory):
 
 
 def test_only_adapters_and_a_critics_head_are_stored(lora_run, tiny_start):
-    config, result = lora_run
+    _, result = lora_run
     _, arrays, _ = load_arrays(result.directory.checkpoints_path)
     weights = {name for name in arrays if "/params/" in name}
     assert {name for name in weights if not name.endswith(("/a", "/b"))} <= {"critic/params/head", "critic/params/bias"}

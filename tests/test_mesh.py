@@ -27,6 +27,7 @@ from lilo_jax.mesh import (
     sharding,
     unconstrained,
 )
+from lilo_jax.models.lora import LoraConfig
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.types import GroupStatistics
 
@@ -133,19 +134,20 @@ def config(tiny_config, tiny_start):
 def arguments(config: configuration.Config) -> list[str]:
     """The command line of what the tiny config changes."""
     found = []
-    for group in ("task", "model", "sft", "rollout", "evaluation", "storage", "update"):
+    for group in ("task", "model", "lora", "sft", "rollout", "evaluation", "storage", "update"):
         settings, default = getattr(config, group), getattr(configuration.Config(), group)
         for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
             if value != getattr(default, field.name):
                 values = map(str, value) if isinstance(value, tuple) else [str(value)]
                 found += [f"--{group}.{field.name.replace('_', '-')}", *values]
-    return ["--num-steps", str(config.num_steps), "--model.path", config.model.path, "--sft.steps", "0", *found]
+    return ["--num-steps", str(config.num_steps), *found]
 
 
-@pytest.fixture(scope="module")
-def runs(config, tmp_path_factory):
+@pytest.fixture(scope="module", params=[LoraConfig(), LoraConfig(rank=2)], ids=["all weights", "adapters"])
+def runs(request, config, tmp_path_factory):
     """{devices: (directory, stderr)} of the same run on one device and on 2 x 2 x 2, at the same time."""
+    config = configuration.replace(config, lora=request.param)
     root = tmp_path_factory.mktemp("mesh")
     mesh = {1: [], 8: ["--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"]}
     processes = {}

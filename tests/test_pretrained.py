@@ -23,7 +23,6 @@ from lilo_jax.models import build_model
 from lilo_jax.models.lora import LoraConfig
 from lilo_jax.pretrained import decoder_config, open_model
 from lilo_jax.rl.ppo import Ppo
-from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.tasks.chain import Chain
@@ -90,7 +89,7 @@ def test_a_run_starts_from_the_models_weights_shape_and_tokenizer(trained):
     expected = json.loads((source / "config.json").read_text())
     assert stored.model.embed_dim == expected["hidden_size"]
     assert stored.model.vocab_size == expected["vocab_size"]
-    model, params = our_weights(source)
+    _, params = our_weights(source)
     _, arrays, _ = load_arrays(directory.path / "sft" / "checkpoints", "policy/params/")
     start = np.asarray(params["trunk"]["layers"]["mlp"]["gate"])
     moved = np.abs(arrays["policy/params/trunk/layers/mlp/gate"] - start).max()

@@ -10,6 +10,8 @@ Source: Hu et al. 2022 (LoRA), section 4.1: A random, B zero, so that training s
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,8 +116,12 @@ def merge(params: PyTree) -> PyTree:
 def adapted(model: Model, base: PyTree, scale: float) -> Model:
     """The model as a function of its adapters alone: parameters are adapters (and a critic's head) above `base`."""
 
-    def on_base(function: object) -> object:
-        return lambda trained, *args, **kwargs: function(combine(base, trained, scale), *args, **kwargs)  # type: ignore
+    def on_base(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda trained, *args, **kwargs: function(combine(base, trained, scale), *args, **kwargs)
 
-    functions = {name: on_base(getattr(model, name)) for name in ("hidden", "logits", "values", "decoding_weights")}
-    return model._replace(**functions)
+    return model._replace(
+        hidden=on_base(model.hidden),
+        logits=on_base(model.logits),
+        values=on_base(model.values),
+        decoding_weights=on_base(model.decoding_weights),
+    )

@@ -19,6 +19,7 @@ from lilo_jax.models.huggingface.mistral import MISTRAL
 from lilo_jax.models.huggingface.olmo2 import OLMO2
 from lilo_jax.models.huggingface.qwen2 import QWEN2
 from lilo_jax.models.huggingface.qwen3 import QWEN3
+from lilo_jax.models.rope import Rope
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
@@ -65,6 +66,8 @@ def write_config(architecture: Architecture) -> dict[str, Any]:
     """
     if architecture.family not in FAMILIES:
         raise unknown_name("model family", architecture.family, FAMILIES)
+    if not architecture.vocab_size:
+        raise UsageError("--model.vocab-size is 0, for the tokenizer's: config.json needs the number itself")
     plain = Architecture(**fields_of(Architecture, architecture))
     family = FAMILIES[plain.family]
     if lost := _lost(plain, family):
@@ -80,12 +83,25 @@ def _lost(architecture: Architecture, family: Family) -> list[str]:
         again = family.read(Fields(json.loads(json.dumps(family.write(architecture))), "config.json"))
     except UsageError as error:
         return [str(error)]
+    wanted, found = _spelt_out(architecture), _spelt_out(again)
     # The longest sequence may be chosen by the user, and bounds nothing that is computed.
     return [
-        f"{name} {value!r}"
-        for name, value in fields_of(Architecture, architecture).items()
-        if name != "context_length" and not _same(value, getattr(again, name))
+        f"{name} {getattr(architecture, name)!r}"
+        for name, value in fields_of(Architecture, wanted).items()
+        if name != "context_length" and not _same(value, getattr(found, name))
     ]
+
+
+def _spelt_out(a: Architecture) -> Architecture:
+    """The same network with one form for what can be said in two."""
+    windows = a.windows or (0,) * a.num_layers
+    same_rope = not any(windows) or Rope(theta=a.local_rope_theta) == a.rope
+    return dataclasses.replace(
+        a,
+        windows=windows,
+        score_scale=a.score_scale or a.head_dim**-0.5,
+        local_rope_theta=0.0 if same_rope else a.local_rope_theta,
+    )
 
 
 def _same(a: Any, b: Any) -> bool:

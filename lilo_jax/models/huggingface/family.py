@@ -73,6 +73,7 @@ class Family(NamedTuple):
 def read_common(
     fields: Fields,
     *,
+    context: int,
     kv_heads: int | None = None,
     head_dim: int | None = None,
     epsilon: float = 1e-6,
@@ -82,26 +83,29 @@ def read_common(
 
     Args:
         fields: of the config.
-        kv_heads, head_dim, epsilon, tied: the family's defaults; None: as many as heads, and width / heads.
+        context, kv_heads, head_dim, epsilon, tied: the family's defaults; None: as many as heads, and width / heads.
     """
     width, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    default_kv_heads = heads if fields.says_null("num_key_value_heads") else kv_heads or heads
     default_head_dim = head_dim or (width // heads if width % heads == 0 else REQUIRED)
     return {
         "num_layers": fields.size("num_hidden_layers"),
         "embed_dim": width,
         "num_heads": heads,
-        "num_kv_heads": fields.size("num_key_value_heads", kv_heads or heads),
+        "num_kv_heads": fields.size("num_key_value_heads", default_kv_heads),
         "head_dim": fields.size("head_dim", default_head_dim),
         "mlp_dim": fields.size("intermediate_size"),
         "vocab_size": fields.size("vocab_size"),
-        "context_length": fields.size("max_position_embeddings"),
-        "norm_epsilon": fields.number("rms_norm_eps", epsilon),
+        "context_length": fields.size("max_position_embeddings", context),
+        "norm_epsilon": fields.positive("rms_norm_eps", epsilon),
         "tie_embeddings": fields.take("tie_word_embeddings", bool, tied),
     }
 
 
-def write_common(a: Architecture) -> dict[str, Any]:
-    """The inverse of `read_common`."""
+def write_common(a: Architecture, *, whole_heads: bool = False) -> dict[str, Any]:
+    """The inverse of `read_common`; `whole_heads`: transformers wants the width to be a multiple of the heads."""
+    if whole_heads and a.embed_dim % a.num_heads:
+        raise UsageError(f"embed_dim {a.embed_dim}, as it is no multiple of num_heads {a.num_heads}")
     # Stretched by «dynamic», the trained length is what others call the longest.
     longest = a.rope.original_length if a.rope.scaling == "dynamic" else a.context_length
     return {

@@ -1,5 +1,6 @@
 """Reading a `config.json` so that nothing in it is overlooked: what is not read must be known to be harmless."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,9 +30,21 @@ HARMLESS = {
     *("num_return_sequences", "output_scores", "prefix", "remove_invalid_values", "repetition_penalty"),
     *("return_dict_in_generate", "suppress_tokens", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "top_k"),
     *("top_p", "typical_p", "tokenizer_class", "torchscript", "use_bfloat16", "chunk_size_feed_forward"),
-    *("add_cross_attention", "cross_attention_hidden_size", "is_encoder_decoder", "pruned_heads"),
+    *("add_cross_attention", "cross_attention_hidden_size", "is_decoder", "is_encoder_decoder", "pruned_heads"),
+    # notes of other programs
+    *("is_llama_config", "name_or_path", "transformers.js_config", "unsloth_fixed", "unsloth_version"),
 }
 """Fields that do not change what the network computes without training-time noise."""
+
+
+NEUTRAL = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "pretraining_tp": 1,
+    "rope_interleaved": False,
+    "use_mrope": False,
+}
+"""Fields that files hold in families without them, and the value at which they say nothing."""
 
 
 class Fields:
@@ -58,7 +71,17 @@ class Fields:
 
     def number(self, name: str, default: Any = REQUIRED) -> float:
         """A field that holds a number."""
-        return float(self.take(name, (int, float), default))
+        value = float(self.take(name, (int, float), default))
+        if not math.isfinite(value):
+            raise UsageError(f"{self.where}: {name} is {value}, not a number to compute with")
+        return value
+
+    def positive(self, name: str, default: Any = REQUIRED) -> float:
+        """A field that holds a number above 0."""
+        value = self.number(name, default)
+        if value <= 0:
+            raise UsageError(f"{self.where}: {name} is {value:g}, but must be above 0")
+        return value
 
     def size(self, name: str, default: Any = REQUIRED) -> int:
         """A field that holds a whole number of at least 1."""
@@ -70,6 +93,10 @@ class Fields:
     def says_null(self, name: str) -> bool:
         """Whether a field is there and null, which is not always the same as its default."""
         return name in self._values and self._values[name] is None
+
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not null."""
+        return self._values.get(name) is not None
 
     def choice(self, name: str, table: Mapping[str, Any], default: str) -> Any:
         """What the table has under a field's value."""
@@ -90,9 +117,15 @@ class Fields:
 
     def finish(self, family: str) -> None:
         """Refuses what has not been taken and may matter."""
-        left = [name for name in self._values if name not in HARMLESS and not name.startswith("_")]
+        left = [name for name, value in self._values.items() if not _harmless(name, value)]
         if left:
             raise UsageError(
                 f"{self.where} has {', '.join(sorted(left))}, not known for {family}: it may change what the model "
                 f"computes; delete it from the file if it does not"
             )
+
+
+def _harmless(name: str, value: Any) -> bool:
+    if value is None or name in HARMLESS or name.startswith("_"):
+        return True
+    return name in NEUTRAL and value == NEUTRAL[name]

@@ -7,6 +7,8 @@ from lilo_jax.errors import UsageError
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 """Files of a repository that are fetched: no pickles."""
+COPIES = ["consolidated*.safetensors", "original/*"]
+"""The same weights in another layout, which some repositories add."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -20,13 +22,16 @@ def local_directory(path: str, revision: str = "") -> pathlib.Path:
     Raises:
         UsageError: neither can be had; at once where there is no network.
     """
-    directory = pathlib.Path(path).expanduser()
-    if directory.is_dir():
+    try:
+        directory = pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"no model directory at {path}: there is no such user") from None
+    if path and directory.is_dir():
         return directory
     if directory.is_file():
         raise UsageError(f"{path} is a file: pass the directory that holds it")
     if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
-        raise UsageError(f"no model directory at {path}")
+        raise UsageError(f"no model directory at {path!r}")
     return _snapshot(path, revision or None)
 
 
@@ -34,11 +39,13 @@ def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = {"repo_id": repository, "revision": revision, "allow_patterns": PATTERNS}
+    wanted = {"repo_id": repository, "revision": revision, "allow_patterns": PATTERNS, "ignore_patterns": COPIES}
     try:
         # One short question first: where nothing answers, the download itself would try again and again.
         huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
         return pathlib.Path(huggingface_hub.snapshot_download(**wanted))
+    except errors.HFValidationError:
+        raise UsageError(f"{repository} is neither a directory here nor spelt like a hub id") from None
     except errors.GatedRepoError:
         raise UsageError(
             f"the hub gives {repository} only to those who accepted its terms: do so, and `hf auth login`"
@@ -49,11 +56,13 @@ def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
         raise UsageError(
             f"{repository} is neither a directory here nor a model on the hub (or it is private)"
         ) from None
-    except Exception:  # whatever an absent network raises, in one of several HTTP libraries
+    except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
         try:
             return pathlib.Path(huggingface_hub.snapshot_download(**wanted, local_files_only=True))
         except Exception:
+            answer = getattr(getattr(error, "response", None), "status_code", None)
+            trouble = f"answers with status {answer}" if answer else "cannot be reached"
             raise UsageError(
-                f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub cannot be "
-                f"reached: pass a directory, or run once where there is a network (HF_HOME says where the cache is)"
+                f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub {trouble}: "
+                f"pass a directory, or run once where there is a network (HF_HOME says where the cache is)"
             ) from None

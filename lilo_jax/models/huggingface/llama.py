@@ -17,7 +17,7 @@ from lilo_jax.models.huggingface.rope import read_rope, write_rope
 
 def read(fields: Fields) -> Architecture:
     """Of a Llama."""
-    common = read_common(fields)
+    common = read_common(fields, context=2048)
     fields.only("mlp_bias", [False])
     fields.only("pretraining_tp", [1])
     return Architecture(
@@ -32,7 +32,7 @@ def read(fields: Fields) -> Architecture:
 def write(a: Architecture) -> dict[str, Any]:
     """Of a Llama."""
     return {
-        **write_common(a),
+        **write_common(a, whole_heads=True),
         **write_rope(a.rope),
         "hidden_act": WRITTEN_ACTIVATIONS[a.activation],
         "attention_bias": a.attention_bias == "all",

@@ -18,7 +18,7 @@ from lilo_jax.models.huggingface.rope import read_rope, write_rope
 
 def read(fields: Fields) -> Architecture:
     """Of a Mistral; without `sliding_window` it is 4096, null means none."""
-    common = read_common(fields, kv_heads=8)
+    common = read_common(fields, context=131_072, kv_heads=8)
     windowless = fields.says_null("sliding_window")
     window = fields.size("sliding_window", 4096)
     return Architecture(

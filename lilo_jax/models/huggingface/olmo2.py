@@ -18,7 +18,7 @@ from lilo_jax.models.huggingface.rope import read_rope, write_rope
 
 def read(fields: Fields) -> Architecture:
     """Of an OLMo 2."""
-    common = read_common(fields, epsilon=1e-5)
+    common = read_common(fields, context=2048, epsilon=1e-5)
     return Architecture(
         family="olmo2",
         **common,

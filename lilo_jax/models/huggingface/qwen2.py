@@ -19,7 +19,7 @@ from lilo_jax.models.huggingface.rope import read_rope, write_rope
 
 def read(fields: Fields) -> Architecture:
     """Of a Qwen 2."""
-    common = read_common(fields, kv_heads=32)
+    common = read_common(fields, context=32_768, kv_heads=32)
     return Architecture(
         family="qwen2",
         **common,

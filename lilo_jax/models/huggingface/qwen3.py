@@ -18,7 +18,7 @@ from lilo_jax.models.huggingface.rope import read_rope, write_rope
 
 def read(fields: Fields) -> Architecture:
     """Of a Qwen 3."""
-    common = read_common(fields, kv_heads=32, head_dim=128)
+    common = read_common(fields, context=32_768, kv_heads=32, head_dim=128)
     return Architecture(
         family="qwen3",
         **common,

@@ -17,7 +17,7 @@ def read_rope(fields: Fields, context_length: int, *, theta: float = 10_000.0) -
         context_length: its `max_position_embeddings`.
         theta: the family's default.
     """
-    theta = fields.number("rope_theta", theta)
+    theta = fields.positive("rope_theta", theta)
     old, new = fields.take("rope_scaling", dict, {}), fields.take("rope_parameters", dict, {})
     fields.only("partial_rotary_factor", [1, 1.0])
     name = "rope_scaling" if old else "rope_parameters"
@@ -28,35 +28,42 @@ def parse_rope(given: Fields, context_length: int, *, theta: float) -> Rope:
     """The rotation that one object of parameters describes; `theta` is the default."""
     old_name = given.take("type", str, "default")
     scaling = given.take("rope_type", str, old_name)
-    theta = given.number("rope_theta", theta)
+    theta = given.positive("rope_theta", theta)
     given.only("partial_rotary_factor", [1, 1.0])
     if scaling not in SCALINGS:
         raise given.unsupported("rope_type", scaling, f"known are {', '.join(SCALINGS)}")
-    trained = given.take("original_max_position_embeddings", int, context_length)
+    trained = given.size("original_max_position_embeddings", context_length)
     if scaling == "default":
         given.only("factor", [1, 1.0])
         rope = Rope(theta=theta)
     elif scaling == "linear":
-        rope = Rope(theta=theta, scaling="linear", factor=given.number("factor"))
+        rope = Rope(theta=theta, scaling="linear", factor=given.positive("factor"))
     elif scaling == "dynamic":
-        rope = Rope(theta=theta, scaling="dynamic", factor=given.number("factor"), original_length=context_length)
+        rope = Rope(theta=theta, scaling="dynamic", factor=given.positive("factor"), original_length=context_length)
     elif scaling == "llama3":
-        rope = Rope(
-            theta=theta,
-            scaling="llama3",
-            factor=given.number("factor"),
-            original_length=trained,
-            low_freq_factor=given.number("low_freq_factor"),
-            high_freq_factor=given.number("high_freq_factor"),
-        )
+        rope = _read_llama3(given, trained, theta)
     else:
         rope = _read_yarn(given, context_length, trained, theta)
     given.finish(f"rope_type {scaling}")
     return rope
 
 
+def _read_llama3(given: Fields, trained: int, theta: float) -> Rope:
+    low, high = given.positive("low_freq_factor"), given.positive("high_freq_factor")
+    if high <= low:
+        raise given.unsupported("high_freq_factor", high, f"it must be above low_freq_factor, {low}")
+    return Rope(
+        theta=theta,
+        scaling="llama3",
+        factor=given.positive("factor"),
+        original_length=trained,
+        low_freq_factor=low,
+        high_freq_factor=high,
+    )
+
+
 def _read_yarn(given: Fields, context_length: int, trained: int, theta: float) -> Rope:
-    factor = given.number("factor", context_length / trained)
+    factor = given.positive("factor", context_length / trained)
     numerator, denominator = given.number("mscale", 0), given.number("mscale_all_dim", 0)
     if numerator and denominator:
         default = _magnitude(factor, numerator) / _magnitude(factor, denominator)
@@ -67,10 +74,10 @@ def _read_yarn(given: Fields, context_length: int, trained: int, theta: float) -
         scaling="yarn",
         factor=factor,
         original_length=trained,
-        beta_fast=given.number("beta_fast", 32),
-        beta_slow=given.number("beta_slow", 1),
+        beta_fast=given.positive("beta_fast", 32),
+        beta_slow=given.positive("beta_slow", 1),
         truncate=given.take("truncate", bool, True),
-        attention_factor=given.number("attention_factor", default),
+        attention_factor=given.positive("attention_factor", default),
     )
 
 

@@ -98,7 +98,12 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
         directory: exists.
         tensors: name and array, one at a time.
         shard_bytes: a shard is closed before it would grow beyond this.
+
+    Raises:
+        UsageError: the directory has weights already.
     """
+    if taken := sorted(directory.glob("model*.safetensors*")):
+        raise UsageError(f"{directory} has {taken[0].name} already: write to another directory")
     shards: list[tuple[pathlib.Path, list[str]]] = []
     part: dict[str, np.ndarray] = {}
     size = total = 0
@@ -125,4 +130,6 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
         path.rename(directory / final)
         weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    temporary = directory / "index.tmp"
+    temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    temporary.rename(directory / INDEX)  # last: without it, shards are an unfinished download to a reader
