@@ -128,8 +128,12 @@ def _validate_lora(config: Config) -> None:
             raise unknown_name("LoRA target", name, TARGETS)
     if lora.rank and not config.model.path and not config.sft.steps:
         raise UsageError("--lora.rank needs a base: give --model.path, or let --sft.steps make one")
+    if lora.rank and not config.num_steps:
+        raise UsageError("--lora.rank is for reinforcement learning, and fine-tuning trains all weights: leave it out")
     if lora.rank and config.model.critic:
         raise UsageError("--model.critic cannot start a critic of adapters: leave it out, or set --lora.rank 0")
+    if config.model.critic and not config.algorithm.build().needs_values:
+        raise UsageError("--model.critic is given, but the algorithm trains no critic: leave it out")
 
 
 def resolve(config: Config) -> Config:
@@ -146,6 +150,8 @@ def resolve(config: Config) -> Config:
         if given not in (getattr(default, name), fixed):
             flag = f"--model.{name.replace('_', '-')}"
             raise UsageError(f"{flag} is {given}, but {model.path} fixes it as {fixed}: leave it out")
+    if model.critic:
+        _check_critic(model.critic, found)
     known = source.tokenizer().vocab_size
     if found.vocab_size and known > found.vocab_size:
         raise UsageError(
@@ -153,6 +159,14 @@ def resolve(config: Config) -> Config:
             f"they do not belong together"
         )
     return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found)))
+
+
+def _check_critic(path: str, policy: Architecture) -> None:
+    critic = fields_of(Architecture, open_model(path).architecture())
+    free = ("vocab_size", "context_length", "tie_embeddings", "family")
+    different = [n for n, value in fields_of(Architecture, policy).items() if n not in free and critic[n] != value]
+    if different:
+        raise UsageError(f"the critic in {path} is of another shape than the policy ({', '.join(different)} differ)")
 
 
 def check(config: Config) -> Task:

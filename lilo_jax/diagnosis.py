@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.pretrained import decoder_config, open_model
@@ -20,7 +21,7 @@ def model_lines(path: str, prompt: str) -> list[str]:
     """
     source = open_model(path)
     config, tokenizer = decoder_config(source), source.tokenizer()
-    shapes = jax.eval_shape(build_model(config, lambda x, *_: x).init, jax.random.key(0))
+    shapes = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
     weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     plain = fields_of(Architecture, Architecture(family=config.family))
     shape = {name: value for name, value in fields_of(Architecture, config).items() if value != plain[name]}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lilo_jax.errors import UsageError
-from lilo_jax.mesh import MeshConfig, make_mesh
+from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, write_config
@@ -50,8 +50,8 @@ def export(
         raise UsageError(f"{output} is not empty: pass another --output")
     config, tokenizer = decoder_config(source), source.tokenizer()
     settings = write_config(config)
-    mesh = make_mesh(MeshConfig())
-    model = build_model(config, lambda x, *_: x)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
+    model = build_model(config, unconstrained)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         _write(temporary, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)

@@ -17,6 +17,9 @@ from lilo_jax.errors import UsageError
 from lilo_jax.json_lines import read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
 
+SLOTS = 128
+"""Completions that `generate` decodes at a time; more would take memory for little speed."""
+
 
 def doctor(model: str | None, prompt: str) -> None:
     """Prints versions, devices and memory, and what is worth knowing of a model."""
@@ -66,7 +69,7 @@ def generate(
     if config.context_length and max_new_tokens >= config.context_length:
         raise UsageError(f"--max-new-tokens must be below the {config.context_length} tokens of the model's context")
     prompts = _rows(input, ids, most=config.context_length and config.context_length - max_new_tokens)
-    rollout = RolloutConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+    rollout = RolloutConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, slots=SLOTS)
     loaded = inference.load(
         source, dtype=dtype, rollout=rollout, known_ids=tokenizer.vocab_size, end_ids=tokenizer.end_ids
     )

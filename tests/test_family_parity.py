@@ -44,9 +44,7 @@ def scaled(kind: str, **parameters: Any) -> dict[str, Any]:
 
 LINEAR = scaled("linear", factor=3.0)
 DYNAMIC = scaled("dynamic", factor=2.0)
-LLAMA3 = scaled(
-    "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
-)
+LLAMA3 = scaled("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 YARN = scaled("yarn", factor=4.0, original_max_position_embeddings=32)
 GEMMA3_ROPES = {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
 

@@ -23,6 +23,7 @@ from lilo_jax.models import build_model
 from lilo_jax.models.lora import LoraConfig
 from lilo_jax.pretrained import decoder_config, open_model
 from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.tasks.chain import Chain
@@ -450,13 +451,20 @@ def test_a_prompt_longer_than_the_context_is_refused(qwen2, tmp_path):
         run(config, Launch(output_dir=str(tmp_path / "run")))
 
 
+def test_a_critic_of_another_shape_is_refused(qwen2, llama):
+    with pytest.raises(UsageError, match="of another shape than the policy"):
+        resolve(small_config(qwen2, model__critic=str(llama)))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"lora": LoraConfig(rank=-1)}, "--lora.rank must be at least 0"),
         ({"lora": LoraConfig(rank=2, targets=("quary",))}, "did you mean 'query'"),
         ({"lora": LoraConfig(rank=2), "model__path": "", "sft__steps": 0}, "--lora.rank needs a base"),
+        ({"lora": LoraConfig(rank=2), "num_steps": 0}, "--lora.rank is for reinforcement learning"),
         ({"lora": LoraConfig(rank=2), "model__critic": "x"}, "--model.critic cannot start a critic of adapters"),
+        ({"algorithm": Rloo(), "model__critic": "x"}, "the algorithm trains no critic"),
     ],
 )
 def test_adapters_that_cannot_be(changes, says, qwen2):
