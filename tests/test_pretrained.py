@@ -95,7 +95,7 @@ def test_a_run_starts_from_the_models_weights_shape_and_tokenizer(trained):
     start = np.asarray(params["trunk"]["layers"]["mlp"]["gate"])
     moved = np.abs(arrays["policy/params/trunk/layers/mlp/gate"] - start).max()
     assert 0 < moved < 0.05  # two fine-tuning steps away
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(source)
     for record in next(iter(directory.rollouts().values())):
         assert tokenizer(record["prompt"])["input_ids"]
     assert {r["method"] for r in directory.read("eval")} == {"sampled"}  # a text has several token sequences
@@ -115,7 +115,7 @@ def test_without_fine_tuning_the_run_starts_from_the_model_itself(qwen2, tmp_pat
 def test_prompts_may_be_put_into_the_chat_template(qwen2):
     config = resolve(small_config(qwen2, tokenizer=TokenizerConfig(chat=True)))
     assembly = assemble(config, check(config), tokenizer=open_model(str(qwen2)).tokenizer())
-    theirs = transformers.AutoTokenizer.from_pretrained(qwen2)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(qwen2)
     for question, row, length in zip(assembly.pool.questions, assembly.pool.tokens, assembly.pool.lengths, strict=True):
         messages = [{"role": "user", "content": question.prompt}]
         expected = theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
@@ -124,7 +124,7 @@ def test_prompts_may_be_put_into_the_chat_template(qwen2):
 
 def test_ids_beyond_the_tokenizer_are_never_sampled(qwen2, tmp_path, monkeypatch, capsys):
     """20 rows of the embedding have no token; a hot draw would find them at once."""
-    known = len(transformers.AutoTokenizer.from_pretrained(qwen2))
+    known = len(transformers.PreTrainedTokenizerFast.from_pretrained(qwen2))
     assert known < 320
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "What is 1 plus 2?"}) + "\n")
     lilo(monkeypatch, capsys, "generate", qwen2, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl",
@@ -167,7 +167,7 @@ def test_export_keeps_config_and_tokenizer(exported):
     same = "hidden_size num_key_value_heads rope_parameters tie_word_embeddings vocab_size architectures"
     for name in same.split():
         assert getattr(new, name) == getattr(old, name), name
-    tokenizers = [transformers.AutoTokenizer.from_pretrained(path) for path in (source, output)]
+    tokenizers = [transformers.PreTrainedTokenizerFast.from_pretrained(path) for path in (source, output)]
     text = "What is 12 plus 30?  3abc=  é\n"
     assert len({tuple(tokenizer(text)["input_ids"]) for tokenizer in tokenizers}) == 1
     assert tokenizers[0].chat_template == tokenizers[1].chat_template
@@ -263,7 +263,7 @@ def test_greedy_generation_equals_transformers(qwen2, tmp_path, monkeypatch, cap
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
     lilo(monkeypatch, capsys, "generate", qwen2, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl",
          "--temperature", 0, "--max-new-tokens", 24)  # fmt: skip
-    tokenizer = transformers.AutoTokenizer.from_pretrained(qwen2)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(qwen2)
     model = transformers.AutoModelForCausalLM.from_pretrained(qwen2, dtype=torch.float32)
     for prompt, line in zip(prompts, (tmp_path / "out.jsonl").read_text().splitlines(), strict=True):
         record, ids = json.loads(line), tokenizer(prompt, return_tensors="pt")
@@ -294,7 +294,7 @@ def test_generated_logprobs_equal_scored_ones_and_samples_differ(llama, tmp_path
 def test_doctor_shows_the_rendered_prompt_its_ids_and_the_ends(qwen2, monkeypatch, capsys):
     lines = lilo(monkeypatch, capsys, "doctor", "--model", qwen2, "--prompt", "2+2?")
     text = "\n".join(lines)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(qwen2)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(qwen2)
     messages = [{"role": "user", "content": "2+2?"}]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert f"chat prompt: {rendered!r}" in lines
