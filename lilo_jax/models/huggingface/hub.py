@@ -39,11 +39,20 @@ def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = {"repo_id": repository, "revision": revision, "allow_patterns": PATTERNS, "ignore_patterns": COPIES}
+    def fetch(*, local_files_only: bool) -> pathlib.Path:
+        found = huggingface_hub.snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=PATTERNS,
+            ignore_patterns=COPIES,
+            local_files_only=local_files_only,
+        )
+        return pathlib.Path(found)
+
     try:
         # One short question first: where nothing answers, the download itself would try again and again.
         huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
-        return pathlib.Path(huggingface_hub.snapshot_download(**wanted))
+        return fetch(local_files_only=False)
     except errors.HFValidationError:
         raise UsageError(f"{repository} is neither a directory here nor spelt like a hub id") from None
     except errors.GatedRepoError:
@@ -58,7 +67,7 @@ def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
         ) from None
     except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
         try:
-            return pathlib.Path(huggingface_hub.snapshot_download(**wanted, local_files_only=True))
+            return fetch(local_files_only=True)
         except Exception:
             answer = getattr(getattr(error, "response", None), "status_code", None)
             trouble = f"answers with status {answer}" if answer else "cannot be reached"

@@ -124,7 +124,7 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
     if len(shards) == 1:
         shards[0][0].rename(directory / SINGLE)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, (path, names) in enumerate(shards, start=1):
         final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         path.rename(directory / final)

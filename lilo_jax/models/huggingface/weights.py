@@ -47,7 +47,7 @@ def places(family: Family, shapes: PyTree) -> dict[str, Place]:
         shapes: of a policy or critic, as `jax.eval_shape` gives them.
     """
     flat = traverse_util.flatten_dict(shapes)
-    names = family.names | CRITIC_NAMES if ("bias",) in flat else family.names
+    names = {**family.names, **(CRITIC_NAMES if ("bias",) in flat else {})}
     found = {}
     for path, leaf in flat.items():
         name, stacked = names["/".join(path)], path[:2] == ("trunk", "layers")
@@ -117,7 +117,7 @@ def stream_weights(
 def _check(files: SafetensorsFiles, family: Family, wanted: Mapping[str, Place], *, tied: bool) -> None:
     found = {name: shape for name, shape in files.shapes.items() if not IGNORED.fullmatch(name)}
     head, embedding = family.names["head"], family.names["trunk/embedding"]
-    if tied and head in found and embedding in found and np.array_equal(*map(files.tensor, (head, embedding))):
+    if tied and head in found and embedding in found and np.array_equal(files.tensor(head), files.tensor(embedding)):
         del found[head]  # the same matrix, stored twice
     shaped = [
         f"{name} is {list(found[name])} and should be {list(place.stored)}"
