@@ -150,15 +150,21 @@ def resolve(config: Config) -> Config:
         if given not in (getattr(default, name), fixed):
             flag = f"--model.{name.replace('_', '-')}"
             raise UsageError(f"{flag} is {given}, but {model.path} fixes it as {fixed}: leave it out")
+    _check_tokenizer(config, source.tokenizer(), rows=found.vocab_size)
+    source.check()
     if model.critic:
         _check_critic(model.critic, found)
-    known = source.tokenizer().vocab_size
-    if found.vocab_size and known > found.vocab_size:
-        raise UsageError(
-            f"the tokenizer of {model.path} has {known} ids, more than the {found.vocab_size} rows of the embedding: "
-            f"they do not belong together"
-        )
     return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found)))
+
+
+def _check_tokenizer(config: Config, tokenizer: Tokenizer, *, rows: int) -> None:
+    if rows and tokenizer.vocab_size > rows:
+        raise UsageError(
+            f"the tokenizer of {config.model.path} has {tokenizer.vocab_size} ids, more than the {rows} rows of the "
+            f"embedding: they do not belong together"
+        )
+    if config.tokenizer.chat:
+        prompt_ids(tokenizer, "?", chat=True)
 
 
 def _check_critic(path: str, policy: Architecture) -> None:

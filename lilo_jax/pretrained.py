@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
-from lilo_jax.models import Model
+from lilo_jax.mesh import unconstrained
+from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import hub, read_architecture, read_family
@@ -42,6 +43,10 @@ class PretrainedModel(Protocol):
 
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
+        ...
+
+    def check(self) -> None:
+        """Raises `UsageError` if its weights are not there as its shape wants them; reads no weight."""
         ...
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
@@ -99,6 +104,10 @@ class HuggingFaceModel:
         """Of `tokenizer.json` or `tokenizer.model`."""
         return load_tokenizer(self.directory)
 
+    def check(self) -> None:
+        """Every tensor is in its file, in its shape."""
+        self._stream(build_model(decoder_config(self), unconstrained).init)
+
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the safetensors files."""
         return place_weights(model.init, model.axes, mesh, self._stream(model.init))
@@ -135,6 +144,11 @@ class RunModel:
         if not path.is_dir():
             raise UsageError(f"{self.directory} holds no tokenizer: the run has not got as far as its first checkpoint")
         return load_tokenizer(path)
+
+    def check(self) -> None:
+        """There is a finished checkpoint; orbax writes it whole or not at all."""
+        if not any(RunDirectory(self.directory).checkpoints_path.glob("[0-9]*")):
+            raise UsageError(f"{self.directory} holds no finished checkpoint: the run has not saved yet")
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the policy; adapters are merged into their base."""

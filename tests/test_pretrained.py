@@ -400,6 +400,7 @@ def test_a_spoilt_model_is_refused_in_one_line(spoil, says, qwen2, tmp_path):
     assert done.stderr.startswith("error: ")
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Literal
 import sentencepiece
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tokenizers.settings import Files, read_settings, special_ids
+from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
 
 class SentencePiece:
@@ -112,7 +112,5 @@ class SentencePiece:
         return [added(i) for i in range(self.vocab_size)]
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes the files that it was made from, byte for byte."""
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in self._files.items():
-            (directory / name).write_bytes(content)
+        """Writes the files that it was made from."""
+        write_files(self._files, directory)

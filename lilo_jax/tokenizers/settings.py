@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,13 @@ Files = Mapping[str, bytes]
 """Name to content of the files that make a tokenizer."""
 
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+
+
+def write_files(files: Files, directory: pathlib.Path) -> None:
+    """Writes the files of a tokenizer, byte for byte, to a directory that need not exist."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
 
 
 @dataclasses.dataclass(frozen=True)

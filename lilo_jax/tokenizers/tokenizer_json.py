@@ -9,7 +9,7 @@ from typing import Any
 import tokenizers
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tokenizers.settings import Files, read_settings, special_ids
+from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
 
 class TokenizerJson:
@@ -82,10 +82,8 @@ class TokenizerJson:
         return table
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes the files that it was made from, byte for byte."""
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in self._files.items():
-            (directory / name).write_bytes(content)
+        """Writes the files that it was made from."""
+        write_files(self._files, directory)
 
 
 def _unused(i: int) -> str:
