@@ -7,6 +7,7 @@ finish.
 import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -154,7 +155,14 @@ def resolve(config: Config) -> Config:
     source.check()
     if model.critic:
         _check_critic(model.critic, found)
-    return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found)))
+    paths = {"path": _absolute(model.path), "critic": _absolute(model.critic)}
+    return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found), **paths))
+
+
+def _absolute(path: str) -> str:
+    """A directory's whole path, so that a run of adapters finds its base from anywhere; a hub id as it is."""
+    directory = pathlib.Path(path).expanduser()
+    return str(directory.resolve()) if path and directory.is_dir() else path
 
 
 def _check_tokenizer(config: Config, tokenizer: Tokenizer, *, rows: int) -> None:

@@ -446,6 +446,11 @@ def test_a_config_may_not_contradict_the_model(qwen2):
         resolve(small_config(qwen2, model__num_layers=7))
 
 
+def test_a_relative_path_is_kept_whole(qwen2, monkeypatch):
+    monkeypatch.chdir(qwen2.parent)
+    assert resolve(small_config("qwen2")).model.path == str(qwen2.resolve())
+
+
 def test_a_prompt_longer_than_the_context_is_refused(qwen2, tmp_path):
     config = small_config(qwen2, rollout__max_new_tokens=250, sft__steps=0)
     with pytest.raises(UsageError, match=r"more than the 256 of --model.context-length"):
