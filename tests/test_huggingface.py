@@ -185,7 +185,14 @@ REFUSED = [
     ("qwen3", {"layer_types": ["full_attention"]}, "layer_types"),
     ("qwen3", {"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("gemma2", {"sliding_window": None}, "sliding_window"),
     ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    ("gemma3_text", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_scaling"),
+    (
+        "gemma3_text",
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}},
+        "truncate",
+    ),
     ("gemma3", {}, "gemma3_text"),
     ("qwen2_moe", {}, "qwen2"),
     ("", {}, "model_type"),
@@ -380,6 +387,7 @@ def test_indexes_that_do_not_hold(saved):
     for content, says in (
         ("{", "is not an index"),
         ("[]", "is not an index"),
+        (json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}), "not a file of its own directory"),
         (json.dumps({"weight_map": {"a": "model-00009-of-00009.safetensors"}}), "model-00009-of-00009.safetensors"),
         (
             json.dumps({"weight_map": dict.fromkeys([*tensors, "ghost"], "model-00001-of-00001.safetensors")}),
@@ -414,6 +422,31 @@ def test_paths_and_hub_ids(tmp_path):
         with pytest.raises(UsageError, match=says) as caught:
             hub.local_directory(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("GatedRepoError", "only to those who accepted its terms"),
+        ("RevisionNotFoundError", "no revision 'v9' of some-org/some-model"),
+        ("RepositoryNotFoundError", "nor a model on the hub"),
+        ("HfHubHTTPError", "answers with status 503"),
+    ],
+)
+def test_what_the_hub_answers_is_said_in_one_line(name, says, monkeypatch):
+    import types
+
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def answer(*_, **__):
+        error = getattr(errors, name).__new__(getattr(errors, name))
+        error.response = types.SimpleNamespace(status_code=503)
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+    with pytest.raises(UsageError, match=says):
+        hub.local_directory("some-org/some-model", "v9")
 
 
 def test_a_cached_snapshot_needs_no_network(tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def read_windows(
         window: of local layers; None: there are none.
         is_local: the rule, by layer.
     """
-    default = ["sliding_attention" if window and is_local(i) else "full_attention" for i in range(num_layers)]
+    default = ["sliding_attention" if is_local(i) else "full_attention" for i in range(num_layers)]
     types = fields.take("layer_types", list, default)
     unknown = [kind for kind in types if kind not in ("sliding_attention", "full_attention")]
     if unknown:
@@ -146,7 +146,10 @@ def read_windows(
     if len(types) != num_layers:
         raise UsageError(f"{fields.where}: layer_types names {len(types)} layers of {num_layers}")
     if window is None and "sliding_attention" in types:
-        raise UsageError(f"{fields.where}: layer_types has sliding_attention, but sliding_window is not set")
+        raise UsageError(
+            f"{fields.where}: layers are sliding_attention, but sliding_window is not set: set it, or make all of "
+            f"layer_types full_attention"
+        )
     windows = tuple(int(window or 0) if kind == "sliding_attention" else 0 for kind in types)
     return windows if any(windows) else ()
 

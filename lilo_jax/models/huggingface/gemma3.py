@@ -34,6 +34,8 @@ def _read_ropes(fields: Fields, context_length: int) -> tuple[Rope, float]:
     """The rotation of global layers, and the base of the wavelengths of local ones, which are not stretched."""
     thetas = fields.positive("rope_theta", GLOBAL_THETA), fields.positive("rope_local_base_freq", LOCAL_THETA)
     scaling = fields.take("rope_scaling", dict, {})
+    if "type" in scaling and scaling.get("rope_type") != scaling["type"]:
+        raise fields.unsupported("rope_scaling", scaling, "transformers 5 overlooks «type»: call it rope_type")
     nested = Fields(fields.take("rope_parameters", dict, {}), f"{fields.where}, rope_parameters")
     # The older form is about global layers, and goes over the newer one where a file has both.
     given = nested.take("full_attention", dict, {}) | scaling, nested.take("sliding_attention", dict, {})

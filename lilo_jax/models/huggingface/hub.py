@@ -37,7 +37,6 @@ def local_directory(path: str, revision: str = "") -> pathlib.Path:
 
 def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
     import huggingface_hub
-    from huggingface_hub import errors
 
     def fetch(*, local_files_only: bool) -> pathlib.Path:
         found = huggingface_hub.snapshot_download(
@@ -53,25 +52,28 @@ def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
         # One short question first: where nothing answers, the download itself would try again and again.
         huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
         return fetch(local_files_only=False)
-    except errors.HFValidationError:
-        raise UsageError(f"{repository} is neither a directory here nor spelt like a hub id") from None
-    except errors.GatedRepoError:
-        raise UsageError(
-            f"the hub gives {repository} only to those who accepted its terms: do so, and `hf auth login`"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UsageError(f"the hub has no revision {revision!r} of {repository}") from None
-    except errors.RepositoryNotFoundError:
-        raise UsageError(
-            f"{repository} is neither a directory here nor a model on the hub (or it is private)"
-        ) from None
     except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
         try:
             return fetch(local_files_only=True)
         except Exception:
-            answer = getattr(getattr(error, "response", None), "status_code", None)
-            trouble = f"answers with status {answer}" if answer else "cannot be reached"
-            raise UsageError(
-                f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub {trouble}: "
-                f"pass a directory, or run once where there is a network (HF_HOME says where the cache is)"
-            ) from None
+            raise UsageError(_trouble(repository, revision, error)) from None
+
+
+def _trouble(repository: str, revision: str | None, error: Exception) -> str:
+    """What went wrong, with the cure."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return f"{repository} is neither a directory here nor spelt like a hub id"
+    if isinstance(error, errors.GatedRepoError):
+        return f"the hub gives {repository} only to those who accepted its terms: do so, and `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the hub has no revision {revision!r} of {repository}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{repository} is neither a directory here nor a model on the hub (or it is private)"
+    answer = getattr(getattr(error, "response", None), "status_code", None)
+    return (
+        f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub "
+        f"{f'answers with status {answer}' if answer else 'cannot be reached'}: pass a directory, or run once where "
+        f"there is a network (HF_HOME says where the cache is)"
+    )

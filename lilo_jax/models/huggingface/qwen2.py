@@ -34,7 +34,9 @@ def read_upper_windows(fields: Fields, num_layers: int) -> tuple[int, ...]:
     """The layers from `max_window_layers` on have the window, if it is used at all."""
     used, null = fields.take("use_sliding_window", bool, False), fields.says_null("sliding_window")
     window, first = fields.size("sliding_window", 4096), fields.take("max_window_layers", int, 28)
-    return read_windows(fields, num_layers, window if used and not null else None, lambda i: i >= first)
+    if null or not used:
+        return read_windows(fields, num_layers, None, lambda i: False)
+    return read_windows(fields, num_layers, window, lambda i: i >= first)
 
 
 def write_upper_windows(a: Architecture) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
     index = directory / INDEX
     if index.is_file():
         names = sorted(set(_weight_map(index).values()))
+        if outside := [name for name in names if pathlib.PurePath(name).name != name]:
+            raise UsageError(f"{index} names {outside[0]}, which is not a file of its own directory")
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             raise UsageError(f"{index} names {', '.join(missing[:3])}, not in {directory}: complete the download")
