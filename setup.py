@@ -38,7 +38,7 @@ setup(
         "chex>=0.1.90",
         "datasets>=4.0",
         "huggingface-hub>=0.34",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "ml-dtypes>=0.5",
         "safetensors>=0.8",
         "sentencepiece>=0.2",

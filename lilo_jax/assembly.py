@@ -27,7 +27,7 @@ from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.graders import Graders, Reader
-from lilo_jax.tokenizers import SentencePiece, Tokenizer, prompt_ids
+from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
 from lilo_jax.types import Array, PyTree, Question, Sequences, Task, TrainState
 
 
@@ -155,8 +155,8 @@ def resolve(config: Config) -> Config:
     source.check()
     if model.critic:
         _check_critic(model.critic, found)
-    paths = {"path": _absolute(model.path), "critic": _absolute(model.critic)}
-    return dataclasses.replace(config, model=dataclasses.replace(model, **fields_of(Architecture, found), **paths))
+    start = dataclasses.replace(model, path=_absolute(model.path), critic=_absolute(model.critic))
+    return dataclasses.replace(config, model=dataclasses.replace(start, **fields_of(Architecture, found)))
 
 
 def _absolute(path: str) -> str:
@@ -242,11 +242,12 @@ def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat:
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, chat: bool = False) -> Sequences:
     """Prompts with their responses and the end token, as host arrays."""
+    end = end_id(tokenizer, chat=chat)
     rows: list[list[int]] = []
     starts: list[int] = []
     for prompt, response in pairs:
         ids = prompt_ids(tokenizer, prompt, chat=chat)
-        rows.append([*ids, *tokenizer.encode(response), tokenizer.end_ids[0]])
+        rows.append([*ids, *tokenizer.encode(response), end])
         starts.append(len(ids))
     tokens = np.full((len(rows), max(map(len, rows))), tokenizer.pad_id, np.int32)
     for row, ids in zip(tokens, rows, strict=True):

@@ -6,7 +6,7 @@ import pytest
 from pretrained_models import CHATML, byte_level_tokenizer
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tokenizers import TokenizerJson, lint, prompt_ids
+from lilo_jax.tokenizers import TokenizerJson, end_id, lint, prompt_ids
 from lilo_jax.tokenizers.template import ChatTemplate
 
 transformers = pytest.importorskip("transformers")
@@ -55,9 +55,12 @@ DEEPSEEK = """{% set ns = namespace(system='') %}{% for m in messages %}
 {%- endfor %}{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"""
 TOOLS = """{% for m in messages %}{{ m | tojson }}{{ m.content | tojson(indent=2) }}
 {% endfor %}"""
+NONE = """{% if tools is not none %}tools{% endif %}{% if documents is none %}no documents{% endif %}
+{% generation %}{% set x = 'inner' %}{{ messages[0].content }}{% endgeneration %}{{ x }}
+{{ messages | tojson(ensure_ascii=False, separators=(',', ':'), sort_keys=true) }}"""
 TEMPLATES = {
     "chatml": CHATML, "llama2": LLAMA2, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL, "zephyr": ZEPHYR,
-    "deepseek": DEEPSEEK, "tojson": TOOLS,
+    "deepseek": DEEPSEEK, "tojson": TOOLS, "none": NONE,
 }  # fmt: skip
 
 USER, MORE = {"role": "user", "content": " What is 2 + 2? <b>é</b> "}, {"role": "user", "content": 'And "3" + 3?\n'}
@@ -153,6 +156,16 @@ def test_begin_ids_are_added_once():
         assert prompt_ids(tokenizer, "x")[0] == 0
 
 
+def test_fine_tuning_ends_a_response_as_the_template_does():
+    """Llama 3 and Gemma list the end of a text before the end of a turn."""
+    both = tokenizer_of(CHATML)
+    both.end_ids = (0, 2)
+    assert end_id(both) == 0
+    assert end_id(both, chat=True) == 2
+    only_text = tokenizer_of(CHATML, eos_token="<|endoftext|>")
+    assert end_id(only_text, chat=True) == 0
+
+
 def test_without_a_template_there_is_no_chat():
     with pytest.raises(UsageError, match="no chat template"):
         prompt_ids(tokenizer_of(None), "x", chat=True)
@@ -172,6 +185,7 @@ OPEN_ENDED = """{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}
             {"template": CHATML, "specials": ("<|endoftext|>", "<|im_end|>")},
             "<|im_start|> in the rendered prompt is no",
         ),
+        ({"template": CHATML.replace("<|im_start|>", "<｜im_start｜>")}, "<｜im_start｜> in the rendered prompt is no"),
         ({"template": OPEN_ENDED}, "writes nothing after an assistant's answer"),
         (
             {
@@ -182,11 +196,23 @@ OPEN_ENDED = """{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}
             "begin token twice",
         ),
     ],
-    ids=["no generation prompt", "end of turn", "marker", "no end of turn", "twice"],
+    ids=["no generation prompt", "end of turn", "marker", "wide marker", "no end of turn", "twice"],
 )
 def test_each_warning(tokenizer, says):
     found = lint(tokenizer_of(**tokenizer))
     assert any(says in warning for warning in found), found
+
+
+def test_what_is_no_mistake_gives_no_warning():
+    """Letters in brackets are what Llama 2 was trained on."""
+    template = CHATML.replace("{{ message.content }}", "[INST] [/INST] {{ message.content }}")
+    assert lint(tokenizer_of(template)) == []
+
+
+def test_a_template_that_refuses_an_answer_is_a_warning():
+    template = "{% if messages | length > 1 %}{{ raise_exception('one question only') }}{% endif %}" + CHATML
+    (found,) = lint(tokenizer_of(template))
+    assert "one question only" in found
 
 
 def test_named_templates_and_files(tmp_path):

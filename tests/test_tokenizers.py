@@ -14,7 +14,7 @@ from pretrained_models import byte_level_tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tokenizers import SentencePiece, TokenizerJson, load_tokenizer
+from lilo_jax.tokenizers import SentencePiece, TokenizerJson, load_tokenizer, prompt_ids
 
 transformers = pytest.importorskip("transformers")
 
@@ -188,6 +188,40 @@ def test_ids_that_only_a_wider_model_has_stay_visible(made):
     assert ours.decode([*ours.encode("ab"), n, n + 7, *ours.encode("12")]) == f"ab<unused{n}><unused{n + 7}>12"
 
 
+def test_symbols_of_a_sentence_piece_model_have_spaces_among_their_bytes():
+    """Converters write such symbols, runs of spaces for one, as added tokens that are not special."""
+    vocabulary = {"<s>": 0, "</s>": 1, "<unk>": 2, "▁": 3, "▁▁": 4, "a": 5, "\n\n": 6, "\n": 7}
+    model = models.BPE(vocabulary, [("▁", "▁")], unk_token="<unk>", byte_fallback=True)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(["<s>", "</s>", "<unk>"])
+    symbols = [tokenizers.AddedToken(text, normalized=False, special=False) for text in ("▁▁", "\n\n")]
+    tokenizer.add_tokens(symbols)
+    ours = TokenizerJson(
+        {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": b'{"eos_token": "</s>"}'}
+    )
+    text = "a  a a\n\na"
+    ids, table = ours.encode(text), ours.token_bytes()
+    assert {4, 6} <= set(ids)
+    assert b"".join(table[i] for i in ids) == text.encode()
+    assert ours.decode(ids) == text
+
+
+def test_ids_in_the_gaps_of_a_vocabulary_stay_visible_and_added_tokens_have_the_library_s_ids():
+    spec = json.loads(byte_level_tokenizer(["<|end|>"], 300).to_str())
+    spec["added_tokens"].append(spec["added_tokens"][0] | {"id": 310, "content": "<|x|>"})  # the library makes it 300
+    spec["model"]["vocab"]["far"] = 320
+    ours = TokenizerJson(
+        {"tokenizer.json": json.dumps(spec).encode(), "tokenizer_config.json": b'{"eos_token": "<|end|>"}'}
+    )
+    (x,) = ours.encode("<|x|>")
+    table = ours.token_bytes()
+    assert len(table) == ours.vocab_size
+    assert table[x] == b""
+    assert ours.decode([x, 310, *ours.encode("ab")]) == "<|x|><unused310>ab"
+
+
 @pytest.fixture(scope="module")
 def byte_level():
     files = {
@@ -249,6 +283,13 @@ def test_special_tokens_may_be_objects_as_older_files_have_them(tmp_path):
     assert found.pad_rule.startswith("no pad token, so the end token")
 
 
+@pytest.mark.parametrize("pad", [-1, 10**6])
+def test_a_pad_id_that_the_tokenizer_has_not_is_none(pad, tmp_path):
+    path = llama3(tmp_path / "model")
+    change(path, "generation_config.json", pad_token_id=pad)
+    assert load_tokenizer(path).pad_id == load_tokenizer(path).end_ids[0]
+
+
 # ----------------------------------------------------------------------------------------------------- tokenizer.model
 @pytest.fixture(scope="module")
 def llama2_model(tmp_path_factory):
@@ -295,6 +336,19 @@ def test_a_sentence_piece_model_with_settings_beside_it(llama2_model, tmp_path):
     assert (again.begin_ids, again.end_ids, again.chat) == (found.begin_ids, found.end_ids, found.chat)
 
 
+def test_special_tokens_of_a_chat_become_ids_of_a_sentence_piece_model(llama2_model, tmp_path):
+    """Without them in its settings, a template has the model's own; texts between them are the library's."""
+    load_tokenizer(llama2_model).save(tmp_path / "m")
+    template = "{{ bos_token }}[INST] {{ messages[0].content }} [/INST]"
+    change(tmp_path / "m", "tokenizer_config.json", chat_template=template)
+    ours = load_tokenizer(tmp_path / "m")
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(llama2_model / "tokenizer.model"))
+    assert prompt_ids(ours, "2 + 2?", chat=True) == [theirs.bos_id(), *theirs.encode("[INST] 2 + 2? [/INST]")]
+    assert ours.encode("a</s>b") == [*theirs.encode("a"), theirs.eos_id(), *theirs.encode("b")]
+    assert pickle.loads(pickle.dumps(ours)).encode("a</s>b") == ours.encode("a</s>b")
+    assert load_tokenizer(llama2_model).encode("a</s>b") == theirs.encode("a</s>b")
+
+
 def test_tokenizer_json_is_preferred(llama2_model, tmp_path):
     path = qwen2(tmp_path / "model")
     load_tokenizer(llama2_model).save(path)
@@ -311,6 +365,11 @@ def test_tokenizer_json_is_preferred(llama2_model, tmp_path):
         ({"tokenizer.json": b"", "tokenizer_config.json": b"{"}, "tokenizer.json cannot be read"),
         ({"tokenizer.model": None, "tokenizer_config.json": b"{"}, "tokenizer_config.json is not valid JSON"),
         ({"tokenizer.model": None, "generation_config.json": b"[1]"}, "generation_config.json is not a JSON object"),
+        ({"tokenizer.model": None, "generation_config.json": b'{"eos_token_id": "</s>"}'}, "write an id or a list"),
+        ({"tokenizer.model": None, "generation_config.json": b'{"eos_token_id": 2.0}'}, "write an id or a list"),
+        ({"tokenizer.model": None, "generation_config.json": b'{"eos_token_id": [2, 9999]}'}, "9999 .* is no id"),
+        ({"tokenizer.model": None, "chat_template.jinja": b"\xff"}, "chat_template.jinja is not UTF-8"),
+        ({"tokenizer.json": b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}'}, "holds no token"),
     ],
     ids=lambda x: "" if isinstance(x, str) else "+".join(x) or "nothing",
 )

@@ -6,8 +6,8 @@ from lilo_jax.errors import UsageError
 from lilo_jax.tokenizers.protocol import Tokenizer
 from lilo_jax.tokenizers.template import ChatTemplate
 
-MARKER = re.compile(r"<\|[^|<>]+\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
-"""What looks like a special token in a rendered prompt."""
+MARKER = re.compile(r"<[|｜][^|｜<>]+[|｜]>|</?s>|<(?:start|end)_of_turn>")
+"""What looks like a special token in a rendered prompt; [INST] does not: Llama 2 was trained on its letters."""
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str, *, chat: bool = False) -> list[int]:
@@ -41,6 +41,17 @@ def _rendered(tokenizer: Tokenizer, text: str) -> str:
     return _template(tokenizer).render([{"role": "user", "content": text}], add_generation_prompt=True)
 
 
+def end_id(tokenizer: Tokenizer, *, chat: bool = False) -> int:
+    """The id that fine-tuning puts after a response: the first end id, or that with which a chat template ends a turn.
+
+    Args:
+        tokenizer: of the model.
+        chat: whether prompts are rendered by its chat template; what that ends a turn with must be among the end ids.
+    """
+    after = _after_answer(tokenizer) if chat else []
+    return after[0] if after and after[0] in tokenizer.end_ids else tokenizer.end_ids[0]
+
+
 def lint(tokenizer: Tokenizer) -> list[str]:
     """What looks wrong about a chat template and its tokenizer, in words; empty if nothing does."""
     user = {"role": "user", "content": "Hello"}
@@ -51,7 +62,7 @@ def lint(tokenizer: Tokenizer) -> list[str]:
     begin, ids = list(tokenizer.begin_ids), tokenizer.encode(asked)
     if begin and ids[: 2 * len(begin)] == 2 * begin:
         found.append("the template writes the begin token twice")
-    found += _end_of_turn(tokenizer, asked, user)
+    found += _end_of_turn(tokenizer)
     unknown = sorted({mark for mark in MARKER.findall(asked) if len(tokenizer.encode(mark)) > 1})
     if unknown:
         found.append(
@@ -60,17 +71,24 @@ def lint(tokenizer: Tokenizer) -> list[str]:
     return found
 
 
-def _end_of_turn(tokenizer: Tokenizer, asked: str, user: dict[str, str]) -> list[str]:
+def _end_of_turn(tokenizer: Tokenizer) -> list[str]:
     """Warns if a model that writes what the template puts after an answer would not stop there."""
-    answer = "Good morning."
-    whole = _template(tokenizer).render([user, {"role": "assistant", "content": answer}], add_generation_prompt=False)
-    _, found, after = whole[len(asked.rstrip()) :].rpartition(answer)
-    if not found:
-        _, found, after = whole.rpartition(answer)
-    ids = tokenizer.encode(after.lstrip()) if after.strip() else []
+    try:
+        ids = _after_answer(tokenizer)
+    except UsageError as error:
+        return [f"an assistant's answer cannot be rendered: {error}"]
     if not ids:
         return ["the template writes nothing after an assistant's answer: nothing shows where it ends"]
     if ids[0] in tokenizer.end_ids:
         return []
     name = tokenizer.decode(ids[:1])
     return [f"an answer is followed by {name!r} ({ids[0]}), which is no end token: completions would run on"]
+
+
+def _after_answer(tokenizer: Tokenizer) -> list[int]:
+    """Ids of what the template writes after an assistant's answer, leading white space left out."""
+    answer = "Good morning."
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": answer}]
+    whole = _template(tokenizer).render(turns, add_generation_prompt=False)
+    after = whole.rpartition(answer)[2].lstrip()
+    return tokenizer.encode(after) if after else []

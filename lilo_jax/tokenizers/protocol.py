@@ -14,7 +14,7 @@ class SpecialIds:
 
     Attributes:
         begin: put before a text.
-        end: end a completion; the first of them is what fine-tuning appends.
+        end: end a completion.
         pad: fills rows; since masks go by length it may be an end id too.
         pad_rule: where it comes from, in words.
     """

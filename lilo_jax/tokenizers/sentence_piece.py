@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -28,15 +29,19 @@ class SentencePiece:
             raise UsageError(f"tokenizer.model cannot be read ({' '.join(str(error).split())}): get it again") from None
         model, settings = self._processor, read_settings(files)
         self.vocab_size = model.vocab_size()
-        tokens = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "pad_token": model.pad_id()}
-        own = {name: model.id_to_piece(i) for name, i in tokens.items() if i >= 0}
-        settings = dataclasses.replace(settings, tokens=own | dict(settings.tokens))
+        ids_of = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "pad_token": model.pad_id()}
+        own = {name: model.id_to_piece(i) for name, i in ids_of.items() if i >= 0}
+        tokens = own | dict(settings.tokens)
+        chat = settings.chat and dataclasses.replace(settings.chat, tokens=tuple(sorted(tokens.items())))
+        settings = dataclasses.replace(settings, tokens=tokens, chat=chat)
         begin = (model.bos_id(),) if model.bos_id() >= 0 else ()
-        ids = special_ids(settings, self._id_of, begin=begin)
+        ids = special_ids(settings, self._id_of, begin=begin, size=self.vocab_size)
         self.begin_ids, self.end_ids, self.pad_id, self.pad_rule = ids.begin, ids.end, ids.pad, ids.pad_rule
         self.chat = settings.chat
         pieces = range(self.vocab_size)
         self._special = {i for i in pieces if model.is_control(i) or model.is_unknown(i)}
+        self._names = {model.id_to_piece(i): i for i in pieces if model.is_control(i)}
+        self._marks = re.compile("(" + "|".join(map(re.escape, sorted(self._names, key=len, reverse=True))) + ")")
         self.unique_segmentation = all(
             i in self._special or (len(model.id_to_piece(i)) == 1 and not model.is_byte(i)) for i in pieces
         )
@@ -82,8 +87,16 @@ class SentencePiece:
         return cls({"tokenizer.model": model.getvalue()})
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without any special token."""
-        return self._processor.encode(text)
+        """Ids of a text; where there is a chat template, the special tokens that it writes become their ids.
+
+        The library itself reads them as plain text, and so does this class for a model without chats.
+        """
+        if self.chat is None or not self._names:
+            return self._processor.encode(text)
+        ids: list[int] = []
+        for part in self._marks.split(text):
+            ids += [self._names[part]] if part in self._names else self._processor.encode(part)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens appear as their names, and so do ids that a wider model has and we have not."""

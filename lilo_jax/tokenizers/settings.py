@@ -60,11 +60,13 @@ def read_settings(files: Files) -> Settings:
     )
 
 
-def special_ids(settings: Settings, id_of: Callable[[str], int | None], *, begin: tuple[int, ...]) -> SpecialIds:
-    """The ids of a tokenizer whose own files add `begin` before a text.
+def special_ids(
+    settings: Settings, id_of: Callable[[str], int | None], *, begin: tuple[int, ...], size: int
+) -> SpecialIds:
+    """The ids of a tokenizer with `size` ids whose own files add `begin` before a text.
 
     Raises:
-        UsageError: nothing says what ends a text.
+        UsageError: nothing says what ends a text, or an id that it does not have.
     """
 
     def named(name: str) -> int | None:
@@ -79,9 +81,14 @@ def special_ids(settings: Settings, id_of: Callable[[str], int | None], *, begin
             "nothing says which token ends a text: add eos_token_id to generation_config.json or eos_token to "
             "tokenizer_config.json"
         )
+    if beyond := [i for i in end if not 0 <= i < size]:
+        raise UsageError(
+            f"eos_token_id {beyond[0]} in generation_config.json or config.json is no id of the tokenizer, which has "
+            f"{size}: correct it there"
+        )
     if pad is not None:
         rule = f"{settings.tokens['pad_token']} ({pad})"
-    elif settings.pad_id is not None:
+    elif settings.pad_id is not None and 0 <= settings.pad_id < size:  # -1 is written for none
         pad, rule = settings.pad_id, f"id {settings.pad_id}, of generation_config.json"
     else:
         pad, rule = end[0], f"no pad token, so the end token ({end[0]})"
@@ -98,9 +105,16 @@ def generation_config(files: Files, model_config: Mapping[str, Any]) -> bytes | 
     return json.dumps(own | theirs, indent=2).encode()
 
 
-def id_list(value: int | list[int] | None) -> tuple[int, ...]:
-    """Ids in their order, without repetition."""
-    return tuple(dict.fromkeys([value] if isinstance(value, int) else value or []))
+def id_list(value: Any) -> tuple[int, ...]:
+    """Ids in their order, without repetition.
+
+    Raises:
+        UsageError: it is neither an id nor a list of ids.
+    """
+    ids = [value] if isinstance(value, int) else [] if value is None else value
+    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+        raise UsageError(f"eos_token_id is {value!r}: write an id or a list of ids")
+    return tuple(dict.fromkeys(ids))
 
 
 def _json(files: Files, name: str) -> dict[str, Any]:
@@ -122,7 +136,11 @@ def _text(token: Any) -> str | None:
 def _chat_template(files: Files, config: Mapping[str, Any], tokens: Mapping[str, str]) -> ChatTemplate | None:
     source: Any = config.get("chat_template")
     if "chat_template.jinja" in files:
-        source = files["chat_template.jinja"].decode()
+        try:
+            source = files["chat_template.jinja"].decode()
+        except UnicodeDecodeError:
+            raise UsageError("chat_template.jinja is not UTF-8 text: get it again") from None
     if isinstance(source, list):
-        source = next((one.get("template") for one in source if one.get("name") == "default"), None)
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+        source = named.get("default")
     return ChatTemplate(source, tuple(sorted(tokens.items()))) if isinstance(source, str) else None

@@ -24,9 +24,9 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012, jinja2's interface
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,8 @@ class ChatTemplate:
         Raises:
             UsageError: the template is broken, refuses the messages, or does what the sandbox forbids.
         """
-        given = dict(self.tokens) | variables
+        # Templates ask whether tools and documents are none: transformers defines both.
+        given = {"tools": None, "documents": None} | dict(self.tokens) | variables
         try:
             return _compiled(self.source).render(
                 messages=list(messages), add_generation_prompt=add_generation_prompt, **given
@@ -77,9 +78,9 @@ def _compiled(source: str) -> jinja2.Template:
         raise UsageError(f"the chat template is not valid jinja2 (line {error.lineno}: {error.message})") from None
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """As it is: jinja2's own filter would escape it for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(value: Any, ensure_ascii: bool = False, **form: Any) -> str:
+    """As it is: jinja2's own filter would escape it for HTML, and takes neither separators nor sort_keys."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **form)
 
 
 def _raise(message: str) -> None:

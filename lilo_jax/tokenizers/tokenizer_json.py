@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,9 +32,11 @@ class TokenizerJson:
             raise UsageError(f"tokenizer.json cannot be read ({said}): get it again") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if not self.vocab_size:
+            raise UsageError("tokenizer.json holds no token: get it again")
         settings = read_settings(files)
-        ids = special_ids(settings, self._tokenizer.token_to_id, begin=self._added_before())
+        ids = special_ids(settings, self._tokenizer.token_to_id, begin=self._added_before(), size=self.vocab_size)
         self.begin_ids, self.end_ids, self.pad_id, self.pad_rule = ids.begin, ids.end, ids.pad, ids.pad_rule
         self.chat = settings.chat
 
@@ -51,10 +54,13 @@ class TokenizerJson:
         """Ids of a text; special tokens that stand in it become their ids."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def _is_known(self, i: int) -> bool:
+        return self._tokenizer.id_to_token(i) is not None  # a vocabulary may have gaps
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens appear as their names, and so do ids that a wider model has and we have not."""
         text = ""
-        for known, group in itertools.groupby(map(int, ids), key=lambda i: i < self.vocab_size):
+        for known, group in itertools.groupby(map(int, ids), key=self._is_known):
             part = list(group)
             text += self._tokenizer.decode(part, skip_special_tokens=False) if known else "".join(map(_unused, part))
         return text
@@ -68,17 +74,16 @@ class TokenizerJson:
         spec = json.loads(self._files["tokenizer.json"])
         parts = [*_parts(spec.get("decoder")), *_parts(spec.get("pre_tokenizer"))]
         kinds = {part["type"] for part in parts}
-        if "ByteLevel" in kinds:
-            convert = _byte_level
-        elif kinds & {"ByteFallback", "Metaspace"}:
-            convert = _sentence_piece
-        else:
+        spaced = "ByteLevel" not in kinds
+        if spaced and not kinds & {"ByteFallback", "Metaspace"}:
             raise UsageError("stop strings need a byte-level tokenizer or one in the manner of SentencePiece")
         table = [b""] * self.vocab_size
         for token, i in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            table[i] = convert(token)
-        for added in spec.get("added_tokens", []):
-            table[added["id"]] = b"" if added["special"] else added["content"].encode()
+            table[i] = _sentence_piece(token) if spaced else _byte_level(token)
+        for i, added in self._tokenizer.get_added_tokens_decoder().items():
+            # Symbols that a SentencePiece model was given by its makers, such as runs of spaces, are among these.
+            content = added.content.replace("▁", " ") if spaced else added.content
+            table[i] = b"" if added.special else content.encode()
         return table
 
     def save(self, directory: pathlib.Path) -> None:
@@ -118,6 +123,6 @@ def _byte_level(token: str) -> bytes:
 
 
 def _sentence_piece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
+    if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
+        return bytes([int(byte[1], 16)])
     return token.replace("▁", " ").encode()
