@@ -52,7 +52,7 @@ def export(
     settings = write_config(config)
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     model = build_model(config, unconstrained)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    temporary = output.absolute().with_name(f".{output.name}.{os.getpid()}")
     try:
         _write(temporary, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)
         if source.has_critic():

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from lilo_jax.config import RolloutConfig
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import MeshConfig, make_mesh, put_replicated, put_rows
-from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.pretrained import PretrainedModel, decoder_config
 from lilo_jax.programs import InferencePrograms, InferenceSettings, build_inference
 from lilo_jax.types import Completions, Prompts, PyTree, Requests, Sequences
@@ -23,13 +22,11 @@ class LoadedModel(NamedTuple):
     """A model on the devices.
 
     Attributes:
-        config: its shape.
         params: its weights.
         programs: what runs it.
         mesh: where.
     """
 
-    config: DecoderConfig
     params: PyTree
     programs: InferencePrograms
     mesh: Mesh
@@ -55,7 +52,7 @@ def load(
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     settings = InferenceSettings(config, rollout or RolloutConfig(), end_ids, known_ids or config.vocab_size)
     programs = build_inference(settings, mesh)
-    return LoadedModel(config, source.weights(programs.model, mesh), programs, mesh)
+    return LoadedModel(source.weights(programs.model, mesh), programs, mesh)
 
 
 def generate(

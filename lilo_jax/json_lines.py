@@ -34,6 +34,16 @@ def _record(path: pathlib.Path | str, number: int, line: str) -> dict[str, Any]:
     return record
 
 
+def check_output(path: pathlib.Path) -> None:
+    """Raises `UsageError` if a file cannot be written there; to be called before what it will hold is computed."""
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"there is no directory {path.parent} to write {path.name} to: make it, or pass another --output"
+        )
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: pass a file as --output")
+
+
 def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -42,7 +52,5 @@ def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         os.replace(temporary, path)
-    except FileNotFoundError:
-        raise UsageError(f"there is no directory {path.parent} to write {path.name} to") from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,13 +4,13 @@ Weights go to the mesh one stored tensor at a time, each into its shards, as flo
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from lilo_jax import config as configuration
@@ -20,7 +20,7 @@ from lilo_jax.mesh import unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.huggingface import hub, read_architecture, read_family
+from lilo_jax.models.huggingface import hub, read_architecture, read_config, read_family
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
 from lilo_jax.models.huggingface.weights import stream_weights
 from lilo_jax.models.lora import combine, merge
@@ -65,16 +65,9 @@ def open_model(path: str, revision: str = "") -> PretrainedModel:
         UsageError: there is nothing there, or nothing that can be read.
     """
     directory = hub.local_directory(path, revision)
-    config_path = directory / "config.json"
-    if not config_path.is_file():
+    if not (directory / "config.json").is_file():
         raise UsageError(f"{path} has no config.json: pass a Hugging Face directory, a hub id or a run directory")
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{config_path} is not valid JSON: {error}") from None
-    if isinstance(config, dict) and "num_steps" in config:
-        return RunModel(directory)
-    return HuggingFaceModel(directory)
+    return RunModel(directory) if "num_steps" in read_config(directory) else HuggingFaceModel(directory)
 
 
 def decoder_config(source: PretrainedModel, **execution: Any) -> DecoderConfig:
@@ -171,7 +164,7 @@ class RunModel:
         config = self.config
         start = starting_model(config, self.directory)
         assert start is not None, "adapters have a base"
-        trained = _nested(self._stream(prefix))
+        trained = traverse_util.unflatten_dict({path: array for path, _, array in self._stream(prefix)})
         return merge(combine(start.weights(model, mesh), trained, config.lora.scale))
 
     def _stream(self, prefix: str) -> Iterator[tuple[tuple[str, ...], int | None, np.ndarray]]:
@@ -181,13 +174,3 @@ class RunModel:
         while arrays:  # each is forgotten once it has been placed
             name, array = arrays.popitem()
             yield tuple(name.removeprefix(prefix).split("/")), None, array
-
-
-def _nested(stream: WeightStream) -> PyTree:
-    tree: dict = {}
-    for (*parents, leaf), _, array in stream:
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree

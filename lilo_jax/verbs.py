@@ -14,7 +14,7 @@ import numpy as np
 
 from lilo_jax.config import RolloutConfig
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import read_records, write_records
+from lilo_jax.json_lines import check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
 
 SLOTS = 128
@@ -54,6 +54,7 @@ def generate(
     from lilo_jax.pretrained import decoder_config, open_model
     from lilo_jax.tokenizers import prompt_ids
 
+    check_output(output)
     if temperature < 0 or not 0 < top_p <= 1:
         raise UsageError("--temperature must be at least 0 and --top-p in (0, 1]")
     source = open_model(model)
@@ -90,6 +91,7 @@ def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) 
     from lilo_jax import inference
     from lilo_jax.pretrained import decoder_config, open_model
 
+    check_output(output)
     source = open_model(model)
     config = decoder_config(source)
     rows = _rows(input, lambda n, record: _tokens(input, n, record, config.vocab_size), most=config.context_length)

@@ -257,17 +257,22 @@ def test_splash_compiles_for_a_tpu():
         import jax, jax.numpy as jnp, numpy as np
         from jax.experimental import topologies
         from lilo_jax.mesh import AXES, sharding
-        from lilo_jax.models.attention import attention_kernel, sequence_attention
+        from lilo_jax.models.attention import PLAIN, View, attention_kernel, sequence_attention
 
         devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
         mesh = jax.sharding.Mesh(np.array(devices).reshape(1, 2, 2), AXES)
         layout = functools.partial(sharding, mesh)
-        for dim, dtype, packed in ((64, "bfloat16", True), (128, "float32", False)):
+        cases = (
+            (64, "bfloat16", True, PLAIN),
+            (128, "float32", False, PLAIN),
+            (128, "bfloat16", False, View(window=100, softcap=50.0)),
+        )
+        for dim, dtype, packed, view in cases:
             kernel = attention_kernel("auto", platform=mesh.devices.flat[0].platform, dtype=dtype, head_dim=dim)
             attend = sequence_attention(kernel, layout)
 
             def loss(query, key, value, segments):
-                return jnp.sum(attend(query, key, value, segments).astype(jnp.float32))
+                return jnp.sum(attend(query, key, value, segments, view).astype(jnp.float32))
 
             def shape(*sizes, dtype=dtype):
                 axes = ("rows", None, "kv_heads", None)[: len(sizes)]

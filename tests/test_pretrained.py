@@ -441,6 +441,18 @@ def test_a_bad_line_is_named_and_the_old_output_stays(line, says, llama, tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
+def test_where_output_cannot_go_is_said_before_a_model_is_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in.jsonl").write_text('{"tokens": [1, 2]}\n')
+    for output, says in ((tmp_path / "no" / "out.jsonl", "there is no directory"), (tmp_path, "is a directory")):
+        for verb in ("logprobs", "generate"):
+            arguments = [verb, "/no/such/model", "--input", tmp_path / "in.jsonl", "--output", output]
+            monkeypatch.setattr(sys, "argv", ["lilo", *map(str, arguments)])
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
+            assert caught.value.code == 2
+            assert says in capsys.readouterr().err
+
+
 def test_a_config_may_not_contradict_the_model(qwen2):
     with pytest.raises(UsageError, match=r"--model.num-layers is 7, but .* fixes it as 2: leave it out"):
         resolve(small_config(qwen2, model__num_layers=7))

@@ -39,7 +39,7 @@ def read_architecture(directory: pathlib.Path) -> Architecture:
         UsageError: the file is missing or broken, or says something that the decoder cannot represent; the field is
             named.
     """
-    values = _read_json(directory / "config.json")
+    values = read_config(directory)
     fields = Fields(values, str(directory / "config.json"))
     if values.get("quantization_config"):
         raise fields.unsupported("quantization_config", "set", "weights must be stored as floats")
@@ -55,7 +55,7 @@ def read_architecture(directory: pathlib.Path) -> Architecture:
 
 def read_family(directory: pathlib.Path) -> Family:
     """The family that a directory's `config.json` names."""
-    return _family(_read_json(directory / "config.json"), str(directory / "config.json"))
+    return _family(read_config(directory), str(directory / "config.json"))
 
 
 def write_config(architecture: Architecture) -> dict[str, Any]:
@@ -123,7 +123,9 @@ def _family(values: dict[str, Any], where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_config(directory: pathlib.Path) -> dict[str, Any]:
+    """The object in a directory's `config.json`, of whatever kind; raises `UsageError` if there is none."""
+    path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
