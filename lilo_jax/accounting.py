@@ -58,7 +58,12 @@ def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np
         f"curriculum/{name}_learnability_mean": float(np.mean(rate * (1 - rate))) if rate.size else None,
         f"curriculum/{name}_histogram": np.bincount(successes[complete].astype(int), minlength=samples + 1).tolist(),
     }
+    rewards, rollouts = statistics.reward_sum[groups][measured], attempts[measured]
+    found[f"curriculum/{name}_reward_mean"] = float(np.mean(rewards / rollouts)) if rate.size else None
     questions = statistics.question[groups]
+    if assembly.config.noise:
+        traps = [bool(assembly.pool.questions[q].trap) for q in questions if q >= 0]
+        found[f"curriculum/{name}_trap_fraction"] = float(np.mean(traps)) if traps else None
     difficulties = [assembly.pool.questions[q].difficulty for q in questions if q >= 0]
     if difficulties and None not in difficulties:
         found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
@@ -81,6 +86,7 @@ def rollout_records(assembly: Assembly, collected: Collected, admission: Admissi
                 "gold": question.answer,
                 "response": row.response,
                 "verdict": row.verdict.value,
+                "reward": row.reward,
                 "tokens": len(row.completion_ids),
             }
         )

@@ -18,15 +18,19 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.grading.pool import Grade, GradingPool, check_grade
+from lilo_jax.grading.responses import ResponseGrader
 from lilo_jax.mesh import make_mesh, mesh_shape, put_replicated
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of, plain_attention
 from lilo_jax.models.attention import attention_kernel
 from lilo_jax.models.lora import TARGETS, combine
 from lilo_jax.pretrained import open_model
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
+from lilo_jax.rewards import Reward
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
-from lilo_jax.tasks.graders import Graders, Reader
+from lilo_jax.tasks.noise import plant
+from lilo_jax.tasks.suites import suites
 from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
 from lilo_jax.types import Array, PyTree, Question, Sequences, Task, TrainState
 
@@ -47,6 +51,21 @@ class EncodedQuestions:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """A set to evaluate on.
+
+    Attributes:
+        encoded: its questions.
+        grade: of its task.
+        unique_answers: as in `Task`.
+    """
+
+    encoded: EncodedQuestions
+    grade: Grade
+    unique_answers: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Assembly:
     """The parts of a run."""
 
@@ -54,10 +73,11 @@ class Assembly:
     task: Task
     tokenizer: Tokenizer
     pool: EncodedQuestions
-    held_out: Mapping[str, EncodedQuestions]
+    held_out: Mapping[str, HeldOut]
     mesh: Mesh
     programs: Programs
-    graders: Graders
+    graders: ResponseGrader
+    reward: Reward
     stop_table: Array | None
 
     def policy(self, state: TrainState) -> PyTree:
@@ -104,6 +124,8 @@ def validate(config: Config) -> None:
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
     _validate_lora(config)
+    config.reward.build(max_new_tokens=rollout.max_new_tokens)
+    plant([], config.noise, config.seed)
     try:
         check_architecture(model)
         mesh_shape(config.mesh, jax.device_count())
@@ -190,9 +212,17 @@ def check(config: Config) -> Task:
     """
     validate(config)
     task = config.task.build(config.seed)
+    if not task.splits.get("train"):
+        raise UsageError(
+            f"the task {configuration.settings_name('task', config.task)} has no training questions: train on another, "
+            f"and give this one to lilo eval --suite or --evaluation.suites"
+        )
     for name in config.evaluation.splits:
         if name not in task.splits or name == "train":
             raise unknown_name("evaluation split", name, set(task.splits) - {"train"})
+    _held_out_sets(config, task)
+    if config.protocol.samples < 1:
+        raise UsageError("--evaluation.samples must be at least 1")
     shards = math.prod(mesh_shape(config.mesh, jax.device_count())[:2])
     if config.sft.batch % shards or config.evaluation.rows % shards:
         raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
@@ -264,8 +294,10 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         config: checked.
         task: as `check` returned it.
         tokenizer: of the starting model; None trains one.
-        graders: processes that grade; 0 for none.
+        graders: as in `GradingPool`.
     """
+    if graders or hasattr(task.grade, "quick"):
+        check_grade(task.grade)
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
     model = config.model.decoder
@@ -291,38 +323,55 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         known_ids=tokenizer.vocab_size,
         lora=config.lora,
     )
-    held_out = config.evaluation.splits or [name for name in task.splits if name != "train"]
     encode = functools.partial(encode_prompts, tokenizer, chat=config.tokenizer.chat)
-    pool = encode(task.splits["train"])
-    encoded = {name: encode(task.splits[name]) for name in held_out}
-    _check_lengths(config, {"train": pool, **encoded})
+    pool = encode(plant(task.splits["train"], config.noise, config.seed))
+    held_out = {
+        name: HeldOut(encode(questions), grade, unique)
+        for name, (questions, grade, unique) in _held_out_sets(config, task).items()
+    }
+    _check_lengths(config, pool, held_out)
     return Assembly(
         config=config,
         task=task,
         tokenizer=tokenizer,
         pool=pool,
-        held_out=encoded,
+        held_out=held_out,
         mesh=mesh,
         programs=build_programs(settings, mesh),
-        graders=Graders(
-            Reader(task.grade, tokenizer, config.rollout.stop), task=config.task, seed=config.seed, workers=graders
-        ),
-        stop_table=put_replicated(mesh, _stop_table(tokenizer, config.rollout.stop, model.vocab_size)),
+        graders=ResponseGrader(GradingPool(workers=graders), tokenizer, config.rollout.stop),
+        reward=config.reward.build(max_new_tokens=config.rollout.max_new_tokens),
+        stop_table=put_replicated(mesh, stop_automaton(tokenizer, config.rollout.stop, model.vocab_size)),
     )
 
 
-def _check_lengths(config: Config, sets: Mapping[str, EncodedQuestions]) -> None:
-    most, new = config.model.context_length, config.rollout.max_new_tokens
-    for name, encoded in sets.items():
+def _held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Question], Grade, bool]]:
+    """The questions of every set to evaluate on, their grader, and whether their answers are unique."""
+    most = config.evaluation.max_questions or None
+    splits = config.evaluation.splits or [name for name in task.splits if name != "train"]
+    sets = {name: (task.splits[name][:most], task.grade, task.unique_answers) for name in splits}
+    for name, suite in suites(config.evaluation.suites, template=getattr(config.task, "template", "")).items():
+        if name in sets:
+            raise UsageError(f"--evaluation.suites {name} has the name of a split of the task: leave it out")
+        split = next(iter(suite.splits.values()))
+        sets[name] = (split[:most], suite.grade, suite.unique_answers)
+    return sets
+
+
+def _check_lengths(config: Config, pool: EncodedQuestions, held_out: Mapping[str, HeldOut]) -> None:
+    most = config.model.context_length
+    sets = {"train": (pool, config.rollout.max_new_tokens)}
+    sets |= {name: (held.encoded, config.protocol.max_new_tokens) for name, held in held_out.items()}
+    for name, (encoded, new) in sets.items():
         longest = int(encoded.lengths.max(initial=0))
         if most and longest + new > most:
             raise UsageError(
-                f"the longest prompt of {name!r} has {longest} tokens, with --rollout.max-new-tokens {new} more than "
-                f"the {most} of --model.context-length: lower the one, or raise the other if the model can"
+                f"the longest prompt of {name!r} has {longest} tokens, with {new} new tokens more than the {most} of "
+                f"--model.context-length: lower --rollout.max-new-tokens or --evaluation.max-new-tokens, or raise the "
+                f"context if the model can"
             )
 
 
-def _stop_table(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:
+def stop_automaton(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:
     """The automaton of the stop strings over the model's ids, or None without any."""
     if not stop:
         return None

@@ -24,14 +24,15 @@ def _main() -> None:
     parser = _Parser(prog="lilo", description=__doc__)
     added = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
 
-    def verb(run: Callable[..., None], does: str, example: str) -> argparse.ArgumentParser:
-        name = run.__name__
+    def verb(run: Callable[..., None], does: str, example: str, name: str = "") -> argparse.ArgumentParser:
+        name = name or run.__name__
         one = added.add_parser(name, help=does, description=does, epilog=f"example: {example}")
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
         one.set_defaults(verb=run)
         return one
 
     _add_model_verbs(verb)
+    _add_grading_verbs(verb)
     _add_run_verbs(verb)
     arguments = vars(parser.parse_args())
     run = arguments.pop("verb")
@@ -75,6 +76,56 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    grade = verb(
+        verbs.grade,
+        'Verdicts: lines of {"gold", "response"} (and "question", if it matters) to lines of {"verdict", "extracted", '
+        '"rule", "seconds"}.',
+        "lilo grade --input answers.jsonl --output verdicts.jsonl --grader paper",
+    )
+    grade.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
+    grade.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
+    grade.add_argument("--grader", default="default", help="default, paper, exact or math_verify")
+    grade.add_argument("--explain", action="store_true", help="say how each verdict came about")
+
+    data = verb(
+        verbs.data,
+        "Shows three rendered prompts of a data set with their golds, and what is wrong with it: broken rows with "
+        "their numbers, repeated questions, overlaps of splits, golds that cannot be read.",
+        "lilo data check questions.jsonl",
+    )
+    data.add_argument("action", choices=("check",))
+    data.add_argument("source", metavar="NAME-or-FILE", help="task, NAME or NAME=PATH, or a data file or directory")
+    data.add_argument("--question", default="", help="column of a file that holds the question")
+    data.add_argument("--answer", default="", help="column of a file that holds the answer")
+    data.add_argument("--template", default="", help="prompt style")
+
+    evaluate = verb(
+        verbs.evaluate,
+        "Accuracy on test sets: pass@1, pass@k and maj@k with intervals; responses and results go to a directory, "
+        "from which they can be graded again.",
+        "lilo eval runs/latest --suite gsm8k,math500 --protocol vineppo --output results/latest",
+        "eval",
+    )
+    evaluate.add_argument("model", nargs="?", help="Hugging Face directory, hub id or run directory")
+    evaluate.add_argument(
+        "--suite", default="task", help="test sets, NAME or NAME=PATH, with commas between; task is a run's own"
+    )
+    evaluate.add_argument("--protocol", default="greedy", help="vineppo, oat or greedy")
+    evaluate.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
+    evaluate.add_argument("--generations", type=pathlib.Path, help="grade these again instead of sampling")
+    evaluate.add_argument("--grader", default="", help="instead of the protocol's or the task's")
+    evaluate.add_argument("--template", default="", help="prompt style, instead of the protocol's or the task's")
+    evaluate.add_argument("--samples", type=_positive, help="instead of the protocol's, as are the following")
+    evaluate.add_argument("--temperature", type=float, help="0 is greedy")
+    evaluate.add_argument("--top-p", type=float)
+    evaluate.add_argument("--max-new-tokens", type=_positive)
+    evaluate.add_argument("--seed", type=int)
+    evaluate.add_argument("--max-questions", type=_positive, default=0, help="of each suite, the first ones")
+    evaluate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
+    evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
 
 
 def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:

@@ -5,7 +5,6 @@ statistics go back to the device for selection.
 """
 
 import dataclasses
-from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -13,15 +12,17 @@ import numpy as np
 
 from lilo_jax.assembly import Assembly
 from lilo_jax.errors import RunError
+from lilo_jax.grading.responses import Answer, Graded
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
 from lilo_jax.sampling import TokenRule
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.tasks.graders import Answer
+from lilo_jax.tasks.noise import disturbed
 from lilo_jax.types import (
     Admission,
     Completions,
+    FollowUpRequests,
     FollowUps,
     GroupStatistics,
     Prompts,
@@ -44,11 +45,7 @@ class Rollout:
     sampler_logprobs: np.ndarray
     response: str
     verdict: Verdict
-
-    @property
-    def reward(self) -> float:
-        """1 for a correct answer, else 0."""
-        return float(self.verdict is Verdict.CORRECT)
+    reward: float
 
     @property
     def graded(self) -> bool:
@@ -96,15 +93,22 @@ def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock)
             with clock.phase("grade"):
                 grading.append((call, completions, _submit(assembly, collected, call, completions)))
         with clock.phase("grade"):
-            for call, completions, futures in grading:
-                collected.rollouts += _rollouts(call, completions, futures)
+            for call, completions, graded in grading:
+                collected.rollouts += _rollouts(assembly, collected, call, completions, graded, step)
         with clock.phase("select"):
             collected.statistics = _measure(assembly, collected)
     return collected
 
 
 def sample(
-    assembly: Assembly, params: Any, prompts: Prompts, requests: Requests, key: jax.Array, rule: TokenRule | None = None
+    assembly: Assembly,
+    params: Any,
+    prompts: Prompts,
+    requests: Requests,
+    key: jax.Array,
+    *,
+    rule: TokenRule | None = None,
+    max_new_tokens: int = 0,
 ) -> Completions:
     """Starts the sampler on host arrays; the completions are still being computed when this returns.
 
@@ -114,31 +118,49 @@ def sample(
         prompts, requests: host arrays.
         key: consumed.
         rule: how a token is drawn, if not as in training.
+        max_new_tokens: upper bound of the budgets, if not as in training.
     """
-    placed = put_rows(assembly.mesh, prompts), put_replicated(assembly.mesh, requests)
-    rule = rule or assembly.config.rollout.rule
-    return assembly.programs.sample(params, *placed, key, assembly.stop_table, rule=rule)
+    rollout = assembly.config.rollout
+    return assembly.programs.sample(
+        params,
+        put_rows(assembly.mesh, prompts),
+        put_replicated(assembly.mesh, requests),
+        key,
+        assembly.stop_table,
+        rule=rule or rollout.rule,
+        max_new_tokens=max_new_tokens or rollout.max_new_tokens,
+    )
 
 
-def _submit(assembly: Assembly, collected: Collected, call: "Call", completions: Completions) -> list[Future]:
+def _submit(assembly: Assembly, collected: Collected, call: "Call", completions: Completions) -> list[Graded]:
     """Starts the grading of a call's completions."""
     answers = []
     for row in call.rows:
         question = assembly.pool.questions[collected.question[call.group(row)]]
         ids = completions.tokens[row, : completions.lengths[row]].tolist()
         answers.append(Answer(question, ids, bool(completions.ended[row])))
-    return assembly.graders.submit(answers)
+    return assembly.graders.submit(assembly.task.grade, answers)
 
 
-def _rollouts(call: "Call", completions: Completions, futures: list[Future]) -> list[Rollout]:
+def _rollouts(
+    assembly: Assembly,
+    collected: Collected,
+    call: "Call",
+    completions: Completions,
+    graded: list[Graded],
+    step: int,
+) -> list[Rollout]:
     """What became of a call's requests, in their order."""
-    graded = [pair for future in futures for pair in future.result()]
     rollouts = []
-    for row, (response, verdict) in zip(call.rows, graded, strict=True):
+    for row, (response, judgement) in zip(call.rows, graded, strict=True):
         prompt, length = call.requests.prompt[row], completions.lengths[row]
         prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
         tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
-        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, response, verdict))
+        question = assembly.pool.questions[collected.question[call.group(row)]]
+        draw = (assembly.config.seed, step, 0, int(call.requests.id[row]))
+        verdict = disturbed(judgement.result().verdict, question, assembly.config.noise, draw)
+        reward = assembly.reward(response, verdict, int(length))
+        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, response, verdict, reward))
     return rollouts
 
 
@@ -357,16 +379,33 @@ def add_follow_ups(
         ledger.add("follow_up", "prefilled", prefixes.sum())
         ledger.add("follow_up", "generated", children.lengths.sum())
     with clock.phase("grade"):
-        answers = []
-        for i in np.flatnonzero(live):
-            row = wanted.row[i]
-            kept = sequences.tokens[row, sequences.prompt_lengths[row] : starts[i]]
-            ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
-            question = assembly.pool.questions[batch.question[batch.group[row]]]
-            answers.append(Answer(question, ids, bool(children.ended[i])))
-        verdicts = [verdict for future in assembly.graders.submit(answers) for _, verdict in future.result()]
-        reward, graded = np.zeros(num_requests, np.float32), np.zeros(num_requests, bool)
-        reward[live] = [verdict is Verdict.CORRECT for verdict in verdicts]
-        graded[live] = [verdict not in (Verdict.TIMEOUT, Verdict.ERROR) for verdict in verdicts]
+        reward, graded = _grade_follow_ups(assembly, batch, wanted, children, live, step)
     follow_ups = FollowUps(row=wanted.row, prefix=wanted.prefix, mask=live & graded, reward=reward)
     return batch.replace(follow_ups=follow_ups)
+
+
+def _grade_follow_ups(
+    assembly: Assembly,
+    batch: TrainBatch,
+    wanted: FollowUpRequests,
+    children: Completions,
+    live: np.ndarray,
+    step: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of follow-ups, and which of them were graded; a child's response begins with what its parent keeps."""
+    sequences, answers = batch.sequences, []
+    for i in np.flatnonzero(live):
+        row = wanted.row[i]
+        start = sequences.prompt_lengths[row]
+        kept = sequences.tokens[row, start : start + wanted.prefix[i]]
+        ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
+        question = assembly.pool.questions[batch.question[batch.group[row]]]
+        answers.append(Answer(question, ids, bool(children.ended[i])))
+    reward, graded = np.zeros(len(live), np.float32), np.zeros(len(live), bool)
+    submitted = assembly.graders.submit(assembly.task.grade, answers)
+    for i, answer, (response, judgement) in zip(np.flatnonzero(live), answers, submitted, strict=True):
+        draw = (assembly.config.seed, step, 1, int(i))
+        verdict = disturbed(judgement.result().verdict, answer.question, assembly.config.noise, draw)
+        reward[i] = assembly.reward(response, verdict, len(answer.ids))
+        graded[i] = verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+    return reward, graded

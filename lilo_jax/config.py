@@ -22,16 +22,19 @@ import tyro
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.lilo import Lilo
 from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.mesh import MeshConfig
 from lilo_jax.models.architecture import fields_of
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import LoraConfig
+from lilo_jax.rewards import RewardConfig
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.sampling import TokenRule
 from lilo_jax.tasks import TASKS
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.tasks.noise import NoiseConfig
 
 TABLES: dict[str, Mapping[str, type]] = {"task": TASKS, "curriculum": CURRICULA, "algorithm": ALGORITHMS}
 """The fields of `Config` that hold the settings of something chosen by name."""
@@ -164,10 +167,16 @@ class EvaluationConfig:
     """steps between evaluations"""
     splits: tuple[str, ...] = ()
     """held-out sets evaluated each time; empty: all that the task has"""
+    suites: tuple[str, ...] = ()
+    """test sets of other tasks, NAME or NAME=PATH, such as math500 or collegemath=data/college"""
+    protocol: str = ""
+    """vineppo, oat or greedy: takes the place of samples, temperature, top-p and max-new-tokens"""
     samples: int = 4
     """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
     temperature: float = 1.0
     top_p: float = 1.0
+    max_new_tokens: int = 0
+    """longest completion; 0: as in training"""
     max_questions: int = 0
     """questions per set, the first ones; 0 takes all"""
     rows: int = 256
@@ -184,6 +193,8 @@ class StorageConfig:
     """checkpoints kept"""
     rollouts_every: int = 20
     """steps between records of full rollouts; 0 records none"""
+    generations: Literal["last", "all", "none"] = "last"
+    """which evaluations keep their responses, where accuracy is sampled"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +211,8 @@ class Config:
     lora: LoraConfig = LoraConfig()
     sft: SftConfig = SftConfig()
     rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    noise: NoiseConfig = NoiseConfig()
     curriculum: Any = Lilo()
     """settings of the curriculum; choose another with --curriculum NAME"""
     algorithm: Any = Ppo()
@@ -212,6 +225,20 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     storage: StorageConfig = StorageConfig()
 
+    @property
+    def protocol(self) -> Protocol:
+        """How held-out questions are evaluated; stop strings are those of training."""
+        evaluation, stop = self.evaluation, self.rollout.stop
+        if evaluation.protocol:
+            return dataclasses.replace(protocol(evaluation.protocol), stop=stop)
+        return Protocol(
+            samples=evaluation.samples,
+            temperature=evaluation.temperature,
+            top_p=evaluation.top_p,
+            max_new_tokens=evaluation.max_new_tokens or self.rollout.max_new_tokens,
+            stop=stop,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
@@ -223,7 +250,7 @@ class Launch:
     stop_at: int = 0
     """save and stop before this step; 0 runs to the end"""
     graders: int = 0
-    """processes that turn tokens into text and grade it; 0 grades in the main process"""
+    """processes for what cannot be graded at once; 0: one per core, started when first needed"""
     print_config: bool = False
     """print the resolved config as JSON and exit"""
     debug: bool = False
@@ -322,11 +349,11 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
 
     `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
     that name already, else the defaults), which the rest then overrides;
-    `--task.path` alone means the jsonl task.  Raises `UsageError` in one sentence on anything it does not understand.
+    `--task.path` alone means the dataset task.  Raises `UsageError` in one sentence on anything it does not understand.
     """
     args = list(args)
     if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
-        args += ["--task", "jsonl"]
+        args += ["--task", "dataset"]
     config = options.config  # type: ignore[attr-defined]
     for field in TABLES:
         name, args = _take_option(args, f"--{field}")

@@ -1,21 +1,26 @@
 """A model without a run: completions of prompts, and log-probs of given tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lilo_jax.assembly import stop_automaton
 from lilo_jax.config import RolloutConfig
+from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import MeshConfig, make_mesh, put_replicated, put_rows
 from lilo_jax.pretrained import PretrainedModel, decoder_config
 from lilo_jax.programs import InferencePrograms, InferenceSettings, build_inference
-from lilo_jax.types import Completions, Prompts, PyTree, Requests, Sequences
+from lilo_jax.tokenizers import Tokenizer
+from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences
 
 ROWS = 64
 """Prompts, or sequences, of one device call."""
+SLOTS = 128
+"""Completions decoding at a time; more would take memory for little speed."""
 
 
 class LoadedModel(NamedTuple):
@@ -25,66 +30,92 @@ class LoadedModel(NamedTuple):
         params: its weights.
         programs: what runs it.
         mesh: where.
+        stop_table: automaton of the strings that end a completion, or None.
     """
 
     params: PyTree
     programs: InferencePrograms
     mesh: Mesh
+    stop_table: Array | None
 
 
 def load(
     source: PretrainedModel,
     *,
     dtype: str = "float32",
-    rollout: RolloutConfig | None = None,
-    known_ids: int = 0,
-    end_ids: tuple[int, ...] = (),
+    tokenizer: Tokenizer | None = None,
+    stop: Sequence[str] = (),
 ) -> LoadedModel:
     """The model on all devices, ready to run.
 
     Args:
         source: see `lilo_jax.pretrained.open_model`.
         dtype: of activations: float32 or bfloat16.
-        rollout: how completions are sampled; not read by `logprobs`.
-        known_ids, end_ids: of the tokenizer; see `lilo_jax.sampling.sample`.
+        tokenizer: of the model, for completions; `logprobs` needs none.
+        stop: strings that end a completion.
     """
     config = decoder_config(source, compute_dtype=dtype)
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
-    settings = InferenceSettings(config, rollout or RolloutConfig(), end_ids, known_ids or config.vocab_size)
-    programs = build_inference(settings, mesh)
-    return LoadedModel(source.weights(programs.model, mesh), programs, mesh)
+    end_ids, known_ids = (tokenizer.end_ids, tokenizer.vocab_size) if tokenizer else ((), config.vocab_size)
+    programs = build_inference(InferenceSettings(config, RolloutConfig(slots=SLOTS), end_ids, known_ids), mesh)
+    table = stop_automaton(tokenizer, stop, config.vocab_size) if tokenizer else None
+    return LoadedModel(source.weights(programs.model, mesh), programs, mesh, put_replicated(mesh, table))
 
 
 def generate(
-    loaded: LoadedModel, prompts: Sequence[Sequence[int]], *, rollout: RolloutConfig, samples: int, seed: int
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], protocol: Protocol, *, rows: int = ROWS
 ) -> Iterator[Completions]:
-    """Completions of each prompt, `samples` rows, in the order of the prompts; host arrays.
+    """Completions of each prompt, in the order of the prompts; host arrays of `protocol.samples` rows.
 
     A completion depends on the model, the prompt, its place among the prompts and the seed, not on what else is asked.
 
     Args:
-        loaded: from `load`, with the same `rollout`.
+        loaded: from `load`, with the protocol's stop strings.
         prompts: token ids, at least one each.
-        rollout: how they are sampled.
-        samples: completions of each prompt.
-        seed: of the draws.
+        protocol: how they are sampled.
+        rows: completions of one device call.
     """
+    key = stream_key(protocol.seed, "generate")
+
+    def draw(prompts: Prompts, requests: Requests, protocol: Protocol) -> Completions:
+        running = loaded.programs.sample(
+            loaded.params,
+            put_rows(loaded.mesh, prompts),
+            put_replicated(loaded.mesh, requests),
+            key,
+            loaded.stop_table,
+            rule=protocol.rule,
+            max_new_tokens=protocol.max_new_tokens,
+        )
+        return jax.device_get(running)
+
+    return completions_of(draw, prompts, protocol, rows=rows)
+
+
+def completions_of(
+    draw: Callable[[Prompts, Requests, Protocol], Completions],
+    prompts: Sequence[Sequence[int]],
+    protocol: Protocol,
+    *,
+    rows: int,
+) -> Iterator[Completions]:
+    """Completions of each prompt, from device calls of about `rows` completions; see `generate`."""
+    samples = protocol.samples
+    per_call = max(rows // samples, 1)
     slots = _bucket(max(map(len, prompts), default=1))
-    key = stream_key(seed, "generate")
-    for start in range(0, len(prompts), ROWS):
-        part = prompts[start : start + ROWS]
-        rows = min(ROWS, _bucket(len(part)))
-        tokens, lengths = _padded(part, rows, slots)
-        prompt = np.repeat(np.arange(rows), samples).astype(np.int32)
+    for start in range(0, len(prompts), per_call):
+        part = prompts[start : start + per_call]
+        count = per_call if len(prompts) > per_call else min(_bucket(len(part)), per_call)
+        tokens, lengths = _padded(part, count, slots)
+        prompt = np.repeat(np.arange(count), samples).astype(np.int32)
         requests = Requests(
             prompt=prompt,
             prefix_length=np.maximum(lengths[prompt], 1),
-            id=(start * samples + np.arange(rows * samples)).astype(np.int32),
-            budget=np.where(prompt < len(part), rollout.max_new_tokens, 0).astype(np.int32),
-            expected_length=np.zeros(rows * samples, np.float32),
+            id=(start * samples + np.arange(count * samples)).astype(np.int32),
+            budget=np.where(prompt < len(part), protocol.max_new_tokens, 0).astype(np.int32),
+            expected_length=np.zeros(count * samples, np.float32),
         )
-        placed = put_rows(loaded.mesh, Prompts(tokens=tokens, lengths=lengths)), put_replicated(loaded.mesh, requests)
-        completions = jax.device_get(loaded.programs.sample(loaded.params, *placed, key, None, rule=rollout.rule))
+        completions = draw(Prompts(tokens=tokens, lengths=lengths), requests, protocol)
         for i in range(len(part)):
             yield jax.tree.map(lambda x, i=i: x[i * samples : (i + 1) * samples], completions)
 
@@ -122,5 +153,5 @@ def _padded(rows: Sequence[Sequence[int]], count: int, slots: int) -> tuple[np.n
 
 
 def _bucket(size: int) -> int:
-    """The next power of two: few sizes mean few compilations."""
-    return 1 << max(size - 1, 0).bit_length()
+    """The next multiple of 8: few sizes mean few compilations."""
+    return -(-size // 8) * 8

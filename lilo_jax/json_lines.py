@@ -21,10 +21,11 @@ def read_records(path: pathlib.Path | str) -> Iterator[tuple[int, dict[str, Any]
         raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield number, _record(path, number, line)
+            yield number, parse_record(path, number, line)
 
 
-def _record(path: pathlib.Path | str, number: int, line: str) -> dict[str, Any]:
+def parse_record(path: pathlib.Path | str, number: int, line: str) -> dict[str, Any]:
+    """The object of one line; raises `UsageError` with its number if it is none."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:

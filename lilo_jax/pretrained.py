@@ -14,13 +14,14 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from lilo_jax import config as configuration
+from lilo_jax import hub
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.huggingface import hub, read_architecture, read_config, read_family
+from lilo_jax.models.huggingface import read_architecture, read_config, read_family
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
 from lilo_jax.models.huggingface.weights import stream_weights
 from lilo_jax.models.lora import combine, merge

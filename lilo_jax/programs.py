@@ -80,7 +80,7 @@ class Programs(NamedTuple):
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
-        sample: (params, Prompts, Requests, key, stop table or None, *, rule) -> Completions.
+        sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens) -> Completions.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
         follow_up_requests: (Sequences) -> FollowUpRequests.
@@ -197,12 +197,11 @@ def _sampler(
         model,
         end_ids=end_ids,
         known_ids=known_ids,
-        max_new_tokens=rollout.max_new_tokens,
         min_new_tokens=rollout.min_new_tokens,
         slots=rollout.slots,
         prefill_tokens=rollout.prefill_tokens,
     )
-    return jax.jit(run, static_argnames=("rule",), out_shardings=replicated(mesh))
+    return jax.jit(run, static_argnames=("rule", "max_new_tokens"), out_shardings=replicated(mesh))
 
 
 def _scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:

@@ -9,7 +9,7 @@ from lilo_jax import assembly as assembling
 from lilo_jax.assembly import Assembly
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.evaluation import evaluate
+from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
@@ -70,7 +70,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
-        with assembly.graders:
+        with assembly.graders.pool:
             state = _train_from(assembly, directory, progress, start, last_step)
     except Exception as error:
         directory.mark("FAILED", str(error))
@@ -89,7 +89,7 @@ def _train_from(
     assembly: Assembly, directory: RunDirectory, progress: Progress, start: PretrainedModel | None, last_step: int
 ) -> TrainState:
     config, programs = assembly.config, assembly.programs
-    recorder, ledger = Recorder(directory, progress), Ledger()
+    recorder, ledger = Recorder(directory, progress, generations=config.storage.generations), Ledger()
     with Checkpoints(directory.checkpoints_path, keep=config.storage.keep) as checkpoints:
         saved = checkpoints.latest_step()
         directory.forget_after(-1 if saved is None else saved)

@@ -1,12 +1,14 @@
 """The loop: which questions, their rollouts, which groups, one update; then records, evaluation, checkpoint."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from lilo_jax.accounting import book, describe, rollout_records
 from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected, add_follow_ups, collect, training_batch
-from lilo_jax.evaluation import evaluate
+from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
 from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
@@ -41,6 +43,7 @@ def train(
             description = describe(assembly, collected, admission)
             if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
                 directory.write_rollouts(step, rollout_records(assembly, collected, admission))
+            directory.append("grading", {"step": step, **dataclasses.asdict(assembly.graders.pool.take_counts())})
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
             jax.block_until_ready(updated)

@@ -37,11 +37,18 @@ class Question:
         prompt: the text given to the model, already rendered.
         answer: the gold answer that the grader compares with.
         difficulty: the generator's own level if it has one (for reports only: no curriculum may read it).
+        text: the question itself, as it stands in the prompt; graders may read what it asks for.
+        solution: a worked solution that holds the gold answer, or what else a grader needs, as text.
+        trap: why the question's outcome is not to be trusted, if that was planted ("wrong_key", "coin_flip"); for
+            reports only.
     """
 
     prompt: str
     answer: str
     difficulty: float | None = None
+    text: str = ""
+    solution: str = ""
+    trap: str = ""
 
 
 class Verdict(enum.Enum):

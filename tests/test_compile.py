@@ -6,7 +6,7 @@ from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check
 from lilo_jax.curriculum.lilo import Lilo
 from lilo_jax.curriculum.uniform import Uniform
-from lilo_jax.evaluation import evaluate
+from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import open_model
 from lilo_jax.storage.checkpoints import Checkpoints

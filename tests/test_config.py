@@ -16,7 +16,7 @@ from lilo_jax.curriculum.sfl_buffer import SflBuffer
 from lilo_jax.errors import UsageError
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.storage.run_directory import open_run
-from lilo_jax.tasks.jsonl import Jsonl
+from lilo_jax.tasks.dataset import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ def test_overrides_reach_every_group():
     assert (config.rollout.samples, config.mesh.fsdp, config.optimizer.learning_rate, config.seed) == (4, 2, 1e-3, 3)
 
 
-def test_a_path_alone_means_the_jsonl_task():
-    assert parsed("--task.path", "mine.jsonl").config.task == Jsonl(path="mine.jsonl")
+def test_a_path_alone_means_the_dataset_task():
+    assert parsed("--task.path", "mine.jsonl").config.task == Dataset(path="mine.jsonl")
 
 
 def test_a_users_own_curriculum_by_module_and_name():
@@ -90,7 +90,13 @@ BAD_TRAIN = {
     "temperature": (["--rollout.temperature", "0"], "--rollout.temperature must be positive"),
     "zero samples": (["--rollout.samples", "0"], "--rollout.samples must be at least 1"),
     "unknown split": (["--evaluation.splits", "tset"], "did you mean 'test'"),
-    "missing data file": (["--task.path", "/nowhere/questions.jsonl"], "no data file at '/nowhere/questions.jsonl'"),
+    "missing data file": (["--task.path", "/nowhere/a.jsonl"], "no data file or directory at '/nowhere/a.jsonl'"),
+    "no training questions": (["--task", "amc23", "--task.path", "sample"], "has no training questions"),
+    "unknown grader": (["--task", "gsm8k", "--task.path", "sample", "--task.grader", "exat"], "did you mean 'exact'"),
+    "noise": (["--noise.coin-flips", "1.5"], "--noise.coin-flips must be between 0 and 1"),
+    "length reward": (["--reward.length-free", "11"], "--reward.length-free must be"),
+    "unknown protocol": (["--evaluation.protocol", "vinepp"], "did you mean 'vineppo'"),
+    "unknown suite": (["--evaluation.suites", "math50"], "did you mean 'math500'"),
     "no such start": (["--model.path", "/nowhere"], "/nowhere"),
     "nothing to resume": (["--resume", "must"], "there is no run in"),
 }
@@ -142,7 +148,7 @@ def test_the_quickstart_refuses_bad_input(args, says, monkeypatch, capsys, tmp_p
     ("lines", "says"),
     [
         (['{"question": "1+1", "answer": 2}', '{"question": "1+2", "answer"'], "line 2: not valid JSON"),
-        (['{"question": "1+1", "answer": 2}', "", '{"prompt": "1+2", "answer": 3}'], "line 3: no field 'question'"),
+        (['{"question": "1+1", "answer": 2}', "", '{"prompt": "1+2", "answer": 3}'], "line 3: no column 'question'"),
         (['{"question": "1+1", "answer": [2]}'], "line 1"),
     ],
 )

@@ -34,7 +34,6 @@ from lilo_jax.scoring import completion_mask
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
-from lilo_jax.tasks.graders import Graders, Reader
 from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.trainer import admit, prepare, update
 from lilo_jax.types import (
@@ -522,7 +521,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     spied = dataclasses.replace(
         assembly,
         programs=assembly.programs._replace(sample=recording_sample),
-        graders=Graders(Reader(grade, assembly.tokenizer), task=None, seed=0, workers=0),
+        task=assembly.task._replace(grade=grade),
     )
     state = start(assembly)
     before = host_copy(state.policy.params)

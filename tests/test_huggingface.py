@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lilo_jax import hub
 from lilo_jax.errors import UsageError
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.huggingface import FAMILIES, hub, read_architecture, write_config
+from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_config
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors, places, stream_weights
 from lilo_jax.models.rope import Rope
@@ -444,7 +445,7 @@ def test_what_the_hub_answers_is_said_in_one_line(name, says, monkeypatch):
         error.response = types.SimpleNamespace(status_code=503)
         raise error
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", answer)
     with pytest.raises(UsageError, match=says):
         hub.local_directory("some-org/some-model", "v9")
 

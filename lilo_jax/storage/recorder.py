@@ -1,11 +1,13 @@
 """Writes a run's records, always one step behind, so that nothing waits for the step just dispatched."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from lilo_jax.errors import RunError
+from lilo_jax.evaluation.held_out import Evaluation
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.run_directory import RunDirectory
@@ -15,8 +17,9 @@ from lilo_jax.types import Metrics
 class Recorder:
     """Holds back each step's records until the next step has been dispatched, or until `flush`."""
 
-    def __init__(self, directory: RunDirectory, progress: Progress) -> None:
-        self._directory, self._progress = directory, progress
+    def __init__(self, directory: RunDirectory, progress: Progress, *, generations: str = "last") -> None:
+        """`generations`: which evaluations keep their responses: last, all or none."""
+        self._directory, self._progress, self._generations = directory, progress, generations
         self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
 
     def write_step(
@@ -46,10 +49,18 @@ class Recorder:
                 f"--optimizer.learning-rate"
             )
 
-    def write_evaluation(self, records: list[dict[str, Any]]) -> None:
-        """Writes an evaluation, one line a split."""
-        for record in records:
+    def write_evaluation(self, evaluations: Sequence[Evaluation]) -> None:
+        """Writes an evaluation, one line a split, and its responses if they are to be kept."""
+        for record, generations in evaluations:
             self._directory.append("eval", record)
+            if generations and self._generations != "none":
+                self._directory.write_generations(
+                    record["step"],
+                    record["split"],
+                    (one.record() for one in generations),
+                    only=self._generations == "last",
+                )
+        records = [evaluation.record for evaluation in evaluations]
         self._progress.evaluation(records[0]["step"], {r["split"]: r["accuracy"] for r in records})
 
 

@@ -4,6 +4,7 @@ config.json        reloadable          environment.json   versions, devices, com
 metrics.jsonl      one line a step, deterministic fields only
 timings.jsonl      one line a step     eval.jsonl         one line per evaluation and split
 ledger.jsonl       one line a step     rollouts/          full rollouts of some steps
+grading.jsonl      one line a step     generations/       responses of sampled evaluations
 checkpoints/       tokenizer/          log.txt            report.html        DONE or FAILED
 """
 
@@ -16,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -24,8 +25,9 @@ import jax
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import write_records
 
-RECORDS = ("metrics", "timings", "eval", "ledger")
+RECORDS = ("metrics", "timings", "eval", "ledger", "grading")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
@@ -80,6 +82,15 @@ class RunDirectory:
         files = sorted((self.path / "rollouts").glob("step_*.jsonl"))
         return {int(file.stem.removeprefix("step_")): list(_lines(file)) for file in files}
 
+    def write_generations(self, step: int, split: str, records: Iterable[dict[str, Any]], *, only: bool) -> None:
+        """Writes the responses of an evaluation; with `only`, those of earlier steps are dropped."""
+        path = self.path / "generations" / f"step_{step:06d}_{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        write_records(path, records)
+        for older in path.parent.glob(f"step_*_{split}.jsonl"):
+            if only and older != path:
+                older.unlink()
+
     def forget_after(self, step: int) -> None:
         """Drops the records of steps that a resumed run will take again: those beyond the checkpoint at `step`.
 
@@ -93,6 +104,9 @@ class RunDirectory:
                 _replace(path, "".join(json.dumps(r) + "\n" for r in kept))
         for taken in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(taken.stem.removeprefix("step_")) >= step:
+                taken.unlink()
+        for taken in (self.path / "generations").glob("step_*.jsonl"):
+            if int(taken.stem.split("_")[1]) > step:
                 taken.unlink()
 
     def log(self, message: str) -> None:

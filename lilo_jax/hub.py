@@ -1,23 +1,43 @@
-"""From a path or a hub id to a local directory."""
+"""From a path or a Hugging Face hub id to a local directory."""
 
 import pathlib
 import re
+from typing import NamedTuple
 
 from lilo_jax.errors import UsageError
 
-PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-"""Files of a repository that are fetched: no pickles."""
-COPIES = ["consolidated*.safetensors", "original/*"]
-"""The same weights in another layout, which some repositories add."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def local_directory(path: str, revision: str = "") -> pathlib.Path:
+class Kind(NamedTuple):
+    """A kind of repository.
+
+    Attributes:
+        name: "model" or "dataset".
+        patterns: files that are fetched: nothing that is executed when it is read.
+        ignored: of those, what is not.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+
+MODEL = Kind(
+    "model",
+    ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"),
+    ("consolidated*.safetensors", "original/*"),  # the same weights in another layout, which some add
+)
+DATASET = Kind("dataset", ("*.jsonl", "*.json", "*.parquet", "*.csv", "*.arrow"))
+
+
+def local_directory(path: str, revision: str = "", *, kind: Kind = MODEL) -> pathlib.Path:
     """The directory at `path`, or the snapshot of the hub repository of that name, fetched if it is not cached.
 
     Args:
         path: a directory, or a hub id such as "Qwen/Qwen2.5-1.5B".
         revision: branch, tag or commit of a hub id.
+        kind: what to fetch of it.
 
     Raises:
         UsageError: neither can be had; at once where there is no network.
@@ -25,41 +45,42 @@ def local_directory(path: str, revision: str = "") -> pathlib.Path:
     try:
         directory = pathlib.Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(f"no model directory at {path}: there is no such user") from None
+        raise UsageError(f"no {kind.name} directory at {path}: there is no such user") from None
     if path and directory.is_dir():
         return directory
     if directory.is_file():
         raise UsageError(f"{path} is a file: pass the directory that holds it")
     if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
-        raise UsageError(f"no model directory at {path!r}")
-    return _snapshot(path, revision or None)
+        raise UsageError(f"no {kind.name} directory at {path!r}")
+    return _snapshot(path, revision or None, kind)
 
 
-def _snapshot(repository: str, revision: str | None) -> pathlib.Path:
+def _snapshot(repository: str, revision: str | None, kind: Kind) -> pathlib.Path:
     import huggingface_hub
 
     def fetch(*, local_files_only: bool) -> pathlib.Path:
         found = huggingface_hub.snapshot_download(
             repository,
+            repo_type=kind.name,
             revision=revision,
-            allow_patterns=PATTERNS,
-            ignore_patterns=COPIES,
+            allow_patterns=list(kind.patterns),
+            ignore_patterns=list(kind.ignored),
             local_files_only=local_files_only,
         )
         return pathlib.Path(found)
 
     try:
         # One short question first: where nothing answers, the download itself would try again and again.
-        huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
+        huggingface_hub.HfApi().repo_info(repository, repo_type=kind.name, revision=revision, timeout=5)
         return fetch(local_files_only=False)
     except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
         try:
             return fetch(local_files_only=True)
         except Exception:
-            raise UsageError(_trouble(repository, revision, error)) from None
+            raise UsageError(_trouble(repository, revision, kind, error)) from None
 
 
-def _trouble(repository: str, revision: str | None, error: Exception) -> str:
+def _trouble(repository: str, revision: str | None, kind: Kind, error: Exception) -> str:
     """What went wrong, with the cure."""
     from huggingface_hub import errors
 
@@ -70,7 +91,7 @@ def _trouble(repository: str, revision: str | None, error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"the hub has no revision {revision!r} of {repository}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{repository} is neither a directory here nor a model on the hub (or it is private)"
+        return f"{repository} is neither a directory here nor a {kind.name} on the hub (or it is private)"
     answer = getattr(getattr(error, "response", None), "status_code", None)
     return (
         f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub "

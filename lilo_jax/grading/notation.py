@@ -1,0 +1,132 @@
+r"""One way to write an answer: LaTeX and Unicode spellings of the same thing become the same string.
+
+Only the spelling changes, never the value.  In the result spaces separate words and numbers, fractions are
+\frac{a}{b}, roots \sqrt{a}, comparison signs \le \ge < >, degrees \degree, currencies and units words.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+LONGEST = 2000
+"""Characters of an answer that is normalised; longer ones are only compared as they stand."""
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/",
+    "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
+    "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"\degree ",
+    "º": r"\degree ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ",
+    "φ": r"\phi ", "ω": r"\omega ", "ℝ": r"\mathbb{R}", "’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ",
+    "\u2009": " ", "\u202f": " ", "\u2061": "", "€": r" \euro ", "£": r" \pound ", "¥": r" \yen ",
+}  # fmt: skip
+_COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathstrut)(?![A-Za-z])\.?"), ""),
+    (re.compile(r"\\[!]"), ""),
+    (re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
+    (re.compile(r"(?<=\d)\\[,;:](?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])"), " "),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\\$"), r" \\dollar "),
+    (re.compile(r"\\%|%|\bper\s?cent\b"), r" \\percent "),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\textdegree|\bdegrees?\b"), r" \\degree "),
+    (re.compile(r"\\degree\s+([CF])\b"), lambda m: " celsius " if m[1] == "C" else " fahrenheit "),
+    (re.compile(r"\\(?:leq?slant|leqq?|le)(?![A-Za-z])|<=|=<"), r"\\le "),
+    (re.compile(r"\\(?:geq?slant|geqq?|ge)(?![A-Za-z])|>="), r"\\ge "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\neq?(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\(?:lbrace|rbrace)(?![A-Za-z])"), lambda m: r"\{" if m[0] == r"\lbrace" else r"\}"),
+    (re.compile(r"\\(?:lbrack|rbrack)(?![A-Za-z])"), lambda m: "[" if m[0] == r"\lbrack" else "]"),
+    (re.compile(r"\\(?:l|r)?[vV]ert(?![A-Za-z])|\\mid(?![A-Za-z])"), "|"),
+    (re.compile(r"\\(?:varnothing|emptyset|O)(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\+?\s*\\infty(?![A-Za-z])|\+?\s*\b(?:infinity|inf)\b"), r"\\infty "),
+    (re.compile(r"\\(?:mathbb|mathbf)\s*\{\s*R\s*\}|\\mathbb\s+R"), r"\\reals "),
+    (re.compile(r"\\(?:varphi)(?![A-Za-z])"), r"\\phi "),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<!\\)\bsqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|sec|csc|ln|log|arcsin|arccos|arctan)(?![a-z])"), r"\\\1 "),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w({\\])"), r"\\cdot "),
+    (re.compile(r"(?<=\d)[ ](?=\d{3}(?:[ ]\d{3})*(?![\d/.]))"), ","),
+]
+_WRAPPED = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathbf|mathit|mbox|operatorname\*?|emph|f?boxed|fbox|mathsf)\s*\{"
+)
+_SHORT_FRACTION = re.compile(r"\\frac\s*(\d|[a-zA-Z]|\{[^{}]*\})\s*(\d|[a-zA-Z]|\{[^{}]*\})")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*(\d+(?:\.\d+)?|[a-zA-Z])(?![\w}])|\\sqrt\s*(\d|[a-zA-Z])")
+_SIMPLE_FRACTION = re.compile(r"(?<![\w.}\\)])(\d+|[a-z])\s*/\s*(\d+)(?![\w.])")
+
+
+def normalise(text: str) -> str:
+    """The one spelling; a text longer than `LONGEST` is returned stripped."""
+    text = text.strip()
+    if len(text) > LONGEST:
+        return text
+    text = _unicode(text)
+    text = _without_delimiters(text)
+    for pattern, replacement in _COMMANDS:
+        text = pattern.sub(replacement, text)
+    text = _unwrapped(text)
+    text = _SHORT_FRACTION.sub(lambda m: rf"\frac{{{m[1].strip('{}')}}}{{{m[2].strip('{}')}}}", text)
+    text = _SHORT_ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
+    text = _SIMPLE_FRACTION.sub(r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\^\{(\w)\}", r"^\1", text)
+    text = re.sub(r"_\{(\w)\}", r"_\1", text)
+    text = re.sub(r"(?<![\w)}])([-+])\s+(?=[\d\\.(a-zA-Z])", r"\1", text)
+    text = " ".join(text.split())
+    return _stripped(text)
+
+
+def compact(text: str) -> str:
+    """A normalised expression without the spaces that mean nothing; one stays between a command and a letter."""
+    out = ""
+    for token in re.findall(r"\\[A-Za-z]+|\\.|\S", text):
+        separate = re.search(r"\\[A-Za-z]+$", out) and token[0].isalpha()
+        out += f" {token}" if separate else token
+    return out
+
+
+def _unicode(text: str) -> str:
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"(\d)([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", r"\1 \2", text)
+    text = re.sub(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}", text)
+    text = re.sub(r"√\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = "".join(_UNICODE.get(c, c) for c in text)
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(_UNICODE.get(c, c) for c in text)
+
+
+def _without_delimiters(text: str) -> str:
+    r"""Without $...$, \(...\), \[...\] and markdown emphasis; a single $ is a currency."""
+    if len(re.findall(r"(?<!\\)\$", text)) == 1:
+        text = text.replace("$", r"\$")
+    text = re.sub(r"(?<!\\)\$+", "", text)
+    text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
+    return re.sub(r"^\*\*(.*)\*\*$|^`(.*)`$", lambda m: m[1] or m[2] or "", text.strip())
+
+
+def _unwrapped(text: str) -> str:
+    r"""With the contents of \text{...} and its like as plain words."""
+    for _ in range(20):
+        wrapped = list(_WRAPPED.finditer(text))
+        if not wrapped:
+            return text
+        start = wrapped[-1]  # the innermost of nested ones
+        depth, end = 1, start.end()
+        while end < len(text) and depth:
+            depth += (text[end] == "{") - (text[end] == "}")
+            end += 1
+        text = f"{text[: start.start()]} {text[start.end() : end - 1 if not depth else end]} {text[end:]}"
+    return text
+
+
+def _stripped(text: str) -> str:
+    """Without punctuation around, and without braces around the whole."""
+    while True:
+        before = text
+        text = text.strip().rstrip(".,;:").strip().lstrip(":,;#").strip()
+        if text.startswith("{") and text.endswith("}") and "," not in text and text.count("{") == text.count("}") == 1:
+            text = text[1:-1]
+        if text == before:
+            return text

@@ -1,0 +1,90 @@
+"""The graders `default` and `exact`, which read an answer as `lilo_jax.grading.answers` says."""
+
+import dataclasses
+import functools
+import re
+
+from lilo_jax.grading.answers import Answer, Same, Words, as_percentage, chosen_letter, compare, read, shown
+from lilo_jax.grading.extraction import extract, gold_answer
+from lilo_jax.grading.judgement import NO_ANSWER, Judgement
+from lilo_jax.grading.notation import LONGEST, normalise
+from lilo_jax.grading.symbolic import equivalent, readable
+from lilo_jax.types import Question, Verdict
+
+_ASKS_PERCENTAGE = re.compile(
+    r"\b(?:what|which|how many|find the|as an?|nearest|in)\s(?:\w+\s){0,2}?per\s?cent(?:age)?\b"
+    r"|\bpercentage of\b.*\?",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Default:
+    """The exact comparison, and `math-verify` for what only algebra can tell."""
+
+    def quick(self, question: Question, response: str) -> Judgement | None:
+        """All but algebra."""
+        return _judge(question, response, _undecided)
+
+    def judge(self, question: Question, response: str) -> Judgement:
+        """With algebra."""
+        found = _judge(question, response, equivalent)
+        assert found is not None
+        return found
+
+    def __call__(self, question: Question, response: str) -> Verdict:
+        """The verdict."""
+        return (self.quick(question, response) or self.judge(question, response)).verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """The exact comparison alone: expressions are equal if they are spelt alike."""
+
+    def quick(self, question: Question, response: str) -> Judgement | None:
+        """All there is."""
+        return self.judge(question, response)
+
+    def judge(self, question: Question, response: str) -> Judgement:
+        """The same."""
+        found = _judge(question, response, lambda gold, answer: False)
+        assert found is not None
+        return found
+
+    def __call__(self, question: Question, response: str) -> Verdict:
+        """The verdict."""
+        return self.judge(question, response).verdict
+
+
+def _undecided(gold: str, answer: str) -> Same:
+    """Algebra postponed; not worth a process where it would not be tried."""
+    return None if readable(gold) and readable(answer) else False
+
+
+def _judge(question: Question, response: str, algebra: functools.partial[Same] | object) -> Judgement | None:
+    found = extract(response)
+    if found is None:
+        return NO_ANSWER
+    text, rule = found
+    if len(text) <= LONGEST and not normalise(text):
+        return NO_ANSWER
+    gold = gold_answer(question.answer)
+    if text == gold:
+        return Judgement(Verdict.CORRECT, text, rule, "the same text as the gold answer")
+    if len(text) > LONGEST:
+        return Judgement(Verdict.WRONG, text[:LONGEST], rule, f"longer than the {LONGEST} characters that are read")
+    wanted, given = read(gold), read(text)
+    if isinstance(wanted, Words) and len(wanted.text) == 1 and (letter := chosen_letter(text)):
+        given = Words(letter)
+    if _ASKS_PERCENTAGE.search(question.text):
+        wanted, given = as_percentage(wanted), as_percentage(given)
+    same = compare(wanted, given, algebra)  # type: ignore[arg-type]
+    if same is None:
+        return None
+    verdict = Verdict.CORRECT if same else Verdict.WRONG
+    return Judgement(verdict, text, rule, _reason(wanted, given, same))
+
+
+def _reason(wanted: Answer, given: Answer, same: bool) -> str:
+    kinds = [type(answer).__name__.lower() for answer in (given, wanted)]
+    return f"{kinds[0]} {shown(given)} {'equals' if same else 'is not'} {kinds[1]} {shown(wanted)}"

@@ -1,0 +1,116 @@
+"""Questions of your own: a JSON-lines, JSON, Parquet, CSV or Arrow file, a directory of them, or a hub data set.
+
+The answer is a number or a string, or a solution whose answer is boxed or follows ####.  The gold answers (or
+solutions) are the demonstrations for supervised fine-tuning.  Splits that the data set names are used as they are;
+what is missing is held out of the training rows, by a shuffle with the seed.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lilo_jax.errors import UsageError
+from lilo_jax.grading import grader
+from lilo_jax.grading.extraction import gold_answer
+from lilo_jax.tasks.prompts import prompt_style
+from lilo_jax.tasks.rows import Row, Source, read_rows, split_files
+from lilo_jax.types import Question, Task
+
+NO_SOURCE = Source("", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Where the questions are and what their columns are called."""
+
+    path: str = ""
+    """file, directory with files named after their split, or hub id"""
+    revision: str = ""
+    """branch, tag or commit of a hub data set"""
+    question: str = "question"
+    """column that holds the question"""
+    answer: str = "answer"
+    """column that holds the answer, a number or a string"""
+    solution: str = ""
+    """column that holds a worked solution, if there is one: what fine-tuning imitates"""
+    difficulty: str = ""
+    """column that holds a number for the difficulty, if there is one; for reports only"""
+    template: str = "plain"
+    """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
+    {question} in it"""
+    grader: str = "default"
+    """default, paper, exact or math_verify"""
+    validation: int = 0
+    """questions held out for validation; 0 takes a tenth"""
+    test: int = 0
+    """questions held out for the test; 0 takes a tenth"""
+
+    def build(self, seed: int) -> Task:
+        """Reads the rows and splits them."""
+        grade, given = grader(self.grader), self._given_splits()
+        missing = [name for name in ("validation", "test") if name not in given]
+        train = given["train"]
+        tenth = max(len(train) // 10, 1)
+        sizes = [getattr(self, name) or tenth for name in missing]
+        if sum(sizes) >= len(train):
+            wanted = " and ".join(f"{size} for {name}" for size, name in zip(sizes, missing, strict=True))
+            raise UsageError(
+                f"{self.path} has {len(train)} questions, too few to hold out {wanted}; give more questions or lower "
+                f"--task.validation and --task.test"
+            )
+        order = np.random.default_rng(seed).permutation(len(train)) if missing else np.arange(len(train))
+        parts = np.split(order, np.cumsum(sizes, dtype=int))
+        held_out = {name: [train[i] for i in part] for name, part in zip([*missing, "train"], parts, strict=True)}
+        splits = {name: (given | held_out)[name] for name in ("validation", "test", "train")}
+        demonstrations = [(q.prompt, q.solution or q.answer) for q in splits["train"]]
+        return Task(splits, demonstrations, grade, unique_answers=False)
+
+    def _given_splits(self) -> dict[str, list[Question]]:
+        """The questions of every split that the files name; of files that name none, all as `train`."""
+        render = prompt_style(self.template)  # a mistake in it is found before the data are
+        if not self.path:
+            raise UsageError("no data: pass --task.path FILE (JSON lines, Parquet, ...), a directory or a hub id")
+        files = {"train": split_files(NO_SOURCE, self.path, "train", revision=self.revision)}
+        for name in ("validation", "test"):
+            try:
+                found = split_files(NO_SOURCE, self.path, name, revision=self.revision)
+            except UsageError:
+                continue
+            if found != files["train"]:
+                files[name] = found
+        seen: dict[str, str] = {}
+        splits = {}
+        for name, paths in files.items():
+            rows = [row for path in paths for row in read_rows(path)]
+            questions = [self._new(row, seen) for row in rows]
+            splits[name] = [dataclasses.replace(q, prompt=render(q.text)) for q in questions]
+        return splits
+
+    def _new(self, row: Row, seen: dict[str, str]) -> Question:
+        """A row's question; one asked before is an error, as it could stand on both sides of a split."""
+        question = self.parse(row)
+        if before := seen.get(question.text):
+            file, _, number = before.rpartition(", ")
+            before = number if row.where.startswith(f"{file}, ") else before
+            raise UsageError(f"{row.where}: same question as {before}; remove one")
+        seen[question.text] = row.where
+        return question
+
+    def parse(self, row: Row) -> Question:
+        """The question of a row, its prompt still empty."""
+        text, answer = row.first(self.question), row.first(self.answer)
+        if not isinstance(text, str) or isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            raise UsageError(f"{row.where}: {self.question!r} must be a string, {self.answer!r} a string or a number")
+        if not text.strip() or not str(answer).strip():
+            raise UsageError(f"{row.where}: empty {self.question!r} or {self.answer!r}")
+        gold = gold_answer(str(answer)) or str(answer)
+        solution = row.text(self.solution) if self.solution else str(answer) if gold != str(answer).strip() else ""
+        return Question(prompt="", answer=gold, difficulty=self._level(row), text=text, solution=solution)
+
+    def _level(self, row: Row) -> float | None:
+        if not self.difficulty:
+            return None
+        try:
+            return float(row.first(self.difficulty))
+        except (TypeError, ValueError):
+            raise UsageError(f"{row.where}: {self.difficulty!r} must be a number") from None

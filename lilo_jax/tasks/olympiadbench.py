@@ -1,0 +1,25 @@
+"""OlympiadBench (He et al. 2024): the open-ended, text-only competition problems of mathematics in English."""
+
+import dataclasses
+from typing import ClassVar
+
+from lilo_jax.tasks.published import TestSet
+from lilo_jax.tasks.rows import Row, Source
+from lilo_jax.types import Question
+
+
+@dataclasses.dataclass(frozen=True)
+class OlympiadBench(TestSet):
+    """674 olympiad problems; Oat's copy has 675."""
+
+    SOURCE: ClassVar[Source] = Source("olympiadbench", "Hothan/OlympiadBench", ("OE_TO_maths_en_COMP/*",))
+
+    def parse(self, row: Row) -> Question:
+        """As usual; the unit that the data set keeps apart belongs to the answer."""
+        question = super().parse(row)
+        unit = row.values.get("unit")
+        return dataclasses.replace(question, answer=f"{question.answer} {unit}") if unit else question
+
+    def split(self, name: str, *, path: str | None = None) -> list[Question]:
+        """Its one split, which is published as `train`."""
+        return super().split("train" if not (path or self.path) else name, path=path)

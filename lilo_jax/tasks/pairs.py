@@ -1,0 +1,115 @@
+"""A second generated task: difficulty lies in neighbouring letters, and neither length nor any letter tells it.
+
+A prompt is 7 letters and "="; the answer is 6 digits, one for each pair of neighbours, looked up in a fixed table.
+The pair (x, y) has level (3x + y) mod 10, so that every letter stands in exactly one pair of each level, on either
+side, and all prompts and answers are equally long.
+
+Demonstrations err as in the chain task: pairs of level 0-3 are always shown right, one of level k >= 4 with
+probability `RELIABILITY[k]`, and else with one wrong digit.  A question of level j contains a pair of that level and
+pairs below it.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from lilo_jax.errors import UsageError
+from lilo_jax.tasks.chain import EASY_SHARE, EVALUATION_SEED, FIRST_HARD_VERB, RELIABILITY, WRONG_SHIFTS, grade
+from lilo_jax.types import Question, Task
+
+LETTERS = "abcdefghij"
+LEVELS = len(LETTERS)
+STEPS = 6
+TABLE = np.random.default_rng(EVALUATION_SEED).integers(10, size=(LEVELS, LEVELS))
+"""Digit of the pair (first letter, second letter)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Sizes of the generated sets."""
+
+    pool: int = 2000
+    """training questions, drawn anew for every seed"""
+    validation: int = 512
+    """validation questions, the same for all seeds"""
+    test: int = 1024
+    """test questions, the same for all seeds"""
+    demonstrations: int = 20_000
+    """noisy examples for supervised fine-tuning, drawn anew for every seed"""
+
+    def build(self, seed: int) -> Task:
+        """Generates the sets: no prompt occurs twice within or across them."""
+        if min(dataclasses.astuple(self)) < 1:
+            raise UsageError(f"every size of the pairs task must be at least 1, got {self}")
+        taken: set[str] = set()
+        shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
+        splits = {
+            "test": _distinct(self.test, shared, taken),
+            "validation": _distinct(self.validation, shared, taken),
+            "train": _distinct(self.pool, own, taken),
+        }
+        demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
+        return Task(splits=splits, demonstrations=demonstrations, grade=grade, unique_answers=True)
+
+
+def level(first: int, second: int) -> int:
+    """The level of a pair of letters."""
+    return (3 * first + second) % LEVELS
+
+
+def walk(start: int, levels: list[int]) -> list[int]:
+    """The letters, from the first on, whose neighbours have these levels: there is one way to go on."""
+    letters = [start]
+    for wanted in levels:
+        letters.append((wanted - 3 * letters[-1]) % LEVELS)
+    return letters
+
+
+def render(letters: list[int]) -> str:
+    """The prompt."""
+    return "".join(LETTERS[letter] for letter in letters) + "="
+
+
+def solve(letters: list[int]) -> list[int]:
+    """The digits of the neighbours."""
+    return [int(TABLE[pair]) for pair in itertools.pairwise(letters)]
+
+
+def _levels(rng: np.random.Generator) -> list[int]:
+    """45% easy (levels 0-3), 55% of a level uniform in 4..9, which 1 to 6 of the pairs have, the others below it."""
+    if rng.random() < EASY_SHARE:
+        return rng.integers(FIRST_HARD_VERB, size=STEPS).tolist()
+    hardest = int(rng.integers(FIRST_HARD_VERB, LEVELS))
+    levels = rng.integers(hardest, size=STEPS)
+    levels[rng.choice(STEPS, size=rng.integers(1, STEPS + 1), replace=False)] = hardest
+    return levels.tolist()
+
+
+def _question(rng: np.random.Generator) -> Question:
+    levels = _levels(rng)
+    letters = walk(int(rng.integers(LEVELS)), levels)
+    difficulty = max(*levels, FIRST_HARD_VERB - 1)
+    return Question(render(letters), "".join(map(str, solve(letters))), difficulty)
+
+
+def _distinct(count: int, rng: np.random.Generator, taken: set[str]) -> list[Question]:
+    """`count` questions whose prompts are not in `taken`, to which they are added."""
+    questions: list[Question] = []
+    while len(questions) < count:
+        question = _question(rng)
+        if question.prompt not in taken:
+            taken.add(question.prompt)
+            questions.append(question)
+    return questions
+
+
+def _demonstration(rng: np.random.Generator) -> tuple[str, str]:
+    """A prompt (30% of them easy) with an answer that errs as the reliabilities say."""
+    levels = rng.integers(FIRST_HARD_VERB if rng.random() < 0.3 else LEVELS, size=STEPS).tolist()
+    letters = walk(int(rng.integers(LEVELS)), levels)
+    digits = []
+    for digit, difficulty in zip(solve(letters), levels, strict=True):
+        right = difficulty < FIRST_HARD_VERB or rng.random() < RELIABILITY[difficulty]
+        digits.append(digit if right else (digit + WRONG_SHIFTS[difficulty]) % 10)
+    return render(letters), "".join(map(str, digits))

@@ -1,0 +1,158 @@
+"""Rows of a data set: from a file, a directory, a hub repository or what the package ships.
+
+A path is, in this order: empty (the data set's own hub repository), "sample" (rows of our own in its schema, which
+come with the package), a file, a directory whose files name their split, or a hub id.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lilo_jax import hub
+from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import read_records
+
+SAMPLES = pathlib.Path(__file__).parent / "samples"
+SAMPLE = "sample"
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
+SPLITS = ("train", "validation", "test")
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])")
+_SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
+
+
+class Source(NamedTuple):
+    """Where a data set is published.
+
+    Attributes:
+        name: of the directory of its sample rows; "" if none ship.
+        repository: hub id.
+        files: patterns of the files to fetch; () for all data files.
+    """
+
+    name: str
+    repository: str
+    files: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """One row with its place, for messages."""
+
+    where: str
+    values: dict[str, Any]
+
+    def first(self, *columns: str) -> Any:
+        """The value of the first of these columns that the row has.
+
+        Raises:
+            UsageError: it has none of them, or they are null.
+        """
+        for column in columns:
+            if self.values.get(column) is not None:
+                return self.values[column]
+        if empty := [column for column in columns if column in self.values]:
+            raise UsageError(f"{self.where}: {empty[0]!r} is null, it must be a string or a number")
+        found = ", ".join(sorted(self.values)) or "none"
+        raise UsageError(f"{self.where}: no column {' or '.join(map(repr, columns))} (it has {found})")
+
+    def text(self, *columns: str) -> str:
+        """The same as text that is not blank; a list is joined with commas."""
+        value = self.first(*columns)
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if isinstance(value, bool | dict) or not str(value).strip():
+            raise UsageError(f"{self.where}: {columns[0]!r} must be a text or a number, and not empty")
+        return str(value).strip()
+
+
+def rows(source: Source, path: str, split: str, *, revision: str = "") -> list[Row]:
+    """The rows of a split, in order.
+
+    Args:
+        source: the data set.
+        path: see the module.
+        split: train, validation or test.
+        revision: of a hub repository.
+
+    Raises:
+        UsageError: there is nothing there, or it cannot be read.
+    """
+    return [row for file in split_files(source, path, split, revision=revision) for row in read_rows(file)]
+
+
+def split_files(source: Source, path: str, split: str, *, revision: str = "") -> list[pathlib.Path]:
+    """The files of a split; a directory whose files name no split is all of it."""
+    if path and pathlib.Path(path).expanduser().is_file():
+        return [pathlib.Path(path).expanduser()]
+    directory = _directory(source, path, revision)
+    files = sorted(f for f in directory.rglob("*") if f.suffix in FORMATS and _holds_rows(f))
+    if not files:
+        raise UsageError(f"{directory} holds no data file ({', '.join(FORMATS)})")
+    named = {file: _split_of(file.relative_to(directory)) for file in files}
+    if not any(named.values()):
+        return files
+    found = [file for file in files if named[file] == split]
+    if not found:
+        has = ", ".join(sorted({name for name in named.values() if name}))
+        raise UsageError(f"{directory} holds no file of the split {split!r}: it has {has}")
+    return found
+
+
+def read_rows(file: pathlib.Path) -> Iterator[Row]:
+    """The rows of one file.  JSON lines are read line by line, so that a mistake has its number."""
+    if file.suffix == ".jsonl":
+        yield from (Row(f"{file}, line {number}", record) for number, record in read_records(file))
+        return
+    if file.suffix == ".json":
+        yield from _json_rows(file)
+        return
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(FORMATS[file.suffix], data_files=str(file), split="train")
+    except Exception as error:  # whatever the reader of a format raises
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UsageError(f"{file} cannot be read as {FORMATS[file.suffix]}: {reason}") from None
+    yield from (Row(f"{file}, row {number}", row) for number, row in enumerate(table, start=1))
+
+
+def _json_rows(file: pathlib.Path) -> Iterator[Row]:
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        yield from (Row(f"{file}, line {number}", record) for number, record in read_records(file))  # lines after all
+        return
+    if not isinstance(records, list):
+        raise UsageError(f"{file} must hold a list of rows")
+    for number, record in enumerate(records, start=1):
+        yield Row(f"{file}, row {number}", record if isinstance(record, dict) else {"conversation": record})
+
+
+def _directory(source: Source, path: str, revision: str) -> pathlib.Path:
+    if path == SAMPLE:
+        if not source.name:
+            raise UsageError("no sample rows ship for this task: pass a file, a directory or a hub id")
+        return SAMPLES / source.name
+    if not path and not source.repository:
+        raise UsageError("no data: pass --task.path FILE, a directory or a hub id")
+    if path.startswith(("/", ".", "~")) and not pathlib.Path(path).expanduser().exists():
+        raise UsageError(f"no data file or directory at {path!r}")
+    kind = hub.DATASET._replace(patterns=source.files) if source.files and not path else hub.DATASET
+    try:
+        return hub.local_directory(path or source.repository, revision, kind=kind)
+    except UsageError as error:
+        if path:
+            raise
+        cure = f"; the path {SAMPLE!r} takes rows of our own that ship with the package" if source.name else ""
+        raise UsageError(f"{error}{cure}") from None
+
+
+def _holds_rows(file: pathlib.Path) -> bool:
+    return file.name not in ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+
+
+def _split_of(file: pathlib.Path) -> str:
+    found = _SPLIT.search(file.as_posix().lower())
+    return _SAME.get(found[1], found[1]) if found else ""

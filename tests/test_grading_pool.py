@@ -1,0 +1,201 @@
+"""The grading pool: deadlines, lost workers, order, memory; and from tokens to responses."""
+
+import dataclasses
+import os
+import pathlib
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+from lilo_jax.errors import UsageError
+from lilo_jax.grading import GRADERS
+from lilo_jax.grading.judgement import Judgement
+from lilo_jax.grading.pool import GradingPool, check_grade, judge_all
+from lilo_jax.grading.responses import Answer, ResponseGrader
+from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.types import Question, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow:
+    """A grader whose every answer goes to a worker: "hang" hangs, "raise" raises, "die N" kills its worker N times."""
+
+    directory: str = ""
+
+    def quick(self, question, response):
+        return None
+
+    def judge(self, question, response):
+        if response == "hang":
+            while True:
+                pass
+        if response == "raise":
+            raise RuntimeError("the grader broke")
+        if response.startswith("die "):
+            deaths = pathlib.Path(self.directory) / response.replace(" ", "_")
+            count = int(deaths.read_text()) if deaths.exists() else 0
+            if count < int(response.split()[1]):
+                deaths.write_text(str(count + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+        if response == "sleep":
+            time.sleep(1.0)
+        return Judgement(Verdict.CORRECT if response == question.answer else Verdict.WRONG, response)
+
+    def __call__(self, question, response):
+        return self.judge(question, response).verdict
+
+
+def question(answer: str) -> Question:
+    return Question(prompt="", answer=answer)
+
+
+def verdicts(pool, grade, pairs):
+    return [found.verdict for found in judge_all(pool, grade, pairs)]
+
+
+MIXED = [(question("12"), "12"), (question("12"), "13"), (question("12"), "raise"), (question("a"), "a")] * 5
+EXPECTED = [Verdict.CORRECT, Verdict.WRONG, Verdict.ERROR, Verdict.CORRECT] * 5
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_verdicts_depend_on_neither_order_nor_pool_size_nor_earlier_answers(workers):
+    with GradingPool(workers=workers) as pool:
+        assert verdicts(pool, Slow(), MIXED) == EXPECTED
+        order = random.Random(0).sample(range(len(MIXED)), len(MIXED))
+        assert verdicts(pool, Slow(), [MIXED[i] for i in order]) == [EXPECTED[i] for i in order]
+        counts = pool.take_counts()
+        assert counts.answers == 40
+        assert counts.at_once == 0
+        assert counts.remembered > 0
+        assert pool.take_counts().answers == 0
+
+
+def test_a_hung_answer_costs_its_deadline_and_nobody_elses():
+    with GradingPool(workers=2, deadline=1.5) as pool:
+        assert verdicts(pool, Slow(), MIXED) == EXPECTED  # workers are up
+        started = time.monotonic()
+        hung = pool.submit(Slow(), question("1"), "hang")
+        assert verdicts(pool, Slow(), [(question(str(i)), str(i)) for i in range(50)]) == [Verdict.CORRECT] * 50
+        assert not hung.done()
+        found = hung.result()
+        assert time.monotonic() - started < 6  # the deadline, and the pool's own polling
+        assert found.verdict is Verdict.TIMEOUT
+        assert "1.5 seconds" in found.reason
+        counts = pool.take_counts()
+        assert (counts.timeouts, counts.lost) == (1, 0)
+        assert verdicts(pool, Slow(), [(question("x"), "x")]) == [Verdict.CORRECT]  # a new worker took over
+        assert pool.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
+
+
+def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
+    grade = Slow(str(tmp_path))
+    with GradingPool(workers=1) as pool:
+        assert pool.submit(grade, question("die 1"), "die 1").result().verdict is Verdict.CORRECT
+        counts = pool.take_counts()
+        assert (counts.lost, counts.graded_again, counts.timeouts) == (1, 1, 0)
+        found = pool.submit(grade, question("die 9"), "die 9").result()
+        assert found.verdict is Verdict.ERROR
+        counts = pool.take_counts()
+        assert (counts.lost, counts.graded_again) == (2, 1)
+        assert pool.submit(grade, question("ok"), "ok").result().verdict is Verdict.CORRECT
+
+
+def test_a_worker_killed_from_outside_loses_no_answer():
+    with GradingPool(workers=2) as pool:
+        assert verdicts(pool, Slow(), MIXED) == EXPECTED
+        pool.take_counts()
+        futures = [pool.submit(Slow(), question("sleep"), "sleep") for _ in range(2)]
+        futures += [pool.submit(Slow(), question(str(i)), str(i)) for i in range(20)]
+        time.sleep(0.3)
+        workers = [p for p in psutil.Process().children(recursive=True) if _busy_with(p, "forkserver")]
+        os.kill(workers[-1].pid, signal.SIGKILL)
+        assert [f.result().verdict for f in futures] == [Verdict.CORRECT] * 22
+        counts = pool.take_counts()
+        assert counts.lost == counts.graded_again == 1
+
+
+def _busy_with(process: psutil.Process, word: str) -> bool:
+    """Whether it is a worker: a child of the fork server."""
+    parent = process.parent()
+    return parent is not None and any(word in part for part in parent.cmdline())
+
+
+def test_what_costs_little_is_told_here_and_starts_no_process():
+    with GradingPool() as pool:
+        assert verdicts(pool, GRADERS["default"], [(question("1/2"), r"\boxed{0.5}"), (question("5"), "6")]) == [
+            Verdict.CORRECT,
+            Verdict.WRONG,
+        ]
+        assert verdicts(pool, _parity, [(question("2"), "4"), (question("2"), "three")]) == [
+            Verdict.CORRECT,
+            Verdict.ERROR,
+        ]
+        counts = pool.take_counts()
+        assert (counts.answers, counts.at_once) == (4, 4)
+        assert pool._pool is None
+
+
+def _parity(question: Question, response: str) -> Verdict:
+    return Verdict.CORRECT if int(question.answer) % 2 == int(response) % 2 else Verdict.WRONG
+
+
+def test_plain_functions_go_to_workers_if_there_are_some():
+    with GradingPool(workers=1) as pool:
+        assert verdicts(pool, _parity, [(question("2"), "4"), (question("2"), "3"), (question("2"), "x")]) == [
+            Verdict.CORRECT,
+            Verdict.WRONG,
+            Verdict.ERROR,
+        ]
+        assert pool.take_counts().at_once == 0
+
+
+def test_a_grader_that_cannot_travel_is_refused_with_the_cure():
+    with pytest.raises(UsageError, match="a function of a module"):
+        check_grade(lambda question, response: Verdict.WRONG)
+    check_grade(_parity)
+    for grade in GRADERS.values():
+        check_grade(grade)
+
+
+# ------------------------------------------------------------------------------------------------------- responses
+@pytest.fixture(scope="module")
+def tokenizer():
+    return SentencePiece.train(["12 34 . END", "56 78 90 a b c"], kind="char", vocab_size=64)
+
+
+def _exact(question: Question, response: str) -> Verdict:
+    if response == "a":
+        raise RuntimeError("the grader broke")
+    return Verdict.CORRECT if response == question.answer else Verdict.WRONG
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_completions_become_responses_and_verdicts(workers, tokenizer):
+    end = tokenizer.end_ids[0]
+    cases = [
+        ("12", True, True, "12", Verdict.CORRECT),
+        ("34", True, True, "34", Verdict.WRONG),
+        ("12", False, False, "12", Verdict.NO_ANSWER),
+        ("a", True, True, "a", Verdict.ERROR),
+        ("12 . 3", True, True, "12", Verdict.CORRECT),
+        ("12 . ", False, True, "12", Verdict.CORRECT),  # ended by the stop string: no end token to take off
+    ]
+    answers = [
+        Answer(question("12"), [*tokenizer.encode(text), *([end] if with_end else [])], ended)
+        for text, with_end, ended, _, _ in cases
+    ]
+    with GradingPool(workers=workers) as pool:
+        graded = ResponseGrader(pool, tokenizer, stop=(" .",)).submit(_exact, answers)
+        assert [(g.response, g.verdict) for g in graded] == [(text, verdict) for *_, text, verdict in cases]
+        assert ResponseGrader(pool, tokenizer).submit(_exact, []) == []
+
+
+def test_a_tokenizer_travels_to_another_process(tokenizer):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(tokenizer))
+    assert again.encode("12 34") == tokenizer.encode("12 34")
+    assert again.end_ids == tokenizer.end_ids
