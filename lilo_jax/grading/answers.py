@@ -49,6 +49,14 @@ class Words:
 
 
 @dataclasses.dataclass(frozen=True)
+class Named:
+    """The right side of an equation such as x = 3, with what stands on its left."""
+
+    name: str
+    value: "Answer"
+
+
+@dataclasses.dataclass(frozen=True)
 class Tuple:
     """An ordered list in brackets; with two items in round ones it may also be an open interval."""
 
@@ -86,7 +94,7 @@ class Matrix:
     rows: tuple[tuple["Answer", ...], ...]
 
 
-Answer = Number | Expression | Words | Tuple | Set | Interval | Union | Matrix
+Answer = Number | Expression | Words | Named | Tuple | Set | Interval | Union | Matrix
 INFINITY = Expression(r"\infty")
 MINUS_INFINITY = Expression(r"-\infty")
 MOST_ITEMS = 40
@@ -98,22 +106,26 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _SIGNED = re.compile(rf"([-+]*)({_DIGITS})")
 _FRACTION = re.compile(r"([-+]*)\\frac\{([-+]?\d+(?:\.\d+)?)\}\{([-+]?\d+(?:\.\d+)?)\}")
 _SLASH = re.compile(rf"([-+]*)\(?({_DIGITS})\)?\s?/\s?\(?(-?(?:{_DIGITS}))\)?")
-_MIXED = re.compile(r"([-+]*)(\d+)\s?(?:\+|\\,|and)?\s?\\frac\{(\d+)\}\{(\d+)\}|([-+]*)(\d+) (\d+)/(\d+)")
+_MIXED = re.compile(r"([-+]*)(\d+)\s?(?:and)?\s?\\frac\{(\d+)\}\{(\d+)\}|([-+]*)(\d+) (\d+)/(\d+)")
 _SCIENTIFIC = re.compile(
     rf"([-+]*)({_DIGITS})\s?(?:[eE]|(?:\\times|\\cdot|x|\*)\s?10\s?\^)\s?\{{?\(?([-+]?\d{{1,3}})\)?\}}?"
 )
 _POWER_OF_TEN = re.compile(r"([-+]*)10\s?\^\s?\{?([-+]?\d{1,3})\}?")
 _LEFT_SIDE = re.compile(
     r"(?:\\?[A-Za-z]+(?:_\w+|')?(?:\s?\([A-Za-z0-9, ]*\))?|\\angle\s?[A-Z]+|\|?[A-Z]{1,3}\|?"
-    r"|[A-Za-z]+(?: [A-Za-z]+){1,4})"
+    r"|[A-Za-z]+(?: [A-Za-z]+){1,4}|\([a-z](?:, ?[a-z])+\))"
 )
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _ANY_CHOICE = re.compile(r"\(?([A-Za-z])\)?")
 _LETTERED = re.compile(r"\(([A-Z])\)|([A-Z])[).:](?=\s|$)")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-.,][^\W\d_]*)*", re.UNICODE)
-_ENVIRONMENT = re.compile(r"\\begin\s*\{([a-zA-Z]*matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_ENVIRONMENT = re.compile(
+    r"\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
+)
 _COMPARISON = re.compile(r"\s*(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|<|>)\s*")
+_EMPTY = re.compile(r"\\emptyset|no (?:real )?solutions?|\\\{\s*\\\}", re.IGNORECASE)
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc).*\\degree", re.DOTALL)
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\\degree")
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -131,6 +143,9 @@ def compare(gold: Answer, answer: Answer, algebra: Callable[[str, str], Same]) -
         gold, answer: as read.
         algebra: (LaTeX, LaTeX) to whether they are equal, or None if it cannot tell.
     """
+    if isinstance(gold, Named) and isinstance(answer, Named) and not _same_name(gold.name, answer.name):
+        return False
+    gold, answer = (x.value if isinstance(x, Named) else x for x in (gold, answer))
     pair = (gold, answer)
     if any(isinstance(x, Interval | Union) for x in pair):
         return _same_union(_as_union(gold), _as_union(answer), algebra)
@@ -159,6 +174,8 @@ def shown(answer: Answer) -> str:
             return f"{compact(answer.latex)} {answer.unit}".strip()
         case Words():
             return answer.text
+        case Named():
+            return shown(answer.value)
         case Tuple():
             return f"({', '.join(map(shown, answer.items))})"
         case Set():
@@ -174,8 +191,10 @@ def shown(answer: Answer) -> str:
 
 def as_percentage(answer: Answer) -> Answer:
     """The answer to a question that asks for a percentage: a bare number means that many percent."""
-    if isinstance(answer, Number) and not answer.percent and not answer.unit:
-        return Number(answer.value / 100, percent=True)
+    if isinstance(answer, Named):
+        return as_percentage(answer.value)
+    if isinstance(answer, Number) and not answer.percent:
+        return Number(answer.value / 100, answer.unit, percent=True)
     return answer
 
 
@@ -196,7 +215,8 @@ def _read(text: str, depth: int) -> Answer:
             return found
     if _ANGLE_OF.search(text):
         return Expression(_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))
-    return Expression(*split_unit(text))
+    head, unit = split_unit(text)
+    return Expression(_THOUSANDS.sub(lambda m: m[0].replace(",", ""), head), unit)
 
 
 def _number(text: str, depth: int) -> Number | None:
@@ -210,8 +230,8 @@ def _number(text: str, depth: int) -> Number | None:
 
 def _value(text: str) -> fractions.Fraction | None:
     """The value of a numeral, exact."""
-    text = text.strip()
-    if text.startswith("(") and text.endswith(")") and _SIGNED.fullmatch(text[1:-1]):
+    text = re.sub(r"\{[-+]?\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text.strip())
+    if text.startswith("(") and text.endswith(")") and "," not in text and _SIGNED.fullmatch(text[1:-1]):
         text = text[1:-1]
     if len(text) > 400:
         return None
@@ -253,9 +273,13 @@ def _equation(text: str, depth: int) -> Answer | None:
     sides = _split(text, re.compile(r"(?<![<>!:])="))
     if len(sides) < 2 or len(_split(text, re.compile(r",|;|\bor\b|\band\b"))) > 1:
         return None
-    if _LEFT_SIDE.fullmatch(sides[0].strip()) and all(side.strip() for side in sides):
-        return _read(sides[-1].strip(), depth)
-    return None
+    name = sides[0].strip()
+    if not all(side.strip() for side in sides):
+        return None
+    if len(sides) == 2 and not _LEFT_SIDE.fullmatch(name):
+        return None
+    value = _read(sides[-1].strip(), depth)
+    return Named(name, value) if _LEFT_SIDE.fullmatch(name) else value
 
 
 def _intervals(text: str, depth: int) -> Answer | None:
@@ -308,7 +332,13 @@ def _inequality(text: str, depth: int) -> Interval | None:
 
 
 def _is_variable(text: str) -> bool:
-    return bool(re.fullmatch(r"\\?[A-Za-z]+(?:_\w+)?|\|?[a-z]\|?", text.strip())) and text.strip() != r"\infty"
+    return bool(re.fullmatch(r"\\?[A-Za-z]+(?:_\w+)?", text.strip())) and text.strip() != r"\infty"
+
+
+def _split_list(text: str, words: str = "") -> list[str]:
+    """Items of a list.  A comma with a space behind it separates; where there is none, every comma does."""
+    comma = r",(?!\d{3}(?!\d))|,(?=\s)" if re.search(r",\s", text) else r",(?!0\d\d(?!\d))"
+    return _split(text, re.compile(rf"{comma}|;{words}"))
 
 
 def _bracketed(text: str, depth: int) -> Tuple | Set | None:
@@ -317,19 +347,21 @@ def _bracketed(text: str, depth: int) -> Tuple | Set | None:
     elif text.startswith("{") and text.endswith("}") and _closing(text) == len(text) - 1 and "," in text:
         inner = text[1:-1]
     elif text and text[0] in "([" and text[-1] in ")]" and _closing(text) == len(text) - 1:
-        items = _split(text[1:-1], re.compile(r",(?!\d{3}(?!\d))|,(?=\s)|;"))
+        items = _split_list(text[1:-1])
         return Tuple(tuple(_read(item.strip(), depth) for item in items)) if len(items) > 1 else None
     else:
         return None
-    items = _split(inner, re.compile(r",(?!\d{3}(?!\d))|,(?=\s)|;"))
+    items = _split_list(inner)
     return Set(tuple(_read(item.strip(), depth) for item in items if item.strip()))
 
 
 def _list(text: str, depth: int) -> Answer | None:
     """A bare list: "1, 2", "1 and 2", "x = 1 or x = 2"; of intervals, their union."""
-    if text == r"\emptyset":
+    if _EMPTY.fullmatch(text):
         return Set(())
-    items = [t.strip() for t in _split(text, re.compile(r",(?!\d{3}(?!\d))|,(?=\s)|;|\bor\b|\band\b|&"))]
+    if both := _both(text, depth):
+        return both
+    items = [t.strip() for t in _split_list(text, r"|\bor\b|\band\b|&")]
     items = [re.sub(r"^(?:or|and)\b\s*", "", item) for item in items if item.strip()]
     if len(items) < 2 or len(items) > MOST_ITEMS or _words(text, depth):
         return None
@@ -339,8 +371,18 @@ def _list(text: str, depth: int) -> Answer | None:
     return Union(found) if all(isinstance(item, Interval) for item in found) else Set(found)
 
 
+def _both(text: str, depth: int) -> Interval | None:
+    """Two half-lines joined by "and": what they have in common."""
+    parts = _split(text, re.compile(r"\band\b"))
+    ends = [_inequality(part.strip(), depth) for part in parts] if len(parts) == 2 else []
+    for low, high in (ends, ends[::-1]) if all(ends) and ends else ():
+        if low and high and low.high == INFINITY and high.low == MINUS_INFINITY:
+            return Interval(low.low, high.high, low.low_closed, high.high_closed)
+    return None
+
+
 def _plus_minus(text: str, depth: int) -> Set | None:
-    if text.count(r"\pm") + text.count(r"\mp") != 1:
+    if len(re.findall(r"\\[pm][mp](?![a-z])", text)) != 1:
         return None
     signs = ("+", "-") if r"\pm" in text else ("-", "+")
     both = (re.sub(r"\\(?:pm|mp)\s*", lambda m, sign=sign: sign, text) for sign in signs)  # type: ignore[misc]
@@ -415,8 +457,17 @@ def _latex(answer: Answer) -> str:
     return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+def _same_name(one: str, other: str) -> bool:
+    """Whether left sides may mean the same: y and f(x) may, or a word and a letter, but not x and y."""
+    letters = [name for name in (one, other) if re.fullmatch(r"\\?[a-z]+|[A-Z]{1,4}", name)]
+    return len(letters) < 2 or one == other
+
+
 def _same_words(gold: Answer, answer: Answer) -> bool:
-    return isinstance(gold, Words) and isinstance(answer, Words) and gold.text.casefold() == answer.text.casefold()
+    if not (isinstance(gold, Words) and isinstance(answer, Words)):
+        return False
+    choice = len(gold.text) > 1 or gold.text in "ABCDEF"  # any other capital is a variable
+    return gold.text == answer.text or (choice and gold.text.casefold() == answer.text.casefold())
 
 
 def _same_sequence(gold: Answer, answer: Answer, algebra: Callable[[str, str], Same]) -> Same:
@@ -440,6 +491,8 @@ def _same_set(gold: Sequence[Answer], answer: Sequence[Answer], algebra: Callabl
     if max(len(gold), len(answer)) > MOST_ITEMS:
         return False
     table = [[compare(one, other, algebra) for other in answer] for one in gold]
+    if len(gold) == len(answer) and not any(None in line for line in table):
+        return _matched(table)  # 1, 1, 3 is not 1, 3, 3
 
     def found(row: Sequence[Same]) -> Same:
         return True if True in row else None if None in row else False
@@ -449,6 +502,17 @@ def _same_set(gold: Sequence[Answer], answer: Sequence[Answer], algebra: Callabl
         if table and answer
         else not gold and not answer
     )
+
+
+def _matched(table: Sequence[Sequence[Same]]) -> bool:
+    """Whether the items can be paired off; being the same is transitive, so that the first partner will do."""
+    free = set(range(len(table)))
+    for line in table:
+        partner = next((i for i in sorted(free) if line[i]), None)
+        if partner is None:
+            return False
+        free.remove(partner)
+    return True
 
 
 def _as_union(answer: Answer) -> Sequence[Answer] | None:

@@ -21,17 +21,24 @@ READ = 20_000
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\f?boxed\s*|\\fbox\s*")
-_BARE_BOX = re.compile(r"\\f?boxed\s+([^\s${}\\]+)")
+_BARE_BOX = re.compile(r"\\f?boxed\s*(\\[dt]?frac\s*(?:\d{2}|\{[^{}]*\}\{[^{}]*\})|[^\s${}\\]+)")
 _PHRASE = re.compile(r"\banswers?\b\**\s*(?:is|are|was|=|:)+[\s:*]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.!?](?=[\s*\"')]|$)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 _REFUSAL = re.compile(
     r"\b(don['’]?t|do not|cannot|can['’]?t|can not|unable|not able|sorry|no idea|not sure|unknown|not enough|n/a)\b",
     re.IGNORECASE,
 )
-_SPAN = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_DELIMITER = re.compile(r"\$\$|(?<!\\)\$|\\[()\[\]]")
+_CLOSING = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
+_ADVERBS = re.compile(
+    r"(?:(?:indeed|approximately|about|exactly|simply|just|therefore|thus|then|clearly|equal to|given by|option|choice)"
+    r"\b[\s:,]*)+",
+    re.IGNORECASE,
+)
+_AFTERTHOUGHT = re.compile(r",?\s+(?:since|because|as|which|not)\s.*", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-−–]?\s?(?:\\?[$€£]\s?)?"
+    r"(?<![\w.^:_])[-−–]?\s?(?:\\?[$€£]\s?)?"
     r"(?:\\[dtc]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|\.\d+)"
     r"(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s?\\?%)?"
@@ -49,8 +56,11 @@ def extract(response: str) -> Extracted | None:
     """The answer within a response, or None."""
     for rule, find in RULES.items():
         found = find(response)
-        if found is not None:
-            return Extracted(found.strip(), rule) if found.strip() else None
+        if found is None:
+            continue
+        if rule in ("tags", "hashes"):  # "#### The answer is 5"
+            found = phrase(found) or found
+        return Extracted(found.strip(), rule) if found.strip() else None
     return None
 
 
@@ -101,10 +111,13 @@ def phrase(text: str) -> str | None:
     if not ends:
         return None
     rest = text[ends[-1] :]
-    end = _end_of_sentence(rest)
-    found = rest[:end].strip(" *")
-    if len(_WORD.findall(_SPAN.sub(" ", found))) > WORDS_OF_WHOLE:  # a sentence about the answer
-        return last_value(found) or found
+    end = _SENTENCE_END.search(_masked(rest))
+    found = rest[: end.start() if end else len(rest)].strip(" *")
+    found = found[: len(_AFTERTHOUGHT.sub("", _masked(found)))]
+    found = _ADVERBS.sub("", found, count=1) if _ADVERBS.match(found) else found
+    if len(_WORD.findall(_masked(found))) > WORDS_OF_WHOLE:  # a sentence about the answer
+        inside = spans(found)
+        return inside[0].text if inside else last_value(found) or found
     return found or None
 
 
@@ -113,26 +126,51 @@ def whole(text: str) -> str | None:
     text = text.strip()
     if not text or len(text) > LONGEST_WHOLE or "\n" in text or _REFUSAL.search(text):
         return None
-    words = len(_WORD.findall(_SPAN.sub(" ", text)))
-    sentence = words > WORDS_OF_WHOLE or (words > 2 and text[-1] in ".!?")
-    return None if sentence else text
+    words, inside = len(_WORD.findall(_masked(text))), spans(text)
+    if words > WORDS_OF_WHOLE or (words > 2 and text[-1] in ".!?"):  # a sentence
+        return None
+    introduced = words and len(inside) == 1 and not text[inside[0].end :].strip(" .!*")  # "Hence $5$."
+    return inside[0].text if introduced else text
 
 
 def last_value(text: str) -> str | None:
     """See the module, rule `last`."""
     text = text[-READ:]
-    spans = [(m.start(), next(filter(None, m.groups()))) for m in _SPAN.finditer(text)]
-    outside = _SPAN.sub(lambda m: " " * len(m[0]), text)
-    found = [(m.start(), m[0]) for m in _NUMBER.finditer(outside)]
-    candidates = spans[-1:] + found[-1:]
+    candidates = [(span.start, span.text) for span in spans(text)[-1:]]
+    candidates += [(found.start(), found[0]) for found in _NUMBER.finditer(_masked(text, " "))][-1:]
     return max(candidates)[1] if candidates else None
 
 
-def _end_of_sentence(text: str) -> int:
-    """Where the first sentence ends; mathematical spans are not cut."""
-    hidden = _SPAN.sub(lambda m: "x" * len(m[0]), text)
-    end = _SENTENCE_END.search(hidden)
-    return end.start() if end else len(text)
+class Span(NamedTuple):
+    """Mathematics within text, delimiters included in its place but not in its text."""
+
+    start: int
+    end: int
+    text: str
+
+
+def spans(text: str) -> list[Span]:
+    r"""All of $...$, $$...$$, \(...\) and \[...\] that hold something, in order."""
+    found: list[Span] = []
+    opened: re.Match[str] | None = None
+    for delimiter in _DELIMITER.finditer(text):
+        if opened is None or delimiter[0] != _CLOSING[opened[0]]:
+            opened = delimiter if opened is None and delimiter[0] in _CLOSING else opened
+            continue
+        inside = text[opened.end() : delimiter.start()]
+        if inside.strip():
+            found.append(Span(opened.start(), delimiter.end(), inside))
+        opened = None
+    return found
+
+
+def _masked(text: str, filler: str = "0") -> str:
+    """The text with as many other characters in place of its mathematics."""
+    parts, last = [], 0
+    for span in spans(text):
+        parts += [text[last : span.start], filler * (span.end - span.start)]
+        last = span.end
+    return "".join([*parts, text[last:]])
 
 
 def _balanced(text: str) -> dict[int, int]:

@@ -8,10 +8,13 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from lilo_jax.grading.units import spelt_out
+
 LONGEST = 2000
 """Characters of an answer that is normalised; longer ones are only compared as they stand."""
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿⁱˣᵏᵐ", "0123456789-+nixkm")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/",
     "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
@@ -22,8 +25,10 @@ _UNICODE = {
 }  # fmt: skip
 _COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathstrut)(?![A-Za-z])\.?"), ""),
-    (re.compile(r"\\[!]"), ""),
-    (re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
+    (re.compile(r"(?<=\d)\{,\}(?=\d{3})|,\s*\\!\s*(?=\d{3})"), ","),
+    (re.compile(r"\\[!]|\\color\s*\{\w+\}"), ""),
+    (re.compile(r"(?<!\\)\{\s+"), "{"),
+    (re.compile(r"\s+(?<!\\)\}"), "}"),
     (re.compile(r"(?<=\d)\\[,;:](?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
@@ -55,7 +60,7 @@ _WRAPPED = re.compile(
 )
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\d|[a-zA-Z]|\{[^{}]*\})\s*(\d|[a-zA-Z]|\{[^{}]*\})")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d+(?:\.\d+)?|[a-zA-Z])(?![\w}])|\\sqrt\s*(\d|[a-zA-Z])")
-_SIMPLE_FRACTION = re.compile(r"(?<![\w.}\\)])(\d+|[a-z])\s*/\s*(\d+)(?![\w.])")
+_SIMPLE_FRACTION = re.compile(r"(?<![\w.}\\)^])(\d+|[a-z])\s*/\s*(\d+)(?![\w.])")
 
 
 def normalise(text: str) -> str:
@@ -71,7 +76,7 @@ def normalise(text: str) -> str:
     text = _SHORT_FRACTION.sub(lambda m: rf"\frac{{{m[1].strip('{}')}}}{{{m[2].strip('{}')}}}", text)
     text = _SHORT_ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
     text = _SIMPLE_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\^\{(\w)\}", r"^\1", text)
+    text = re.sub(r"\^\{(\w)\}(?!\d)", r"^\1", text)
     text = re.sub(r"_\{(\w)\}", r"_\1", text)
     text = re.sub(r"(?<![\w)}])([-+])\s+(?=[\d\\.(a-zA-Z])", r"\1", text)
     text = " ".join(text.split())
@@ -79,16 +84,20 @@ def normalise(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """A normalised expression without the spaces that mean nothing; one stays between a command and a letter."""
-    out = ""
-    for token in re.findall(r"\\[A-Za-z]+|\\.|\S", text):
-        separate = re.search(r"\\[A-Za-z]+$", out) and token[0].isalpha()
-        out += f" {token}" if separate else token
-    return out
+    """A normalised expression without the spaces that mean nothing: those between words and numbers stay."""
+    out, before = [], ""
+    for found in re.finditer(r"(\s*)(\\[A-Za-z]+|\\.|\S)", text):
+        token = found[2]
+        command = len(before) > 1 and before[-1].isalpha() and token[0].isalpha()
+        numbers = bool(found[1]) and before.isdigit() and token.isdigit()
+        out.append(f" {token}" if command or numbers else token)
+        before = token
+    return "".join(out)
 
 
 def _unicode(text: str) -> str:
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"[₀-₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿⁱˣᵏᵐ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub(r"(\d)([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", r"\1 \2", text)
     text = re.sub(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}", text)
     text = re.sub(r"√\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
@@ -117,7 +126,8 @@ def _unwrapped(text: str) -> str:
         while end < len(text) and depth:
             depth += (text[end] == "{") - (text[end] == "}")
             end += 1
-        text = f"{text[: start.start()]} {text[start.end() : end - 1 if not depth else end]} {text[end:]}"
+        inside = spelt_out(text[start.end() : end - 1 if not depth else end])
+        text = f"{text[: start.start()]} {inside} {text[end:]}"
     return text
 
 
@@ -125,7 +135,7 @@ def _stripped(text: str) -> str:
     """Without punctuation around, and without braces around the whole."""
     while True:
         before = text
-        text = text.strip().rstrip(".,;:").strip().lstrip(":,;#").strip()
+        text = text.strip().rstrip(".,;:").strip().lstrip(":,;#=").strip()
         if text.startswith("{") and text.endswith("}") and "," not in text and text.count("{") == text.count("}") == 1:
             text = text[1:-1]
         if text == before:

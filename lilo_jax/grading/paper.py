@@ -4,19 +4,20 @@ Kazemnejad et al. 2024 (VinePPO) take the rules of Minerva (Lewkowycz et al. 202
 wrote them; Foster et al. 2025 (LILO) change nothing.  On GSM8K the answer is what follows the last ####, and is
 compared as a string.  Both are looser and stricter than mathematics: see docs/grading.md.
 
-Deviation: expressions are parsed by `math-verify`, not by sympy's `parse_expr`, which evaluates text as Python.
+Deviation: expressions are compared by their values (`lilo_jax.grading.probing`), not by sympy's `parse_expr`, which
+evaluates text as Python, after pylatexenc has made text of LaTeX.
 """
 
 import dataclasses
 import itertools
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
-from lilo_jax.grading.symbolic import close
+from lilo_jax.grading.probing import close
 from lilo_jax.types import Question, Verdict
 
-Equal = Callable[[str, str], bool | None]
 TOLERANCE = 1e-3
 MOST_UNKNOWNS = 2
 """Letters, beyond those of known functions, of an expression that is compared by algebra."""
@@ -39,7 +40,7 @@ _REWRITES: Sequence[tuple[str, str]] = [
     (r"\\%", "%"),
     (r"([ {])\.", r"\g<1>0."),
     (r"\\cdot", ""),
-    (r"infinity", r"\\infty"),
+    (r"infinity|(?<!\\)\binf\b", r"\\infty"),
     (r"\\mathbf|\\mathrm", ""),
     (r"\\mbox\{.*?\}", ""),
     (r"(\d+)\.0+(?=\D|$)", r"\1"),
@@ -54,8 +55,14 @@ _REWRITES: Sequence[tuple[str, str]] = [
 ]
 _TABLE = [(re.compile(pattern), replacement) for pattern, replacement in _REWRITES]
 _LAST_NUMBER = re.compile(r"-?\d*\.?\d+")
-_KNOWN = re.compile(r"\\?(sqrt|frac|pi|inf(ty)?|arc(cos|sin|tan|cot)|cos|sin|tan|cot|log|ln|exp)")
-_REFUSED = re.compile(r"\^\{?[0-9]+\}?\^|\^\{?-?[0-9]{2,}|[0-9]{3,}!")
+_KNOWN = re.compile(r"\\?(sqrt|frac|pi|inf(ty)?|cos|sin|tan|cot|log|ln|exp)")
+_REFUSED = re.compile(r"\^\{?[0-9]+\}?\^|\^\{?-?[0-9]{2,}|(?<![0-9])[0-9]{3,}!|\^\(|arc")
+"""What the source does not try: towers, large powers and factorials; of arccos it leaves three unknown letters."""
+_NO_EXPRESSION = re.compile(
+    r"[,<>=|]|\\[{}]|\\(?:pm|mp|leq?|geq?|lt|gt|neq?|in|cup|cap|infty|begin)(?![a-zA-Z])"
+    r"|\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp)[a-zA-Z\d_]|\d_"  # a command and the letter behind it became one word
+)
+_TEXT = re.compile(r"\\(?:text|textbf|mathbf|mathrm|mbox|fbox|operatorname)\{([^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,43 +70,37 @@ class Paper:
     """Rules of the MATH family, or of GSM8K where the gold answer is a solution that ends with ####."""
 
     def quick(self, question: Question, response: str) -> Judgement | None:
-        """All but algebra."""
-        return _judge(question, response, lambda gold, answer: None)
+        """All there is: nothing takes long."""
+        return self.judge(question, response)
 
     def judge(self, question: Question, response: str) -> Judgement:
-        """With algebra."""
-        found = _judge(question, response, lambda gold, answer: close(gold, answer, tolerance=TOLERANCE))
-        assert found is not None
-        return found
+        """The same."""
+        solved = "boxed" in question.solution or "####" in question.solution
+        gold = question.solution if solved else question.answer
+        return _gsm8k(gold, response) if "####" in gold else _minerva(gold, question.text, response)
 
     def __call__(self, question: Question, response: str) -> Verdict:
         """The verdict."""
-        return (self.quick(question, response) or self.judge(question, response)).verdict
+        return self.judge(question, response).verdict
 
 
-def _judge(question: Question, response: str, algebra: Equal) -> Judgement | None:
-    gold = question.solution or question.answer
-    if "####" in gold:
-        return _gsm8k(gold, response)
-    rule, found = _answers(response, question.text)
+def _minerva(gold: str, question: str, response: str) -> Judgement:
+    rule, found = _answers(response, question)
     if not found:
         return NO_ANSWER
-    _, wanted = _answers(gold, question.text) if "boxed" in gold else ("", _parts(gold, question.text))
+    _, wanted = _answers(gold, question) if "boxed" in gold else ("", _parts(gold, question))
     wanted = list(dict.fromkeys(wanted))
     found = list(dict.fromkeys(found))[-len(wanted) :]  # of several boxes the last ones
-    same = _same_lists(wanted, found, algebra)
-    if same is None:
-        return None
-    shown = ", ".join(found)[:LONGEST]
+    same = bool(wanted) and _same_lists(wanted, found)
     reason = f"{found} {'matches' if same else 'does not match'} {wanted}"[:LONGEST]
-    return Judgement(Verdict.CORRECT if same else Verdict.WRONG, shown, rule, reason)
+    return Judgement(Verdict.CORRECT if same else Verdict.WRONG, ", ".join(found)[:LONGEST], rule, reason)
 
 
 def _gsm8k(gold: str, response: str) -> Judgement:
     if "####" not in response:
         return NO_ANSWER
-    wanted, found = gold.rpartition("####")[2].strip(), response.rpartition("####")[2].strip()
-    same = wanted.casefold() == found.replace(",", "").casefold()  # commas of the gold answer stay, as they did there
+    wanted, found = gold.split("####")[1].strip(), response.rpartition("####")[2].strip()
+    same = wanted.lower() == found.replace(",", "").lower()  # commas of the gold answer stay, as they did there
     reason = f"{found!r} without its commas is {'' if same else 'not '}{wanted!r}"
     return Judgement(Verdict.CORRECT if same else Verdict.WRONG, found[:LONGEST], "hashes", reason[:LONGEST])
 
@@ -160,49 +161,41 @@ def rewritten(answer: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ comparison
-def _same_lists(wanted: list[str], found: list[str], algebra: Equal) -> bool | None:
-    table = [[_same(one, other, algebra) for other in found] for one in wanted]
-    return _all([_any(line) for line in (*table, *zip(*table, strict=True))])
+def _same_lists(wanted: list[str], found: list[str]) -> bool:
+    """Each matches one of the others."""
+    table = [[_same(one, other) for other in found] for one in wanted]
+    return all(any(line) for line in (*table, *zip(*table, strict=True)))
 
 
-def _all(values: Sequence[bool | None]) -> bool | None:
-    return False if False in values else None if None in values else True
-
-
-def _any(values: Sequence[bool | None]) -> bool | None:
-    return True if True in values else None if None in values else False
-
-
-def _same(gold: str, answer: str, algebra: Equal) -> bool | None:
+def _same(gold: str, answer: str) -> bool:
     if r"\cup" in gold and r"\cup" in answer:
-        return _same_lists(gold.split(r"\cup"), answer.split(r"\cup"), algebra)
-    return True if gold and gold == answer else _equal(gold, answer, algebra)
+        return _same_lists(gold.split(r"\cup"), answer.split(r"\cup"))
+    return (bool(gold) and gold == answer) or _equal(gold, answer)
 
 
-def _equal(gold: str, answer: str, algebra: Equal) -> bool | None:
+def _equal(gold: str, answer: str) -> bool:
     if gold == answer:
         return True
-    numbers = _number(gold), _number(answer)
-    if None not in numbers:
-        return any(abs(numbers[0] * scale - numbers[1]) < TOLERANCE for scale in (1, 0.01, 100))  # type: ignore
+    wanted, found = _number(gold), _number(answer)
+    if wanted is not None and found is not None:
+        return any(math.isclose(one, found, abs_tol=TOLERANCE) for one in (wanted, wanted / 100, wanted * 100))
     if not answer:
         return False
     for parts in (_tuple_parts, _matrix_parts):
         ours, theirs = parts(gold), parts(answer)
         if ours and theirs and [len(row) for row in ours] == [len(row) for row in theirs]:
             entries = zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True)
-            same = _all([_equal(one, other, algebra) for one, other in entries])
-            if same is not False:
-                return same
+            if all(_equal(one, other) for one, other in entries):
+                return True
     sides, others = gold.split("="), answer.split("=")
     if len(sides) == len(others) == 2:
-        ours, theirs = f"{sides[0]}-({sides[1]})", f"{others[0]}-({others[1]})"  # type: ignore[assignment]
-        return _any([_algebra(ours, theirs, algebra), _algebra(ours, f"-({theirs})", algebra)])  # type: ignore
+        difference, other = f"{sides[0]}-({sides[1]})", f"{others[0]}-({others[1]})"
+        return _algebra(difference, other) or _algebra(difference, f"-({other})")
     if len(others) == 2 and len(sides) == 1 and len(others[0]) <= 2:
-        return _equal(gold, others[1], algebra)
+        return _equal(gold, others[1])
     if len(sides) == 2 and len(others) == 1 and len(sides[0]) <= 2:
-        return _equal(sides[1], answer, algebra)
-    return _algebra(gold, answer, algebra)
+        return _equal(sides[1], answer)
+    return _algebra(gold, answer)
 
 
 def _number(text: str) -> float | None:
@@ -215,7 +208,8 @@ def _number(text: str) -> float | None:
 
 
 def _tuple_parts(text: str) -> list[list[str]] | None:
-    return [text[1:-1].split(",")] if re.fullmatch(r"[(\[].+[)\]]", text) else None
+    """What stands between the first character and the last one; behind the closing bracket anything may follow."""
+    return [text[1:-1].split(",")] if re.match(r"[(\[].+[)\]]", text) else None
 
 
 def _matrix_parts(text: str) -> list[list[str]] | None:
@@ -223,8 +217,19 @@ def _matrix_parts(text: str) -> list[list[str]] | None:
     return [row.split("&") for row in found[1].split(r"\\") if row.strip()] if found else None
 
 
-def _algebra(gold: str, answer: str, algebra: Equal) -> bool | None:
-    for one in (gold, answer):
-        if _REFUSED.search(one) or len({c for c in _KNOWN.sub("", one) if c.isalpha()}) > MOST_UNKNOWNS:
-            return False
-    return algebra(gold, answer)
+def _algebra(gold: str, answer: str) -> bool:
+    """Whether two expressions are equal, or as numbers within the tolerance; what the source cannot read is not."""
+    both = [_expression(gold), _expression(answer)]
+    if None in both:
+        return False
+    return both[0] == both[1] or close(*both, tolerance=TOLERANCE)  # type: ignore[arg-type]
+
+
+def _expression(text: str) -> str | None:
+    """The expression that the source would see: what follows a percent sign is a comment to it."""
+    text = _TEXT.sub(r"\1", text.partition("%")[0])
+    while text.endswith("}") and text.count("}") > text.count("{"):
+        text = text[:-1]
+    letters = set(re.findall(r"\\[a-zA-Z]+|[^\W\d_]", _KNOWN.sub(" ", text.replace(r"\times", " "))))
+    unread = not text.strip() or len(text) > LONGEST or _REFUSED.search(text) or _NO_EXPRESSION.search(text)
+    return None if unread or len(letters) > MOST_UNKNOWNS else text

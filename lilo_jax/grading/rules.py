@@ -4,16 +4,28 @@ import dataclasses
 import functools
 import re
 
-from lilo_jax.grading.answers import Answer, Same, Words, as_percentage, chosen_letter, compare, read, shown
+from lilo_jax.grading.answers import (
+    Answer,
+    Named,
+    Number,
+    Same,
+    Words,
+    as_percentage,
+    chosen_letter,
+    compare,
+    read,
+    shown,
+)
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
 from lilo_jax.grading.notation import LONGEST, normalise
-from lilo_jax.grading.symbolic import equivalent, readable
+from lilo_jax.grading.probing import probe
+from lilo_jax.grading.symbolic import equivalent, readable, sides
 from lilo_jax.types import Question, Verdict
 
 _ASKS_PERCENTAGE = re.compile(
-    r"\b(?:what|which|how many|find the|as an?|nearest|in)\s(?:\w+\s){0,2}?per\s?cent(?:age)?\b"
-    r"|\bpercentage of\b.*\?",
+    r"\b(?:what|which|how many|as an?|in|nearest|(?:find|determine|calculate|is|what's) the)\s"
+    r"(?:(?!is\b)[a-z]+\s)?per\s?cent(?:age)?\b",
     re.IGNORECASE,
 )
 
@@ -23,12 +35,12 @@ class Default:
     """The exact comparison, and `math-verify` for what only algebra can tell."""
 
     def quick(self, question: Question, response: str) -> Judgement | None:
-        """All but algebra."""
-        return _judge(question, response, _undecided)
+        """All but algebra beyond evaluation at points."""
+        return _judge(question, response, _at_once)
 
     def judge(self, question: Question, response: str) -> Judgement:
         """With algebra."""
-        found = _judge(question, response, equivalent)
+        found = _judge(question, response, _algebra)
         assert found is not None
         return found
 
@@ -56,9 +68,15 @@ class Exact:
         return self.judge(question, response).verdict
 
 
-def _undecided(gold: str, answer: str) -> Same:
-    """Algebra postponed; not worth a process where it would not be tried."""
-    return None if readable(gold) and readable(answer) else False
+def _at_once(gold: str, answer: str) -> Same:
+    """What values at points tell; algebra is not worth a process where it would not be tried."""
+    same = probe(gold, answer) if len(sides(gold)) == len(sides(answer)) else False
+    return False if same is None and not (readable(gold) and readable(answer)) else same
+
+
+def _algebra(gold: str, answer: str) -> bool:
+    same = probe(gold, answer)
+    return equivalent(gold, answer) if same is None else same
 
 
 def _judge(question: Question, response: str, algebra: functools.partial[Same] | object) -> Judgement | None:
@@ -76,7 +94,7 @@ def _judge(question: Question, response: str, algebra: functools.partial[Same] |
     wanted, given = read(gold), read(text)
     if isinstance(wanted, Words) and len(wanted.text) == 1 and (letter := chosen_letter(text)):
         given = Words(letter)
-    if _ASKS_PERCENTAGE.search(question.text):
+    if _ASKS_PERCENTAGE.search(question.text) and all(isinstance(x, Number | Named) for x in (wanted, given)):
         wanted, given = as_percentage(wanted), as_percentage(given)
     same = compare(wanted, given, algebra)  # type: ignore[arg-type]
     if same is None:

@@ -4,6 +4,7 @@ Nothing here may run outside a process that can be killed: what sympy does with 
 text is ever evaluated as Python: `math-verify` parses LaTeX with a grammar of its own.
 """
 
+import collections
 import functools
 import logging
 import re
@@ -24,7 +25,7 @@ _TOWER = re.compile(
 
 def readable(expression: str) -> bool:
     """Whether an expression is short and tame enough to be worth parsing; costs little, whatever it is."""
-    if len(expression) > LONGEST or "__" in expression or not _READABLE.fullmatch(expression):
+    if len(expression) > LONGEST or "__" in expression or "dot{" in expression or not _READABLE.fullmatch(expression):
         return False
     depth = deepest = 0
     for character in expression:
@@ -36,10 +37,14 @@ def readable(expression: str) -> bool:
 def equivalent(gold: str, answer: str) -> bool:
     """Whether two LaTeX expressions are equal as functions of their letters; False if one cannot be read.
 
-    Decimals are exact: 1.414 is not the square root of 2.
+    Equations are equal if their two sides differ by the same up to a constant factor; an equation equals no
+    expression.  Decimals are exact: 1.414 is not the square root of 2.
     """
-    if not (readable(gold) and readable(answer)):
+    if not (readable(gold) and readable(answer)) or _marks(gold) != _marks(answer):
         return False
+    equations = sides(gold), sides(answer)
+    if max(map(len, equations)) > 1:
+        return _same_equation(*equations)
     wanted, found = _parse(gold), _parse(answer)
     if wanted is None or found is None:
         return False
@@ -48,17 +53,34 @@ def equivalent(gold: str, answer: str) -> bool:
     return bool(verify(wanted, found, float_rounding=12, timeout_seconds=None))
 
 
-def close(gold: str, answer: str, *, tolerance: float) -> bool:
-    """Whether two LaTeX expressions are equal, or their values differ by less than `tolerance`."""
-    if equivalent(gold, answer):
-        return True
-    if not (readable(gold) and readable(answer)):
+def sides(expression: str) -> list[str]:
+    """The sides of an equation; one for an expression.  A sign within braces, as under a sum, makes no equation."""
+    parts, depth = [""], 0
+    for character in expression:
+        depth += (character == "{") - (character == "}")
+        if character == "=" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _marks(expression: str) -> collections.Counter[str]:
+    """Derivatives and applied functions, which a parser takes for products of letters."""
+    return collections.Counter(re.findall(r"'|[A-Za-z]\([A-Za-z]\)|\\frac\{d[^}]*\}\{d[^}]*\}", expression))
+
+
+def _same_equation(gold: list[str], answer: list[str]) -> bool:
+    import sympy
+
+    sides = [_parse(side) for side in (*gold, *answer)]
+    if len(gold) != 2 or len(answer) != 2 or any(not isinstance(side, sympy.Expr) for side in sides):
         return False
-    wanted, found = _parse(gold), _parse(answer)
-    try:
-        return abs(complex((wanted - found).evalf())) < tolerance
-    except (TypeError, ValueError, AttributeError, OverflowError):  # not numbers
-        return False
+    difference, other = sides[0] - sides[1], sides[2] - sides[3]
+    if not other:
+        return not difference
+    ratio = sympy.simplify(difference / other)
+    return bool(ratio.is_number and ratio.is_finite and ratio != 0)
 
 
 def warm_up() -> None:
@@ -76,6 +98,9 @@ def _parse(expression: str) -> Any:
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own alarms are off
     exact = _DECIMAL.sub(_as_fraction, expression)
+    # The parser takes gamma for a function and makes capital letters small.
+    exact = re.sub(r"\\gamma(?![a-zA-Z])", r"\\xi", exact)
+    exact = _CAPITAL.sub(lambda m: f"{m[1].lower()}_{{9{ord(m[1])}{m[2] or m[3] or ''}}}", exact)
     # Units are off: it would take the letters of 2ab for one.
     as_written = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
@@ -89,10 +114,14 @@ def _parse(expression: str) -> Any:
     )
     if not found or isinstance(found[0], str):
         return None
-    imaginary = {s: sympy.I for s in getattr(found[0], "free_symbols", ()) if s.name == "i"}
-    return found[0].subs(imaginary) if imaginary else found[0]
+    if not hasattr(found[0], "subs") or found[0].has(sympy.zoo, sympy.nan):
+        return found[0] if hasattr(found[0], "shape") else None
+    # Letters without assumptions, so that they are the same in both expressions; i is the imaginary unit.
+    plain = {s: sympy.I if s.name == "i" else sympy.Symbol(s.name) for s in found[0].free_symbols}
+    return found[0].subs(plain, simultaneous=True)
 
 
+_CAPITAL = re.compile(r"(?<![\\A-Za-z])([A-Z])(?:_(?:\{(\w+)\}|(\w)))?")
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 

@@ -79,13 +79,23 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     head, name = text[: found.start()].rstrip(), found[1]
     known = _canonical(name)
+    if len(re.sub(r"\W|\d", "", name)) == 1 and not re.fullmatch(
+        r"[-+\d.,]+\s", text[: found.start()] + text[len(head)]
+    ):
+        return text, ""  # 3m and (a+b) h are products; 3 m is not
     if known is None:
         if not (text[len(head)].isspace() and _NUMERAL.fullmatch(head)) or not re.fullmatch(
             r"[A-Za-z]{2,}(?: [A-Za-z]+)*", name
         ):
             return text, ""
-        known = re.sub(r"(?<=[a-z])(?:es|s)$", "", name.casefold().split()[-1])
+        known = re.sub(r"(?<=ch|sh|ss)es$|(?<=x)es$|(?<=[a-z])s$", "", name.casefold().split()[-1])
     return head, known
+
+
+def spelt_out(name: str) -> str:
+    """The full name of a unit of one letter, which in a formula would be a variable; anything else as it is."""
+    word, power = re.fullmatch(r"\s*([A-Za-z]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{UNITS[word]}{power}" if word in UNITS and not power.strip(" ^23{}") else name
 
 
 def _canonical(name: str) -> str | None:

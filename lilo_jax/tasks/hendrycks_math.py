@@ -8,7 +8,7 @@ import dataclasses
 import re
 from typing import ClassVar, Literal
 
-from lilo_jax.grading.extraction import gold_answer
+from lilo_jax.grading.extraction import boxed
 from lilo_jax.tasks.math500 import Math500
 from lilo_jax.tasks.published import Published, check_names, hold_out
 from lilo_jax.tasks.rows import SAMPLE, Row, Source
@@ -36,7 +36,8 @@ class Math(Published):
         solution, level = row.text("solution"), re.search(r"\d", str(row.values.get("level")))
         difficulty = float(level[0]) if level else None
         text = row.text("problem")
-        return Question(prompt="", answer=gold_answer(solution), difficulty=difficulty, text=text, solution=solution)
+        answer = (boxed(solution) or "").strip()
+        return Question(prompt="", answer=answer, difficulty=difficulty, text=text, solution=solution)
 
     def build(self, seed: int) -> Task:
         """The three splits, the same for every seed."""

@@ -51,8 +51,19 @@ class Published:
         return distinct(questions)
 
     def task(self, splits: Mapping[str, Sequence[Question]]) -> Task:
-        """The task with these splits, whose demonstrations are the worked solutions of the training questions."""
-        demonstrations = [(q.prompt, q.solution or q.answer) for q in splits.get("train", ())]
+        """The task with these splits, whose demonstrations are the worked solutions of the training questions.
+
+        Questions that are held out as well are not trained on: published copies repeat a few.
+        """
+        held_out = {q.text for name, questions in splits.items() if name != "train" for q in questions}
+        train = [q for q in splits.get("train", ()) if q.text not in held_out]
+        if "train" in splits and not train:
+            raise UsageError(
+                f"all training questions of {self.path} are held out as well: give a directory whose files are named "
+                f"after their split (train.jsonl, test.jsonl)"
+            )
+        splits = {**splits, "train": train} if train else splits
+        demonstrations = [(q.prompt, q.solution or q.answer) for q in train]
         return Task(splits, demonstrations, grader(self.grader), unique_answers=False)
 
     def _checked(self, row: Row) -> Question:

@@ -14,8 +14,8 @@ from lilo_jax.grading.extraction import extract
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.types import Question, Task, Verdict
 
-HELD_OUT_SEED = 1_000_003
-"""Of validation and test questions: the same for all seeds."""
+STRIDE = 1_000_000
+"""Between the seeds of two sets: a generator makes its item i from the seed plus i; nearer sets would share items."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,15 @@ class ReasoningGym:
         render = prompt_style(self.template)
         if min(self.pool, self.validation, self.test) < 1:
             raise UsageError("--task.pool, --task.validation and --task.test must be at least 1")
-        sizes = {"test": (self.test, HELD_OUT_SEED), "validation": (self.validation, HELD_OUT_SEED + 1)}
-        sizes["train"] = (self.pool, HELD_OUT_SEED + 2 + seed)
+        if max(self.pool, self.validation, self.test) > STRIDE:
+            raise UsageError(f"--task.pool, --task.validation and --task.test must be at most {STRIDE}")
+        # The held-out sets are the same for all seeds.
+        sizes = {"test": (self.test, 0), "validation": (self.validation, STRIDE)}
+        sizes["train"] = (self.pool, (2 + seed) * STRIDE)
         splits: dict[str, list[Question]] = {}
         seen: set[str] = set()
-        for name, (size, own_seed) in sizes.items():
-            entries = {e["question"]: e for e in _generator(self.name, self.options, size, own_seed)}
+        for name, (size, first) in sizes.items():
+            entries = {e["question"]: e for e in _generator(self.name, self.options, size, first)}
             questions = [
                 Question(render(text), str(entry["answer"]), text=text, solution=json.dumps(entry, default=str))
                 for text, entry in entries.items()

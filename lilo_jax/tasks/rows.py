@@ -5,6 +5,7 @@ come with the package), a file, a directory whose files name their split, or a h
 """
 
 import json
+import logging
 import pathlib
 import re
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def read_rows(file: pathlib.Path) -> Iterator[Row]:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it has to say is in what it raises
     try:
         table = datasets.load_dataset(FORMATS[file.suffix], data_files=str(file), split="train")
     except Exception as error:  # whatever the reader of a format raises
