@@ -158,7 +158,7 @@ def test_responses_are_stored_and_graded_again_without_sampling(tmp_path):
     assert [r.rule for r in again[0].responses] == ["boxed", "boxed", ""]  # the last was cut off: no answer to find
 
 
-# ---------------------------------------------------------------------------------------------------- alone and in a run
+# ------------------------------------------------------------------------------------------------ alone and in a run
 def lilo(monkeypatch, capsys, *args) -> str:
     monkeypatch.setattr(sys, "argv", ["lilo", *map(str, args)])
     cli.main()

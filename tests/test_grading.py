@@ -29,11 +29,12 @@ CORPUS = [
     for file in GOLDEN
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
 ]
-CATEGORIES = (
-    "nested_boxes multiple_boxes fractions mixed_numbers percent units currency thousands scientific intervals tuples "
-    "sets matrices radicals trigonometry polynomials equations inequalities text choices plus_minus degrees unicode "
-    "empty refusal code hostile"
-).split()
+REQUIRED = """
+    nested_boxes multiple_boxes fractions mixed_numbers percent units currency thousands scientific intervals tuples
+    sets matrices radicals trigonometry polynomials equations inequalities text choices plus_minus degrees unicode empty
+    refusal code hostile
+"""
+CATEGORIES = REQUIRED.split()
 
 
 def asked(row: dict) -> tuple[Question, str]:
@@ -136,8 +137,14 @@ def test_extraction_by_rule(response, expected):
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
-    [("5", "5"), (r"so \boxed{5}", "5"), ("2+3=5\n#### 5", "5"), ("the answer is 5", "the answer is 5"), (" x=3 ", "x=3")],
-)  # fmt: skip
+    [
+        ("5", "5"),
+        (r"so \boxed{5}", "5"),
+        ("2+3=5\n#### 5", "5"),
+        ("the answer is 5", "the answer is 5"),
+        (" x=3 ", "x=3"),
+    ],
+)
 def test_a_gold_is_a_bare_answer_or_a_solution(gold, answer):
     assert gold_answer(gold) == answer
 
@@ -297,13 +304,10 @@ def test_a_verdict_is_symmetric_for_bare_answers(one, other):
     assert verdict_of("default", one, rf"\boxed{{{other}}}") == verdict_of("default", other, rf"\boxed{{{one}}}")
 
 
-TOKENS = [
-    *r"\frac \sqrt \boxed \text \left( \right) \{ \} \\ \begin{pmatrix} \end{pmatrix} \pm \cup \le \infty \% \$".split(),
-    *"{ } ( ) [ ] | ^ _ & , . ; : = < > + - * / ! ' $ # #### answer is <answer> </answer> and or x y e i 0 7 12".split(),
-    *"½ ² √ π − × ° € \x00 \u202e 　 é 漢".split(),
-    " ",
-    "\n",
-]
+LATEX = r"\frac \sqrt \boxed \text \left( \right) \{ \} \\ \begin{pmatrix} \end{pmatrix} \pm \cup \le \infty \% \$"
+OTHERS = "{ } ( ) [ ] | ^ _ & , . ; : = < > + - * / ! ' $ # #### answer is <answer> </answer> and or x y e i 0 7 12"
+ODD = "½ ² √ π − × ° € é 漢"
+TOKENS = [*LATEX.split(), *OTHERS.split(), *ODD.split(), "\x00", "\u202e", "\u3000", " ", "\n"]
 
 
 def fuzzed(count: int, seed: int) -> list[str]:
@@ -332,8 +336,25 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
 
 
 @pytest.mark.parametrize(
-    "piece", ["{", "(", r"\boxed{", "$", "1,", "####", "answer is ", r"\frac", "<answer>", "9", "x^", r"\text{", "- ", "="]
-)  # fmt: skip
+    "piece",
+    [
+        "{",
+        "(",
+        r"\boxed{",
+        "$",
+        "1,",
+        "####",
+        "answer is ",
+        r"\frac",
+        "<answer>",
+        "9",
+        "x^",
+        r"\text{",
+        "=",
+        r"\(",
+        "½",
+    ],
+)
 def test_a_megabyte_of_anything_is_told_at_once(piece):
     text = piece * (1_000_000 // len(piece))
     for name in ("default", "exact", "paper"):
@@ -432,3 +453,15 @@ def test_the_command_line_grades_a_hostile_file(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert [one["verdict"] for one in lines_of(tmp_path / "out.jsonl")] == [row["default"] for row in rows]
+
+
+def test_the_docs_list_every_disagreement():
+    from benchmarks.grader_disagreements import BEGIN, DOCUMENT, END, OTHERS, REASONS, disagreements, lines
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert text.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(lines()).strip()
+    for category, rows in disagreements().items():
+        for name in OTHERS:
+            assert (name in REASONS[category]) == any(row[name] != row["default"] for _, row in rows), (category, name)
+    assert f"{len(CORPUS)} cases" in text
+    assert f"{len(GOLDEN)} categories" in text

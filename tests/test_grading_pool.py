@@ -10,11 +10,16 @@ import time
 import psutil
 import pytest
 
+from lilo_jax import config as configuration
+from lilo_jax.config import Launch
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import GradingPool, check_grade, judge_all
 from lilo_jax.grading.responses import Answer, ResponseGrader
+from lilo_jax.run import run
+from lilo_jax.tasks import chain
+from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.types import Question, Verdict
 
@@ -158,6 +163,53 @@ def test_a_grader_that_cannot_travel_is_refused_with_the_cure():
     check_grade(_parity)
     for grade in GRADERS.values():
         check_grade(grade)
+
+
+@dataclasses.dataclass(frozen=True)
+class MortalChain:
+    """The chain task whose grader kills its worker at the fifth answer that it sees, once, with kill -9."""
+
+    marker: str = ""
+
+    def build(self, seed):
+        task = Chain(pool=64, validation=16, test=16, longer=8, demonstrations=200).build(seed)
+        return task._replace(grade=Mortal(self.marker))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mortal:
+    marker: str
+
+    def __call__(self, question, response):
+        seen = pathlib.Path(self.marker)
+        count = int(seen.read_text() or 0) if seen.exists() else 9
+        if count < 9:
+            seen.write_text(str(count + 1))
+        if count == 4:
+            seen.write_text("9")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return chain.grade(question, response)
+
+
+def test_a_step_survives_the_kill_of_a_worker_and_says_so(tiny_config, tiny_start, tmp_path):
+    """The lost answers are graded again: the run is the same as one in which nobody was killed."""
+    runs = {}
+    for name in ("killed", "spared"):
+        marker = tmp_path / name
+        if name == "killed":
+            marker.write_text("0")
+        task = MortalChain(marker=str(marker))
+        config = configuration.replace(tiny_config, task=task, num_steps=3, model__path=tiny_start, sft__steps=0)
+        launch = Launch(output_dir=str(tmp_path / f"run_{name}"), graders=1)
+        result = run(config, launch)
+        assert result.done
+        runs[name] = result.directory
+    for record in ("metrics", "eval", "ledger"):
+        assert runs["killed"].read(record) == runs["spared"].read(record)
+    counts = {name: directory.read("grading") for name, directory in runs.items()}
+    assert [r["lost"] for r in counts["killed"]] == [r["graded_again"] for r in counts["killed"]] == [1, 0, 0]
+    assert sum(r["lost"] for r in counts["spared"]) == 0
+    assert all(r["answers"] > 0 and r["timeouts"] == 0 for r in counts["killed"])
 
 
 # ------------------------------------------------------------------------------------------------------- responses

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import itertools
 import json
 import re
 import sys
@@ -76,7 +77,7 @@ def test_gsm8k_has_the_papers_prompt_and_solutions_without_calculator_marks():
 def math_rows(tmp_path, train=60, test=40, chosen=10):
     """A MATH-like directory and a MATH-500-like file with some of its test questions, spelt with other spaces."""
     rows = [
-        {"problem": f"What is ${i} + 1$?", "level": f"Level {1 + i % 5}", "type": "Algebra", "solution": f"\\boxed{{{i + 1}}}"}
+        {"problem": f"What is ${i} + 1$?", "level": f"Level {1 + i % 5}", "solution": f"\\boxed{{{i + 1}}}"}
         for i in range(train + test)
     ]  # fmt: skip
     for name, part in (("train", rows[:train]), ("test", rows[train:])):
@@ -251,7 +252,8 @@ def test_countdown_computes_expressions(expression, value, numbers):
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "1+", "(1+2", "1+2)", "1//2", "1/0", "2**3", "__import__('os')", "a+1", "1 2", "(" * 150, "9" * 300]
+    "expression",
+    ["", "1+", "(1+2", "1+2)", "1//2", "1/0", "2**3", "__import__('os')", "a+1", "1 2", "(" * 150, "9" * 300],
 )  # fmt: skip
 def test_countdown_reads_nothing_else(expression):
     assert countdown.evaluate(expression) is None
@@ -300,7 +302,7 @@ def test_pairs_answers_and_levels_equal_a_plain_re_implementation():
             letters = ["abcdefghij".index(c) for c in question.prompt[:-1]]
             assert question.prompt[-1] == "="
             assert (len(letters), len(question.answer)) == (7, 6)
-            neighbours = list(zip(letters, letters[1:], strict=False))
+            neighbours = list(itertools.pairwise(letters))
             assert question.answer == "".join(str(pairs.TABLE[a][b]) for a, b in neighbours)
             assert question.difficulty == max(3, *((3 * a + b) % 10 for a, b in neighbours))
     prompts = [q.prompt for questions in task.splits.values() for q in questions]

@@ -62,6 +62,7 @@ _NO_EXPRESSION = re.compile(
     r"[,<>=|]|\\[{}]|\\(?:pm|mp|leq?|geq?|lt|gt|neq?|in|cup|cap|infty|begin)(?![a-zA-Z])"
     r"|\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp)[a-zA-Z\d_]|\d_"  # a command and the letter behind it became one word
 )
+_MIXED = re.compile(r"(\d)\s*(?=\\frac\{\d+\}\{\d+\})")
 _TEXT = re.compile(r"\\(?:text|textbf|mathbf|mathrm|mbox|fbox|operatorname)\{([^{}]*)\}")
 
 
@@ -227,7 +228,8 @@ def _algebra(gold: str, answer: str) -> bool:
 
 def _expression(text: str) -> str | None:
     """The expression that the source would see: what follows a percent sign is a comment to it."""
-    text = _TEXT.sub(r"\1", text.partition("%")[0])
+    text = _TEXT.sub(r"\1", text.partition("%")[0].replace("π", r"\pi ").replace("×", r"\times "))
+    text = _MIXED.sub(r"\1+", text)  # a mixed number is a sum, even behind a minus
     while text.endswith("}") and text.count("}") > text.count("{"):
         text = text[:-1]
     letters = set(re.findall(r"\\[a-zA-Z]+|[^\W\d_]", _KNOWN.sub(" ", text.replace(r"\times", " "))))
