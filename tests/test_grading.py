@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from lilo_jax import cli
 from lilo_jax.grading import GRADERS, grader
-from lilo_jax.grading.answers import Expression, Interval, Matrix, Number, Set, Tuple, Union, Words, read
+from lilo_jax.grading.answers import Expression, Interval, Matrix, Number, Set, Tuple, Union, Words
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.notation import compact, normalise
 from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.probing import probe
+from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent, readable
 from lilo_jax.types import Question, Verdict
 
@@ -238,6 +239,40 @@ def test_probing_agrees_with_sympy_on_random_polynomials(seed):
     other = sympy.expand(product) + rng.choice([0, 0, 1, x - y])
     latex = [re.sub(r"\\left|\\right", "", sympy.latex(e)) for e in (product, other)]
     assert probe(*latex) is (sympy.expand(product - other) == 0)
+
+
+BINARY = [r"(%s+%s)", r"(%s-%s)", r"%s \cdot %s", r"\frac{%s}{%s}", r"(%s)^{%s}", r"\log_{%s}(%s)", r"\binom{%s}{%s}"]
+UNARY = [
+    r"\sqrt{%s}",
+    r"\sqrt[3]{%s}",
+    r"\sin(%s)",
+    r"\tan(%s)",
+    r"\ln(%s)",
+    r"\arctan(%s)",
+    "|%s|",
+    "(%s)!",
+    r"\exp(%s)",
+]
+
+
+def random_expression(rng: random.Random, depth: int) -> str:
+    if not depth or rng.random() < 0.2:
+        return rng.choice(["x", "y", "2", "10", "0.5", r"\pi", "e", "i", "17", "99999", "x_1"])
+    if rng.random() < 0.5:
+        return rng.choice(UNARY) % random_expression(rng, depth - 1)
+    return rng.choice(BINARY) % (random_expression(rng, depth - 1), random_expression(rng, depth - 1))
+
+
+def test_no_expression_differs_from_itself_or_takes_long():
+    rng, found = random.Random(0), []
+    for _ in range(3000):
+        one, other = (random_expression(rng, rng.randint(1, 5)) for _ in range(2))
+        started = time.perf_counter()
+        assert probe(one, one) is not False
+        assert probe(one, other) is probe(other, one)
+        assert time.perf_counter() - started < 3
+        found.append(probe(one, one))
+    assert found.count(True) > 1000
 
 
 def test_what_is_not_tame_is_not_parsed():

@@ -4,6 +4,7 @@ import dataclasses
 import fractions
 import itertools
 import json
+import pathlib
 import re
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 
 from lilo_jax import cli
 from lilo_jax.errors import UsageError
+from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
 from lilo_jax.tasks import TASKS, countdown, pairs
 from lilo_jax.tasks.dataset import Dataset
@@ -229,10 +231,25 @@ def test_what_is_tested_is_not_trained_on(tmp_path):
     rows = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(40)]
     for name, part in (("train", rows[:30]), ("test", rows[28:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    splits = Gsm8k(path=str(tmp_path)).build(0).splits
-    assert {n: len(q) for n, q in splits.items()} == {"train": 25, "validation": 3, "test": 12}
+    splits = {name: {q.text for q in part} for name, part in Gsm8k(path=str(tmp_path)).build(0).splits.items()}
+    assert len(splits["test"]) == 12
+    assert len(splits["train"]) + len(splits["validation"]) == 28
+    assert len(set.union(*splits.values())) == 40
     with pytest.raises(UsageError, match="files are named after their split"):
         Gsm8k(path=str(tmp_path / "train.jsonl")).build(0)
+
+
+def test_the_docs_list_every_task_with_its_repository_and_every_protocol():
+    text = (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for name, cls in TASKS.items():
+        (row,) = [r for r in rows if f"`{name}`" in r.split("|")[1]]
+        if name in PUBLISHED:
+            assert f"`{cls.SOURCE.repository}`" in row
+    for name, protocol in PROTOCOLS.items():
+        (row,) = [r for r in rows if f"`{name}`" in r.split("|")[1]]
+        assert f"| {protocol.samples} |" in row
+        assert f"{protocol.max_new_tokens:,}" in row
 
 
 # ---------------------------------------------------------------------------------------------------------- countdown

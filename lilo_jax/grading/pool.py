@@ -134,7 +134,8 @@ class GradingPool:
     def _processes(self) -> ProcessPool:
         if self._pool is None:
             # Never forked from this process, which may hold a device; a server that has loaded everything is.
-            context = multiprocessing.get_context("forkserver")
+            server = "forkserver" in multiprocessing.get_all_start_methods()
+            context = multiprocessing.get_context("forkserver" if server else "spawn")
             context.set_forkserver_preload([__name__])
             self._pool = ProcessPool(self._workers or os.cpu_count() or 1, context=context, initializer=_start_worker)
         return self._pool

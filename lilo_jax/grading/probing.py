@@ -48,7 +48,7 @@ def probe(gold: str, answer: str) -> bool | None:
         wanted, found = parse(gold), parse(answer)
         letters = sorted(_letters(wanted) | _letters(found))
         return _agree(wanted, found, letters)
-    except (UndecidedError, RecursionError):
+    except (UndecidedError, RecursionError, ArithmeticError, ValueError):  # not a number, or too large for one
         return None
 
 

@@ -1,25 +1,15 @@
-"""The graders `default` and `exact`, which read an answer as `lilo_jax.grading.answers` says."""
+"""The graders `default` and `exact`, which read and compare answers as `reading.py` and `comparison.py` say."""
 
 import dataclasses
-import functools
 import re
 
-from lilo_jax.grading.answers import (
-    Answer,
-    Named,
-    Number,
-    Same,
-    Words,
-    as_percentage,
-    chosen_letter,
-    compare,
-    read,
-    shown,
-)
+from lilo_jax.grading.answers import Answer, Named, Number, Words, shown
+from lilo_jax.grading.comparison import Algebra, Same, as_percentage, compare
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
 from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import probe
+from lilo_jax.grading.reading import chosen_letter, read
 from lilo_jax.grading.symbolic import equivalent, readable, sides
 from lilo_jax.types import Question, Verdict
 
@@ -79,7 +69,7 @@ def _algebra(gold: str, answer: str) -> bool:
     return equivalent(gold, answer) if same is None else same
 
 
-def _judge(question: Question, response: str, algebra: functools.partial[Same] | object) -> Judgement | None:
+def _judge(question: Question, response: str, algebra: Algebra) -> Judgement | None:
     found = extract(response)
     if found is None:
         return NO_ANSWER
@@ -96,7 +86,7 @@ def _judge(question: Question, response: str, algebra: functools.partial[Same] |
         given = Words(letter)
     if _ASKS_PERCENTAGE.search(question.text) and all(isinstance(x, Number | Named) for x in (wanted, given)):
         wanted, given = as_percentage(wanted), as_percentage(given)
-    same = compare(wanted, given, algebra)  # type: ignore[arg-type]
+    same = compare(wanted, given, algebra)
     if same is None:
         return None
     verdict = Verdict.CORRECT if same else Verdict.WRONG

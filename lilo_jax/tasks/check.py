@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
-from lilo_jax.grading.answers import Expression, read
+from lilo_jax.grading.answers import Expression
 from lilo_jax.grading.pool import GradingPool, judge_all
+from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
 from lilo_jax.json_lines import parse_record
-from lilo_jax.tasks.dataset import Dataset
+from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.published import Published
-from lilo_jax.tasks.rows import SPLITS, Row, Source, read_rows, split_files
+from lilo_jax.tasks.rows import SPLITS, Row, read_rows, split_files, split_names
 from lilo_jax.types import Question, Verdict
 
 SHOWN = 3
@@ -84,20 +85,9 @@ def lines(name: str, seen: Look) -> Iterator[str]:
 
 
 def _files(spec: Published | Dataset) -> dict[str, list[pathlib.Path]]:
-    source = spec.SOURCE if isinstance(spec, Published) else Source("", "")
-    found: dict[str, list[pathlib.Path]] = {}
-    trouble: UsageError | None = None
-    for split in SPLITS:
-        try:
-            files = split_files(source, spec.path, split, revision=spec.revision)
-        except UsageError as error:
-            trouble = error
-            continue
-        if files not in found.values():  # files that name no split are all splits
-            found[split] = files
-    if not found:
-        raise trouble or UsageError(f"nothing to read at {spec.path}")
-    return found
+    source = spec.SOURCE if isinstance(spec, Published) else NO_SOURCE
+    names = split_names(source, spec.path, revision=spec.revision) or {"train"}
+    return {name: split_files(source, spec.path, name, revision=spec.revision) for name in SPLITS if name in names}
 
 
 def _questions(

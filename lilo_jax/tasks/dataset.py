@@ -13,7 +13,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.tasks.rows import Row, Source, read_rows, split_files
+from lilo_jax.tasks.rows import Row, Source, read_rows, split_files, split_names
 from lilo_jax.types import Question, Task
 
 NO_SOURCE = Source("", "")
@@ -70,14 +70,10 @@ class Dataset:
         render = prompt_style(self.template)  # a mistake in it is found before the data are
         if not self.path:
             raise UsageError("no data: pass --task.path FILE (JSON lines, Parquet, ...), a directory or a hub id")
-        files = {"train": split_files(NO_SOURCE, self.path, "train", revision=self.revision)}
-        for name in ("validation", "test"):
-            try:
-                found = split_files(NO_SOURCE, self.path, name, revision=self.revision)
-            except UsageError:
-                continue
-            if found != files["train"]:
-                files[name] = found
+        names = split_names(NO_SOURCE, self.path, revision=self.revision) & {"validation", "test"}
+        files = {
+            name: split_files(NO_SOURCE, self.path, name, revision=self.revision) for name in ("train", *sorted(names))
+        }
         seen: dict[str, str] = {}
         splits = {}
         for name, paths in files.items():

@@ -19,7 +19,3 @@ class OlympiadBench(TestSet):
         question = super().parse(row)
         unit = row.values.get("unit")
         return dataclasses.replace(question, answer=f"{question.answer} {unit}") if unit else question
-
-    def split(self, name: str, *, path: str | None = None) -> list[Question]:
-        """Its one split, which is published as `train`."""
-        return super().split("train" if not (path or self.path) else name, path=path)

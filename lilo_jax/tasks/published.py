@@ -12,7 +12,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.tasks.rows import Row, Source, rows
+from lilo_jax.tasks.rows import Row, Source, rows, split_names
 from lilo_jax.types import Question, Task
 
 
@@ -42,9 +42,9 @@ class Published:
         text = row.text("problem", "question")
         return Question(prompt="", answer=answer or gold_answer(str(solution)), text=text, solution=str(solution))
 
-    def split(self, name: str, *, path: str | None = None) -> list[Question]:
+    def split(self, name: str) -> list[Question]:
         """The questions of a split, asked in the task's style; repeated ones are left out."""
-        found = rows(self.SOURCE, self.path if path is None else path, name, revision=self.revision)
+        found = rows(self.SOURCE, self.path, name, revision=self.revision)
         questions = [self._checked(row) for row in found]
         if not questions:
             raise UsageError(f"the split {name!r} of {self.path or self.SOURCE.repository} is empty")
@@ -53,18 +53,20 @@ class Published:
     def task(self, splits: Mapping[str, Sequence[Question]]) -> Task:
         """The task with these splits, whose demonstrations are the worked solutions of the training questions.
 
-        Questions that are held out as well are not trained on: published copies repeat a few.
+        A question stays in the first of test, validation and train that has it: published copies repeat a few.
         """
-        held_out = {q.text for name, questions in splits.items() if name != "train" for q in questions}
-        train = [q for q in splits.get("train", ()) if q.text not in held_out]
-        if "train" in splits and not train:
+        seen: set[str] = set()
+        kept: dict[str, list[Question]] = {}
+        for name in (n for n in ("test", "validation", "train") if n in splits):
+            kept[name] = [q for q in splits[name] if q.text not in seen]
+            seen |= {q.text for q in kept[name]}
+        if "train" in kept and not kept["train"]:
             raise UsageError(
                 f"all training questions of {self.path} are held out as well: give a directory whose files are named "
                 f"after their split (train.jsonl, test.jsonl)"
             )
-        splits = {**splits, "train": train} if train else splits
-        demonstrations = [(q.prompt, q.solution or q.answer) for q in train]
-        return Task(splits, demonstrations, grader(self.grader), unique_answers=False)
+        demonstrations = [(q.prompt, q.solution or q.answer) for q in kept.get("train", ())]
+        return Task({n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False)
 
     def _checked(self, row: Row) -> Question:
         question = self.parse(row)
@@ -78,9 +80,11 @@ class TestSet(Published):
     """A data set to be evaluated on, not to be trained on."""
 
     def build(self, seed: int) -> Task:
-        """Its one split, `test`."""
+        """Its one split, `test`, by whatever name it is published."""
         check_names(self)
-        return self.task({"test": self.split("test")})
+        names = split_names(self.SOURCE, self.path, revision=self.revision)
+        published = next((name for name in ("test", "validation", "train") if name in names), "test")
+        return self.task({"test": self.split(published)})
 
 
 def check_names(spec: Published) -> None:

@@ -84,20 +84,33 @@ def rows(source: Source, path: str, split: str, *, revision: str = "") -> list[R
 
 def split_files(source: Source, path: str, split: str, *, revision: str = "") -> list[pathlib.Path]:
     """The files of a split; a directory whose files name no split is all of it."""
+    named = _named_files(source, path, revision)
+    found = named.get(split) or named.get("")
+    if not found:
+        has = ", ".join(sorted(named))
+        raise UsageError(f"{path or source.repository} holds no file of the split {split!r}: it has {has}")
+    return found
+
+
+def split_names(source: Source, path: str, *, revision: str = "") -> set[str]:
+    """The splits that files are named after; none if they name no split."""
+    return set(_named_files(source, path, revision)) - {""}
+
+
+def _named_files(source: Source, path: str, revision: str) -> dict[str, list[pathlib.Path]]:
+    """Files by the split that they are named after; "" if none of them is named after one."""
     if path and pathlib.Path(path).expanduser().is_file():
-        return [pathlib.Path(path).expanduser()]
+        return {"": [pathlib.Path(path).expanduser()]}
     directory = _directory(source, path, revision)
     files = sorted(f for f in directory.rglob("*") if f.suffix in FORMATS and _holds_rows(f))
     if not files:
         raise UsageError(f"{directory} holds no data file ({', '.join(FORMATS)})")
-    named = {file: _split_of(file.relative_to(directory)) for file in files}
-    if not any(named.values()):
-        return files
-    found = [file for file in files if named[file] == split]
-    if not found:
-        has = ", ".join(sorted({name for name in named.values() if name}))
-        raise UsageError(f"{directory} holds no file of the split {split!r}: it has {has}")
-    return found
+    named: dict[str, list[pathlib.Path]] = {}
+    for file in files:
+        named.setdefault(_split_of(file.relative_to(directory)), []).append(file)
+    if len(named) > 1:
+        named.pop("", None)  # files beside those of the splits
+    return named
 
 
 def read_rows(file: pathlib.Path) -> Iterator[Row]:
