@@ -150,6 +150,53 @@ def grpo_policy_loss(logprobs, old, reference, advantages, mask, row_mask, *, ep
     return row_mean_of_means(loss, mask, row_mask)
 
 
+def dr_grpo_policy_loss(logprobs, old, advantages, mask, row_mask, *, epsilon):
+    sums = row_mean_of_sums(
+        lambda i, t: clipped_surrogate(logprobs[i][t], old[i][t], advantages[i][t], epsilon, epsilon), mask, row_mask
+    )
+    return sums / len(mask[0])
+
+
+def gspo_policy_loss(logprobs, old, advantages, mask, row_mask, *, low, high):
+    lengths = lengths_of(mask)
+
+    def loss(i, t):
+        ratio = [float(logprobs[i][u]) - float(old[i][u]) for u in range(lengths[i])]
+        return clipped_surrogate(sum(ratio) / lengths[i], 0.0, advantages[i][t], low, high)
+
+    return row_mean_of_means(loss, mask, row_mask)
+
+
+def clipped_weight(logprob, old_logprob, advantage, low, high):
+    ratio = np.exp(float(logprob) - float(old_logprob))
+    return -min(max(ratio, 1 - low), 1 + high) * float(advantage) * float(logprob)
+
+
+def cispo_policy_loss(logprobs, old, advantages, mask, *, low, high):
+    return token_mean(lambda i, t: clipped_weight(logprobs[i][t], old[i][t], advantages[i][t], low, high), mask)
+
+
+def reinforce_policy_loss(logprobs, old, advantages, mask, row_mask):
+    return row_mean_of_sums(
+        lambda i, t: clipped_weight(logprobs[i][t], old[i][t], advantages[i][t], 1.0, 1.0), mask, row_mask
+    )
+
+
+def group_centred(reward, group, row_mask):
+    members = live_members(group, row_mask)
+    return np.array(
+        [r - np.mean([reward[j] for j in members[g]]) if live else 0.0
+         for r, g, live in zip(reward, group, row_mask, strict=True)]
+    )  # fmt: skip
+
+
+def batch_normalized(values, row_mask, epsilon):
+    live = [float(v) for v, alive in zip(values, row_mask, strict=True) if alive]
+    mean = sum(live) / max(len(live), 1)
+    std = (sum((v - mean) ** 2 for v in live) / max(len(live), 1)) ** 0.5
+    return np.array([(v - mean) / (std + epsilon) if alive else 0.0 for v, alive in zip(values, row_mask, strict=True)])
+
+
 # ------------------------------------------------------------------------------------------------------- curriculum
 def group_statistics(num_groups, group, reward, correct, graded, length, row_mask):
     """Name to a list with one sum per group."""

@@ -7,7 +7,9 @@ import pytest
 import reference
 
 from lilo_jax.rl.advantages import (
+    batch_normalized,
     generalized_advantages,
+    group_centred,
     group_means,
     group_normalized,
     leave_one_out,
@@ -87,6 +89,9 @@ def test_group_estimators_match_reference(seed):
     assert_close(both_ways(leave_one_out, *rows, **settings), reference.leave_one_out(*rows))
     found = both_ways(group_normalized, *rows, **settings, epsilon=1e-8)
     assert_close(found, reference.group_normalized(*rows, 1e-8))
+    assert_close(both_ways(group_centred, *rows, **settings), reference.group_centred(*rows))
+    found = both_ways(batch_normalized, b["reward"], b["row_mask"])
+    assert_close(found, reference.batch_normalized(b["reward"], b["row_mask"], 1e-8))
     means, sizes = both_ways(group_means, *rows, **settings)
     members = reference.live_members(b["group"], b["row_mask"])
     for i, g in enumerate(b["group"]):
@@ -160,6 +165,24 @@ def test_leave_one_out_is_the_centred_reward_scaled(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_the_group_estimators_differ_by_known_factors(seed):
+    """Leave-one-out is G / (G - 1) of centred; normalised is centred over (std + epsilon), std with divisor G - 1."""
+    b = ragged_batch(seed)
+    rows = (b["reward"], b["group"], b["row_mask"])
+    centred = np.asarray(group_centred(*rows, num_groups=GROUPS))
+    _, size = map(np.asarray, group_means(*rows, num_groups=GROUPS))
+    several = b["row_mask"] & (size > 1)
+    others = np.asarray(leave_one_out(*rows, num_groups=GROUPS))
+    factor = size[several] / (size[several] - 1)
+    np.testing.assert_allclose(others[several], factor * centred[several], rtol=1e-5, atol=1e-6)
+    members = reference.live_members(b["group"], b["row_mask"])
+    normalized = np.asarray(group_normalized(*rows, num_groups=GROUPS, epsilon=0.1))
+    for i in np.flatnonzero(several):
+        std = np.std(b["reward"][members[b["group"][i]]].astype(np.float64), ddof=1)
+        np.testing.assert_allclose(normalized[i], centred[i] / (std + 0.1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_groups_of_equal_rewards_have_exactly_zero_advantage(seed):
     """Also for rewards whose float32 mean is not the reward itself: rounding noise must not be standardised."""
     rng = np.random.default_rng(seed)
@@ -169,6 +192,8 @@ def test_groups_of_equal_rewards_have_exactly_zero_advantage(seed):
     reward = np.where(live, reward, rng.normal(size=len(group))).astype(np.float32)
     assert not np.any(leave_one_out(reward, group, live, num_groups=40))
     assert not np.any(group_normalized(reward, group, live, num_groups=40, epsilon=1e-8))
+    assert not np.any(group_centred(reward, group, live, num_groups=40))
+    assert not np.any(batch_normalized(np.full(len(group), reward[0]), live))
 
 
 def test_blocks_of_equal_advantages_are_whitened_to_exactly_zero():
@@ -211,6 +236,8 @@ def test_padding_changes_nothing(seed):
             whiten_blocks(batch["values"], batch["mask"], block=4),
             per_token(leave_one_out(*rows, num_groups=GROUPS), batch["mask"]),
             per_token(group_normalized(*rows, num_groups=GROUPS, epsilon=1e-8), batch["mask"]),
+            per_token(group_centred(*rows, num_groups=GROUPS), batch["mask"]),
+            per_token(batch_normalized(rows[0], rows[2]), batch["mask"]),
         ]
 
     for narrow, padded in zip(estimates(b, rows), estimates(wide, more_rows), strict=True):

@@ -9,9 +9,24 @@ import pytest
 import reference
 
 from lilo_jax.rl import ALGORITHMS
+from lilo_jax.rl.cispo import Cispo
+from lilo_jax.rl.dapo import Dapo
+from lilo_jax.rl.dr_grpo import DrGrpo
 from lilo_jax.rl.grpo import Grpo
-from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, kl_k3
+from lilo_jax.rl.gspo import Gspo
+from lilo_jax.rl.losses import (
+    clipped_surrogate,
+    clipped_value_loss,
+    clipped_weight_loss,
+    dual_clipped_surrogate,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+    sequence_clipped_surrogate,
+    truncated_importance,
+)
 from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.reinforce import Reinforce
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
 from lilo_jax.types import FollowUps, Sequences, TokenScores, TrainBatch
@@ -77,8 +92,17 @@ def expected_losses(name, batch, scores, values):
     mask = (np.arange(slots) < np.asarray(batch.sequences.completion_lengths)[:, None]) & row_mask[:, None]
     new, old, ref = map(np.asarray, (scores.logprobs, batch.old_logprobs, batch.reference_logprobs))
     advantages = np.asarray(batch.advantages)
-    if name == "rloo":
-        return reference.rloo_policy_loss(new, old, advantages, mask, low=0.2, high=0.28), None
+    plain = {
+        "rloo": lambda: reference.rloo_policy_loss(new, old, advantages, mask, low=0.2, high=0.28),
+        "dapo": lambda: reference.rloo_policy_loss(new, old, advantages, mask, low=0.2, high=0.28),
+        "reinforce_pp": lambda: reference.rloo_policy_loss(new, old, advantages, mask, low=0.2, high=0.2),
+        "dr_grpo": lambda: reference.dr_grpo_policy_loss(new, old, advantages, mask, row_mask, epsilon=0.2),
+        "gspo": lambda: reference.gspo_policy_loss(new, old, advantages, mask, row_mask, low=3e-4, high=4e-4),
+        "cispo": lambda: reference.cispo_policy_loss(new, old, advantages, mask, low=1.0, high=0.28),
+        "reinforce": lambda: reference.reinforce_policy_loss(new, old, advantages, mask, row_mask),
+    }
+    if name in plain:
+        return plain[name](), None
     settings = {"epsilon": 0.2, "beta": COEFFICIENT, "clamp": 10.0}
     if name == "grpo":
         return reference.grpo_policy_loss(new, old, ref, advantages, mask, row_mask, **settings), None
@@ -88,7 +112,12 @@ def expected_losses(name, batch, scores, values):
 
 
 def algorithm_named(name):
-    return {"ppo": Ppo(kl_coefficient=COEFFICIENT), "grpo": Grpo(kl_coefficient=COEFFICIENT), "rloo": Rloo()}[name]
+    special = {
+        "ppo": Ppo(kl_coefficient=COEFFICIENT),
+        "grpo": Grpo(kl_coefficient=COEFFICIENT),
+        "dr_grpo": DrGrpo(length=SLOTS),
+    }
+    return special.get(name) or ALGORITHMS[name]()
 
 
 def found_losses(name, batch, scores, values):
@@ -123,6 +152,54 @@ def test_k3_worked_by_hand():
     difference = jnp.array([0.0, np.log(2), -np.log(2), 5.0])
     found = kl_k3(-difference, jnp.zeros(4), clamp=10.0)
     np.testing.assert_allclose(found, [0, 1 - np.log(2), np.log(2) - 0.5, 10], rtol=1e-6)
+
+
+def test_the_dual_clip_bounds_only_a_large_ratio_with_a_negative_advantage():
+    old, new = jnp.zeros(4), jnp.log(jnp.array([2.0, 5.0, 5.0, 0.5]))
+    advantages = jnp.array([-1.0, -1, 1, -1])
+    found = dual_clipped_surrogate(new, old, advantages, clip_low=0.2, clip_high=0.2, dual_clip=3.0)
+    np.testing.assert_allclose(found, [2, 3, -1.2, 0.8], rtol=1e-6)
+
+
+def test_a_sequence_ratio_of_one_token_is_the_tokens():
+    rng = np.random.default_rng(0)
+    new, old, advantages = rng.normal(size=(3, 20, 1)).astype(np.float32)
+    mask = np.ones((20, 1), bool)
+    clip = {"clip_low": 0.2, "clip_high": 0.3}
+    np.testing.assert_allclose(
+        sequence_clipped_surrogate(new, old, advantages, mask, **clip),
+        clipped_surrogate(new, old, advantages, **clip),
+        rtol=1e-5,
+    )
+
+
+def test_a_clipped_weight_keeps_the_gradient_of_every_token():
+    """Ratios 0.5 and 4 with the weight at most 1.28: gradients are -w A, none is zero."""
+    old = jnp.zeros(2)
+    new = jnp.log(jnp.array([0.5, 4.0]))
+    gradient = jax.grad(
+        lambda x: clipped_weight_loss(x, old, jnp.array([1.0, 1.0]), clip_low=1.0, clip_high=0.28).sum()
+    )(new)
+    np.testing.assert_allclose(gradient, [-0.5, -1.28], rtol=1e-6)
+
+
+def test_truncated_importance_is_capped_above_only():
+    found = truncated_importance(jnp.log(jnp.array([0.1, 1.0, 9.0])), jnp.zeros(3), cap=2.0)
+    np.testing.assert_allclose(found, [0.1, 1, 2], rtol=1e-6)
+
+
+def test_k1_and_k2_have_their_stated_expectations():
+    """Of k1 it is the divergence; of the gradient of k2, taken under the policy, it is the divergence's gradient."""
+    logits, q = jax.random.normal(jax.random.key(1), (2, 7))
+    log_q = jax.nn.log_softmax(q)
+
+    def divergence(x):
+        return jnp.sum(jax.nn.softmax(x) * (jax.nn.log_softmax(x) - log_q))
+
+    p = jax.nn.softmax(logits)
+    np.testing.assert_allclose(jnp.sum(p * kl_k1(jnp.log(p), log_q)), divergence(logits), rtol=1e-5)
+    k2_gradient = jax.grad(lambda x: jnp.sum(p * kl_k2(jax.nn.log_softmax(x), log_q)))(logits)
+    np.testing.assert_allclose(k2_gradient, jax.grad(divergence)(logits), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -194,6 +271,8 @@ def test_a_batch_without_live_rows_has_zero_loss_and_gradient(name):
 def test_gradient_at_ratio_one_is_that_of_advantage_times_logprob(name):
     batch, _, _ = random_batch(2)
     batch = batch.replace(reference_logprobs=batch.old_logprobs)  # the KL has no gradient where the two agree
+    if name == "gspo":  # whose ratio is of a whole response: its tokens share their advantage
+        batch = batch.replace(advantages=jnp.broadcast_to(batch.advantages[:, :1], batch.advantages.shape))
     minibatch = minibatch_of(batch)
     policy_loss = algorithm_named(name).build().policy_loss
 
@@ -201,10 +280,14 @@ def test_gradient_at_ratio_one_is_that_of_advantage_times_logprob(name):
         return policy_loss(TokenScores(logprobs=logprobs, entropy=jnp.zeros_like(logprobs)), minibatch)[0]
 
     found = np.asarray(jax.grad(loss)(batch.old_logprobs))
-    mask = np.asarray(minibatch.mask)
+    mask, rows = np.asarray(minibatch.mask), np.asarray(batch.row_mask).sum()
     weight = mask / mask.sum()
-    if name == "grpo":
-        weight = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1) / np.asarray(batch.row_mask).sum()
+    if name in ("grpo", "gspo"):
+        weight = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1) / rows
+    if name == "dr_grpo":
+        weight = mask / SLOTS / rows
+    if name == "reinforce":
+        weight = mask / rows
     assert mask.sum() > 10
     np.testing.assert_allclose(found, -np.asarray(batch.advantages) * weight, rtol=1e-5, atol=1e-8)
 
@@ -238,6 +321,10 @@ def test_token_mean_and_sequence_mean_worked_by_hand():
     assert loss(Ppo(kl_coefficient=1.0)) == pytest.approx(-7 + 2 * token_kl)
     assert loss(Grpo()) == pytest.approx(-6)
     assert loss(Grpo(kl_coefficient=1.0)) == pytest.approx(-6 + token_kl)
+    assert loss(Dapo()) == pytest.approx(-7)
+    assert loss(Gspo()) == pytest.approx(-6)
+    assert loss(DrGrpo()) == pytest.approx(-(4 + 3 * 8) / 2 / 4)  # sums over the 4 slots, mean over 2 rows
+    assert loss(Reinforce()) == loss(Cispo()) == 0  # log pi is 0: only its gradient counts
 
 
 def test_reported_metrics_are_token_means():
@@ -264,6 +351,7 @@ def test_reported_metrics_are_token_means():
 
 def test_which_algorithms_need_a_critic_or_a_reference():
     needs = {name: (cls().build().needs_values, cls().build().needs_reference) for name, cls in ALGORITHMS.items()}
-    assert needs == {"ppo": (True, True), "rloo": (False, False), "grpo": (False, False)}
+    assert needs.pop("ppo") == (True, True)
+    assert set(needs.values()) == {(False, False)}
     assert not Ppo(kl_coefficient=0).build().needs_reference
     assert Grpo(kl_coefficient=0.1).build().needs_reference

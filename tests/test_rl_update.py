@@ -14,6 +14,7 @@ from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.packing import pack_blocks
+from lilo_jax.rl import ALGORITHMS as TABLE
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
@@ -32,7 +33,12 @@ MODEL = build_model(
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 ROWS, PROMPT, SLOTS = 8, 4, 5
 TEMPERATURE = 0.7
-ALGORITHMS = {"ppo": Ppo(kl_coefficient=0.2, whiten_rows=0), "rloo": Rloo(), "grpo": Grpo(kl_coefficient=0.2)}
+ALGORITHMS = {
+    "ppo": Ppo(kl_coefficient=0.2, whiten_rows=0),
+    "rloo": Rloo(),
+    "grpo": Grpo(kl_coefficient=0.2),
+    **{name: cls() for name, cls in TABLE.items() if name not in ("ppo", "rloo", "grpo")},
+}
 
 
 @functools.cache
@@ -143,8 +149,14 @@ def direct_loss(name, params, batch):
     reinforce = -batch.advantages[row, t] * logprob
     difference = batch.reference_logprobs[row, t] - logprob
     kl = jnp.minimum(jnp.exp(difference) - difference - 1, 10)
-    if name == "rloo":
+    if name in ("rloo", "dapo", "cispo", "reinforce_pp"):
         return jnp.sum(reinforce) / num_tokens
+    if name == "reinforce":
+        return jnp.sum(reinforce) / num_rows
+    if name == "dr_grpo":
+        return jnp.sum(reinforce) / num_rows / SLOTS
+    if name == "gspo":
+        return jnp.sum(reinforce / responses[row]) / num_rows
     if name == "grpo":
         return jnp.sum((reinforce + 0.2 * kl) / responses[row]) / num_rows
     values = MODEL.values(critic, MODEL.hidden(critic, tokens))[row, place - 1]

@@ -160,3 +160,41 @@ def group_normalized(reward: Array, group: Array, row_mask: Array, *, num_groups
 def per_token(advantage: Array, mask: Array) -> Array:
     """float32 [B, C]: a row's advantage [B] copied to each of its live tokens."""
     return jnp.where(mask, advantage[:, None], 0)
+
+
+def group_centred(reward: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
+    """Reward minus the mean reward of its group, itself included.
+
+        A_i = r_i - mean r
+
+    Source: Liu et al. 2025 (Dr. GRPO), section 3.2.  It is (G - 1) / G of `leave_one_out`.  A group of equal rewards,
+    and a masked row, get exactly zero.
+
+    Args:
+        reward: float32 [B].
+        group: int32 [B], groups may be of any size.
+        row_mask: bool [B].
+        num_groups: static.
+
+    Returns:
+        float32 [B].
+    """
+    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
+    mean, _ = group_means(reward, group, row_mask, num_groups=num_groups)
+    return jnp.where(row_mask, reward - mean, 0)
+
+
+def batch_normalized(values: Array, row_mask: Array, *, epsilon: float = 1e-8) -> Array:
+    """Values standardised over all live rows of the batch.
+
+        (x_i - mean) / (std + epsilon), std with the biased estimator (divisor n)
+
+    Source: Hu et al. 2025 (REINFORCE++), equation 6.  Equal values, and masked rows, get exactly zero.
+
+    Args:
+        values: float32 [B].
+        row_mask: bool [B].
+        epsilon: added to the standard deviation.
+    """
+    chex.assert_equal_shape([values, row_mask])
+    return whiten_blocks(values[:, None], row_mask[:, None], block=len(values), epsilon=epsilon)[:, 0]

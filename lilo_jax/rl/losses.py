@@ -1,6 +1,7 @@
 """Per-token losses.  None takes a mean: the caller weights and sums (see `Minibatch`)."""
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from lilo_jax.types import Array
@@ -56,3 +57,92 @@ def kl_k3(logprobs: Array, reference_logprobs: Array, *, clamp: float) -> Array:
     chex.assert_equal_shape([logprobs, reference_logprobs])
     difference = reference_logprobs - logprobs
     return jnp.clip(jnp.exp(difference) - difference - 1, 0, clamp)
+
+
+def dual_clipped_surrogate(
+    logprobs: Array, old_logprobs: Array, advantages: Array, *, clip_low: float, clip_high: float, dual_clip: float
+) -> Array:
+    """The clipped surrogate, bounded also where the advantage is negative and the ratio large.
+
+        L = -max(min(rho A, clip(rho) A), c A) if A < 0, else -min(rho A, clip(rho) A)
+
+    Source: Ye et al. 2020 (dual-clip PPO), equation 3, with c = `dual_clip` above 1.
+
+    Args:
+        logprobs, old_logprobs, advantages: float32, one shape.
+        clip_low, clip_high: at least 0.
+        dual_clip: c, above 1 + clip_high.
+    """
+    losses = clipped_surrogate(logprobs, old_logprobs, advantages, clip_low=clip_low, clip_high=clip_high)
+    return jnp.where(advantages < 0, jnp.minimum(losses, -dual_clip * advantages), losses)
+
+
+def sequence_clipped_surrogate(
+    logprobs: Array, old_logprobs: Array, advantages: Array, mask: Array, *, clip_low: float, clip_high: float
+) -> Array:
+    """The clipped surrogate of the length-normalised ratio of whole responses, the same for each of their tokens.
+
+        s_i = exp(1/|o_i| sum_t (log pi - log pi_old)),   L_it = -min(s_i A_it, clip(s_i, 1 - low, 1 + high) A_it)
+
+    Source: Zheng et al. 2025 (GSPO), equations 5 to 7.  With one token per response it is `clipped_surrogate`.
+
+    Args:
+        logprobs, old_logprobs, advantages: float32 [B, C].
+        mask: bool [B, C], completion tokens.
+        clip_low, clip_high: at least 0; the paper's are some 1e-4, as the mean over tokens moves little.
+    """
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages, mask])
+    length = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    mean = jnp.sum(jnp.where(mask, logprobs - old_logprobs, 0), axis=1, keepdims=True) / length
+    mean = jnp.broadcast_to(mean, logprobs.shape)
+    return clipped_surrogate(mean, jnp.zeros_like(mean), advantages, clip_low=clip_low, clip_high=clip_high)
+
+
+def clipped_weight_loss(
+    logprobs: Array, old_logprobs: Array, advantages: Array, *, clip_low: float, clip_high: float
+) -> Array:
+    """REINFORCE whose importance weight is clipped, not its gradient: every token keeps one.
+
+        L = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi,   sg: no gradient
+
+    Source: MiniMax 2025 (CISPO), equations 4 and 5.
+
+    Args:
+        logprobs, old_logprobs, advantages: float32, one shape.
+        clip_low, clip_high: at least 0; a `clip_low` of 1 leaves the weight without a lower bound.
+    """
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages])
+    weight = jnp.clip(jnp.exp(logprobs - old_logprobs), 1 - clip_low, 1 + clip_high)
+    return -jax.lax.stop_gradient(weight) * advantages * logprobs
+
+
+def truncated_importance(old_logprobs: Array, sampler_logprobs: Array, *, cap: float) -> Array:
+    """The weight of a token whose sampler was not quite the policy: min(pi_old / pi_sampler, cap).
+
+    Source: Yao et al. 2025 (off-policy RL of rollout engines), truncated importance sampling.
+
+    Args:
+        old_logprobs: float32, of the trainer before the update.
+        sampler_logprobs: the same shape, as the sampler reported them.
+        cap: upper bound of the weight.
+    """
+    chex.assert_equal_shape([old_logprobs, sampler_logprobs])
+    return jnp.minimum(jnp.exp(old_logprobs - sampler_logprobs), cap)
+
+
+def kl_k1(logprobs: Array, reference_logprobs: Array) -> Array:
+    """Unbiased estimate of KL(policy || reference) from tokens of the policy, of high variance: log pi - log pi_ref.
+
+    Source: Schulman 2020 (approximating KL divergence).
+    """
+    chex.assert_equal_shape([logprobs, reference_logprobs])
+    return logprobs - reference_logprobs
+
+
+def kl_k2(logprobs: Array, reference_logprobs: Array) -> Array:
+    """Half the squared log ratio: biased, of low variance, and its gradient is that of the true divergence.
+
+    Source: Schulman 2020 (approximating KL divergence).
+    """
+    chex.assert_equal_shape([logprobs, reference_logprobs])
+    return 0.5 * (logprobs - reference_logprobs) ** 2

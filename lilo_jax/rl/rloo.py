@@ -1,16 +1,12 @@
 """RLOO: REINFORCE with the mean of a group's other rollouts as baseline (Ahmadian et al. 2024)."""
 
 import dataclasses
-import functools
 
-import jax.numpy as jnp
-
-from lilo_jax.rl.advantages import leave_one_out, per_token
-from lilo_jax.rl.follow_ups import no_follow_ups
+from lilo_jax.rl.advantages import leave_one_out
+from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.metrics import ratio_metrics
-from lilo_jax.scoring import completion_mask
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
+from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
+from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,25 +19,10 @@ class Rloo:
 
     def build(self) -> Algorithm:
         """The functions of RLOO: leave-one-out advantages, token-mean clipped surrogate."""
-        return Algorithm(
-            advantages=_advantages,
-            policy_loss=functools.partial(_policy_loss, self),
-            value_loss=None,
-            follow_up_requests=no_follow_ups,
-            needs_reference=False,
+        clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
+        return policy_gradient(
+            advantage=by_group(leave_one_out),
+            loss=on_tokens(clipped_surrogate, **clip),
+            aggregate=token_mean,
+            **clip,
         )
-
-
-def _advantages(batch: TrainBatch) -> tuple[Array, Array]:
-    mask = completion_mask(batch.sequences, batch.old_logprobs.shape[1]) & batch.row_mask[:, None]
-    advantage = leave_one_out(batch.reward, batch.group, batch.row_mask, num_groups=batch.question.shape[0])
-    return per_token(advantage, mask), per_token(batch.reward, mask)
-
-
-def _policy_loss(spec: Rloo, scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
-    surrogate = clipped_surrogate(
-        scores.logprobs, batch.old_logprobs, batch.advantages, clip_low=spec.clip_low, clip_high=spec.clip_high
-    )
-    metrics = ratio_metrics(scores, batch, clip_low=spec.clip_low, clip_high=spec.clip_high)
-    metrics["loss/policy"] = Mean.of(surrogate, batch.mask)
-    return jnp.sum(surrogate * batch.token_weight), metrics

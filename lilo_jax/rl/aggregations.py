@@ -1,0 +1,55 @@
+"""From losses of tokens to the loss of a minibatch: what a token, a response and a length weigh.
+
+Each takes losses [B, C] and the minibatch, whose weights were fixed before it was cut into micro-batches, and gives a
+scalar that adds over micro-batches.
+"""
+
+import jax.numpy as jnp
+
+from lilo_jax.types import Array, Minibatch
+
+
+def token_mean(losses: Array, batch: Minibatch) -> Array:
+    """The mean over all tokens of the minibatch: long responses weigh more.
+
+        L = sum_i sum_t L_it / sum_i |o_i|
+
+    Source: Yu et al. 2025 (DAPO), equation 8; also VinePPO's PPO.
+    """
+    return jnp.sum(losses * batch.token_weight)
+
+
+def sequence_mean(losses: Array, batch: Minibatch) -> Array:
+    """The mean over responses of their means over tokens: each response weighs the same, a token of a long one less.
+
+        L = 1/B sum_i 1/|o_i| sum_t L_it
+
+    Source: Shao et al. 2024 (GRPO), equation 3.
+    """
+    length = jnp.maximum(jnp.sum(batch.mask, axis=1, keepdims=True), 1)
+    return jnp.sum(losses * batch.sequence_weight / length)
+
+
+def constant_length(losses: Array, batch: Minibatch, *, length: int) -> Array:
+    """The mean over responses of their sums over tokens, divided by a constant: no length bias.
+
+        L = 1/B sum_i 1/C sum_t L_it
+
+    Source: Liu et al. 2025 (Dr. GRPO), listing 1, whose released code divides by the generation budget.
+
+    Args:
+        losses: float32 [B, C].
+        batch: the minibatch.
+        length: C; 0 takes the completion slots, which are the generation budget.
+    """
+    return jnp.sum(losses * batch.sequence_weight) / (length or batch.mask.shape[1])
+
+
+def sequence_sum(losses: Array, batch: Minibatch) -> Array:
+    """The mean over responses of their sums over tokens: the gradient of log pi(response) itself.
+
+        L = 1/B sum_i sum_t L_it
+
+    Source: Williams 1992 (REINFORCE).
+    """
+    return jnp.sum(losses * batch.sequence_weight)
