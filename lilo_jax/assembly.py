@@ -30,7 +30,7 @@ from lilo_jax.rewards import Reward
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.noise import plant
-from lilo_jax.tasks.suites import suites
+from lilo_jax.tasks.suites import inherited, suites, with_settings
 from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
 from lilo_jax.types import Array, PyTree, Question, Sequences, Task, TrainState
 
@@ -79,6 +79,8 @@ class Assembly:
     graders: ResponseGrader
     reward: Reward
     stop_table: Array | None
+    evaluation_graders: ResponseGrader
+    evaluation_stop_table: Array | None
 
     def policy(self, state: TrainState) -> PyTree:
         """The weights of the policy, adapters beside their base."""
@@ -124,6 +126,9 @@ def validate(config: Config) -> None:
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
     _validate_lora(config)
+    config.protocol.check("--evaluation.")
+    if config.seed < 0 or config.evaluation.max_questions < 0:
+        raise UsageError("--seed and --evaluation.max-questions must not be negative")
     config.reward.build(max_new_tokens=rollout.max_new_tokens)
     plant([], config.noise, config.seed)
     try:
@@ -220,9 +225,10 @@ def check(config: Config) -> Task:
     for name in config.evaluation.splits:
         if name not in task.splits or name == "train":
             raise unknown_name("evaluation split", name, set(task.splits) - {"train"})
+    for name, questions in task.splits.items():
+        if not questions:
+            raise UsageError(f"the split {name!r} of the task is empty: give it more questions, or leave it out")
     _held_out_sets(config, task)
-    if config.protocol.samples < 1:
-        raise UsageError("--evaluation.samples must be at least 1")
     shards = math.prod(mesh_shape(config.mesh, jax.device_count())[:2])
     if config.sft.batch % shards or config.evaluation.rows % shards:
         raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
@@ -330,6 +336,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         for name, (questions, grade, unique) in _held_out_sets(config, task).items()
     }
     _check_lengths(config, pool, held_out)
+    pool_of_graders = GradingPool(workers=graders)
     return Assembly(
         config=config,
         task=task,
@@ -338,22 +345,37 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         held_out=held_out,
         mesh=mesh,
         programs=build_programs(settings, mesh),
-        graders=ResponseGrader(GradingPool(workers=graders), tokenizer, config.rollout.stop),
+        graders=ResponseGrader(pool_of_graders, tokenizer, config.rollout.stop),
+        evaluation_graders=ResponseGrader(pool_of_graders, tokenizer, config.protocol.stop),
+        evaluation_stop_table=put_replicated(mesh, stop_automaton(tokenizer, config.protocol.stop, model.vocab_size)),
         reward=config.reward.build(max_new_tokens=config.rollout.max_new_tokens),
         stop_table=put_replicated(mesh, stop_automaton(tokenizer, config.rollout.stop, model.vocab_size)),
     )
 
 
 def _held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Question], Grade, bool]]:
-    """The questions of every set to evaluate on, their grader, and whether their answers are unique."""
-    most = config.evaluation.max_questions or None
-    splits = config.evaluation.splits or [name for name in task.splits if name != "train"]
-    sets = {name: (task.splits[name][:most], task.grade, task.unique_answers) for name in splits}
-    for name, suite in suites(config.evaluation.suites, template=getattr(config.task, "template", "")).items():
+    """The questions of every set to evaluate on, their grader, and whether their answers are unique.
+
+    Suites are asked and graded as the task is, and both as a named protocol says.
+    """
+    most, protocol = config.evaluation.max_questions or None, config.protocol
+    names = config.evaluation.splits or [name for name in task.splits if name != "train"]
+    if len(set(names)) < len(names):
+        raise UsageError("--evaluation.splits names a split twice")
+    if protocol.template or protocol.grader:
+        own = with_settings(config.task, template=protocol.template, grader=protocol.grader)
+        held = own.build(config.seed) if own != config.task else task
+    else:
+        held = task
+    sets = {name: (held.splits[name][:most], held.grade, held.unique_answers) for name in names}
+    trained = {question.text or question.prompt for question in task.splits["train"]}
+    for name, suite in suites(config.evaluation.suites, **inherited(config.task, protocol)).items():
         if name in sets:
             raise UsageError(f"--evaluation.suites {name} has the name of a split of the task: leave it out")
-        split = next(iter(suite.splits.values()))
-        sets[name] = (split[:most], suite.grade, suite.unique_answers)
+        questions = suite.splits["test"]
+        if shared := sum((question.text or question.prompt) in trained for question in questions):
+            raise UsageError(f"{shared} questions of --evaluation.suites {name} are trained on: give other data")
+        sets[name] = (questions[:most], suite.grade, suite.unique_answers)
     return sets
 
 
@@ -390,7 +412,7 @@ def start_config(config: Config) -> Config:
         model=dataclasses.replace(config.model, critic=""),
         sft=config.sft,
         mesh=config.mesh,
-        evaluation=config.evaluation,
+        evaluation=dataclasses.replace(config.evaluation, suites=(), protocol=""),
         curriculum=Uniform(),
         algorithm=Rloo(),
         update__chunk=config.update.chunk,

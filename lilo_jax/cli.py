@@ -88,6 +88,8 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     grade.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
     grade.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
     grade.add_argument("--grader", default="default", help="default, paper, exact or math_verify")
+    _add_workers(grade)
+    grade.add_argument("--deadline", type=float, default=3.0, help="seconds for one answer in a process")
     grade.add_argument("--explain", action="store_true", help="say how each verdict came about")
 
     data = verb(
@@ -111,9 +113,10 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     evaluate.add_argument("model", nargs="?", help="Hugging Face directory, hub id or run directory")
     evaluate.add_argument(
-        "--suite", default="task", help="test sets, NAME or NAME=PATH, with commas between; task is a run's own"
+        "--suite", default="", help="test sets, NAME or NAME=PATH, with commas between; task, a run's own, if left out"
     )
-    evaluate.add_argument("--protocol", default="greedy", help="vineppo, oat or greedy")
+    evaluate.add_argument("--protocol", default="", help="vineppo, oat or greedy, which is taken if left out")
+    _add_workers(evaluate)
     evaluate.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
     evaluate.add_argument("--generations", type=pathlib.Path, help="grade these again instead of sampling")
     evaluate.add_argument("--grader", default="", help="instead of the protocol's or the task's")
@@ -126,6 +129,12 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--max-questions", type=_positive, default=0, help="of each suite, the first ones")
     evaluate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
     evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=_positive, default=0, help="processes for what cannot be graded at once; else one per core"
+    )
 
 
 def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:

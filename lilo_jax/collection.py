@@ -12,10 +12,10 @@ import numpy as np
 
 from lilo_jax.assembly import Assembly
 from lilo_jax.errors import RunError
+from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.responses import Answer, Graded
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
-from lilo_jax.sampling import TokenRule
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import disturbed
@@ -107,8 +107,7 @@ def sample(
     requests: Requests,
     key: jax.Array,
     *,
-    rule: TokenRule | None = None,
-    max_new_tokens: int = 0,
+    protocol: Protocol | None = None,
 ) -> Completions:
     """Starts the sampler on host arrays; the completions are still being computed when this returns.
 
@@ -117,18 +116,17 @@ def sample(
         params: policy weights.
         prompts, requests: host arrays.
         key: consumed.
-        rule: how a token is drawn, if not as in training.
-        max_new_tokens: upper bound of the budgets, if not as in training.
+        protocol: how held-out questions are evaluated; None samples as in training.
     """
-    rollout = assembly.config.rollout
+    how = protocol or assembly.config.rollout
     return assembly.programs.sample(
         params,
         put_rows(assembly.mesh, prompts),
         put_replicated(assembly.mesh, requests),
         key,
-        assembly.stop_table,
-        rule=rule or rollout.rule,
-        max_new_tokens=max_new_tokens or rollout.max_new_tokens,
+        assembly.evaluation_stop_table if protocol else assembly.stop_table,
+        rule=how.rule,
+        max_new_tokens=how.max_new_tokens,
     )
 
 

@@ -170,7 +170,8 @@ class EvaluationConfig:
     suites: tuple[str, ...] = ()
     """test sets of other tasks, NAME or NAME=PATH, such as math500 or collegemath=data/college"""
     protocol: str = ""
-    """vineppo, oat or greedy: takes the place of samples, temperature, top-p and max-new-tokens"""
+    """vineppo, oat or greedy: its samples, temperature, top-p and max-new-tokens where they are not given, its stop
+    strings, prompt style and grader"""
     samples: int = 4
     """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
     temperature: float = 1.0
@@ -227,17 +228,15 @@ class Config:
 
     @property
     def protocol(self) -> Protocol:
-        """How held-out questions are evaluated; stop strings are those of training."""
+        """How held-out questions are evaluated: as a named protocol says, where nothing else was given."""
         evaluation, stop = self.evaluation, self.rollout.stop
-        if evaluation.protocol:
-            return dataclasses.replace(protocol(evaluation.protocol), stop=stop)
-        return Protocol(
-            samples=evaluation.samples,
-            temperature=evaluation.temperature,
-            top_p=evaluation.top_p,
-            max_new_tokens=evaluation.max_new_tokens or self.rollout.max_new_tokens,
-            stop=stop,
-        )
+        given = {name: getattr(evaluation, name) for name in ("samples", "temperature", "top_p", "max_new_tokens")}
+        if not evaluation.protocol:
+            given["max_new_tokens"] = evaluation.max_new_tokens or self.rollout.max_new_tokens
+            return Protocol(**given, stop=stop)
+        named, default = protocol(evaluation.protocol), EvaluationConfig()
+        changed = {name: value for name, value in given.items() if value != getattr(default, name)}
+        return dataclasses.replace(named, **changed, stop=tuple(dict.fromkeys([*stop, *named.stop])))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,7 @@ def load(
     dtype: str = "float32",
     tokenizer: Tokenizer | None = None,
     stop: Sequence[str] = (),
+    min_new_tokens: int = 0,
 ) -> LoadedModel:
     """The model on all devices, ready to run.
 
@@ -53,11 +54,13 @@ def load(
         dtype: of activations: float32 or bfloat16.
         tokenizer: of the model, for completions; `logprobs` needs none.
         stop: strings that end a completion.
+        min_new_tokens: no end token is drawn before this many tokens.
     """
     config = decoder_config(source, compute_dtype=dtype)
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     end_ids, known_ids = (tokenizer.end_ids, tokenizer.vocab_size) if tokenizer else ((), config.vocab_size)
-    programs = build_inference(InferenceSettings(config, RolloutConfig(slots=SLOTS), end_ids, known_ids), mesh)
+    rollout = RolloutConfig(slots=SLOTS, min_new_tokens=min_new_tokens)
+    programs = build_inference(InferenceSettings(config, rollout, end_ids, known_ids), mesh)
     table = stop_automaton(tokenizer, stop, config.vocab_size) if tokenizer else None
     return LoadedModel(source.weights(programs.model, mesh), programs, mesh, put_replicated(mesh, table))
 

@@ -45,6 +45,15 @@ def check_output(path: pathlib.Path) -> None:
         raise UsageError(f"{path} is a directory: pass a file as --output")
 
 
+def check_new_directory(path: pathlib.Path) -> None:
+    """Raises `UsageError` if a directory of results cannot be made there without touching other files."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists and is not empty: pass another --output")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above} is a file: pass another --output")
+
+
 def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

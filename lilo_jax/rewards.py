@@ -5,23 +5,41 @@ whatever is earned.  Shaping changes what the algorithm learns from, never which
 """
 
 import dataclasses
-import re
+import math
 from collections.abc import Callable
 from typing import Literal
 
 from lilo_jax.errors import UsageError
+from lilo_jax.grading.extraction import boxed
 from lilo_jax.types import Verdict
 
 Reward = Callable[[str, Verdict, int], float]
 """(response, verdict, generated tokens) to what it earns."""
 
-FORMATS: dict[str, re.Pattern[str]] = {
-    "boxed": re.compile(r"\\boxed\{.+\}", re.DOTALL),
-    "hashes": re.compile(r"\n?####\s*\S+[^\n]*\s*\Z"),
-    # Thinking that is closed, then the answer: the join is exact; a stop string may have taken the last tag off.
-    "r1": re.compile(r"\A(?:(?!</think>|<answer>).)+</think> <answer>(?:(?!<answer>).)+\Z", re.DOTALL),
-}
-"""Forms of a response, by name; `r1` continues a prompt that opened <think> (Liu et al. 2025, Dr. GRPO)."""
+
+def has_box(response: str) -> bool:
+    r"""Whether a response holds a \boxed{} with something in it."""
+    return bool((boxed(response) or "").strip())
+
+
+def ends_with_hashes(response: str) -> bool:
+    """Whether the last line is #### and an answer."""
+    last = response.rstrip().rpartition("\n")[2]
+    return last.startswith("####") and bool(last.strip("# "))
+
+
+def is_r1(response: str) -> bool:
+    """Whether thinking, which the prompt opened, is closed, and joined by one space to one answer in its tags.
+
+    A stop string may have taken the last tag off.  Source: Liu et al. 2025 (Dr. GRPO), the r1 template's reward.
+    """
+    thinking, join, answer = response.partition("</think> <answer>")
+    tags = ("<think>", "</think>", "<answer>")
+    return bool(thinking.strip() and join and answer.strip()) and not any(t in thinking + answer for t in tags)
+
+
+FORMATS: dict[str, Callable[[str], bool]] = {"boxed": has_box, "hashes": ends_with_hashes, "r1": is_r1}
+"""Forms of a response, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +60,8 @@ class RewardConfig:
             raise UsageError(
                 f"--reward.length-free must be from 0 to below the {max_new_tokens} tokens of a completion"
             )
+        if not all(math.isfinite(x) and x >= 0 for x in (self.format_weight, self.length_penalty)):
+            raise UsageError("--reward.format-weight and --reward.length-penalty must be numbers of at least 0")
         reward: Reward = correctness
         if self.format:
             reward = with_format(reward, FORMATS[self.format], weight=self.format_weight)
@@ -55,9 +75,9 @@ def correctness(response: str, verdict: Verdict, tokens: int) -> float:
     return float(verdict is Verdict.CORRECT)
 
 
-def with_format(reward: Reward, form: re.Pattern[str], *, weight: float) -> Reward:
+def with_format(reward: Reward, form: Callable[[str], bool], *, weight: float) -> Reward:
     """The reward, and `weight` more for a response that has the form."""
-    return lambda response, verdict, tokens: reward(response, verdict, tokens) + weight * bool(form.search(response))
+    return lambda response, verdict, tokens: reward(response, verdict, tokens) + weight * form(response)
 
 
 def with_length_penalty(reward: Reward, *, weight: float, free: int, most: int) -> Reward:

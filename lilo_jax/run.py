@@ -57,6 +57,8 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     """
     launch = Launch() if launch is None else launch
     keep_compiled_programs()
+    if launch.graders < 0:
+        raise UsageError("--graders must not be negative; 0 takes a process per core")
     config = assembling.resolve(config)
     task = assembling.check(config)
     directory = open_run(launch.output_dir, config, launch.resume)
@@ -101,6 +103,7 @@ def _train_from(
             state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"))
             del params  # donated
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
+            assembly.graders.pool.take_counts()
             checkpoints.save(0, state.replace(base=None), ledger.to_dict())
         else:
             state, record = checkpoints.restore(saved, programs.state.replace(base=None))

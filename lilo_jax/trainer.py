@@ -52,6 +52,7 @@ def train(
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), done, ledger))
+            assembly.graders.pool.take_counts()  # those of a step are its own
         if done % config.storage.save_every == 0 or done == last_step:
             recorder.flush()
             checkpoints.save(done, state.replace(base=None), ledger.to_dict())

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.evaluation.protocols import Protocol
-from lilo_jax.json_lines import check_output, read_records, write_records
+from lilo_jax.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
-from lilo_jax.types import Question, Task
+from lilo_jax.types import Question, Task, Verdict
 
 
 def doctor(model: str | None, prompt: str) -> None:
@@ -54,8 +55,8 @@ def generate(
     from lilo_jax.tokenizers import prompt_ids
 
     check_output(output)
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise UsageError("--temperature must be at least 0 and --top-p in (0, 1]")
+    protocol = Protocol(samples, temperature, top_p, max_new_tokens, seed=seed)
+    protocol.check()
     source = open_model(model)
     tokenizer, config = source.tokenizer(), decoder_config(source)
 
@@ -69,7 +70,6 @@ def generate(
     if config.context_length and max_new_tokens >= config.context_length:
         raise UsageError(f"--max-new-tokens must be below the {config.context_length} tokens of the model's context")
     prompts = _rows(input, ids, most=config.context_length and config.context_length - max_new_tokens)
-    protocol = Protocol(samples, temperature, top_p, max_new_tokens, seed=seed)
     loaded = inference.load(source, dtype=dtype, tokenizer=tokenizer)
 
     def records() -> Iterator[dict[str, Any]]:
@@ -118,19 +118,18 @@ def report(runs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     print(report_runs(runs, output))
 
 
-def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool) -> None:
-    """Grades the response of every line against its gold answer."""
+def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool, workers: int, deadline: float) -> None:
+    """Grades the response of every line against its gold answer, and prints how many got which verdict."""
     from lilo_jax.grading import grader as named
     from lilo_jax.grading.pool import GradingPool, judge_all
 
     check_output(output)
-    grade, asked = named(grader), []
-    for number, record in _records(input):
-        gold, response = record.get("gold"), record.get("response")
-        if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not isinstance(response, str):
-            raise UsageError(f'{input}, line {number}: expected {{"gold": text or number, "response": text}}')
-        asked.append((Question(prompt="", answer=str(gold), text=str(record.get("question", ""))), response))
-    with GradingPool() as pool:
+    if not 0 < deadline < float("inf"):
+        raise UsageError("--deadline must be a number of seconds above 0")
+    grade, asked = named(grader), [_answered(input, number, record) for number, record in _records(input)]
+    if not asked:
+        raise UsageError(f'{input} is empty: it needs lines of {{"gold", "response"}}')
+    with GradingPool(workers=workers, deadline=deadline) as pool:
         judgements = judge_all(pool, grade, asked)
 
     def records() -> Iterator[dict[str, Any]]:
@@ -144,24 +143,32 @@ def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool)
         for i, ((question, _), found) in enumerate(zip(asked, judgements, strict=True), start=1):
             rule = f"rule {found.rule!r} found {found.extracted!r}; " if found.rule else ""
             print(f"{i}. {found.verdict.value}: gold {question.answer!r}; {rule}{found.reason}")
+    counts = {verdict.value: sum(found.verdict is verdict for found in judgements) for verdict in Verdict}
+    print(f"{len(judgements)} answers: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+
+
+def _answered(path: pathlib.Path, number: int, record: dict[str, Any]) -> tuple[Question, str]:
+    gold, response = record.get("gold"), record.get("response")
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not isinstance(response, str):
+        raise UsageError(f'{path}, line {number}: expected {{"gold": text or number, "response": text}}')
+    text, solution = (record.get(name) or "" for name in ("question", "solution"))
+    return Question(prompt="", answer=str(gold), text=str(text), solution=str(solution)), response
 
 
 def data(action: str, source: str, question: str, answer: str, template: str) -> None:
     """Looks at a task's data, or at a file."""
     from lilo_jax.tasks import TASKS
     from lilo_jax.tasks.check import lines, look
-    from lilo_jax.tasks.suites import configured
+    from lilo_jax.tasks.suites import with_settings
 
     assert action == "check"
     name, _, path = source.partition("=")
-    if name in TASKS:
-        spec = configured(TASKS[name], path=path, template=template)
-    elif pathlib.Path(source).exists():
-        columns = {"question": question or "question", "answer": answer or "answer"}
-        spec = configured(TASKS["dataset"], path=source, template=template, **columns)
-    else:
+    if name not in TASKS and not pathlib.Path(source).exists():
         raise unknown_name("task (or file)", source, TASKS)
-    seen = look(spec)
+    spec = TASKS[name]() if name in TASKS else TASKS["dataset"](path=source)
+    if (question or answer) and not hasattr(spec, "question"):
+        raise UsageError(f"the columns of {name} are known: leave out --question and --answer")
+    seen = look(with_settings(spec, path=path, question=question, answer=answer, template=template))
     print("\n".join(lines(source, seen)))
     if seen.findings:
         raise RunError(f"{source} has {len(seen.findings)} flaws, listed above")
@@ -178,60 +185,71 @@ def evaluate(
     chat: bool,
     dtype: str,
     max_questions: int,
+    workers: int,
     **changes: Any,
 ) -> None:
     """Evaluates a model on suites, or stored responses again; prints a table."""
     from lilo_jax.evaluation import suites as evaluating
     from lilo_jax.evaluation.protocols import protocol as named
     from lilo_jax.grading import grader as grader_of
-    from lilo_jax.pretrained import open_model
+    from lilo_jax.pretrained import RunModel, open_model
 
     if (model is None) == (generations is None):
         raise UsageError("give either a MODEL, or --generations of an earlier lilo eval")
-    _check_directory(output)
+    check_new_directory(output)
     changes = {name: value for name, value in changes.items() if value is not None}
-    how = dataclasses.replace(named(protocol), **changes)
-    if how.temperature < 0 or not 0 < how.top_p <= 1:
-        raise UsageError("--temperature must be at least 0 and --top-p in (0, 1]")
-    about = {"protocol": protocol, **dataclasses.asdict(how)}
+    again = grader_of(grader) if grader else None
     if generations is not None:
-        again = grader_of(grader) if grader else None
+        if changes or suite or protocol or template or max_questions:
+            raise UsageError("--generations samples nothing: of the other options it takes --grader only")
         about = {"generations": str(generations), "grader": grader or "as stored"}
         print(evaluating.table(evaluating.regrade(generations, again, output=output, about=about)))
         return
     assert model is not None
     source = open_model(model)
-    how = dataclasses.replace(how, grader=grader or how.grader, template=template or how.template)
-    tasks = _suites(source, suite, how)
-    about = {"model": model, "protocol": protocol, **dataclasses.asdict(how)}
+    how = dataclasses.replace(named(protocol or "greedy"), **changes)
+    how.check()
+    run = source.config if isinstance(source, RunModel) else None
+    how = dataclasses.replace(
+        how,
+        grader=grader or how.grader,
+        template=template or how.template,
+        stop=tuple(dict.fromkeys([*(run.rollout.stop if run else ()), *how.stop])),
+    )
+    tasks = _suites(run, suite or ("task" if run else ""), how)
     found = evaluating.evaluate_suites(
-        source, tasks, how, output=output, about=about, chat=chat, dtype=dtype, max_questions=max_questions
+        source,
+        tasks,
+        how,
+        output=output,
+        about={"model": model, "protocol": protocol or "greedy", **dataclasses.asdict(how)},
+        chat=chat or bool(run and run.tokenizer.chat),
+        dtype=dtype,
+        max_questions=max_questions,
+        min_new_tokens=min(run.rollout.min_new_tokens, how.max_new_tokens) if run else 0,
+        workers=workers,
     )
     print(evaluating.table(found))
     print(f"\nresponses and results: {output}")
 
 
-def _suites(source: Any, names: str, protocol: Protocol) -> dict[str, Task]:
-    """The tasks of a comma-separated list; `task` is the own one of a run."""
-    from lilo_jax.pretrained import RunModel
-    from lilo_jax.tasks.suites import suites, test_set
+def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Task]:
+    """The tasks of a comma-separated list, in its order; `task` is the own one of a run, which the others follow."""
+    from lilo_jax.tasks.suites import inherited, only_test, suites, with_settings
 
     given = [name.strip() for name in names.split(",") if name.strip()]
     if not given:
         raise UsageError("--suite needs one or more names, such as gsm8k,math500=data/math500")
-    found = suites([n for n in given if n != "task"], template=protocol.template, grader=protocol.grader)
-    if "task" in given:
-        if not isinstance(source, RunModel):
-            raise UsageError("--suite task is the task of a run, and the model is none: name a suite")
-        config = source.config
-        found["task"] = test_set(config.task.build(config.seed))
-    return found
-
-
-def _check_directory(path: pathlib.Path) -> None:
-    """Raises `UsageError` if results cannot be written there without touching other files."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists and is not empty: pass another --output")
+    if "task" in given and run is None:
+        raise UsageError("--suite task is the task of a run, and the model is none: name a suite")
+    if given.count("task") > 1:
+        raise UsageError("suite 'task' is given twice")
+    settings = inherited(run.task if run else None, protocol)
+    found = suites([name for name in given if name != "task"], **settings)
+    if run is not None and "task" in given:
+        own = with_settings(run.task, template=protocol.template, grader=protocol.grader)
+        found["task"] = only_test(own.build(run.seed))
+    return {name: found[name] for name in (each.partition("=")[0] for each in given)}
 
 
 def _records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -18,6 +18,7 @@ from lilo_jax.config import Launch
 from lilo_jax.evaluation.generations import (
     Generations,
     Response,
+    by_difficulty,
     grade_again,
     read_generations,
     success_rates,
@@ -147,6 +148,17 @@ def test_the_same_answer_spelt_differently_is_one_vote():
     assert summarize([Generations(Question("", "0.5"), responses)])["maj@k"]["4"] == 1.0
 
 
+def test_a_vote_of_a_grader_that_names_no_answer_is_what_the_rules_find():
+    texts = ["I think so, 5", "Well it is 5", "4", "7"]
+    responses = tuple(Response(text, 1, True, C if "5" in text else W) for text in texts)
+    assert summarize([Generations(Question("", "5"), responses)])["maj@k"]["4"] == 1.0
+
+
+def test_a_level_that_could_not_be_graded_is_null():
+    questions = [Question("", "", 1.0), Question("", "", 2.0)]
+    assert by_difficulty(questions, np.array([0.5, np.nan]))["by_difficulty"] == {"1.0": 0.5, "2.0": None}
+
+
 def test_responses_are_stored_and_graded_again_without_sampling(tmp_path):
     before = generations_of([C, W, N], [C, C, W])
     path = tmp_path / "g.jsonl"
@@ -202,7 +214,7 @@ def test_a_run_evaluates_its_own_test_and_suites_and_keeps_the_responses(sampled
         assert {len(one.responses) for one in stored} == {config.evaluation.samples}
         found = summarize(stored)
         assert {k: record[k] for k in found} == found  # during training and alone: the same numbers
-    assert records[-2]["accuracy"] > 0  # the sums are learnt a little
+    assert records[0]["accuracy"] > 0  # the sums are learnt a little
 
 
 def test_lilo_eval_on_stored_responses_gives_the_runs_numbers(sampled_run, monkeypatch, capsys, tmp_path):
@@ -223,12 +235,12 @@ def test_lilo_eval_on_stored_responses_gives_the_runs_numbers(sampled_run, monke
 
 
 def test_lilo_eval_samples_grades_and_writes(sampled_run, monkeypatch, capsys, tmp_path):
-    _, directory = sampled_run
+    config, directory = sampled_run
     arguments = ["eval", directory.path, "--suite", "task,aime24=sample", "--protocol", "vineppo", "--samples", 4]
     arguments += ["--max-new-tokens", 12, "--max-questions", 5]
     printed = lilo(monkeypatch, capsys, *arguments, "--output", tmp_path / "a")
     found = json.loads((tmp_path / "a" / "results.json").read_text())
-    assert list(found["suites"]) == ["aime24", "task"]
+    assert list(found["suites"]) == ["task", "aime24"]
     assert (found["protocol"], found["samples"], found["temperature"], found["seed"]) == ("vineppo", 4, 0.35, 42)
     for name, one in found["suites"].items():
         stored = read_generations(tmp_path / "a" / f"{name}.jsonl")
@@ -236,7 +248,9 @@ def test_lilo_eval_samples_grades_and_writes(sampled_run, monkeypatch, capsys, t
         assert {k: one[k] for k in summarize(stored)} == summarize(stored)
         assert name in printed
     aime = read_generations(tmp_path / "a" / "aime24.jsonl")
-    assert all(one.question.prompt.startswith("[MATH_TASK] Problem:\n") for one in aime)
+    own = read_generations(tmp_path / "a" / "task.jsonl")
+    assert all(one.question.prompt.startswith("[MATH_TASK] Problem:\n") for one in [*aime, *own])
+    assert {one.question.text for one in own} <= {q.text for q in config.task.build(0).splits["test"]}
     assert found["mean_accuracy"] == pytest.approx(np.mean([s["accuracy"] for s in found["suites"].values()]))
     lilo(monkeypatch, capsys, *arguments, "--output", tmp_path / "b")
     assert (tmp_path / "b" / "task.jsonl").read_text() == (tmp_path / "a" / "task.jsonl").read_text()
@@ -263,6 +277,9 @@ def test_greedy_draws_the_same_for_every_seed(sampled_run, monkeypatch, capsys, 
         (["--protocol", "vineppp"], "did you mean 'vineppo'"),
         (["--grader", "exacd", "--suite", "gsm8k=sample"], "did you mean 'exact'"),
         (["--temperature", "-1"], "--temperature must be at least 0"),
+        (["--temperature", "nan"], "--temperature must be at least 0"),
+        (["--suite", "task,task"], "given twice"),
+        (["--suite", "task", "--grader", "nonsense"], "unknown grader 'nonsense'"),
         (["--suite", "gsm8k"], "hub cannot be reached"),
     ],
 )
@@ -282,6 +299,7 @@ def test_mistakes_of_eval_are_one_line_and_write_nothing(arguments, says, sample
     ("arguments", "says"),
     [
         ([], "give either a MODEL, or --generations"),
+        (["--generations", "/nowhere", "--suite", "gsm8k"], "samples nothing"),
         (["--generations", "/nowhere"], "no generations at /nowhere"),
         (["/nowhere/model"], "no model directory"),
     ],

@@ -5,6 +5,8 @@ import os
 import pathlib
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -112,7 +114,7 @@ def test_a_worker_killed_from_outside_loses_no_answer():
     with GradingPool(workers=2) as pool:
         assert verdicts(pool, Slow(), MIXED) == EXPECTED
         pool.take_counts()
-        futures = [pool.submit(Slow(), question("sleep"), "sleep") for _ in range(2)]
+        futures = [pool.submit(Slow(), Question(str(i), "sleep"), "sleep") for i in range(2)]
         futures += [pool.submit(Slow(), question(str(i)), str(i)) for i in range(20)]
         time.sleep(0.3)
         workers = [p for p in psutil.Process().children(recursive=True) if _busy_with(p, "forkserver")]
@@ -126,6 +128,59 @@ def _busy_with(process: psutil.Process, word: str) -> bool:
     """Whether it is a worker: a child of the fork server."""
     parent = process.parent()
     return parent is not None and any(word in part for part in parent.cmdline())
+
+
+def test_an_idle_worker_killed_from_outside_loses_no_answer():
+    """With it the whole pool breaks; a new one takes its place."""
+    with GradingPool(workers=2) as pool:
+        assert verdicts(pool, Slow(), MIXED) == EXPECTED
+        for p in psutil.Process().children(recursive=True):
+            if _busy_with(p, "forkserver"):
+                os.kill(p.pid, signal.SIGKILL)
+        time.sleep(1.0)
+        answers = [(question(str(i)), str(i)) for i in range(20)]
+        assert verdicts(pool, Slow(), answers) == [Verdict.CORRECT] * 20
+        assert pool.take_counts().lost >= 1
+
+
+def test_workers_do_not_run_a_script_again(tmp_path):
+    """Neither an unguarded one, nor is a grader of the script itself accepted."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lilo_jax.grading.pool import GradingPool, check_grade\n"
+        "from lilo_jax.grading import GRADERS\n"
+        "from lilo_jax.types import Question\n"
+        "print('body')\n"
+        "with GradingPool(workers=2) as pool:\n"
+        "    future = pool.submit(GRADERS['math_verify'], Question('', '5'), 'so 5')\n"
+        "    print(future.result().verdict.value)\n"
+        "def grade(question, response):\n"
+        "    return None\n"
+        "try:\n"
+        "    check_grade(grade)\n"
+        "except Exception as error:\n"
+        "    print('not of the main script' in str(error))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["body", "correct", "True"], done.stderr
+
+
+def test_what_is_no_verdict_is_an_error():
+    with GradingPool() as pool:
+        found = pool.submit(_truthful, question("1"), "1").result()
+    assert found.verdict is Verdict.ERROR
+    assert "no Verdict" in found.reason
+
+
+def _truthful(question: Question, response: str):
+    return True
+
+
+def test_equal_responses_to_a_question_are_graded_once():
+    with GradingPool(workers=1) as pool:
+        futures = [pool.submit(Slow(), question("7"), "7") for _ in range(8)]
+        assert {f.result().verdict for f in futures} == {Verdict.CORRECT}
+        assert pool.take_counts().remembered == 7
 
 
 def test_what_costs_little_is_told_here_and_starts_no_process():

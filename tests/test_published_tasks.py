@@ -24,7 +24,7 @@ from lilo_jax.tasks.math500 import Math500
 from lilo_jax.tasks.orz57k import Orz57k
 from lilo_jax.tasks.pairs import Pairs
 from lilo_jax.tasks.prompts import vineppo
-from lilo_jax.tasks.published import Published, hold_out
+from lilo_jax.tasks.published import Published, a_tenth, hold_out
 from lilo_jax.tasks.rows import SAMPLES, read_rows
 from lilo_jax.tasks.suites import suites
 from lilo_jax.types import Question, Verdict
@@ -152,8 +152,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_rows():
     assert sorted(rest + held, key=lambda q: int(q.text)) == questions
     again = hold_out(questions[::-1], 7)[1]
     assert set(map(lambda q: q.text, again)) == {q.text for q in held}  # noqa: C417
-    assert len(hold_out(questions, 50)[1]) == 10  # at most a tenth
-    assert len(hold_out(questions[:3], 50)[1]) == 1
+    assert [a_tenth(questions, 50), a_tenth(questions, 7), a_tenth(questions[:3], 50)] == [10, 7, 1]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet", "csv"])
@@ -250,6 +249,45 @@ def test_the_docs_list_every_task_with_its_repository_and_every_protocol():
         (row,) = [r for r in rows if f"`{name}`" in r.split("|")[1]]
         assert f"| {protocol.samples} |" in row
         assert f"{protocol.max_new_tokens:,}" in row
+
+
+def test_a_file_as_a_suite_is_all_of_it(tmp_path):
+    rows = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(30)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in (f"gsm8k={tmp_path / 'test.jsonl'}", f"gsm8k={tmp_path}", f"dataset={tmp_path / 'test.jsonl'}"):
+        (task,) = suites([name]).values()
+        assert {q.text for q in task.splits["test"]} == {row["question"] for row in rows}
+
+
+def test_only_the_files_of_the_data_set_are_read_from_a_copy_of_its_repository(tmp_path):
+    for folder, question in (("OE_TO_maths_en_COMP", "maths?"), ("OE_TO_physics_en_COMP", "physics?")):
+        (tmp_path / folder).mkdir()
+        table = datasets.Dataset.from_list([{"question": question, "final_answer": ["1"], "solution": ["so 1"]}])
+        table.to_parquet(tmp_path / folder / f"{folder}.parquet")
+    assert [q.text for q in TASKS["olympiadbench"](path=str(tmp_path)).build(0).splits["test"]] == ["maths?"]
+
+
+def test_countdown_reads_the_test_that_is_there_and_has_one_grader(tmp_path):
+    for name, first in (("train", 1), ("test", 50)):
+        rows = [{"target": first + i, "nums": [first + i, 1, 1]} for i in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(TASKS["countdown"](path=str(tmp_path)).build(0).splits["test"]) == 20
+    with pytest.raises(UsageError, match="no other grader"):
+        TASKS["countdown"](path="sample", grader="exact").build(0)
+
+
+def test_math500_must_be_among_math(tmp_path):
+    where, _ = math_rows(tmp_path)
+    (tmp_path / "other.jsonl").write_text(json.dumps({"problem": "Another?", "solution": "", "answer": "1"}) + "\n")
+    with pytest.raises(UsageError, match="1 of the 1 questions of MATH-500 are not among"):
+        Math(path=where, test_path=str(tmp_path / "other.jsonl")).build(0)
+
+
+@pytest.mark.parametrize("path", ["q.txt", "~nosuchuser/x"])
+def test_what_is_no_data_file_is_one_sentence(path, tmp_path):
+    (tmp_path / "q.txt").write_text("{}")
+    with pytest.raises(UsageError):
+        Dataset(path=path if path.startswith("~") else str(tmp_path / path)).build(0)
 
 
 # ---------------------------------------------------------------------------------------------------------- countdown

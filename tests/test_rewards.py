@@ -1,6 +1,7 @@
 """Shaped rewards and planted flaws; the outcome that learnability is computed from stays apart."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -38,7 +39,15 @@ R1 = " I add them.</think> <answer>5</answer>"
     ],
 )
 def test_formats(form, response, has_it):
-    assert bool(FORMATS[form].search(response)) is has_it
+    assert FORMATS[form](response) is has_it
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_form_is_told_at_once_of_anything(form):
+    for piece in ("#", "</think>", "\\boxed{", " "):
+        started = time.perf_counter()
+        FORMATS[form](piece * 50_000 + "\nx")
+        assert time.perf_counter() - started < 2
 
 
 def test_the_reward_is_correctness_unless_it_is_shaped():

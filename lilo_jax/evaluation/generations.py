@@ -11,6 +11,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.answers import shown
+from lilo_jax.grading.extraction import Extracted, extract
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.reading import read
@@ -143,11 +144,11 @@ def success_rates(generations: Sequence[Generations]) -> np.ndarray:
 
 
 def summarize(generations: Sequence[Generations]) -> dict[str, Any]:
-    """What the responses say, JSON-ready; responses whose grader failed count as not sampled.
+    """What the responses say, JSON-ready.  Accuracies leave out responses whose grader failed.
 
     `accuracy` is pass@1, the mean over questions of the share of correct responses, with its standard error over
     questions, a bootstrap interval (`low`, `high`) and Wilson's; `pass@k` and `maj@k` for the powers of two up to the
-    number of samples; shares of responses by verdict, truncated ones, and tokens per response.
+    number of samples; shares of all responses by verdict, of truncated ones, and their mean tokens.
     """
     rates = success_rates(generations)
     measured = rates[~np.isnan(rates)]
@@ -157,7 +158,7 @@ def summarize(generations: Sequence[Generations]) -> dict[str, Any]:
     wilson_low, wilson_high = wilson(float(measured.sum()), len(measured))
     return {
         "accuracy": float(measured.mean()) if measured.size else None,
-        "standard_error": float(measured.std() / np.sqrt(len(measured))) if measured.size else None,
+        "standard_error": float(measured.std(ddof=1) / np.sqrt(len(measured))) if measured.size > 1 else None,
         "low": low if measured.size else None,
         "high": high if measured.size else None,
         "wilson": [wilson_low, wilson_high],
@@ -171,16 +172,15 @@ def summarize(generations: Sequence[Generations]) -> dict[str, Any]:
 
 
 def by_difficulty(questions: Sequence[Question], rates: np.ndarray) -> dict[str, Any]:
-    """Mean rate at each level, if all questions have one."""
+    """Mean rate at each level, if all questions have one; None where nothing could be graded."""
     levels = [q.difficulty for q in questions if q.difficulty is not None]
     if len(levels) < len(questions):
         return {}
-    return {
-        "by_difficulty": {
-            str(level): float(np.nanmean([r for r, own in zip(rates, levels, strict=True) if own == level]))
-            for level in sorted(set(levels))
-        }
-    }
+    found: dict[str, float | None] = {}
+    for level in sorted(set(levels)):
+        own = np.array([rate for rate, other in zip(rates, levels, strict=True) if other == level])
+        found[str(level)] = float(np.nanmean(own)) if not np.isnan(own).all() else None
+    return {"by_difficulty": found}
 
 
 def _at_powers(generations: Sequence[Generations]) -> dict[str, Any]:
@@ -205,8 +205,13 @@ def _counts(generations: Sequence[Generations]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _vote(one: Generations, k: int) -> float:
-    answers = [
-        shown(read(r.extracted or r.text)) if r.verdict is not Verdict.NO_ANSWER else None for r in one.responses
-    ]
     correct = [None if r.verdict in FAILURES else r.verdict is Verdict.CORRECT for r in one.responses]
-    return maj_at_k(answers, correct, k=k)
+    return maj_at_k([_ballot(r) for r in one.responses], correct, k=k)
+
+
+def _ballot(response: Response) -> str | None:
+    """The answer that a response votes for; a grader that names none leaves it to the rules of extraction."""
+    if response.verdict is Verdict.NO_ANSWER:
+        return None
+    found = response.extracted or (extract(response.text) or Extracted(response.text, "")).text
+    return shown(read(found))

@@ -43,7 +43,7 @@ def _evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger, nam
         rates = exact_rates(assembly, params, held, ledger)
         found = {
             "accuracy": float(rates.mean()),
-            "standard_error": float(rates.std() / np.sqrt(len(rates))),
+            "standard_error": float(rates.std(ddof=1) / np.sqrt(len(rates))) if len(rates) > 1 else None,
             "questions": len(rates),
         }
         method, generations = "exact", []
@@ -84,14 +84,11 @@ def sampled(assembly: Assembly, params: PyTree, held: HeldOut, step: int, ledger
     key = stream_key(config.seed, "evaluate", step)
 
     def draw(prompts: Prompts, requests: Requests, protocol: Protocol) -> Completions:
-        running = sample(
-            assembly, params, prompts, requests, key, rule=protocol.rule, max_new_tokens=protocol.max_new_tokens
-        )
-        return jax.device_get(running)
+        return jax.device_get(sample(assembly, params, prompts, requests, key, protocol=protocol))
 
     protocol = config.protocol
     generate = functools.partial(completions_of, draw, prompts, rows=config.evaluation.rows)
-    generations = respond(generate, assembly.graders, held.grade, encoded.questions, protocol)
+    generations = respond(generate, assembly.evaluation_graders, held.grade, encoded.questions, protocol)
     ledger.add("evaluation", "prefilled", encoded.lengths.sum())
     ledger.add("evaluation", "generated", sum(r.tokens for one in generations for r in one.responses))
     return generations

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lilo_jax.errors import unknown_name
+from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.sampling import TokenRule
 
 
@@ -29,6 +29,13 @@ class Protocol:
     template: str = ""
     grader: str = ""
     seed: int = 0
+
+    def check(self, prefix: str = "--") -> None:
+        """Raises `UsageError` if it cannot be followed; `prefix` begins the names of the options that set it."""
+        if self.samples < 1 or self.max_new_tokens < 1:
+            raise UsageError(f"{prefix}samples and {prefix}max-new-tokens must be at least 1")
+        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
+            raise UsageError(f"{prefix}temperature must be at least 0 and {prefix}top-p in (0, 1]")
 
     @property
     def rule(self) -> TokenRule:

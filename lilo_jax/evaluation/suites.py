@@ -3,10 +3,11 @@
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.generations import (
@@ -21,11 +22,11 @@ from lilo_jax.evaluation.generations import (
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.responses import ResponseGrader
-from lilo_jax.inference import generate, load
+from lilo_jax.inference import LoadedModel, generate, load
 from lilo_jax.json_lines import write_records
 from lilo_jax.pretrained import PretrainedModel, decoder_config
 from lilo_jax.tokenizers import prompt_ids
-from lilo_jax.types import Task
+from lilo_jax.types import Completions, Task
 
 RESULTS = "results.json"
 ROWS = 256
@@ -41,9 +42,11 @@ def evaluate_suites(
     chat: bool = False,
     dtype: str = "float32",
     max_questions: int = 0,
+    min_new_tokens: int = 0,
     rows: int = ROWS,
+    workers: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates a model on the `test` split of each task; writes responses as they come, and the results.
+    """Evaluates a model on the `test` split of each task; writes the responses of a suite when it is done.
 
     Args:
         source: the model.
@@ -54,7 +57,9 @@ def evaluate_suites(
         chat: prompts are put into the model's chat template.
         dtype: of activations.
         max_questions: of each suite, the first ones; 0 takes all.
+        min_new_tokens: no end token is drawn before this many tokens.
         rows: completions of one device call.
+        workers: processes that grade; see `GradingPool`.
 
     Returns:
         What stands in the results file; see `results`.
@@ -70,15 +75,23 @@ def evaluate_suites(
                 f"the {context} of the model's context: lower --max-new-tokens"
             )
     output.mkdir(parents=True, exist_ok=True)
-    loaded = load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop)
+    loaded = load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop, min_new_tokens=min_new_tokens)
     found: dict[str, list[Generations]] = {}
-    with GradingPool() as pool:
+    with GradingPool(workers=workers) as pool:
         graders = ResponseGrader(pool, tokenizer, protocol.stop)
         for name, task in tasks.items():
-            completions = functools.partial(generate, loaded, encoded[name], rows=rows)
+            completions = functools.partial(_shown, name, loaded, encoded[name], rows=rows)
             found[name] = respond(completions, graders, task.grade, questions[name], protocol)
             write_records(output / f"{name}.jsonl", (one.record() for one in found[name]))
     return write_results(output, found, about)
+
+
+def _shown(
+    name: str, loaded: LoadedModel, prompts: Sequence[Sequence[int]], protocol: Protocol, *, rows: int
+) -> Iterator[Completions]:
+    """Completions of each prompt, with a bar in a terminal."""
+    found = generate(loaded, prompts, protocol, rows=rows)
+    return iter(tqdm(found, desc=name, total=len(prompts), unit=" questions", disable=None, leave=False))
 
 
 def regrade(directory: pathlib.Path, grade: Grade | None, *, output: pathlib.Path, about: dict[str, Any]) -> dict:

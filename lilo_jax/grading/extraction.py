@@ -36,7 +36,7 @@ _ADVERBS = re.compile(
     r"\b[\s:,]*)+",
     re.IGNORECASE,
 )
-_AFTERTHOUGHT = re.compile(r",?\s+(?:since|because|as|which|not)\s.*", re.DOTALL)
+_AFTERTHOUGHT = re.compile(r",?\s(?:since|because|as|which|not)\s.*", re.DOTALL)
 _NUMBER = re.compile(
     r"(?<![\w.^:_])[-−–]?\s?(?:\\?[$€£]\s?)?"
     r"(?:\\[dtc]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}"

@@ -6,14 +6,19 @@ in which order, and how many there are, changes no verdict.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
 import pickle
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any
 
@@ -30,8 +35,12 @@ DEADLINE = 3.0
 """Seconds for one answer."""
 MOST_LOSSES = 2
 """Times that an answer may be lost with its worker before it is blamed on the grader."""
-REMEMBERED = 100_000
-"""Judgements kept: the answers of a group are often the same."""
+MOST_RENEWALS = 3
+"""Times that an answer may find the whole pool broken, as it is when an idle worker dies."""
+REMEMBERED = 10_000
+"""Judgements kept, those still to come included: equal responses to a question are graded once."""
+MOST_WORKERS = 16
+"""Workers that are started where their number is not given."""
 
 
 @dataclasses.dataclass
@@ -68,7 +77,8 @@ class GradingPool:
         self._workers, self._deadline = workers, deadline
         self._pool: ProcessPool | None = None
         self._counts = Counts()
-        self._known: dict[tuple[bytes, Question, str], Judgement] = {}
+        self._known: dict[tuple[bytes, Question, str], Future[Judgement]] = {}
+        self._lock, self._closed = threading.RLock(), False
 
     def submit(self, grade: Grade, question: Question, response: str) -> Future[Judgement]:
         """The judgement to come."""
@@ -77,12 +87,16 @@ class GradingPool:
         if told is not None:
             self._counts.at_once += 1
             return _done(told)
-        key = (_pickled(grade), question, response)
+        try:
+            key = (_pickled(grade), question, response)
+        except Exception as error:  # whatever pickle finds in a user's grader
+            return _done(_failure(error))
         if (known := self._known.get(key)) is not None:
             self._counts.remembered += 1
-            return _done(known)
+            return known
         result: Future[Judgement] = Future()
-        self._start(key, result, losses=0)
+        self._remember(key, result)
+        self._start(_Task(key, result))
         return result
 
     def take_counts(self) -> Counts:
@@ -98,47 +112,65 @@ class GradingPool:
         except Exception as error:  # whatever a user's grader raises
             return _failure(error)
 
-    def _start(self, key: tuple[bytes, Question, str], result: Future[Judgement], *, losses: int) -> None:
-        try:
-            running = self._processes().schedule(_judge, args=key, timeout=self._deadline)
-        except RuntimeError as error:  # the pool was stopped
-            result.set_result(_failure(error))
-            return
-        running.add_done_callback(functools.partial(self._finish, key, result, losses))
+    def _remember(self, key: tuple[bytes, Question, str], result: Future[Judgement]) -> None:
+        self._known[key] = result
+        if len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
 
-    def _finish(
-        self, key: tuple[bytes, Question, str], result: Future[Judgement], losses: int, running: Future[Judgement]
-    ) -> None:
+    def _start(self, task: "_Task") -> None:
+        try:
+            running = self._processes().schedule(_judge, args=task.key, timeout=self._deadline)
+        except RuntimeError as error:  # the pool is broken, or was stopped
+            self._broken(task, error)
+        else:
+            running.add_done_callback(functools.partial(self._finish, task))
+
+    def _finish(self, task: "_Task", running: Future[Judgement]) -> None:
         """Called in a thread of the pool."""
         try:
             judgement = running.result()
         except (TimeoutError, concurrent.futures.TimeoutError):
             self._counts.timeouts += 1
             reason = f"not done after {self._deadline:g} seconds; its process was ended"
-            result.set_result(Judgement(Verdict.TIMEOUT, reason=reason, seconds=self._deadline))
+            self._forget(task, Judgement(Verdict.TIMEOUT, reason=reason, seconds=self._deadline))
+        except BrokenProcessPool as error:
+            self._broken(task, error)
         except ProcessExpired as error:
             self._counts.lost += 1
-            if losses + 1 < MOST_LOSSES:
+            if task.losses + 1 < MOST_LOSSES:
                 self._counts.graded_again += 1
-                self._start(key, result, losses=losses + 1)
+                self._start(dataclasses.replace(task, losses=task.losses + 1))
             else:
-                result.set_result(_failure(error))
+                self._forget(task, _failure(error))
         except BaseException as error:
-            result.set_result(_failure(error))
+            self._forget(task, _failure(error))
         else:
-            self._known[key] = judgement
-            if len(self._known) > REMEMBERED:
-                self._known.pop(next(iter(self._known)), None)
-            result.set_result(judgement)
+            task.result.set_result(judgement)
+
+    def _broken(self, task: "_Task", error: BaseException) -> None:
+        """Grades in a new pool: one of whose workers an idle one died grades nothing more."""
+        if self._closed or task.renewals >= MOST_RENEWALS:
+            self._forget(task, _failure(error))
+            return
+        with self._lock:
+            if self._pool is not None and not self._pool.active:
+                self._counts.lost += 1
+                threading.Thread(target=_stop, args=(self._pool,), daemon=True).start()  # not from its own thread
+                self._pool = None
+        self._counts.graded_again += 1
+        self._start(dataclasses.replace(task, renewals=task.renewals + 1))
+
+    def _forget(self, task: "_Task", judgement: Judgement) -> None:
+        """A failure is told, but not remembered."""
+        self._known.pop(task.key, None)
+        task.result.set_result(judgement)
 
     def _processes(self) -> ProcessPool:
-        if self._pool is None:
-            # Never forked from this process, which may hold a device; a server that has loaded everything is.
-            server = "forkserver" in multiprocessing.get_all_start_methods()
-            context = multiprocessing.get_context("forkserver" if server else "spawn")
-            context.set_forkserver_preload([__name__])
-            self._pool = ProcessPool(self._workers or os.cpu_count() or 1, context=context, initializer=_start_worker)
-        return self._pool
+        with self._lock:
+            if self._pool is None:
+                workers = self._workers or min(_cores(), MOST_WORKERS)
+                self._pool = ProcessPool(workers, context=_context(), initializer=warm_up)
+            return self._pool
 
     def __enter__(self) -> "GradingPool":
         return self
@@ -146,10 +178,65 @@ class GradingPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
+            _stop(self._pool)
             self._pool = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """An answer on its way: what is graded, where the judgement goes, and how often it was lost."""
+
+    key: tuple[bytes, Question, str]
+    result: Future[Judgement]
+    losses: int = 0
+    renewals: int = 0
+
+
+def _stop(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+
+
+class _WithoutMain(_CONTEXT.Process):
+    """A process that does not import the main module, which a plain script would run again."""
+
+    def start(self) -> None:
+        with _hidden_main():
+            super().start()
+
+
+def _context() -> BaseContext:
+    """How workers are started: never forked from this process, which may hold a device.
+
+    Where there is one, a server that has loaded everything is forked.
+    """
+    _CONTEXT.set_forkserver_preload([__name__])
+    own = type(_CONTEXT)()
+    own.Process = _WithoutMain
+    return own
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__dict__["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.__dict__.update({"__spec__": None} | kept)
 
 
 def check_grade(grade: Grade) -> None:
@@ -158,23 +245,20 @@ def check_grade(grade: Grade) -> None:
         _pickled(grade)
     except Exception as error:
         raise UsageError(
-            f"the task's grade function cannot be sent to a grading process ({error}): make it a function of a module, "
-            f"or leave out --graders"
+            f"the task's grade function cannot be sent to a grading process ({error}): make it a function of a module "
+            f"that can be imported, not of the main script"
         ) from None
 
 
-@functools.lru_cache(maxsize=64)
 def _pickled(grade: Grade) -> bytes:
+    if getattr(grade, "__module__", type(grade).__module__) == "__main__":
+        raise TypeError("it is defined in the main script")
     return pickle.dumps(grade)
 
 
 @functools.lru_cache(maxsize=64)
 def _unpickled(grade: bytes) -> Grade:
     return pickle.loads(grade)
-
-
-def _start_worker() -> None:
-    warm_up()
 
 
 def _judge(grade: bytes, question: Question, response: str) -> Judgement:
@@ -191,6 +275,8 @@ def _timed(grade: Callable[[Question, str], Judgement | Verdict | None], questio
     found = grade(question, response)
     if found is None:
         return None
+    if not isinstance(found, Judgement | Verdict):
+        raise TypeError(f"the grader gave {found!r}, which is no Verdict")
     judgement = found if isinstance(found, Judgement) else Judgement(found)
     return judgement._replace(seconds=time.perf_counter() - started)
 

@@ -87,8 +87,8 @@ class RunDirectory:
         path = self.path / "generations" / f"step_{step:06d}_{split}.jsonl"
         path.parent.mkdir(exist_ok=True)
         write_records(path, records)
-        for older in path.parent.glob(f"step_*_{split}.jsonl"):
-            if only and older != path:
+        for older in path.parent.glob("step_*.jsonl"):
+            if only and older != path and older.stem.split("_", 2)[2] == split:
                 older.unlink()
 
     def forget_after(self, step: int) -> None:

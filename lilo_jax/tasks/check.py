@@ -12,7 +12,6 @@ from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
 from lilo_jax.json_lines import parse_record
 from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
-from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.published import Published
 from lilo_jax.tasks.rows import SPLITS, Row, read_rows, split_files, split_names
 from lilo_jax.types import Question, Verdict
@@ -93,15 +92,14 @@ def _files(spec: Published | Dataset) -> dict[str, list[pathlib.Path]]:
 def _questions(
     spec: Published | Dataset, files: list[pathlib.Path], findings: list[Finding]
 ) -> Iterator[tuple[str, Question]]:
-    render = prompt_style(spec.template)
     for file in files:
         for row in _rows(file, findings):
             try:
-                question = spec.parse(row)
+                question = spec.checked(row)
             except UsageError as error:
                 findings.append(Finding("broken rows", str(error)))
                 continue
-            yield row.where, dataclasses.replace(question, prompt=render(question.text))
+            yield row.where, question
 
 
 def _rows(file: pathlib.Path, findings: list[Finding]) -> Iterator[Row]:

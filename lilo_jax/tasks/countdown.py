@@ -12,9 +12,8 @@ from typing import ClassVar
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import extract
-from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.tasks.published import Published, hold_out
-from lilo_jax.tasks.rows import SAMPLE, Row, Source
+from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
+from lilo_jax.tasks.rows import Row, Source, split_names
 from lilo_jax.types import Question, Task, Verdict
 
 LONGEST = 200
@@ -50,13 +49,15 @@ class Countdown(Published):
 
     def build(self, seed: int) -> Task:
         """The three splits, the same for every seed."""
-        prompt_style(self.template)
+        check_names(self)
+        if self.grader != "default":
+            raise UsageError("countdown computes expressions and has no other grader: leave out --task.grader")
         train = self.split("train")
-        if self.path == SAMPLE:
+        if "test" in split_names(self.SOURCE, self.path, revision=self.revision):
             test = self.split("test")
         else:
-            train, test = hold_out(train, self.test)
-        train, validation = hold_out(train, self.validation)
+            train, test = hold_out(train, a_tenth(train, self.test))
+        train, validation = hold_out(train, a_tenth(train, self.validation))
         return Task({"train": train, "validation": validation, "test": test}, [], grade, unique_answers=False)
 
 

@@ -2,17 +2,17 @@
 
 The answer is a number or a string, or a solution whose answer is boxed or follows ####.  The gold answers (or
 solutions) are the demonstrations for supervised fine-tuning.  Splits that the data set names are used as they are;
-what is missing is held out of the training rows, by a shuffle with the seed.
+what is missing is held out of the training rows, the same questions for every seed.
 """
 
 import dataclasses
-
-import numpy as np
+from collections.abc import Sequence
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.tasks.prompts import prompt_style
+from lilo_jax.tasks.published import hold_out
 from lilo_jax.tasks.rows import Row, Source, read_rows, split_files, split_names
 from lilo_jax.types import Question, Task
 
@@ -45,9 +45,17 @@ class Dataset:
     test: int = 0
     """questions held out for the test; 0 takes a tenth"""
 
+    def test_questions(self) -> list[Question]:
+        """The rows that the data set names test; all rows, if it names no splits."""
+        splits = self._given_splits(("test",))
+        return splits["test"]
+
     def build(self, seed: int) -> Task:
         """Reads the rows and splits them."""
-        grade, given = grader(self.grader), self._given_splits()
+        if min(self.validation, self.test) < 0:
+            raise UsageError("--task.validation and --task.test must not be negative; 0 takes a tenth")
+        named = split_names(NO_SOURCE, self.path, revision=self.revision) if self.path else set()
+        grade, given = grader(self.grader), self._given_splits(("train", *sorted(named & {"validation", "test"})))
         missing = [name for name in ("validation", "test") if name not in given]
         train = given["train"]
         tenth = max(len(train) // 10, 1)
@@ -58,39 +66,41 @@ class Dataset:
                 f"{self.path} has {len(train)} questions, too few to hold out {wanted}; give more questions or lower "
                 f"--task.validation and --task.test"
             )
-        order = np.random.default_rng(seed).permutation(len(train)) if missing else np.arange(len(train))
-        parts = np.split(order, np.cumsum(sizes, dtype=int))
-        held_out = {name: [train[i] for i in part] for name, part in zip([*missing, "train"], parts, strict=True)}
+        held_out = {}
+        for name, size in zip(missing, sizes, strict=True):
+            train, held_out[name] = hold_out(train, size)
+        held_out["train"] = train
         splits = {name: (given | held_out)[name] for name in ("validation", "test", "train")}
         demonstrations = [(q.prompt, q.solution or q.answer) for q in splits["train"]]
         return Task(splits, demonstrations, grade, unique_answers=False)
 
-    def _given_splits(self) -> dict[str, list[Question]]:
-        """The questions of every split that the files name; of files that name none, all as `train`."""
-        render = prompt_style(self.template)  # a mistake in it is found before the data are
+    def _given_splits(self, names: Sequence[str]) -> dict[str, list[Question]]:
+        """The questions of some splits; of files that name none, all of them."""
+        prompt_style(self.template)  # a mistake in it is found before the data are
         if not self.path:
             raise UsageError("no data: pass --task.path FILE (JSON lines, Parquet, ...), a directory or a hub id")
-        names = split_names(NO_SOURCE, self.path, revision=self.revision) & {"validation", "test"}
-        files = {
-            name: split_files(NO_SOURCE, self.path, name, revision=self.revision) for name in ("train", *sorted(names))
-        }
+        files = {name: split_files(NO_SOURCE, self.path, name, revision=self.revision) for name in names}
         seen: dict[str, str] = {}
         splits = {}
         for name, paths in files.items():
             rows = [row for path in paths for row in read_rows(path)]
-            questions = [self._new(row, seen) for row in rows]
-            splits[name] = [dataclasses.replace(q, prompt=render(q.text)) for q in questions]
+            splits[name] = [self._new(row, seen) for row in rows]
         return splits
 
     def _new(self, row: Row, seen: dict[str, str]) -> Question:
         """A row's question; one asked before is an error, as it could stand on both sides of a split."""
-        question = self.parse(row)
+        question = self.checked(row)
         if before := seen.get(question.text):
             file, _, number = before.rpartition(", ")
             before = number if row.where.startswith(f"{file}, ") else before
             raise UsageError(f"{row.where}: same question as {before}; remove one")
         seen[question.text] = row.where
         return question
+
+    def checked(self, row: Row) -> Question:
+        """The question of a row, asked in the task's style."""
+        question = self.parse(row)
+        return dataclasses.replace(question, prompt=prompt_style(self.template)(question.text))
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty."""

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from typing import ClassVar
 
-from lilo_jax.tasks.published import Published, check_names, hold_out
+from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
 from lilo_jax.types import Question, Task
 
@@ -33,8 +33,14 @@ class Gsm8k(Published):
         text = row.text("question", "problem")
         return Question(prompt="", answer=solution.rpartition("####")[2].strip(), text=text, solution=solution)
 
+    def test_questions(self) -> list[Question]:
+        """The test set, without reading the rest; a single file is all of it."""
+        check_names(self)
+        return self.split("test")
+
     def build(self, seed: int) -> Task:
         """The three splits, the same for every seed."""
         check_names(self)
-        train, validation = hold_out(self.split("train"), self.validation)
+        rows = self.split("train")
+        train, validation = hold_out(rows, a_tenth(rows, self.validation))
         return self.task({"train": train, "validation": validation, "test": self.split("test")})

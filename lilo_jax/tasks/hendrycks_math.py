@@ -8,9 +8,10 @@ import dataclasses
 import re
 from typing import ClassVar, Literal
 
+from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import boxed
 from lilo_jax.tasks.math500 import Math500
-from lilo_jax.tasks.published import Published, check_names, hold_out
+from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import SAMPLE, Row, Source
 from lilo_jax.types import Question, Task
 
@@ -47,10 +48,15 @@ class Math(Published):
             where = self.test_path or (SAMPLE if self.path == SAMPLE else "")
             five_hundred = Math500(path=where, template=self.template, grader=self.grader).split("test")
             chosen = {_spelling(q.text) for q in five_hundred}
+            if strangers := len(chosen - {_spelling(q.text) for q in [*train, *test]}):
+                raise UsageError(
+                    f"{strangers} of the {len(chosen)} questions of MATH-500 are not among MATH's, so that they may be "
+                    f"trained on in another spelling: give a --task.test-path that belongs to the --task.path"
+                )
             train += [q for q in test if _spelling(q.text) not in chosen]
             train = [q for q in train if _spelling(q.text) not in chosen]
             test = five_hundred
-        train, validation = hold_out(train, self.validation)
+        train, validation = hold_out(train, a_tenth(train, self.validation))
         return self.task({"train": train, "validation": validation, "test": test})
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from typing import ClassVar
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tasks.published import Published, check_names, hold_out
+from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
 from lilo_jax.types import Question, Task
 
@@ -35,5 +35,6 @@ class Orz57k(Published):
     def build(self, seed: int) -> Task:
         """Training and validation questions, the same for every seed."""
         check_names(self)
-        train, validation = hold_out(self.split("train"), self.validation)
+        rows = self.split("train")
+        train, validation = hold_out(rows, a_tenth(rows, self.validation))
         return self.task({"train": train, "validation": validation})

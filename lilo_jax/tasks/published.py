@@ -45,7 +45,7 @@ class Published:
     def split(self, name: str) -> list[Question]:
         """The questions of a split, asked in the task's style; repeated ones are left out."""
         found = rows(self.SOURCE, self.path, name, revision=self.revision)
-        questions = [self._checked(row) for row in found]
+        questions = [self.checked(row) for row in found]
         if not questions:
             raise UsageError(f"the split {name!r} of {self.path or self.SOURCE.repository} is empty")
         return distinct(questions)
@@ -68,7 +68,8 @@ class Published:
         demonstrations = [(q.prompt, q.solution or q.answer) for q in kept.get("train", ())]
         return Task({n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False)
 
-    def _checked(self, row: Row) -> Question:
+    def checked(self, row: Row) -> Question:
+        """The question of a row, asked in the task's style; raises `UsageError` if it has no gold answer."""
         question = self.parse(row)
         if not question.answer:
             raise UsageError(f"{row.where}: no gold answer was found")
@@ -88,9 +89,17 @@ class TestSet(Published):
 
 
 def check_names(spec: Published) -> None:
-    """Raises `UsageError` at an unknown grader or style, before any data is read."""
+    """Raises `UsageError` at an unknown grader or style, or an impossible size, before any data is read."""
     grader(spec.grader)
     prompt_style(spec.template)
+    for name in ("validation", "test"):
+        if getattr(spec, name, 1) < 1:
+            raise UsageError(f"--task.{name} must be at least 1, got {getattr(spec, name)}")
+
+
+def a_tenth(questions: Sequence[Question], count: int) -> int:
+    """`count`, but at most a tenth of the questions, and at least one."""
+    return min(count, max(len(questions) // 10, 1))
 
 
 def distinct(questions: Iterable[Question]) -> list[Question]:
@@ -99,11 +108,10 @@ def distinct(questions: Iterable[Question]) -> list[Question]:
 
 
 def hold_out(questions: Sequence[Question], count: int) -> tuple[list[Question], list[Question]]:
-    """The rest, and `count` questions (at most a tenth) held out: the same ones for every seed and order of rows.
+    """The rest, and `count` questions held out: the same ones for every seed and order of rows.
 
     Those whose text has the smallest hash are taken.
     """
-    count = min(count, max(len(questions) // 10, 1))
     ranked = sorted(questions, key=lambda q: hashlib.sha256(q.text.encode()).digest())
     held = {q.text for q in ranked[:count]}
     return [q for q in questions if q.text not in held], [q for q in questions if q.text in held]

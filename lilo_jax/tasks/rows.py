@@ -99,10 +99,12 @@ def split_names(source: Source, path: str, *, revision: str = "") -> set[str]:
 
 def _named_files(source: Source, path: str, revision: str) -> dict[str, list[pathlib.Path]]:
     """Files by the split that they are named after; "" if none of them is named after one."""
-    if path and pathlib.Path(path).expanduser().is_file():
-        return {"": [pathlib.Path(path).expanduser()]}
+    if path and _expanded(path).is_file():
+        return {"": [_expanded(path)]}
     directory = _directory(source, path, revision)
     files = sorted(f for f in directory.rglob("*") if f.suffix in FORMATS and _holds_rows(f))
+    # A copy of a whole repository may hold more than this data set.
+    files = [f for f in files if any(f.relative_to(directory).match(p) for p in source.files)] or files
     if not files:
         raise UsageError(f"{directory} holds no data file ({', '.join(FORMATS)})")
     named: dict[str, list[pathlib.Path]] = {}
@@ -121,6 +123,8 @@ def read_rows(file: pathlib.Path) -> Iterator[Row]:
     if file.suffix == ".json":
         yield from _json_rows(file)
         return
+    if file.suffix not in FORMATS:
+        raise UsageError(f"{file} is of no known format: its name must end in {', '.join(FORMATS)}")
     import datasets
 
     datasets.disable_progress_bars()
@@ -152,7 +156,7 @@ def _directory(source: Source, path: str, revision: str) -> pathlib.Path:
         return SAMPLES / source.name
     if not path and not source.repository:
         raise UsageError("no data: pass --task.path FILE, a directory or a hub id")
-    if path.startswith(("/", ".", "~")) and not pathlib.Path(path).expanduser().exists():
+    if path.startswith(("/", ".", "~")) and not _expanded(path).exists():
         raise UsageError(f"no data file or directory at {path!r}")
     kind = hub.DATASET._replace(patterns=source.files) if source.files and not path else hub.DATASET
     try:
@@ -162,6 +166,13 @@ def _directory(source: Source, path: str, revision: str) -> pathlib.Path:
             raise
         cure = f"; the path {SAMPLE!r} takes rows of our own that ship with the package" if source.name else ""
         raise UsageError(f"{error}{cure}") from None
+
+
+def _expanded(path: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"no data at {path}: there is no such user") from None
 
 
 def _holds_rows(file: pathlib.Path) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.grading import grader
 from lilo_jax.tasks import TASKS
 from lilo_jax.types import Task
 
@@ -29,21 +31,34 @@ def suites(names: Sequence[str], **settings: str) -> dict[str, Task]:
             raise unknown_name("suite", name, TASKS)
         if name in found:
             raise UsageError(f"suite {name!r} is given twice")
-        found[name] = test_set(configured(TASKS[name], path=path, **settings).build(0))
+        spec = TASKS[name]()
+        if path and not hasattr(spec, "path"):
+            raise UsageError(f"the task {name} is generated and has no path")
+        found[name] = evaluation_task(with_settings(spec, path=path, **settings))
     return found
 
 
-def configured(cls: type, **settings: str) -> Any:
+def inherited(spec: Any, protocol: Protocol) -> dict[str, str]:
+    """The prompt style and grader of suites beside a task: the protocol's, or else the task's."""
+    return {name: getattr(protocol, name) or getattr(spec, name, "") for name in ("template", "grader")}
+
+
+def with_settings(spec: Any, **settings: str) -> Any:
     """A task's settings with those of `settings` that it has and that are not empty."""
-    fields = {field.name for field in dataclasses.fields(cls)}
-    if settings.get("path") and "path" not in fields:
-        raise UsageError(f"the task {cls.__name__.lower()} is generated and has no path")
-    return cls(**{name: value for name, value in settings.items() if value and name in fields})
+    return dataclasses.replace(spec, **{k: v for k, v in settings.items() if v and hasattr(spec, k)})
 
 
-def test_set(task: Task) -> Task:
+def evaluation_task(spec: Any) -> Task:
+    """A task with its test set as its one split, `test`; of a data set no other split is read, if that can be."""
+    questions = spec.test_questions() if hasattr(spec, "test_questions") else None
+    if questions is None:
+        return only_test(spec.build(0))
+    return Task({"test": questions}, (), grader(spec.grader), unique_answers=False)
+
+
+def only_test(task: Task) -> Task:
     """The task with its test set as its one split, `test`."""
     for split in TEST_SPLITS:
-        if split in task.splits:
+        if task.splits.get(split):
             return task._replace(splits={"test": task.splits[split]}, demonstrations=())
     raise UsageError("the task has no test set")
