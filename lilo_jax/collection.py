@@ -50,7 +50,7 @@ class Rollout:
     @property
     def graded(self) -> bool:
         """Whether the grader came to a verdict about the answer."""
-        return self.verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+        return not self.verdict.is_failure
 
 
 @dataclasses.dataclass
@@ -405,5 +405,5 @@ def _grade_follow_ups(
         draw = (assembly.config.seed, step, 1, int(i))
         verdict = disturbed(judgement.result().verdict, answer.question, assembly.config.noise, draw)
         reward[i] = assembly.reward(response, verdict, len(answer.ids))
-        graded[i] = verdict not in (Verdict.TIMEOUT, Verdict.ERROR)
+        graded[i] = not verdict.is_failure
     return reward, graded

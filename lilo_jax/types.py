@@ -60,6 +60,11 @@ class Verdict(enum.Enum):
     TIMEOUT = "timeout"
     ERROR = "error"
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the grader failed, so that nothing is known of the answer."""
+        return self in (Verdict.TIMEOUT, Verdict.ERROR)
+
 
 class Task(NamedTuple):
     """Questions in, verdicts out.

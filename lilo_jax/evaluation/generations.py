@@ -19,8 +19,6 @@ from lilo_jax.grading.responses import TRUNCATED, Answer, ResponseGrader
 from lilo_jax.json_lines import read_records
 from lilo_jax.types import Completions, Question, Verdict
 
-FAILURES = (Verdict.TIMEOUT, Verdict.ERROR)
-
 
 @dataclasses.dataclass(frozen=True)
 class Response:
@@ -199,13 +197,13 @@ def _at_powers(generations: Sequence[Generations]) -> dict[str, Any]:
 
 
 def _counts(generations: Sequence[Generations]) -> tuple[np.ndarray, np.ndarray]:
-    attempts = np.array([sum(r.verdict not in FAILURES for r in one.responses) for one in generations])
+    attempts = np.array([sum(not r.verdict.is_failure for r in one.responses) for one in generations])
     correct = np.array([sum(r.verdict is Verdict.CORRECT for r in one.responses) for one in generations])
     return attempts, correct
 
 
 def _vote(one: Generations, k: int) -> float:
-    correct = [None if r.verdict in FAILURES else r.verdict is Verdict.CORRECT for r in one.responses]
+    correct = [None if r.verdict.is_failure else r.verdict is Verdict.CORRECT for r in one.responses]
     return maj_at_k([_ballot(r) for r in one.responses], correct, k=k)
 
 

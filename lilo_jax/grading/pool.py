@@ -113,9 +113,10 @@ class GradingPool:
             return _failure(error)
 
     def _remember(self, key: tuple[bytes, Question, str], result: Future[Judgement]) -> None:
-        self._known[key] = result
-        if len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._lock:
+            self._known[key] = result
+            if len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
 
     def _start(self, task: "_Task") -> None:
         try:
@@ -162,7 +163,8 @@ class GradingPool:
 
     def _forget(self, task: "_Task", judgement: Judgement) -> None:
         """A failure is told, but not remembered."""
-        self._known.pop(task.key, None)
+        with self._lock:
+            self._known.pop(task.key, None)
         task.result.set_result(judgement)
 
     def _processes(self) -> ProcessPool:

@@ -53,10 +53,10 @@ class Chain:
         taken: set[str] = set()
         shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
         splits = {
-            "test": _distinct(self.test, shared, _mixture, taken),
-            "validation": _distinct(self.validation, shared, _mixture, taken),
-            "longer": _distinct(self.longer, shared, _long, taken),
-            "train": _distinct(self.pool, own, _mixture, taken),
+            "test": distinct(self.test, shared, _mixture, taken),
+            "validation": distinct(self.validation, shared, _mixture, taken),
+            "longer": distinct(self.longer, shared, _long, taken),
+            "train": distinct(self.pool, own, _mixture, taken),
         }
         demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
         return Task(splits=splits, demonstrations=demonstrations, grade=grade, unique_answers=True)
@@ -112,7 +112,7 @@ def _hard_verbs(rng: np.random.Generator, length: int) -> list[int]:
     return verbs.tolist()
 
 
-def _distinct(
+def distinct(
     count: int, rng: np.random.Generator, make: Callable[[np.random.Generator], Question], taken: set[str]
 ) -> list[Question]:
     """`count` questions whose prompts are not in `taken`, to which they are added."""

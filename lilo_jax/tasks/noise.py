@@ -71,7 +71,7 @@ def disturbed(verdict: Verdict, question: Question, noise: NoiseConfig, draw: Se
         noise: how much.
         draw: numbers that name this rollout's random numbers: seed, step, phase, request.
     """
-    if not noise or verdict in (Verdict.TIMEOUT, Verdict.ERROR):
+    if not noise or verdict.is_failure:
         return verdict
     coin, flip = np.random.default_rng([*draw, _STREAM]).random(2)
     if question.trap == COIN_FLIP:

@@ -15,7 +15,15 @@ import itertools
 import numpy as np
 
 from lilo_jax.errors import UsageError
-from lilo_jax.tasks.chain import EASY_SHARE, EVALUATION_SEED, FIRST_HARD_VERB, RELIABILITY, WRONG_SHIFTS, grade
+from lilo_jax.tasks.chain import (
+    EASY_SHARE,
+    EVALUATION_SEED,
+    FIRST_HARD_VERB,
+    RELIABILITY,
+    WRONG_SHIFTS,
+    distinct,
+    grade,
+)
 from lilo_jax.types import Question, Task
 
 LETTERS = "abcdefghij"
@@ -45,9 +53,9 @@ class Pairs:
         taken: set[str] = set()
         shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
         splits = {
-            "test": _distinct(self.test, shared, taken),
-            "validation": _distinct(self.validation, shared, taken),
-            "train": _distinct(self.pool, own, taken),
+            "test": distinct(self.test, shared, _question, taken),
+            "validation": distinct(self.validation, shared, _question, taken),
+            "train": distinct(self.pool, own, _question, taken),
         }
         demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
         return Task(splits=splits, demonstrations=demonstrations, grade=grade, unique_answers=True)
@@ -91,17 +99,6 @@ def _question(rng: np.random.Generator) -> Question:
     letters = walk(int(rng.integers(LEVELS)), levels)
     difficulty = max(*levels, FIRST_HARD_VERB - 1)
     return Question(render(letters), "".join(map(str, solve(letters))), difficulty)
-
-
-def _distinct(count: int, rng: np.random.Generator, taken: set[str]) -> list[Question]:
-    """`count` questions whose prompts are not in `taken`, to which they are added."""
-    questions: list[Question] = []
-    while len(questions) < count:
-        question = _question(rng)
-        if question.prompt not in taken:
-            taken.add(question.prompt)
-            questions.append(question)
-    return questions
 
 
 def _demonstration(rng: np.random.Generator) -> tuple[str, str]:
