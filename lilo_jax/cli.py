@@ -81,8 +81,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     grade = verb(
         verbs.grade,
-        'Verdicts: lines of {"gold", "response"} (and "question", if it matters) to lines of {"verdict", "extracted", '
-        '"rule", "seconds"}.',
+        'Verdicts: lines of {"gold", "response"} (and "question" or "solution", if they matter) to lines of '
+        '{"verdict", "extracted", "rule", "seconds"}.',
         "lilo grade --input answers.jsonl --output verdicts.jsonl --grader paper",
     )
     grade.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
