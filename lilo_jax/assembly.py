@@ -362,11 +362,8 @@ def _held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Quest
     names = config.evaluation.splits or [name for name in task.splits if name != "train"]
     if len(set(names)) < len(names):
         raise UsageError("--evaluation.splits names a split twice")
-    if protocol.template or protocol.grader:
-        own = with_settings(config.task, template=protocol.template, grader=protocol.grader)
-        held = own.build(config.seed) if own != config.task else task
-    else:
-        held = task
+    asked = with_settings(config.task, template=protocol.template, grader=protocol.grader)
+    held = task if asked == config.task else asked.build(config.seed)
     sets = {name: (held.splits[name][:most], held.grade, held.unique_answers) for name in names}
     trained = {question.text or question.prompt for question in task.splits["train"]}
     for name, suite in suites(config.evaluation.suites, **inherited(config.task, protocol)).items():

@@ -73,8 +73,7 @@ def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="Hugging Face directory, hub id or run directory")
-    parser.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
+    _add_paths(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
 
 
@@ -85,8 +84,7 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         '{"verdict", "extracted", "rule", "seconds"}.',
         "lilo grade --input answers.jsonl --output verdicts.jsonl --grader paper",
     )
-    grade.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
-    grade.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
+    _add_paths(grade)
     grade.add_argument("--grader", default="default", help="default, paper, exact or math_verify")
     _add_workers(grade)
     grade.add_argument("--deadline", type=float, default=3.0, help="seconds for one answer in a process")
@@ -129,6 +127,11 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--max-questions", type=_positive, default=0, help="of each suite, the first ones")
     evaluate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
     evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

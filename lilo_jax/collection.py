@@ -34,6 +34,9 @@ from lilo_jax.types import (
     Verdict,
 )
 
+ROLLOUT, FOLLOW_UP = 0, 1
+"""Which phase a draw of planted noise belongs to."""
+
 
 @dataclasses.dataclass
 class Rollout:
@@ -155,7 +158,7 @@ def _rollouts(
         prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
         tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
         question = assembly.pool.questions[collected.question[call.group(row)]]
-        draw = (assembly.config.seed, step, 0, int(call.requests.id[row]))
+        draw = (assembly.config.seed, step, ROLLOUT, int(call.requests.id[row]))
         verdict = disturbed(judgement.result().verdict, question, assembly.config.noise, draw)
         reward = assembly.reward(response, verdict, int(length))
         rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, response, verdict, reward))
@@ -402,7 +405,7 @@ def _grade_follow_ups(
     reward, graded = np.zeros(len(live), np.float32), np.zeros(len(live), bool)
     submitted = assembly.graders.submit(assembly.task.grade, answers)
     for i, answer, (response, judgement) in zip(np.flatnonzero(live), answers, submitted, strict=True):
-        draw = (assembly.config.seed, step, 1, int(i))
+        draw = (assembly.config.seed, step, FOLLOW_UP, int(i))
         verdict = disturbed(judgement.result().verdict, answer.question, assembly.config.noise, draw)
         reward[i] = assembly.reward(response, verdict, len(answer.ids))
         graded[i] = not verdict.is_failure
