@@ -193,7 +193,6 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
     sizes = job.sizes
     groups = sizes.sequences // sizes.group
     zeros = jnp.zeros((sizes.sequences, sizes.new_tokens), jnp.float32)
-    none = jnp.zeros(0, jnp.int32)
     return TrainBatch(
         sequences=_sequences(job, rows),
         row_mask=jnp.ones(sizes.sequences, bool),
@@ -202,7 +201,8 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
         sampler_logprobs=zeros,
         question=jnp.arange(groups, dtype=jnp.int32),
         question_mask=jnp.ones(groups, bool),
-        follow_ups=FollowUps(row=none, prefix=none, mask=none.astype(bool), reward=none.astype(jnp.float32)),
+        reasoning_step=zeros.astype(jnp.int32),
+        follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=old_logprobs,
         reference_logprobs=zeros,
         old_values=zeros,

@@ -26,7 +26,7 @@ import json
 import pathlib
 import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -40,21 +40,37 @@ from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
+from lilo_jax.rl.cispo import Cispo
+from lilo_jax.rl.dapo import Dapo
+from lilo_jax.rl.dr_grpo import DrGrpo
 from lilo_jax.rl.grpo import Grpo
+from lilo_jax.rl.gspo import Gspo
 from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.reinforce import Reinforce
+from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
+from lilo_jax.rl.vineppo import VinePpo
 
-SETTINGS = {
+FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}
+SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {
-        "algorithm": Ppo(whiten_rows=0),
+        "algorithm": Ppo(whitening="none"),
         "optimizer__learning_rate": 2.5e-4,
         "update__epochs": 2,
         "update__minibatches": 4,
     },
+    "vineppo": {"algorithm": VinePpo(whitening="batch"), **FOUR_STEPS},
+    "grpo": {"algorithm": Grpo(), **FOUR_STEPS},
+    "dr_grpo": {"algorithm": DrGrpo(), **FOUR_STEPS},
     "rloo": {"algorithm": Rloo(), "optimizer__learning_rate": 1.5e-3},
-    "grpo": {"algorithm": Grpo(), "optimizer__learning_rate": 1.5e-3},
+    "reinforce": {"algorithm": Reinforce(), "update__minibatches": 4, "optimizer__learning_rate": 3.5e-4},
+    "reinforce_pp": {"algorithm": ReinforcePp(), "update__minibatches": 4, "optimizer__learning_rate": 3.5e-4},
+    "dapo": {"algorithm": Dapo(), **FOUR_STEPS},
+    # The paper's range is for a model whose response ratio moves by 1e-4 in a step; this one's moves by 1e-2.
+    "gspo": {"algorithm": Gspo(clip_low=0.03, clip_high=0.04), **FOUR_STEPS},
+    "cispo": {"algorithm": Cispo(), **FOUR_STEPS},
 }
-"""Chosen for `uniform` alone on validation accuracy of seeds that are never reported; grpo's are rloo's, untuned."""
+"""Chosen for `uniform` alone on validation accuracy of seeds that are never reported."""
 
 ARMS = {
     "uniform": lambda config: configuration.replace(config, curriculum=Uniform()),

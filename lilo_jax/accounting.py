@@ -35,10 +35,14 @@ def describe(assembly: Assembly, collected: Collected, admission: Admission) -> 
     verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
     rows = max(len(collected.rollouts), 1)
     lengths = [len(r.completion_ids) for r in collected.rollouts]
+    truncated = [not r.ended for r in collected.rollouts]
     description: dict[str, Any] = {
         "curriculum/groups_collected": len(filled),
         "curriculum/groups_admitted": len(admitted),
         "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
+        "rollout/truncated_fraction": float(np.mean(truncated)) if truncated else 0.0,
+        "rollout/unparsable_fraction": sum(r.ended and r.verdict is Verdict.NO_ANSWER for r in collected.rollouts)
+        / rows,
         **{f"rollout/{v.value}_fraction": n / rows for v, n in verdicts.items()},
     }
     for name, groups in (("collected", filled), ("admitted", admitted)):

@@ -82,6 +82,11 @@ class Assembly:
     evaluation_graders: ResponseGrader
     evaluation_stop_table: Array | None
 
+    @functools.cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each id adds to a text, in UTF-8."""
+        return self.tokenizer.token_bytes()
+
     def policy(self, state: TrainState) -> PyTree:
         """The weights of the policy, adapters beside their base."""
         if state.base is None:
@@ -133,6 +138,7 @@ def validate(config: Config) -> None:
     plant([], config.noise, config.seed)
     try:
         check_architecture(model)
+        config.algorithm.build()
         mesh_shape(config.mesh, jax.device_count())
         attention_kernel(
             model.attention,
@@ -251,7 +257,7 @@ def _check_batch(config: Config, *, pool_size: int, shards: int) -> None:
             f"{update.microbatches} microbatches x {shards} row shards (mesh data x fsdp); change --rollout.questions, "
             f"--rollout.samples, --update.minibatches, --update.microbatches or --mesh"
         )
-    block = getattr(config.algorithm, "whiten_rows", 0)
+    block = config.algorithm.whiten_rows if getattr(config.algorithm, "whitening", "") == "blocks" else 0
     if block and curriculum.train_rows % block:
         raise UsageError(f"--algorithm.whiten-rows {block} does not divide the batch of {curriculum.train_rows} rows")
 

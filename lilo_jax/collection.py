@@ -17,12 +17,10 @@ from lilo_jax.grading.responses import Answer, Graded
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
 from lilo_jax.storage.clock import PhaseClock
-from lilo_jax.storage.ledger import Ledger
-from lilo_jax.tasks.noise import disturbed
+from lilo_jax.tasks.noise import ROLLOUT, disturbed
 from lilo_jax.types import (
     Admission,
     Completions,
-    FollowUpRequests,
     FollowUps,
     GroupStatistics,
     Prompts,
@@ -34,9 +32,6 @@ from lilo_jax.types import (
     Verdict,
 )
 
-ROLLOUT, FOLLOW_UP = 0, 1
-"""Which phase a draw of planted noise belongs to."""
-
 
 @dataclasses.dataclass
 class Rollout:
@@ -46,6 +41,7 @@ class Rollout:
     prompt_ids: np.ndarray
     completion_ids: np.ndarray
     sampler_logprobs: np.ndarray
+    ended: bool
     response: str
     verdict: Verdict
     reward: float
@@ -161,7 +157,8 @@ def _rollouts(
         draw = (assembly.config.seed, step, ROLLOUT, int(call.requests.id[row]))
         verdict = disturbed(judgement.result().verdict, question, assembly.config.noise, draw)
         reward = assembly.reward(response, verdict, int(length))
-        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, response, verdict, reward))
+        ended = bool(completions.ended[row])
+        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, ended, response, verdict, reward))
     return rollouts
 
 
@@ -330,7 +327,7 @@ def training_batch(assembly: Assembly, collected: Collected, admission: Admissio
     def column(values: list, dtype: type) -> np.ndarray:
         return np.pad(np.array(values, dtype), (0, num_rows - len(values)))
 
-    empty, zeros = np.zeros(0, np.int32), np.zeros((num_rows, slots), np.float32)
+    zeros = np.zeros((num_rows, slots), np.float32)
     return TrainBatch(
         sequences=Sequences(
             tokens=tokens,
@@ -343,70 +340,11 @@ def training_batch(assembly: Assembly, collected: Collected, admission: Admissio
         sampler_logprobs=logprobs,
         question=np.where(admission.mask, collected.question[admission.indices], -1).astype(np.int32),
         question_mask=np.asarray(admission.mask),
-        follow_ups=FollowUps(row=empty, prefix=empty, mask=empty.astype(bool), reward=empty.astype(np.float32)),
+        reasoning_step=zeros.astype(np.int32),
+        follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=zeros,
         reference_logprobs=zeros,
         old_values=zeros,
         advantages=zeros,
         returns=zeros,
     )
-
-
-def add_follow_ups(
-    assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, ledger: Ledger, clock: PhaseClock
-) -> TrainBatch:
-    """Samples and grades what the algorithm asks for from inside the batch's completions; host arrays."""
-    wanted = jax.device_get(assembly.programs.follow_up_requests(batch.sequences))
-    num_requests = wanted.row.shape[0]
-    if not num_requests:
-        return batch
-    sequences = batch.sequences
-    live = wanted.mask & batch.row_mask[wanted.row]
-    starts = sequences.prompt_lengths[wanted.row] + wanted.prefix
-    with clock.phase("sample"):
-        # A trajectory is prefilled once, as far as the last of its children needs, for all of them.
-        prefixes = np.zeros(len(sequences.tokens), np.int32)
-        np.maximum.at(prefixes, wanted.row[live], starts[live].astype(np.int32))
-        requests = Requests(
-            prompt=wanted.row,
-            prefix_length=np.where(live, starts, 1).astype(np.int32),
-            id=np.arange(num_requests, dtype=np.int32),
-            budget=np.where(live, assembly.config.rollout.max_new_tokens - wanted.prefix, 0).astype(np.int32),
-            expected_length=(sequences.completion_lengths[wanted.row] - wanted.prefix).astype(np.float32),
-        )
-        key = stream_key(assembly.config.seed, "follow_up", step)
-        prompts = Prompts(tokens=sequences.tokens, lengths=prefixes)
-        children = jax.device_get(sample(assembly, assembly.policy(state), prompts, requests, key))
-        ledger.add("follow_up", "prefilled", prefixes.sum())
-        ledger.add("follow_up", "generated", children.lengths.sum())
-    with clock.phase("grade"):
-        reward, graded = _grade_follow_ups(assembly, batch, wanted, children, live, step)
-    follow_ups = FollowUps(row=wanted.row, prefix=wanted.prefix, mask=live & graded, reward=reward)
-    return batch.replace(follow_ups=follow_ups)
-
-
-def _grade_follow_ups(
-    assembly: Assembly,
-    batch: TrainBatch,
-    wanted: FollowUpRequests,
-    children: Completions,
-    live: np.ndarray,
-    step: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of follow-ups, and which of them were graded; a child's response begins with what its parent keeps."""
-    sequences, answers = batch.sequences, []
-    for i in np.flatnonzero(live):
-        row = wanted.row[i]
-        start = sequences.prompt_lengths[row]
-        kept = sequences.tokens[row, start : start + wanted.prefix[i]]
-        ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
-        question = assembly.pool.questions[batch.question[batch.group[row]]]
-        answers.append(Answer(question, ids, bool(children.ended[i])))
-    reward, graded = np.zeros(len(live), np.float32), np.zeros(len(live), bool)
-    submitted = assembly.graders.submit(assembly.task.grade, answers)
-    for i, answer, (response, judgement) in zip(np.flatnonzero(live), answers, submitted, strict=True):
-        draw = (assembly.config.seed, step, FOLLOW_UP, int(i))
-        verdict = disturbed(judgement.result().verdict, answer.question, assembly.config.noise, draw)
-        reward[i] = assembly.reward(response, verdict, len(answer.ids))
-        graded[i] = not verdict.is_failure
-    return reward, graded

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+import jax
 import optax
 import tyro
 
@@ -35,6 +36,7 @@ from lilo_jax.sampling import TokenRule
 from lilo_jax.tasks import TASKS
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.noise import NoiseConfig
+from lilo_jax.types import PyTree
 
 TABLES: dict[str, Mapping[str, type]] = {"task": TASKS, "curriculum": CURRICULA, "algorithm": ALGORITHMS}
 """The fields of `Config` that hold the settings of something chosen by name."""
@@ -121,6 +123,8 @@ class OptimizerConfig:
     beta2: float = 0.99
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    decayed: Literal["matrices", "all"] = "matrices"
+    """weights that decay: all but norms and biases, or all"""
     max_gradient_norm: float = 1.0
 
     def build(self, total_steps: int) -> optax.GradientTransformation:
@@ -137,8 +141,24 @@ class OptimizerConfig:
         schedule = optax.join_schedules([warmup, after], [self.warmup_steps])
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adamw(schedule, b1=self.beta1, b2=self.beta2, eps=self.epsilon, weight_decay=self.weight_decay),
+            optax.adamw(
+                schedule,
+                b1=self.beta1,
+                b2=self.beta2,
+                eps=self.epsilon,
+                weight_decay=self.weight_decay,
+                mask={"matrices": are_matrices, "all": None}[self.decayed],
+            ),
         )
+
+
+def are_matrices(params: PyTree) -> PyTree:
+    """Which weights are neither a norm's nor a bias, by their names; of the structure of `params`."""
+
+    def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
+        return not str(path[-1].key).endswith(("scale", "bias"))
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +176,10 @@ class SftConfig:
         final_fraction=0.02,
         beta2=0.98,
         weight_decay=0.01,
+        decayed="all",
     )
+    pack: bool = False
+    """short demonstrations share a row where that saves a quarter of the tokens; the loss stays the same"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,6 +77,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def row_shards(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def constrainer(mesh: Mesh) -> Constrain:
     """`constrain(x, *axes)` for use inside jitted functions: fixes the layout of an intermediate array."""
 

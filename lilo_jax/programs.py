@@ -14,16 +14,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.config import OptimizerConfig, RolloutConfig
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
+from lilo_jax.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
 from lilo_jax.models.attention import attention_kernel, sequence_attention
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.lora import LoraConfig, adapted, adapter_axes, init_adapters
+from lilo_jax.models.lora import LoraConfig, adapted, init_adapters
 from lilo_jax.packing import PackedRows, packed
+from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling import sample
-from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.scoring import completion_mask, live_tokens, score
 from lilo_jax.types import (
     Admission,
     Algorithm,
@@ -74,7 +76,7 @@ class Programs(NamedTuple):
         model: the decoder whose functions these run.
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
-        sft_step: (Trainable, Sequences, *, completion_slots) -> (Trainable, metrics); donates the first.
+        sft_step: (Trainable, Sequences, plan=None, *, completion_slots) -> (Trainable, metrics); donates the first.
         start: (params, critic params or None, key) -> TrainState; donates the first two.  Without critic params the
             critic's trunk is a copy of the policy's weights, as the reference is.
         state: what `start` returns, as shapes with shardings.
@@ -83,7 +85,7 @@ class Programs(NamedTuple):
         sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens) -> Completions.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
-        follow_up_requests: (Sequences) -> FollowUpRequests.
+        follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `Algorithm`.
         prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
         deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
         update: (TrainState, TrainBatch, key, plans=None) -> (TrainState, metrics); donates the state.
@@ -104,7 +106,7 @@ class Programs(NamedTuple):
     sample: Callable[..., Any]
     statistics: Callable[..., GroupStatistics]
     admit: Callable[..., tuple[Admission, CurriculumState]]
-    follow_up_requests: Callable[..., Any]
+    follow_up_requests: Callable[..., Array] | None
     prepare: Callable[..., tuple[TrainBatch, Metrics]]
     deal: Callable[..., Array]
     update: Callable[..., tuple[TrainState, Metrics]]
@@ -132,10 +134,12 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         return Trainable(params=params, optimizer=sft_optimizer.init(params))
 
     params_shape = jax.eval_shape(model.init, jax.random.key(0))
-    params_layout = _layout(mesh, model.axes, params_shape)
+    params_layout = weights_layout(mesh, model.axes, params_shape)
     state_shape = jax.eval_shape(start, params_shape, None, jax.random.key(0))
-    state_layout = _state_layout(mesh, parts, state_shape)
-    sft_layout = _trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
+    whole_layout = state_layout(
+        mesh, model, settings.lora, state_shape, optimizer=optimizer, critic_optimizer=critic_optimizer
+    )
+    sft_layout = trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
     everywhere = replicated(mesh)
     return Programs(
         curriculum=curriculum,
@@ -149,17 +153,18 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             static_argnames="completion_slots",
             out_shardings=(sft_layout, None),
         ),
-        start=jax.jit(start, donate_argnums=(0, 1), out_shardings=state_layout),
-        state=jax.tree.map(_placed_shape, state_shape, state_layout),
+        start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
+        state=placed_shapes(state_shape, whole_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
         sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
-        follow_up_requests=jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
+        follow_up_requests=algorithm.follow_up_requests
+        and jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
-        update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(state_layout, None)),
+        update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(whole_layout, None)),
         score=_scorer(model, mesh, chunk=chunk),
     )
 
@@ -260,6 +265,7 @@ def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Arr
         reference=params if parts.algorithm.needs_reference and not adapts else None,
         base=params if adapts else None,
         curriculum=parts.curriculum.init(),
+        memory=jax.tree.map(jnp.asarray, parts.algorithm.init()),
     )
 
 
@@ -278,52 +284,13 @@ def _update(
         parts.model_of(state), parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key, plans,
         critic_optimizer=parts.critic_optimizer, config=parts.update, temperature=parts.temperature,
     )  # fmt: skip
-    mask = completion_mask(batch.sequences, batch.advantages.shape[1]) & batch.row_mask[:, None]
     value_error = (batch.old_values - batch.returns) ** 2 * parts.algorithm.needs_values
-    signals = group_signals(batch, mask, value_error)
+    signals = group_signals(batch, live_tokens(batch), value_error)
     remembered = parts.curriculum.feedback(state.curriculum, batch.question, batch.question_mask, signals, state.step)
-    return state.replace(step=state.step + 1, policy=policy, critic=critic, curriculum=remembered), metrics
-
-
-def _layout(mesh: Mesh, axes: PyTree, shapes: PyTree) -> PyTree:
-    """Shardings of a parameter tree from the logical axes of its weights."""
-    return jax.tree.map(
-        lambda names, leaf: sharding(mesh, names, leaf.shape), axes, shapes, is_leaf=lambda x: isinstance(x, tuple)
-    )
-
-
-def _trainable_layout(mesh: Mesh, axes: PyTree, optimizer: Any, shapes: Trainable) -> Trainable:
-    """Shardings of weights and of optimiser moments, which lie as their weights do."""
-    params = _layout(mesh, axes, shapes.params)
-    moments = optax.tree_map_params(
-        optimizer,
-        lambda _, layout: layout,
-        shapes.optimizer,
-        params,
-        transform_non_params=lambda _: replicated(mesh),
-    )
-    return Trainable(params=params, optimizer=moments)
-
-
-def _placed_shape(shape: jax.ShapeDtypeStruct, layout: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=layout)
-
-
-def _state_layout(mesh: Mesh, parts: _Parts, shapes: TrainState) -> TrainState:
-    model = parts.model
-    axes, critic_axes = model.axes, model.critic_axes
-    if shapes.base is not None:
-        axes = adapter_axes(model, parts.lora)
-        critic_axes = critic_axes | axes
-    whole = functools.partial(_layout, mesh, model.axes)
-    return TrainState(
-        step=replicated(mesh),
-        policy=_trainable_layout(mesh, axes, parts.optimizer, shapes.policy),
-        critic=shapes.critic and _trainable_layout(mesh, critic_axes, parts.critic_optimizer, shapes.critic),
-        reference=None if shapes.reference is None else whole(shapes.reference),
-        base=None if shapes.base is None else whole(shapes.base),
-        curriculum=jax.tree.map(lambda _: replicated(mesh), shapes.curriculum),
-    )
+    memory = parts.algorithm.remember(batch)
+    return state.replace(
+        step=state.step + 1, policy=policy, critic=critic, curriculum=remembered, memory=memory
+    ), metrics
 
 
 WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
@@ -343,7 +310,7 @@ def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream:
         stream: every layer of every weight, in any order.
     """
     shapes = jax.eval_shape(init, jax.random.key(0))
-    layout = _layout(mesh, axes, shapes)
+    layout = weights_layout(mesh, axes, shapes)
     placed: dict[tuple[str, ...], Array] = {}
 
     @functools.cache
@@ -373,14 +340,16 @@ def _sft_step(
     optimizer: optax.GradientTransformation,
     state: Trainable,
     sequences: Sequences,
+    plan: PackedRows | None = None,
     *,
     completion_slots: int,
     chunk: int,
 ) -> tuple[Trainable, Metrics]:
     """One step of maximum likelihood: the mean over response tokens of each row, then the mean over rows."""
+    runs = model if plan is None else packed(model, plan)
 
     def loss(params: PyTree) -> tuple[Array, Metrics]:
-        scores = score(model, params, sequences, completion_slots=completion_slots, temperature=1.0, chunk=chunk)
+        scores = score(runs, params, sequences, completion_slots=completion_slots, temperature=1.0, chunk=chunk)
         weights = completion_mask(sequences, completion_slots) / jnp.maximum(sequences.completion_lengths, 1)[:, None]
         mean = Mean.of(-scores.logprobs, weights)
         return mean.total / mean.weight, {"sft/loss": mean}
@@ -389,56 +358,15 @@ def _sft_step(
     return apply_gradients(optimizer, state, gradients), metrics
 
 
-def prepare_blocks(num_rows: int, config: UpdateConfig) -> np.ndarray:
-    """The rows that `prepare` computes at a time: int [minibatches x microbatches, rows of each]."""
-    return np.arange(num_rows).reshape(-1, config.minibatches * config.microbatches).T
-
-
 def _prepare(
     parts: _Parts, state: TrainState, batch: TrainBatch, plans: PackedRows | None = None
 ) -> tuple[TrainBatch, Metrics]:
-    """Fills in old and reference log-probs, old values, advantages and returns, a micro-batch of rows at a time."""
-    algorithm, config = parts.algorithm, parts.update
-    slots = batch.sampler_logprobs.shape[1]
-
-    def forward(inputs: tuple[Sequences, Array, PackedRows | None]) -> tuple[Array, Array, Array]:
-        sequences, sampled, plan = inputs
-        trained = parts.model_of(state)
-
-        def run(model: Model) -> Model:
-            return model if plan is None else packed(model, plan)
-
-        def logprobs(model: Model, params: PyTree) -> Array:
-            return score(
-                run(model), params, sequences, completion_slots=slots, temperature=parts.temperature, chunk=config.chunk
-            ).logprobs
-
-        old = logprobs(trained, state.policy.params) if config.old_logprobs == "scored" else sampled
-        reference = values = jnp.zeros_like(sampled)
-        if algorithm.needs_reference:
-            reference = logprobs(parts.model, state.reference if state.base is None else state.base)
-        if state.critic is not None:
-            values = score_values(run(trained), state.critic.params, sequences, completion_slots=slots)
-        return old, reference, values
-
-    blocks = prepare_blocks(batch.row_mask.shape[0], config)
-    rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
-    filled = jax.lax.map(forward, (*rows, plans))
-    old, reference, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
-    batch = batch.replace(old_logprobs=old, reference_logprobs=reference, old_values=values)
-    advantages, returns = algorithm.advantages(batch)
-    mask = completion_mask(batch.sequences, slots) & batch.row_mask[:, None]
-    metrics = {"policy/advantage_abs": Mean.of(jnp.abs(advantages), mask)}
-    if config.old_logprobs == "scored":
-        metrics["policy/sampler_gap"] = Mean.of(jnp.abs(old - batch.sampler_logprobs), mask)
-    if algorithm.needs_values:
-        metrics["value/mean"] = Mean.of(values, mask)
-        metrics["value/squared_error"] = Mean.of((values - returns) ** 2, mask)
-        metrics["value/return_variance"] = _variance(returns, mask)
-    return batch.replace(advantages=advantages, returns=returns), metrics
-
-
-def _variance(values: Array, mask: Array) -> Mean:
-    mean = Mean.of(values, mask)
-    centre = mean.total / jnp.maximum(mean.weight, 1)
-    return Mean.of((values - centre) ** 2, mask)
+    """The batch with log-probs, values and advantages."""
+    reference = state.reference if state.base is None else state.base
+    return prepare(
+        parts.model_of(state), parts.algorithm, state.policy.params,
+        None if state.critic is None else state.critic.params,
+        (parts.model, reference) if parts.algorithm.needs_reference else None,
+        batch.replace(memory=state.memory), plans,
+        config=parts.update, temperature=parts.temperature,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lilo_jax.models import Model
-from lilo_jax.types import Array, PyTree, Sequences, TokenScores
+from lilo_jax.types import Array, PyTree, Sequences, TokenScores, TrainBatch
 
 Logits = Callable[..., Array]
 """(states [n, D], *weights) -> float32 [n, V]."""
@@ -20,6 +20,11 @@ Logits = Callable[..., Array]
 def completion_mask(sequences: Sequences, completion_slots: int) -> Array:
     """Bool [B, C]: which completion slots hold a token, by length (the pad id may equal an end id)."""
     return jnp.arange(completion_slots) < sequences.completion_lengths[:, None]
+
+
+def live_tokens(batch: TrainBatch) -> Array:
+    """Bool [B, C]: the completion tokens of the rows that are trained on."""
+    return completion_mask(batch.sequences, batch.sampler_logprobs.shape[1]) & batch.row_mask[:, None]
 
 
 def score(

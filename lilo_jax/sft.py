@@ -4,10 +4,11 @@ import jax
 import numpy as np
 
 from lilo_jax.assembly import Assembly, encode_pairs
-from lilo_jax.mesh import put_rows
+from lilo_jax.mesh import put_replicated, put_rows, row_shards
+from lilo_jax.packing import PackedRows, pack_blocks
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
-from lilo_jax.types import PyTree
+from lilo_jax.types import PyTree, Sequences
 
 
 def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Progress) -> PyTree:
@@ -23,12 +24,22 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
-        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), completion_slots=slots)
+        plan = _plan(assembly, batch)
+        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_slots=slots)
         ledger.add("sft", "trained", batch.prompt_lengths.sum() + batch.completion_lengths.sum())
         if (step + 1) % 100 == 0 or step + 1 == config.sft.steps:
             loss = metrics["sft/loss"]
             progress.line(f"sft step {step + 1}/{config.sft.steps}: loss {float(loss.total / loss.weight):.4f}")
     return state.params
+
+
+def _plan(assembly: Assembly, batch: Sequences) -> PackedRows | None:
+    """Where the demonstrations of a batch stand in packed rows; None: each in its own."""
+    if not assembly.config.sft.pack:
+        return None
+    lengths, blocks = batch.prompt_lengths + batch.completion_lengths, np.arange(len(batch.tokens))[None]
+    plans = pack_blocks(lengths, blocks, batch.tokens.shape[1], multiple=row_shards(assembly.mesh))
+    return put_replicated(assembly.mesh, plans and jax.tree.map(lambda x: x[0], plans))
 
 
 def _batches(seed: int, size: int, batch: int, steps: int) -> list[np.ndarray]:

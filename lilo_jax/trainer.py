@@ -7,12 +7,13 @@ import numpy as np
 
 from lilo_jax.accounting import book, describe, rollout_records
 from lilo_jax.assembly import Assembly
-from lilo_jax.collection import Collected, add_follow_ups, collect, training_batch
+from lilo_jax.collection import Collected, collect, training_batch
 from lilo_jax.evaluation.held_out import evaluate
+from lilo_jax.follow_ups import add_follow_ups
 from lilo_jax.keys import stream_key
-from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
-from lilo_jax.programs import prepare_blocks
+from lilo_jax.rl.prepare import prepare_blocks
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
@@ -104,6 +105,5 @@ def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array) -> PackedRows |
         return None
     sequences = jax.device_get(batch.sequences)
     lengths = sequences.prompt_lengths + sequences.completion_lengths
-    shards = assembly.mesh.shape["data"] * assembly.mesh.shape["fsdp"]
-    plans = pack_blocks(lengths, np.asarray(blocks), sequences.tokens.shape[1], multiple=shards)
+    plans = pack_blocks(lengths, np.asarray(blocks), sequences.tokens.shape[1], multiple=row_shards(assembly.mesh))
     return put_replicated(assembly.mesh, plans)

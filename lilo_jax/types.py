@@ -9,7 +9,6 @@ Shape legend
     R  requests of one sampling call      C  completion slots (right-padded)
     K  groups collected in one step       T  = P + C, slots of a whole sequence
     Q  groups trained on in one step      B  rows (sequences) of a training batch
-    F  follow-up requests
 A group is one question in one step.  Its rows need not be equally many: a row names its group.
 """
 
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 
 Array = Any
 """A `jax.Array` inside programs and between them; a NumPy array where a struct is put together on the host."""
@@ -75,12 +75,15 @@ class Task(NamedTuple):
         grade: (question, response text) to a verdict.
         unique_answers: True if exactly one token sequence per question is graded correct, so that the success
             rate at temperature 1 is the probability of that sequence and needs no sampling.
+        steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
+            line is a step.  See `lilo_jax.tasks.steps`.
     """
 
     splits: Mapping[str, Sequence[Question]]
     demonstrations: Sequence[tuple[str, str]]
     grade: Callable[[Question, str], Verdict]
     unique_answers: bool
+    steps: Callable[[str], Sequence[int]] | None = None
 
 
 # ------------------------------------------------------------------------------------------------ sampling, scoring
@@ -289,32 +292,26 @@ class CurriculumSpec(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
-class FollowUpRequests(flax.struct.PyTreeNode):
-    """Rollouts that an algorithm wants from inside the completions it is about to train on.
-
-    Attributes:
-        row: int32 [F], the row of the training batch.
-        prefix: int32 [F], completion tokens to keep; the rest is sampled anew.
-        mask: bool [F], which entries are meant.
-    """
-
-    row: Array
-    prefix: Array
-    mask: Array
-
-
 class FollowUps(flax.struct.PyTreeNode):
-    """Follow-up requests with their outcomes; `mask` also excludes those whose grader failed.
+    """Rollouts from inside the completions of a training batch, by the state in which each token is chosen.
+
+    States of the same tokens share their rollouts, and have equal entries.
 
     Attributes:
-        row, prefix, mask: as in `FollowUpRequests`.
-        reward: float32 [F].
+        asked: int32 [B, C], rollouts so far.
+        attempts: float32 [B, C], those whose grader came to a verdict.
+        reward_sum: float32 [B, C], what these earned.
     """
 
-    row: Array
-    prefix: Array
-    mask: Array
-    reward: Array
+    asked: Array
+    attempts: Array
+    reward_sum: Array
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> "FollowUps":
+        """Nothing asked so far, [B, C]; host arrays."""
+        zeros = np.zeros(shape, np.float32)
+        return cls(asked=np.zeros(shape, np.int32), attempts=zeros, reward_sum=zeros)
 
 
 class TrainBatch(flax.struct.PyTreeNode):
@@ -327,11 +324,14 @@ class TrainBatch(flax.struct.PyTreeNode):
         reward: float32 [B].
         sampler_logprobs: float32 [B, C], full-distribution log-probs reported by the sampler.
         question: int32 [Q]; question_mask: bool [Q].
-        follow_ups: outcomes of the algorithm's follow-up requests (F = 0 if it has none).
+        reasoning_step: int32 [B, C], which step of the response a token belongs to, counted from 0; zero if the
+            algorithm asks for no follow-ups.
+        follow_ups: outcomes of the algorithm's follow-up requests.
         old_logprobs: float32 [B, C], policy before the update, teacher-forced.
         reference_logprobs: float32 [B, C]; zero if the algorithm needs none.
         old_values: float32 [B, C], critic's value of the state in which each token is chosen; zero without critic.
         advantages, returns: float32 [B, C]; zero in the padding.
+        memory: what the algorithm remembers from earlier steps.
     """
 
     sequences: Sequences
@@ -341,12 +341,14 @@ class TrainBatch(flax.struct.PyTreeNode):
     sampler_logprobs: Array
     question: Array
     question_mask: Array
+    reasoning_step: Array
     follow_ups: FollowUps
     old_logprobs: Array
     reference_logprobs: Array
     old_values: Array
     advantages: Array
     returns: Array
+    memory: PyTree = ()
 
 
 class Minibatch(flax.struct.PyTreeNode):
@@ -400,15 +402,22 @@ class Algorithm(NamedTuple):
         advantages: (batch) -> (advantages [B, C], returns [B, C]).
         policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.
         value_loss: (new values [B, C], minibatch) -> (scalar, metrics), or None if there is no critic.
-        follow_up_requests: (sequences) -> FollowUpRequests; F is fixed by B and C.
         needs_reference: whether `reference_logprobs` must be filled.
+        follow_up_requests: (batch) -> int32 [B, C], how many more rollouts are wanted from the state in which each
+            token is chosen.  Asked again, with what has been found, until none is.
+        max_follow_ups: most rollouts of one state; 0 if none is ever asked for.
+        init: () -> memory before the first step.
+        remember: (batch) -> memory after the step.
     """
 
     advantages: Callable[[TrainBatch], tuple[Array, Array]]
     policy_loss: Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
-    value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None
-    follow_up_requests: Callable[[Sequences], FollowUpRequests]
-    needs_reference: bool
+    value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None = None
+    needs_reference: bool = False
+    follow_up_requests: Callable[[TrainBatch], Array] | None = None
+    max_follow_ups: int = 0
+    init: Callable[[], PyTree] = tuple
+    remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
 
     @property
     def needs_values(self) -> bool:
@@ -447,6 +456,7 @@ class TrainState(flax.struct.PyTreeNode):
         base: frozen weights beneath the adapters that policy and critic then consist of, or None if all weights are
             trained.  It never changes, and is not part of a checkpoint.
         curriculum: what is known about the pool.
+        memory: what the algorithm remembers.
     """
 
     step: Array
@@ -455,3 +465,4 @@ class TrainState(flax.struct.PyTreeNode):
     reference: PyTree | None
     base: PyTree | None
     curriculum: CurriculumState
+    memory: PyTree

@@ -52,7 +52,23 @@ def whiten_blocks(advantages, mask, block, epsilon=1e-8):
             continue
         values = np.array([float(advantages[i][t]) for i, t in where])
         for (i, t), value in zip(where, values, strict=True):
-            result[i, t] = (value - values.mean()) / (values.std() + epsilon)
+            variance = sum((v - values.mean()) ** 2 for v in values) / max(len(values) - 1, 1)
+            result[i, t] = (value - values.mean()) / np.sqrt(variance + epsilon)
+    return result
+
+
+def step_advantages(values, known, reward, mask, step):
+    """Row by row: the worth of every state of the response, the missing ones from what follows, then differences."""
+    result = np.zeros(np.shape(mask))
+    for i, length in enumerate(lengths_of(mask)):
+        if not length:
+            continue
+        begins = [t for t in range(length) if t == 0 or step[i][t] != step[i][t - 1]]
+        worth = [*(float(values[i][t]) if known[i][t] else None for t in begins), float(reward[i])]
+        for k in reversed(range(len(begins))):
+            worth[k] = worth[k + 1] if worth[k] is None else worth[k]
+        for k, (begin, end) in enumerate(zip(begins, [*begins[1:], length], strict=True)):
+            result[i, begin:end] = worth[k + 1] - worth[k]
     return result
 
 
@@ -190,14 +206,6 @@ def group_centred(reward, group, row_mask):
     )  # fmt: skip
 
 
-def batch_normalized(values, row_mask, epsilon):
-    live = [float(v) for v, alive in zip(values, row_mask, strict=True) if alive]
-    mean = sum(live) / max(len(live), 1)
-    std = (sum((v - mean) ** 2 for v in live) / max(len(live), 1)) ** 0.5
-    return np.array([(v - mean) / (std + epsilon) if alive else 0.0 for v, alive in zip(values, row_mask, strict=True)])
-
-
-# ------------------------------------------------------------------------------------------------------- curriculum
 def group_statistics(num_groups, group, reward, correct, graded, length, row_mask):
     """Name to a list with one sum per group."""
     names = ("attempts", "successes", "reward_sum", "length_sum", "rollouts")

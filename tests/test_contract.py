@@ -30,7 +30,7 @@ from lilo_jax.rl.advantages import per_token
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.scoring import completion_mask
+from lilo_jax.scoring import live_tokens
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
@@ -40,7 +40,6 @@ from lilo_jax.types import (
     Admission,
     Algorithm,
     Curriculum,
-    FollowUpRequests,
     Mean,
     Prompts,
     Proposal,
@@ -103,19 +102,16 @@ class Children:
     """The value of a completion is the mean reward of two children from its middle."""
 
     def build(self):
-        def follow_up_requests(sequences):
-            lengths = jnp.repeat(sequences.completion_lengths, 2)
-            rows = jnp.repeat(jnp.arange(sequences.tokens.shape[0], dtype=jnp.int32), 2)
-            return FollowUpRequests(row=rows, prefix=lengths // 2, mask=lengths > 1)
+        def follow_up_requests(batch):
+            lengths = batch.sequences.completion_lengths[:, None]
+            middle = (jnp.arange(batch.old_logprobs.shape[1]) == lengths // 2) & (lengths > 1)
+            return jnp.where(middle & (batch.follow_ups.asked == 0), 2, 0)
 
         def advantages(batch):
-            found, rows = batch.follow_ups, batch.reward.shape[0]
-            live = found.mask.astype(jnp.float32)
-            total = jax.ops.segment_sum(found.reward * live, found.row, num_segments=rows)
-            count = jax.ops.segment_sum(live, found.row, num_segments=rows)
-            value = total / jnp.maximum(count, 1)
-            mask = completion_mask(batch.sequences, batch.old_logprobs.shape[1]) & batch.row_mask[:, None]
-            return per_token(jnp.where(count > 0, batch.reward - value, 0), mask), per_token(batch.reward, mask)
+            total, count = (x.sum(axis=1) for x in (batch.follow_ups.reward_sum, batch.follow_ups.attempts))
+            mask = live_tokens(batch)
+            advantage = jnp.where(count > 0, batch.reward - total / jnp.maximum(count, 1), 0)
+            return per_token(advantage, mask), per_token(batch.reward, mask)
 
         def policy_loss(scores, batch):
             surrogate = clipped_surrogate(
@@ -126,9 +122,8 @@ class Children:
         return Algorithm(
             advantages=advantages,
             policy_loss=policy_loss,
-            value_loss=None,
             follow_up_requests=follow_up_requests,
-            needs_reference=False,
+            max_follow_ups=2,
         )
 
 
@@ -529,56 +524,68 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     (_, _, parents), (prompts, requests, children) = calls
     num_rows = QUESTIONS * SAMPLES
     assert len(collected.rollouts) == num_rows
-    assert requests.budget.shape == (2 * num_rows,)
+
+    # The states in the middle of the completions, in the order of their rows.
+    states = {}
+    for i in range(num_rows):
+        length = int(batch.sequences.completion_lengths[i])
+        if length > 1:
+            kept = int(batch.sequences.prompt_lengths[i]) + length // 2
+            key = (int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist())
+            states.setdefault(key, (i, length // 2))
+    live = requests.budget > 0
+    assert live.sum() == 2 * len(states) <= requests.budget.shape[0]
+    assert not children.lengths[~live].any()
+    assert len(set(requests.id[live].tolist())) == live.sum()
 
     decode, end_ids = assembly.tokenizer.decode, assembly.tokenizer.end_ids
     texts = graded[int(parents.ended.sum()) :]  # truncated completions are never graded
-    value, followed = np.zeros(num_rows), 0
-    for i in range(num_rows):
+    value = {}
+    for child, (key, (i, prefix)) in enumerate((key, state) for key, state in states.items() for _ in range(2)):
         tokens, start_of = batch.sequences.tokens[i], int(batch.sequences.prompt_lengths[i])
-        length = int(batch.sequences.completion_lengths[i])
-        rewards = []
-        for child in (2 * i, 2 * i + 1):
-            if length < 2:
-                assert requests.budget[child] == children.lengths[child] == 0
-                continue
-            kept = start_of + length // 2
-            assert requests.prompt[child] == i
-            assert requests.prefix_length[child] == kept <= prompts.lengths[i]
-            np.testing.assert_array_equal(prompts.tokens[i, :kept], tokens[:kept])
-            assert requests.budget[child] == 8 - length // 2
-            ids = [*tokens[start_of:kept], *children.tokens[child, : children.lengths[child]]]
-            reward = 0.0
-            if children.ended[child]:
-                assert ids[-1] in end_ids
-                question, response = texts.pop(0)
-                assert question is assembly.pool.questions[batch.question[batch.group[i]]]
-                assert response == decode(ids[:-1])
-                assert response.startswith(decode(tokens[start_of:kept]))
-                reward = float(grade_by_parity(question, response) is Verdict.CORRECT)
-            assert batch.follow_ups.mask[child]
-            assert batch.follow_ups.reward[child] == reward
-            rewards.append(reward)
-            followed += 1
-        value[i] = np.mean(rewards) if rewards else batch.reward[i]
+        kept = start_of + prefix
+        assert requests.prompt[child] == i
+        assert requests.prefix_length[child] == kept <= prompts.lengths[i]
+        np.testing.assert_array_equal(prompts.tokens[i, :kept], tokens[:kept])
+        assert requests.budget[child] == 8 - prefix
+        ids = [*tokens[start_of:kept], *children.tokens[child, : children.lengths[child]]]
+        reward = 0.0
+        if children.ended[child]:
+            assert ids[-1] in end_ids
+            question, response = texts.pop(0)
+            assert question is assembly.pool.questions[batch.question[batch.group[i]]]
+            assert response == decode(ids[:-1])
+            assert response.startswith(decode(tokens[start_of:kept]))
+            reward = float(grade_by_parity(question, response) is Verdict.CORRECT)
+        value.setdefault(key, []).append(reward)
     assert not texts
-    assert followed > num_rows
-    assert 0 < batch.follow_ups.reward.sum() < followed
+
+    advantage = np.zeros(num_rows)
+    for i in range(num_rows):
+        length = int(batch.sequences.completion_lengths[i])
+        asked = np.flatnonzero(batch.follow_ups.asked[i]).tolist()
+        assert asked == ([length // 2] if length > 1 else [])
+        if length > 1:
+            kept = int(batch.sequences.prompt_lengths[i]) + length // 2
+            rewards = value[int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist()]
+            assert batch.follow_ups.asked[i].sum() == batch.follow_ups.attempts[i].sum() == 2
+            assert batch.follow_ups.reward_sum[i].sum() == sum(rewards)
+            advantage[i] = batch.reward[i] - np.mean(rewards)
     mask = batch_masks(batch)
-    np.testing.assert_allclose(batch.advantages, reference.per_token(batch.reward - value, mask), atol=1e-6)
+    np.testing.assert_allclose(batch.advantages, reference.per_token(advantage, mask), atol=1e-6)
     assert len(np.unique(batch.advantages[mask])) >= 4
 
     counts = ledger.to_dict()
     assert counts["follow_up/generated"] == children.lengths.sum() > 0
-    furthest = [
-        max([0, *requests.prefix_length[[2 * i, 2 * i + 1]][requests.budget[[2 * i, 2 * i + 1]] > 0]])
-        for i in range(num_rows)
-    ]  # once for both children
-    assert prompts.lengths.tolist() == furthest
-    assert counts["follow_up/prefilled"] == sum(furthest) > 0
+    furthest = np.zeros(num_rows, int)  # once for both children
+    for i, prefix in states.values():
+        furthest[i] = max(furthest[i], batch.sequences.prompt_lengths[i] + prefix)
+    assert prompts.lengths.tolist() == furthest.tolist()
+    assert counts["follow_up/prefilled"] == furthest.sum() > 0
+    assert counts["follow_up/saved"] == 0
     assert ledger.generated() == parents.lengths.sum() + children.lengths.sum()
-    siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(num_rows)]
-    assert sum(siblings) > num_rows / 3  # two children of one prefix are two draws
+    siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(len(states))]
+    assert sum(siblings) > len(states) / 3  # two children of one prefix are two draws
     moved = optax.global_norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
     assert float(moved) > 1e-3
 

@@ -123,7 +123,7 @@ def test_new_adapters_change_nothing_and_have_axes_of_their_rank(base):
 @pytest.fixture(scope="module", params=["ppo", "rloo"])
 def lora_run(request, tiny_config, tiny_start, tmp_path_factory):
     """(config, directory) of a finished run with adapters: PPO has a reference and a critic, RLOO neither."""
-    algorithm = {"ppo": Ppo(whiten_rows=0), "rloo": Rloo()}[request.param]
+    algorithm = {"ppo": Ppo(whitening="none"), "rloo": Rloo()}[request.param]
     config = configuration.replace(
         tiny_config, model__path=tiny_start, sft__steps=0, num_steps=4, algorithm=algorithm, lora=LoraConfig(rank=2)
     )

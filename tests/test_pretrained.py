@@ -49,7 +49,7 @@ def small_config(path, **changes) -> Config:
         model=ModelConfig(path=str(path)),
         sft=SftConfig(steps=2, batch=8),
         rollout=RolloutConfig(questions=2, samples=4),
-        algorithm=Ppo(whiten_rows=0),
+        algorithm=Ppo(whitening="none"),
         evaluation=EvaluationConfig(splits=("test",), rows=16, samples=2),
     )
     return configuration.replace(config, **changes)

@@ -7,14 +7,15 @@ import pytest
 import reference
 
 from lilo_jax.rl.advantages import (
-    batch_normalized,
     generalized_advantages,
     group_centred,
     group_means,
     group_normalized,
     leave_one_out,
     per_token,
+    step_advantages,
     terminal_rewards,
+    whiten_batch,
     whiten_blocks,
 )
 
@@ -90,8 +91,6 @@ def test_group_estimators_match_reference(seed):
     found = both_ways(group_normalized, *rows, **settings, epsilon=1e-8)
     assert_close(found, reference.group_normalized(*rows, 1e-8))
     assert_close(both_ways(group_centred, *rows, **settings), reference.group_centred(*rows))
-    found = both_ways(batch_normalized, b["reward"], b["row_mask"])
-    assert_close(found, reference.batch_normalized(b["reward"], b["row_mask"], 1e-8))
     means, sizes = both_ways(group_means, *rows, **settings)
     members = reference.live_members(b["group"], b["row_mask"])
     for i, g in enumerate(b["group"]):
@@ -100,7 +99,43 @@ def test_group_estimators_match_reference(seed):
         assert sizes[i] == len(members[g])
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_step_advantages_match_reference(seed):
+    b, rng = ragged_batch(seed), np.random.default_rng(seed)
+    step = np.cumsum(rng.random((ROWS, SLOTS)) < 0.5, axis=1)
+    known = rng.random((ROWS, SLOTS)) < 0.7
+    starts = b["mask"] & np.concatenate([np.ones((ROWS, 1), bool), np.diff(step, axis=1) > 0], axis=1)
+    # What stands between the starts, or is unknown, may be anything.
+    values = np.where(starts & known, b["values"], np.nan).astype(np.float32)
+    found = both_ways(step_advantages, values, known, b["reward"], b["mask"], starts)
+    assert_close(found, reference.step_advantages(b["values"], known, b["reward"], b["mask"], step))
+
+
 # ------------------------------------------------------------------------------------------------- worked by hand
+def test_step_advantages_worked_by_hand():
+    """Steps of 2, 1 and 2 tokens, V = (0.25, ?, 0.5), reward 1.
+
+    The second state is unknown, so that it is worth what follows it, 0.5; the third step ends with the reward.
+    """
+    starts = jnp.array([[True, False, True, True, False, False]])
+    known = jnp.array([[True, True, False, True, False, True]])
+    values = jnp.array([[0.25, 7, 7, 0.5, 7, 7]])
+    mask = jnp.array([[True] * 5 + [False]])
+    found = step_advantages(values, known, jnp.array([1.0]), mask, starts)
+    np.testing.assert_allclose(found, [[0.25, 0.25, 0, 0.5, 0.5, 0]], atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_step_advantages_add_up_to_the_reward_less_the_value_of_the_prompt(seed):
+    b, rng = ragged_batch(seed), np.random.default_rng(seed)
+    step = np.cumsum(rng.random((ROWS, SLOTS)) < 0.5, axis=1)
+    starts = b["mask"] & np.concatenate([np.ones((ROWS, 1), bool), np.diff(step, axis=1) > 0], axis=1)
+    found = step_advantages(b["values"], starts, b["reward"], b["mask"], starts)
+    total = np.sum(np.where(starts, found, 0), axis=1)
+    live = b["mask"].any(axis=1)
+    np.testing.assert_allclose(total[live], (b["reward"] - b["values"][:, 0])[live], rtol=1e-4, atol=1e-5)
+
+
 def test_gae_worked_by_hand():
     """Two tokens, reward 1 at the end, V = (0.5, 0.8), gamma = 0.5, lambda = 0.5.
 
@@ -130,7 +165,7 @@ def test_group_advantages_worked_by_hand():
 def test_whitening_worked_by_hand():
     mask = jnp.array([[True, True], [True, False], [True, False], [False, False]])
     found = whiten_blocks(jnp.array([[1.0, 2], [3, 99], [5, 99], [99, 99]]), mask, block=2)
-    np.testing.assert_allclose(found[:2], [[-np.sqrt(1.5), 0], [np.sqrt(1.5), 0]], rtol=1e-6)
+    np.testing.assert_allclose(found[:2], [[-1, 0], [1, 0]], rtol=1e-6)  # of 1, 2, 3 the unbiased variance is 1
     np.testing.assert_array_equal(found[2:], np.zeros((2, 2)))  # a single token has nothing to vary from
 
 
@@ -193,7 +228,6 @@ def test_groups_of_equal_rewards_have_exactly_zero_advantage(seed):
     assert not np.any(leave_one_out(reward, group, live, num_groups=40))
     assert not np.any(group_normalized(reward, group, live, num_groups=40, epsilon=1e-8))
     assert not np.any(group_centred(reward, group, live, num_groups=40))
-    assert not np.any(batch_normalized(np.full(len(group), reward[0]), live))
 
 
 def test_blocks_of_equal_advantages_are_whitened_to_exactly_zero():
@@ -209,7 +243,7 @@ def test_whitened_blocks_have_mean_zero_and_standard_deviation_one(seed):
     found = np.asarray(whiten_blocks(5 + 3 * rng.normal(size=(ROWS, SLOTS)).astype(np.float32), mask, block=4))
     for start in range(0, ROWS, 4):
         tokens = found[start : start + 4][mask[start : start + 4]]
-        np.testing.assert_allclose([tokens.mean(), tokens.std()], [0, 1], atol=1e-5)
+        np.testing.assert_allclose([tokens.mean(), tokens.std(ddof=1)], [0, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -237,7 +271,8 @@ def test_padding_changes_nothing(seed):
             per_token(leave_one_out(*rows, num_groups=GROUPS), batch["mask"]),
             per_token(group_normalized(*rows, num_groups=GROUPS, epsilon=1e-8), batch["mask"]),
             per_token(group_centred(*rows, num_groups=GROUPS), batch["mask"]),
-            per_token(batch_normalized(rows[0], rows[2]), batch["mask"]),
+            whiten_batch(batch["values"], batch["mask"]),
+            step_advantages(batch["values"], batch["mask"], rows[0], batch["mask"], batch["mask"]),
         ]
 
     for narrow, padded in zip(estimates(b, rows), estimates(wide, more_rows), strict=True):

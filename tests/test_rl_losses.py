@@ -29,6 +29,7 @@ from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.reinforce import Reinforce
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
+from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.types import FollowUps, Sequences, TokenScores, TrainBatch
 
 SEEDS = range(3)
@@ -60,7 +61,6 @@ def random_batch(seed, *, garbage=0.0, extra_rows=0, extra_slots=0):
     for name, values in drawn.items():
         values = np.where(mask, values, 0 if name == "logprobs" else garbage)
         arrays[name] = np.pad(values, padding).astype(np.float32)
-    empty = jnp.zeros(0, jnp.int32)
     logprobs, values = arrays.pop("logprobs"), arrays.pop("values")
     batch = TrainBatch(
         sequences=Sequences(
@@ -74,7 +74,8 @@ def random_batch(seed, *, garbage=0.0, extra_rows=0, extra_slots=0):
         sampler_logprobs=jnp.zeros((ROWS + extra_rows, SLOTS + extra_slots)),
         question=jnp.zeros(1, jnp.int32),
         question_mask=jnp.ones(1, bool),
-        follow_ups=FollowUps(row=empty, prefix=empty, mask=empty.astype(bool), reward=empty.astype(jnp.float32)),
+        reasoning_step=jnp.zeros(logprobs.shape, jnp.int32),
+        follow_ups=FollowUps.none(logprobs.shape),
         **{name: jnp.asarray(value) for name, value in arrays.items()},
     )
     scores = TokenScores(logprobs=jnp.asarray(logprobs), entropy=jnp.zeros(logprobs.shape))
@@ -107,6 +108,8 @@ def expected_losses(name, batch, scores, values):
     if name == "grpo":
         return reference.grpo_policy_loss(new, old, ref, advantages, mask, row_mask, **settings), None
     policy = reference.ppo_policy_loss(new, old, ref, advantages, mask, row_mask, **settings)
+    if name == "vineppo":
+        return policy, None
     old_values, returns = np.asarray(batch.old_values), np.asarray(batch.returns)
     return policy, reference.ppo_value_loss(np.asarray(values), old_values, returns, mask, clip=0.2)
 
@@ -114,6 +117,7 @@ def expected_losses(name, batch, scores, values):
 def algorithm_named(name):
     special = {
         "ppo": Ppo(kl_coefficient=COEFFICIENT),
+        "vineppo": VinePpo(kl_coefficient=COEFFICIENT),
         "grpo": Grpo(kl_coefficient=COEFFICIENT),
         "dr_grpo": DrGrpo(length=SLOTS),
     }
@@ -253,6 +257,27 @@ def test_losses_ignore_padding(name):
         np.testing.assert_allclose(padded[2][key].total / padded[2][key].weight, mean.total / mean.weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_not_a_number_in_the_padding_changes_neither_losses_nor_gradients(name, garbage):
+    def with_gradients(batch, scores, values):
+        hidden = ~minibatch_of(batch).mask
+
+        def total(logprobs, entropy, values):
+            spoilt = (jnp.where(hidden, garbage, x) for x in (logprobs, entropy, values))
+            logprobs, entropy, values = (x * jnp.where(hidden, garbage, 1) for x in spoilt)
+            policy, value, _ = found_losses(name, batch, TokenScores(logprobs=logprobs, entropy=entropy), values)
+            return policy + (0 if value is None else value)
+
+        loss, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(scores.logprobs, scores.entropy, values)
+        return [loss, *(np.where(hidden, 0, g) for g in gradients)]
+
+    plain, spoilt = with_gradients(*random_batch(1, garbage=0.0)), with_gradients(*random_batch(1, garbage=garbage))
+    assert np.isfinite(plain[0])
+    assert any(np.any(g) for g in plain[1:])
+    jax.tree.map(np.testing.assert_array_equal, spoilt, plain)
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_batch_without_live_rows_has_zero_loss_and_gradient(name):
     batch, scores, values = random_batch(0)
@@ -337,7 +362,10 @@ def test_reported_metrics_are_token_means():
     expected = {
         "policy/ratio": ratio.mean(),
         "policy/clip_fraction": np.mean((ratio < 0.8) | (ratio > 1.28)),
-        "policy/kl_to_old": np.mean(ratio - 1 - log_ratio),
+        "policy/ratio_clipped": np.mean(np.clip(ratio, 0.8, 1.28)),
+        "policy/kl_k1": -np.mean(log_ratio),
+        "policy/kl_k2": np.mean(log_ratio**2) / 2,
+        "policy/kl_k3": np.mean(ratio - 1 - log_ratio),
         "policy/entropy": np.mean(np.broadcast_to(np.arange(SLOTS), mask.shape)[mask]),
         "loss/policy": reference.rloo_policy_loss(
             np.asarray(scores.logprobs), np.asarray(batch.old_logprobs), np.asarray(batch.advantages), mask,
@@ -352,6 +380,7 @@ def test_reported_metrics_are_token_means():
 def test_which_algorithms_need_a_critic_or_a_reference():
     needs = {name: (cls().build().needs_values, cls().build().needs_reference) for name, cls in ALGORITHMS.items()}
     assert needs.pop("ppo") == (True, True)
+    assert needs.pop("vineppo") == (False, True)
     assert set(needs.values()) == {(False, False)}
     assert not Ppo(kl_coefficient=0).build().needs_reference
     assert Grpo(kl_coefficient=0.1).build().needs_reference

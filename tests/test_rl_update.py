@@ -17,8 +17,10 @@ from lilo_jax.packing import pack_blocks
 from lilo_jax.rl import ALGORITHMS as TABLE
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.ppo import Ppo
+from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, deal, update
+from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.scoring import completion_mask, score, score_values
 from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
 
@@ -34,10 +36,11 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 ROWS, PROMPT, SLOTS = 8, 4, 5
 TEMPERATURE = 0.7
 ALGORITHMS = {
-    "ppo": Ppo(kl_coefficient=0.2, whiten_rows=0),
+    "ppo": Ppo(kl_coefficient=0.2, whitening="none"),
     "rloo": Rloo(),
     "grpo": Grpo(kl_coefficient=0.2),
-    **{name: cls() for name, cls in TABLE.items() if name not in ("ppo", "rloo", "grpo")},
+    "vineppo": VinePpo(kl_coefficient=0.2, whitening="none"),
+    **{name: cls() for name, cls in TABLE.items() if name not in ("ppo", "rloo", "grpo", "vineppo")},
 }
 
 
@@ -55,6 +58,14 @@ def compiled_scores():
     return jit(functools.partial(score, MODEL, completion_slots=SLOTS, temperature=TEMPERATURE, chunk=3))
 
 
+def random_follow_ups(rng):
+    """Nine rollouts from every state, some of which no grader came to a verdict about."""
+    attempts = rng.integers(0, 10, (ROWS, SLOTS)).astype(np.float32)
+    return FollowUps(
+        asked=np.full((ROWS, SLOTS), 9, np.int32), attempts=attempts, reward_sum=rng.binomial(9, 0.5) * attempts / 9
+    )
+
+
 @functools.cache
 def training_batch(name):
     """Ragged rows with masked ones, scored by the model before the update: every ratio is one."""
@@ -65,7 +76,7 @@ def training_batch(name):
         prompt_lengths=jnp.asarray(rng.integers(1, PROMPT + 1, ROWS), jnp.int32),
         completion_lengths=jnp.asarray([5, 1, 3, 2, 4, 5, 0, 2], jnp.int32),
     )
-    zeros, empty = jnp.zeros((ROWS, SLOTS)), jnp.zeros(0, jnp.int32)
+    zeros = jnp.zeros((ROWS, SLOTS))
     batch = TrainBatch(
         sequences=sequences,
         row_mask=jnp.asarray([1, 1, 1, 0, 1, 1, 0, 1], bool),
@@ -74,7 +85,8 @@ def training_batch(name):
         sampler_logprobs=zeros,
         question=jnp.arange(2, dtype=jnp.int32),
         question_mask=jnp.ones(2, bool),
-        follow_ups=FollowUps(row=empty, prefix=empty, mask=empty.astype(bool), reward=empty.astype(jnp.float32)),
+        reasoning_step=jnp.asarray(np.arange(SLOTS) // 2 + np.zeros((ROWS, 1)), jnp.int32),
+        follow_ups=random_follow_ups(rng),
         old_logprobs=compiled_scores()(policy, sequences).logprobs,
         reference_logprobs=compiled_scores()(reference_params, sequences).logprobs,
         old_values=jit(functools.partial(score_values, MODEL, completion_slots=SLOTS))(critic, sequences),
@@ -157,6 +169,8 @@ def direct_loss(name, params, batch):
         return jnp.sum(reinforce) / num_rows / SLOTS
     if name == "gspo":
         return jnp.sum(reinforce / responses[row]) / num_rows
+    if name == "vineppo":
+        return jnp.sum(reinforce) / num_tokens + 0.2 * jnp.sum(kl) / num_rows
     if name == "grpo":
         return jnp.sum((reinforce + 0.2 * kl) / responses[row]) / num_rows
     values = MODEL.values(critic, MODEL.hidden(critic, tokens))[row, place - 1]
@@ -274,7 +288,7 @@ def steps_taken(trained):
     return int(optax.tree_utils.tree_get(trained.optimizer, "count"))
 
 
-SEVERAL_STEPS = UpdateConfig(epochs=2, minibatches=4, chunk=3)
+SEVERAL_STEPS = UpdateConfig(epochs=2, minibatches=4, chunk=3, max_ratio=np.inf)
 UNSHUFFLED = UpdateConfig(epochs=1, minibatches=2, shuffle=False, chunk=3)
 PLAIN_PPO = Ppo(kl_coefficient=0, whiten_rows=4)
 
@@ -371,9 +385,24 @@ def test_advantages_of_each_algorithm_match_reference():
     gae, returns = reference.generalized_advantages(
         reference.terminal_rewards(reward, mask), np.asarray(batch.old_values), mask, 0.9, 0.8
     )
+    found, step = batch.follow_ups, np.asarray(batch.reasoning_step)
+    attempts, rewards = np.asarray(found.attempts), np.asarray(found.reward_sum)
+    value = rewards / np.maximum(attempts, 1)
+    earned = reference.per_token(reward, mask)
+    measured = reference.step_advantages(value, attempts > 0, reward, mask, step)
     expected = {
         Ppo(discount=0.9, gae_lambda=0.8, whiten_rows=4): (reference.whiten_blocks(gae, mask, 4), returns),
-        Ppo(discount=0.9, gae_lambda=0.8, whiten_rows=0): (gae, returns),
+        Ppo(discount=0.9, gae_lambda=0.8, whitening="none"): (gae, returns),
+        Ppo(discount=0.9, gae_lambda=0.8, whitening="batch"): (reference.whiten_blocks(gae, mask, ROWS), returns),
+        VinePpo(whitening="none"): (measured, earned),
+        VinePpo(whiten_rows=4): (reference.whiten_blocks(measured, mask, 4), earned),
+        ReinforcePp(): (reference.whiten_blocks(reference.per_token(reward, mask), mask, ROWS), earned),
+        ReinforcePp(baseline="group_mean"): (
+            reference.whiten_blocks(
+                reference.per_token(reference.group_centred(reward, group, row_mask), mask), mask, ROWS
+            ),
+            earned,
+        ),
         Rloo(): (reference.leave_one_out(reward, group, row_mask), reward),
         Grpo(std_epsilon=0.1): (reference.group_normalized(reward, group, row_mask, 0.1), reward),
     }

@@ -32,7 +32,7 @@ def test_ledger_adds_up_and_survives_json():
     ledger.add("sft", "trained", 3)
     values = ledger.to_dict()
     assert list(values) == [f"{purpose}/{kind}" for purpose in PURPOSES for kind in KINDS]
-    assert len(values) == 20
+    assert len(values) == 25
     assert {name: n for name, n in values.items() if n} == {
         "sft/trained": 3,
         "train/generated": 12,

@@ -13,9 +13,11 @@ from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.reinforce import Reinforce
 from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
+from lilo_jax.rl.vineppo import VinePpo
 
 ALGORITHMS = {
     "ppo": Ppo,
+    "vineppo": VinePpo,
     "rloo": Rloo,
     "grpo": Grpo,
     "dr_grpo": DrGrpo,

@@ -3,6 +3,9 @@
 Tokens are [B, C] with a mask; a row's live tokens are a prefix of its C slots.  Padding receives exactly zero.
 """
 
+import functools
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -57,12 +60,13 @@ def generalized_advantages(
 
 
 def whiten_blocks(advantages: Array, mask: Array, *, block: int, epsilon: float = 1e-8) -> Array:
-    """Advantages with mean 0 and standard deviation 1 over the tokens of each block of `block` consecutive rows.
+    """Advantages with mean 0 and variance 1 over the tokens of each block of `block` consecutive rows.
 
-        (A - mean) / (std + epsilon), std with the biased estimator (divisor n)
+        (A - mean) / sqrt(var + epsilon), var with the unbiased estimator (divisor n - 1)
 
-    Blocks are semantic (16 sequences in Kazemnejad et al. 2024, VinePPO), never a device's micro-batch, so that
-    micro-batching changes nothing.  A block without tokens stays zero.
+    Blocks are semantic (16 sequences in Kazemnejad et al. 2024, VinePPO, whose released code has this estimator),
+    never a device's micro-batch, so that micro-batching changes nothing.  A block without tokens, of one token, or of
+    equal advantages becomes exactly zero.
 
     Args:
         advantages: float32 [B, C].
@@ -73,15 +77,42 @@ def whiten_blocks(advantages: Array, mask: Array, *, block: int, epsilon: float 
     chex.assert_equal_shape([advantages, mask])
     chex.assert_is_divisible(advantages.shape[0], block)
     shape = (advantages.shape[0] // block, block * advantages.shape[1])
-    values, live = advantages.reshape(shape), mask.reshape(shape)
-    # With the lowest subtracted, equal advantages are exactly equal to their mean: no rounding error is scaled up.
+    centred, count = _centred(advantages.reshape(shape), mask.reshape(shape))
+    variance = (centred**2).sum(axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
+    return (centred * jax.lax.rsqrt(variance + epsilon)).reshape(advantages.shape)
+
+
+def whiten_batch(advantages: Array, mask: Array, *, epsilon: float = 1e-8) -> Array:
+    """Advantages with mean 0 and variance 1 over all tokens of the batch: `whiten_blocks` with one block."""
+    return whiten_blocks(advantages, mask, block=len(advantages), epsilon=epsilon)
+
+
+def whitening(kind: str, *, rows: int) -> Callable[[Array, Array], Array]:
+    """(advantages, mask) -> advantages: "blocks" of `rows` rows, the "batch", or "none", which leaves them."""
+    kinds: dict[str, Callable[[Array, Array], Array]] = {
+        "blocks": functools.partial(whiten_blocks, block=rows),
+        "batch": whiten_batch,
+        "none": left_as_they_are,
+    }
+    return kinds[kind]
+
+
+def left_as_they_are(advantages: Array, mask: Array) -> Array:
+    """The advantages."""
+    del mask
+    return advantages
+
+
+def _centred(values: Array, live: Array) -> tuple[Array, Array]:
+    """Live values less the mean of their row, zero elsewhere, and how many they are, [n, 1].
+
+    With the lowest subtracted first, equal values are exactly equal to their mean: no rounding error is scaled up.
+    """
     lowest = jnp.min(values, axis=1, keepdims=True, initial=jnp.inf, where=live)
     values, weights = jnp.where(live, values - lowest, 0), live.astype(jnp.float32)
-    count = jnp.maximum(weights.sum(axis=1, keepdims=True), 1)
-    mean = values.sum(axis=1, keepdims=True) / count
-    centred = (values - mean) * weights
-    std = jnp.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    return (centred / (std + epsilon)).reshape(advantages.shape)
+    count = weights.sum(axis=1, keepdims=True)
+    mean = values.sum(axis=1, keepdims=True) / jnp.maximum(count, 1)
+    return (values - mean) * weights, count
 
 
 def group_means(values: Array, group: Array, row_mask: Array, *, num_groups: int) -> tuple[Array, Array]:
@@ -184,17 +215,36 @@ def group_centred(reward: Array, group: Array, row_mask: Array, *, num_groups: i
     return jnp.where(row_mask, reward - mean, 0)
 
 
-def batch_normalized(values: Array, row_mask: Array, *, epsilon: float = 1e-8) -> Array:
-    """Values standardised over all live rows of the batch.
+def step_advantages(values: Array, known: Array, reward: Array, mask: Array, starts: Array) -> Array:
+    """What each reasoning step adds to the value, copied to all tokens of the step.
 
-        (x_i - mean) / (std + epsilon), std with the biased estimator (divisor n)
+        A_k = r_k + V(s_{k+1}) - V(s_k),   r_k = r in the last step and else 0,   V(terminal) = 0
 
-    Source: Hu et al. 2025 (REINFORCE++), equation 6.  Equal values, and masked rows, get exactly zero.
+    Where a value is unknown, it is taken from what follows: V(s_k) = r_k + V(s_{k+1}), so that the step's advantage is
+    zero.  Over the steps of a row the advantages add up to the reward less the value of the prompt (or of the first
+    state whose value is known).
+
+    Source: Kazemnejad et al. 2024 (VinePPO), section 4.1 and the released code.
 
     Args:
-        values: float32 [B].
-        row_mask: bool [B].
-        epsilon: added to the standard deviation.
+        values: float32 [B, C], read where a step starts and `known`.
+        known: bool [B, C].
+        reward: float32 [B].
+        mask: bool [B, C].
+        starts: bool [B, C], the first token of each step; true at the first live token of every row.
+
+    Returns:
+        float32 [B, C], zero in the padding.
     """
-    chex.assert_equal_shape([values, row_mask])
-    return whiten_blocks(values[:, None], row_mask[:, None], block=len(values), epsilon=epsilon)[:, 0]
+    chex.assert_equal_shape([values, known, mask, starts])
+    slots = mask.shape[1]
+    index = jnp.broadcast_to(jnp.arange(slots), mask.shape)
+    # The reward is what the finished response is worth: r_k + V(s_{k+1}) is then one number, `after`.
+    measured = jnp.where(mask & starts & known, index, slots)
+    following = jnp.pad(jax.lax.cummin(measured, axis=1, reverse=True)[:, 1:], ((0, 0), (0, 1)), constant_values=slots)
+    worth = jnp.concatenate([jnp.where(measured < slots, values, 0), reward[:, None]], axis=1)
+    after = jnp.take_along_axis(worth, following, axis=1)
+    before = jnp.where(measured < slots, values, after)
+    start = jax.lax.cummax(jnp.where(mask & starts, index, 0), axis=1)
+    before, after = (jnp.take_along_axis(x, start, axis=1) for x in (before, after))
+    return jnp.where(mask, after - before, 0)

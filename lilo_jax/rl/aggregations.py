@@ -4,9 +4,14 @@ Each takes losses [B, C] and the minibatch, whose weights were fixed before it w
 scalar that adds over micro-batches.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from lilo_jax.types import Array, Minibatch
+
+Aggregation = Callable[[Array, Minibatch], Array]
+"""(losses, minibatch) -> scalar."""
 
 
 def token_mean(losses: Array, batch: Minibatch) -> Array:

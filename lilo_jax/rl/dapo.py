@@ -8,7 +8,8 @@ import dataclasses
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
+from lilo_jax.rl.policy_gradient import by_group, policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.types import Algorithm
 
 
@@ -29,5 +30,5 @@ class Dapo:
             advantage=by_group(group_normalized, epsilon=self.std_epsilon),
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=token_mean,
-            **clip,
+            clip=clip,
         )

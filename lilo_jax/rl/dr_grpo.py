@@ -6,7 +6,8 @@ import functools
 from lilo_jax.rl.advantages import group_centred
 from lilo_jax.rl.aggregations import constant_length
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
+from lilo_jax.rl.policy_gradient import by_group, policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.types import Algorithm
 
 
@@ -29,5 +30,5 @@ class DrGrpo:
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=functools.partial(constant_length, length=self.length),
             importance_cap=self.importance_cap,
-            **clip,
+            clip=clip,
         )

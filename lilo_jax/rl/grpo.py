@@ -5,7 +5,8 @@ import dataclasses
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
+from lilo_jax.rl.policy_gradient import by_group, policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.types import Algorithm
 
 
@@ -34,5 +35,5 @@ class Grpo:
             kl_coefficient=self.kl_coefficient,
             kl_clamp=self.kl_clamp,
             importance_cap=self.importance_cap,
-            **clip,
+            clip=clip,
         )

@@ -27,5 +27,5 @@ class Gspo:
             advantage=by_group(group_normalized, epsilon=self.std_epsilon),
             loss=functools.partial(sequence_clipped_surrogate, **clip),
             aggregate=sequence_mean,
-            **clip,
+            clip=clip,
         )

@@ -1,18 +1,90 @@
-"""What every clipped policy loss reports."""
+"""What updates report: ratios and divergences of a minibatch, and advantages, values and follow-ups of a batch."""
 
+import jax
 import jax.numpy as jnp
 
-from lilo_jax.types import Mean, Metrics, Minibatch, TokenScores
+from lilo_jax.rl.losses import kl_k1, kl_k2, kl_k3
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
 
 
 def ratio_metrics(scores: TokenScores, batch: Minibatch, *, clip_low: float, clip_high: float) -> Metrics:
-    """Token means of the ratio, of the share outside the clip range, of k3 KL to the old policy, and of entropy."""
-    log_ratio = scores.logprobs - batch.old_logprobs
-    ratio = jnp.exp(log_ratio)
-    outside = (ratio < 1 - clip_low) | (ratio > 1 + clip_high)
+    """Token means of the ratio, raw and clipped, of the share outside the clip range, of the entropy, and of the three
+    estimates of KL(old || new), whose tokens come from the old policy.
+    """
+    ratio = jnp.exp(scores.logprobs - batch.old_logprobs)
+    clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     return {
         "policy/ratio": Mean.of(ratio, batch.mask),
-        "policy/clip_fraction": Mean.of(outside, batch.mask),
-        "policy/kl_to_old": Mean.of(ratio - log_ratio - 1, batch.mask),
+        "policy/ratio_clipped": Mean.of(clipped, batch.mask),
+        "policy/clip_fraction": Mean.of(ratio != clipped, batch.mask),
         "policy/entropy": Mean.of(scores.entropy, batch.mask),
+    } | divergences("policy/kl", batch.old_logprobs, scores.logprobs, batch.mask)
+
+
+def divergences(name: str, logprobs: Array, other_logprobs: Array, mask: Array) -> Metrics:
+    """Token means of the three estimates of KL(policy || other), by name and estimator; nothing is clamped."""
+    return {
+        f"{name}_k1": Mean.of(kl_k1(logprobs, other_logprobs), mask),
+        f"{name}_k2": Mean.of(kl_k2(logprobs, other_logprobs), mask),
+        f"{name}_k3": Mean.of(kl_k3(logprobs, other_logprobs, clamp=jnp.inf), mask),
     }
+
+
+def advantage_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+    """Mean, variance, size and extremes of the tokens' advantages, and the share of trained groups without any."""
+    live, num_groups = jnp.any(mask), batch.question.shape[0]
+    largest = jax.ops.segment_max(
+        jnp.max(jnp.where(mask, jnp.abs(batch.advantages), 0), axis=1), batch.group, num_segments=num_groups
+    )
+    return {
+        "policy/advantage_mean": Mean.of(batch.advantages, mask),
+        "policy/advantage_variance": variance(batch.advantages, mask),
+        "policy/advantage_abs": Mean.of(jnp.abs(batch.advantages), mask),
+        "policy/advantage_min": _once(jnp.min(batch.advantages, initial=jnp.inf, where=mask), live),
+        "policy/advantage_max": _once(jnp.max(batch.advantages, initial=-jnp.inf, where=mask), live),
+        "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.question_mask),
+    }
+
+
+def sampler_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+    """How far the log-probs that the sampler reported are from the trainer's own, on average and at most."""
+    gap = jnp.abs(batch.old_logprobs - batch.sampler_logprobs)
+    return {
+        "policy/sampler_gap": Mean.of(gap, mask),
+        "policy/sampler_gap_max": _once(jnp.max(gap, initial=0, where=mask), jnp.any(mask)),
+    }
+
+
+def value_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+    """The critic before the update: explained variance = 1 - mean (V - R)^2 / var R, and what it is made of."""
+    error, spread = Mean.of((batch.old_values - batch.returns) ** 2, mask), variance(batch.returns, mask)
+    return {
+        "value/mean": Mean.of(batch.old_values, mask),
+        "value/squared_error": error,
+        "value/return_variance": spread,
+        "value/explained_variance": _once(1 - error.total / jnp.maximum(spread.total, 1e-12), spread.total > 0),
+    }
+
+
+def follow_up_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+    """Over the states with follow-ups: rollouts of each, and the mean and variance of the values they give."""
+    found = batch.follow_ups
+    value = found.reward_sum / jnp.maximum(found.attempts, 1)
+    known = mask & (found.attempts > 0)
+    return {
+        "follow_up/rollouts": Mean.of(found.asked.astype(jnp.float32), mask & (found.asked > 0)),
+        "follow_up/value_mean": Mean.of(value, known),
+        "follow_up/value_variance": variance(value, known),
+        "follow_up/steps": Mean.of(jnp.max(batch.reasoning_step, axis=1) + 1, jnp.any(mask, axis=1)),
+    }
+
+
+def variance(values: Array, mask: Array) -> Mean:
+    """The mean squared distance from the mean under the mask."""
+    mean = Mean.of(values, mask)
+    return Mean.of((values - mean.total / jnp.maximum(mean.weight, 1)) ** 2, mask)
+
+
+def _once(value: Array, known: Array) -> Mean:
+    """A number that is no mean, or nothing."""
+    return Mean(total=jnp.where(known, value, 0).astype(jnp.float32), weight=known.astype(jnp.float32))

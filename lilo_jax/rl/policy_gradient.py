@@ -4,22 +4,21 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lilo_jax.rl.advantages import per_token
-from lilo_jax.rl.follow_ups import no_follow_ups
-from lilo_jax.rl.losses import kl_k3, truncated_importance
-from lilo_jax.rl.metrics import ratio_metrics
-from lilo_jax.scoring import completion_mask
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
+import jax.numpy as jnp
+
+from lilo_jax.rl.advantages import left_as_they_are, per_token
+from lilo_jax.rl.aggregations import Aggregation
+from lilo_jax.rl.losses import truncated_importance
+from lilo_jax.rl.penalties import kl_to_reference
+from lilo_jax.rl.policy_loss import TokenLoss, policy_loss
+from lilo_jax.scoring import live_tokens
+from lilo_jax.types import Algorithm, Array, TrainBatch
 
 ResponseAdvantage = Callable[[TrainBatch], Array]
 """(batch) -> [B], zero for masked rows."""
-TokenLoss = Callable[[Array, Array, Array, Array], Array]
-"""(logprobs, old_logprobs, advantages, mask), all [B, C] -> losses [B, C]."""
-Aggregation = Callable[[Array, Minibatch], Array]
-"""(losses, minibatch) -> scalar; see `lilo_jax.rl.aggregations`."""
 
 
 def policy_gradient(
@@ -27,8 +26,8 @@ def policy_gradient(
     advantage: ResponseAdvantage,
     loss: TokenLoss,
     aggregate: Aggregation,
-    clip_low: float,
-    clip_high: float,
+    clip: Mapping[str, float],
+    whiten: Callable[[Array, Array], Array] = left_as_they_are,
     kl_coefficient: float = 0.0,
     kl_clamp: float = 10.0,
     importance_cap: float = 0.0,
@@ -39,24 +38,16 @@ def policy_gradient(
         advantage: of each response.
         loss: of each token.
         aggregate: losses to one number.
-        clip_low, clip_high: bounds of the ratio, for the metrics.
+        clip: clip_low and clip_high, bounds of the ratio, for the metrics.
+        whiten: (advantages of tokens, mask) -> advantages of tokens.
         kl_coefficient: beta of the k3 divergence from the reference, aggregated like the loss; 0 keeps no reference.
         kl_clamp: upper bound of a token's divergence.
         importance_cap: advantages are weighted by min(pi_old / pi_sampler, cap); 0 leaves them.
     """
+    kl = [kl_to_reference(coefficient=kl_coefficient, clamp=kl_clamp, aggregate=aggregate)] if kl_coefficient else []
     return Algorithm(
-        advantages=functools.partial(_advantages, advantage, importance_cap),
-        policy_loss=functools.partial(
-            _policy_loss,
-            loss=loss,
-            aggregate=aggregate,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            kl_coefficient=kl_coefficient,
-            kl_clamp=kl_clamp,
-        ),
-        value_loss=None,
-        follow_up_requests=no_follow_ups,
+        advantages=functools.partial(_advantages, advantage, whiten, importance_cap),
+        policy_loss=policy_loss(loss, aggregate, kl, **clip),
         needs_reference=kl_coefficient != 0,
     )
 
@@ -68,35 +59,12 @@ def by_group(estimator: Callable[..., Array], **settings: Any) -> ResponseAdvant
     )
 
 
-def on_tokens(surrogate: Callable[..., Array], **settings: Any) -> TokenLoss:
-    """The loss of a surrogate that looks at each token by itself."""
-    return lambda logprobs, old_logprobs, advantages, mask: surrogate(logprobs, old_logprobs, advantages, **settings)
-
-
-def _advantages(advantage: ResponseAdvantage, importance_cap: float, batch: TrainBatch) -> tuple[Array, Array]:
-    mask = completion_mask(batch.sequences, batch.old_logprobs.shape[1]) & batch.row_mask[:, None]
-    advantages = per_token(advantage(batch), mask)
+def _advantages(
+    advantage: ResponseAdvantage, whiten: Callable[[Array, Array], Array], importance_cap: float, batch: TrainBatch
+) -> tuple[Array, Array]:
+    mask = live_tokens(batch)
+    advantages = whiten(per_token(advantage(batch), mask), mask)
     if importance_cap:
-        advantages *= truncated_importance(batch.old_logprobs, batch.sampler_logprobs, cap=importance_cap)
+        weight = truncated_importance(batch.old_logprobs, batch.sampler_logprobs, cap=importance_cap)
+        advantages *= jnp.where(mask, weight, 0)
     return advantages, per_token(batch.reward, mask)
-
-
-def _policy_loss(
-    scores: TokenScores,
-    batch: Minibatch,
-    *,
-    loss: TokenLoss,
-    aggregate: Aggregation,
-    clip_low: float,
-    clip_high: float,
-    kl_coefficient: float,
-    kl_clamp: float,
-) -> tuple[Array, Metrics]:
-    losses = loss(scores.logprobs, batch.old_logprobs, batch.advantages, batch.mask)
-    metrics = ratio_metrics(scores, batch, clip_low=clip_low, clip_high=clip_high)
-    metrics["loss/policy"] = Mean.of(losses, batch.mask)
-    if kl_coefficient:
-        kl = kl_k3(scores.logprobs, batch.reference_logprobs, clamp=kl_clamp)
-        metrics["loss/kl_to_reference"] = Mean.of(kl, batch.mask)
-        losses = losses + kl_coefficient * kl
-    return aggregate(losses, batch), metrics

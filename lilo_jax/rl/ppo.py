@@ -1,16 +1,23 @@
-"""PPO with a critic, as in Schulman et al. 2017 with the settings of Kazemnejad et al. 2024 (VinePPO's baseline)."""
+"""PPO with a critic, as in Schulman et al. 2017 with the settings of Kazemnejad et al. 2024 (VinePPO's baseline).
+
+Where the literature has alternatives, a setting names the function that is used; none of the functions has a branch.
+"""
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 
-from lilo_jax.rl.advantages import generalized_advantages, terminal_rewards, whiten_blocks
-from lilo_jax.rl.follow_ups import no_follow_ups
-from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, kl_k3
-from lilo_jax.rl.metrics import ratio_metrics
-from lilo_jax.scoring import completion_mask
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
+from lilo_jax.rl.advantages import generalized_advantages, whitening
+from lilo_jax.rl.aggregations import sequence_sum, token_mean
+from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, dual_clipped_surrogate
+from lilo_jax.rl.penalties import Penalty, entropy_bonus, kl_to_reference
+from lilo_jax.rl.policy_loss import on_tokens, policy_loss
+from lilo_jax.rl.token_rewards import TokenRewards, outcome, outcome_less_kl, outcome_less_steered_kl
+from lilo_jax.scoring import live_tokens
+from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,56 +32,93 @@ class Ppo:
     """gamma"""
     gae_lambda: float = 1.0
     """lambda; 1 makes the advantage the return minus the value"""
-    kl_coefficient: float = 1e-4
-    """beta of the k3 KL to the reference, summed over tokens and averaged over rows"""
-    kl_clamp: float = 10.0
-    """upper bound of a token's KL estimate"""
+    whitening: Literal["blocks", "batch", "none"] = "blocks"
+    """advantages are whitened over blocks of whiten-rows rows, over the batch, or left"""
     whiten_rows: int = 16
-    """rows per whitening block; 0 leaves advantages as they are"""
+    """rows of a block"""
+    kl: Literal["loss", "reward", "steered_reward"] = "loss"
+    """where leaving the reference is paid for: in the loss (k3, summed over tokens, averaged over rows), in the reward
+    of every token, or there with a coefficient that is steered towards kl-target"""
+    kl_coefficient: float = 1e-4
+    """beta, or the first one if it is steered; 0 keeps no reference"""
+    kl_clamp: float = 10.0
+    """in the loss, upper bound of a token's divergence"""
+    kl_target: float = 6.0
+    """if steered: nats per response"""
+    kl_horizon: int = 10_000
+    """if steered: the coefficient changes by at most a fifth in so many responses"""
+    surrogate: Literal["clipped", "dual_clipped"] = "clipped"
+    """dual_clipped bounds the loss of a negative advantage too"""
+    dual_clip: float = 3.0
+    """bound of the ratio where the advantage is negative"""
+    entropy_coefficient: float = 0.0
+    """what a nat of mean token entropy takes off the loss"""
 
     def build(self) -> Algorithm:
         """The functions of PPO."""
+        clip = {"clip_low": self.clip_epsilon, "clip_high": self.clip_epsilon}
+        surrogates: dict[str, Callable[..., Array]] = {
+            "clipped": clipped_surrogate,
+            "dual_clipped": functools.partial(dual_clipped_surrogate, dual_clip=self.dual_clip),
+        }
+        token_rewards = self._token_rewards()
         return Algorithm(
-            advantages=functools.partial(_advantages, self),
-            policy_loss=functools.partial(_policy_loss, self),
-            value_loss=functools.partial(_value_loss, self),
-            follow_up_requests=no_follow_ups,
+            advantages=functools.partial(
+                _advantages,
+                token_rewards=token_rewards,
+                whiten=whitening(self.whitening, rows=self.whiten_rows),
+                discount=self.discount,
+                trace=self.gae_lambda,
+            ),
+            policy_loss=policy_loss(
+                on_tokens(surrogates[self.surrogate], **clip), token_mean, self._penalties(), **clip
+            ),
+            value_loss=functools.partial(_value_loss, clip=self.value_clip),
             needs_reference=self.kl_coefficient != 0,
+            init=token_rewards.init,
+            remember=token_rewards.remember,
         )
 
+    def _token_rewards(self) -> TokenRewards:
+        if self.kl == "reward":
+            return outcome_less_kl(coefficient=self.kl_coefficient)
+        if self.kl == "steered_reward":
+            return outcome_less_steered_kl(
+                coefficient=self.kl_coefficient, target=self.kl_target, horizon=self.kl_horizon
+            )
+        return outcome()
 
-def _advantages(spec: Ppo, batch: TrainBatch) -> tuple[Array, Array]:
-    mask = completion_mask(batch.sequences, batch.old_values.shape[1]) & batch.row_mask[:, None]
+    def _penalties(self) -> list[Penalty]:
+        penalties = []
+        if self.kl == "loss" and self.kl_coefficient:
+            penalties.append(
+                kl_to_reference(coefficient=self.kl_coefficient, clamp=self.kl_clamp, aggregate=sequence_sum)
+            )
+        if self.entropy_coefficient:
+            penalties.append(entropy_bonus(coefficient=self.entropy_coefficient, aggregate=token_mean))
+        return penalties
+
+
+def _advantages(
+    batch: TrainBatch,
+    *,
+    token_rewards: TokenRewards,
+    whiten: Callable[[Array, Array], Array],
+    discount: float,
+    trace: float,
+) -> tuple[Array, Array]:
+    mask = live_tokens(batch)
     advantages, returns = generalized_advantages(
-        terminal_rewards(batch.reward, mask),
-        batch.old_values,
-        mask,
-        discount=spec.discount,
-        trace=spec.gae_lambda,
+        token_rewards.rewards(batch), batch.old_values, mask, discount=discount, trace=trace
     )
-    if spec.whiten_rows:
-        advantages = whiten_blocks(advantages, mask, block=spec.whiten_rows)
-    return advantages, returns
+    return whiten(advantages, mask), returns
 
 
-def _policy_loss(spec: Ppo, scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
-    surrogate = clipped_surrogate(
-        scores.logprobs,
-        batch.old_logprobs,
-        batch.advantages,
-        clip_low=spec.clip_epsilon,
-        clip_high=spec.clip_epsilon,
-    )
-    loss = jnp.sum(surrogate * batch.token_weight)
-    metrics = ratio_metrics(scores, batch, clip_low=spec.clip_epsilon, clip_high=spec.clip_epsilon)
-    metrics["loss/policy"] = Mean.of(surrogate, batch.mask)
-    if spec.kl_coefficient:
-        kl = kl_k3(scores.logprobs, batch.reference_logprobs, clamp=spec.kl_clamp)
-        loss += spec.kl_coefficient * jnp.sum(kl * batch.sequence_weight)
-        metrics["loss/kl_to_reference"] = Mean.of(kl, batch.mask)
-    return loss, metrics
-
-
-def _value_loss(spec: Ppo, values: Array, batch: Minibatch) -> tuple[Array, Metrics]:
-    losses = clipped_value_loss(values, batch.old_values, batch.returns, clip=spec.value_clip)
-    return jnp.sum(losses * batch.token_weight), {"loss/value": Mean.of(losses, batch.mask)}
+def _value_loss(values: Array, batch: Minibatch, *, clip: float) -> tuple[Array, Metrics]:
+    values = jnp.where(batch.mask, values, 0)
+    losses = clipped_value_loss(values, batch.old_values, batch.returns, clip=clip)
+    moved = jnp.abs(values - batch.old_values) > clip
+    return token_mean(losses, batch), {
+        "loss/value": Mean.of(losses, batch.mask),
+        "value/clip_fraction": Mean.of(moved, batch.mask),
+    }

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from lilo_jax.rl.aggregations import sequence_sum
 from lilo_jax.rl.losses import clipped_weight_loss
-from lilo_jax.rl.policy_gradient import on_tokens, policy_gradient
+from lilo_jax.rl.policy_gradient import policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.types import Algorithm, Array, TrainBatch
 
 
@@ -23,12 +24,12 @@ class Reinforce:
 
         Off-policy steps are weighted by the importance ratio of each token, at most 2; on-policy the weight is one.
         """
+        clip = {"clip_low": 1.0, "clip_high": 1.0}
         return policy_gradient(
             advantage={"batch_mean": less_batch_mean, "none": plain_reward}[self.baseline],
-            loss=on_tokens(clipped_weight_loss, clip_low=1.0, clip_high=1.0),
+            loss=on_tokens(clipped_weight_loss, **clip),
             aggregate=sequence_sum,
-            clip_low=1.0,
-            clip_high=1.0,
+            clip=clip,
         )
 
 

@@ -1,13 +1,18 @@
-"""REINFORCE++: rewards standardised over the whole batch, with PPO's clip and no critic (Hu et al. 2025)."""
+"""REINFORCE++: rewards whitened over all tokens of the batch, with PPO's clip and no critic (Hu et al. 2025).
+
+A_it = (r_i - mean) / std   over the tokens of the batch, where a response counts as often as it has tokens
+"""
 
 import dataclasses
 from typing import Literal
 
-from lilo_jax.rl.advantages import batch_normalized, group_centred
+from lilo_jax.rl.advantages import group_centred, whiten_batch
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.rl.policy_gradient import by_group, policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
+from lilo_jax.rl.reinforce import plain_reward
+from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,19 +30,10 @@ class ReinforcePp:
         """The functions of REINFORCE++."""
         clip = {"clip_low": self.clip_epsilon, "clip_high": self.clip_epsilon}
         return policy_gradient(
-            advantage={"none": normalized_reward, "group_mean": normalized_centred}[self.baseline],
+            advantage={"none": plain_reward, "group_mean": by_group(group_centred)}[self.baseline],
+            whiten=whiten_batch,
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=token_mean,
             kl_coefficient=self.kl_coefficient,
-            **clip,
+            clip=clip,
         )
-
-
-def normalized_reward(batch: TrainBatch) -> Array:
-    """A_i = (r_i - mean) / std over the batch."""
-    return batch_normalized(batch.reward, batch.row_mask)
-
-
-def normalized_centred(batch: TrainBatch) -> Array:
-    """A_i = r_i less its group's mean, then standardised over the batch."""
-    return batch_normalized(by_group(group_centred)(batch), batch.row_mask)

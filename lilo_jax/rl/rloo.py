@@ -1,11 +1,16 @@
-"""RLOO: REINFORCE with the mean of a group's other rollouts as baseline (Ahmadian et al. 2024)."""
+"""RLOO: REINFORCE with the mean of a group's other rollouts as baseline (Ahmadian et al. 2024).
+
+The advantage is theirs.  Off-policy the ratio of each token is clipped, and tokens weigh the same, as verl has it; TRL
+clips the ratio of whole responses.
+"""
 
 import dataclasses
 
 from lilo_jax.rl.advantages import leave_one_out
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
-from lilo_jax.rl.policy_gradient import by_group, on_tokens, policy_gradient
+from lilo_jax.rl.policy_gradient import by_group, policy_gradient
+from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.types import Algorithm
 
 
@@ -24,5 +29,5 @@ class Rloo:
             advantage=by_group(leave_one_out),
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=token_mean,
-            **clip,
+            clip=clip,
         )

@@ -33,6 +33,9 @@ class UpdateConfig:
     old_logprobs: Literal["scored", "sampled"] = "scored"
     """log-probs before the update: teacher-forced once more, or those that the sampler reported, which saves a pass and
     differs by rounding (by more with a cache of fewer bits)"""
+    max_ratio: float = 10.0
+    """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); so does one whose
+    gradient is not finite"""
     pack: bool = False
     """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
     are four lengths and four numbers of rows, each compiled when it first occurs"""
@@ -52,16 +55,21 @@ def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Miniba
     tokens, live_rows = jnp.maximum(live.sum(), 1), jnp.maximum(row_mask.sum(), 1)
     if denominator == "capacity":
         tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
+
+    def cut(values: Array) -> Array:
+        """Zero in the padding, whatever stood there: a weight of zero would not undo a NaN."""
+        return jnp.where(mask, values[rows], 0)
+
     return Minibatch(
         sequences=sequences,
         mask=mask,
         token_weight=live / tokens,
         sequence_weight=live / live_rows,
-        old_logprobs=batch.old_logprobs[rows],
-        reference_logprobs=batch.reference_logprobs[rows],
-        old_values=batch.old_values[rows],
-        advantages=batch.advantages[rows],
-        returns=batch.returns[rows],
+        old_logprobs=cut(batch.old_logprobs),
+        reference_logprobs=cut(batch.reference_logprobs),
+        old_values=cut(batch.old_values),
+        advantages=cut(batch.advantages),
+        returns=cut(batch.returns),
     )
 
 
@@ -172,14 +180,23 @@ def update(
             model, algorithm, params, minibatch, step_plans,
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
+        norm = optax.global_norm(policy_gradient)
+        metrics["policy/gradient_norm"] = _once(norm)
+        accepted = jnp.isfinite(norm)
+        if critic is not None:
+            critic_norm = optax.global_norm(critic_gradient)
+            metrics["value/gradient_norm"] = _once(critic_norm)
+            accepted &= jnp.isfinite(critic_norm)
+            critic = _if(accepted, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic)
+        near = _mean_ratio(metrics) <= config.max_ratio
+        policy = _if(accepted & near, apply_gradients(optimizer, policy, policy_gradient), policy)
+        # What was computed from numbers that are not finite would spoil the sums over the other optimiser steps.
+        metrics = jax.tree.map(lambda x: jnp.where(accepted & near, x, 0), metrics)
+        metrics["update/skipped_not_finite"] = _once(~accepted)
+        metrics["update/skipped_high_ratio"] = _once(accepted & ~near)
         computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
         metrics["update/useful_tokens"] = _once(jnp.sum(lengths[rows], dtype=jnp.float32))
         metrics["update/computed_tokens"] = _once(jnp.float32(computed.size))
-        metrics["policy/gradient_norm"] = _once(optax.global_norm(policy_gradient))
-        policy = apply_gradients(optimizer, policy, policy_gradient)
-        if critic is not None:
-            metrics["value/gradient_norm"] = _once(optax.global_norm(critic_gradient))
-            critic = apply_gradients(critic_optimizer or optimizer, critic, critic_gradient)
         return (policy, critic), metrics
 
     dealt = deal(key, batch.row_mask.shape[0], config)
@@ -193,5 +210,15 @@ def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, g
     return Trainable(params=optax.apply_updates(state.params, updates), optimizer=optimizer_state)
 
 
+def _if(accepted: Array, new: Trainable, old: Trainable) -> Trainable:
+    return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+
+
+def _mean_ratio(metrics: Metrics) -> Array:
+    """The mean ratio of a minibatch, 1 if the algorithm reports none."""
+    ratio = metrics.get("policy/ratio", Mean(total=jnp.float32(1), weight=jnp.float32(1)))
+    return ratio.total / jnp.maximum(ratio.weight, 1)
+
+
 def _once(value: Array) -> Mean:
-    return Mean(total=value, weight=jnp.float32(1))
+    return Mean(total=jnp.float32(value), weight=jnp.float32(1))

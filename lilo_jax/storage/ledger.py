@@ -4,7 +4,7 @@ import collections
 import dataclasses
 
 PURPOSES = ("sft", "train", "rejected", "follow_up", "evaluation")
-KINDS = ("prefilled", "generated", "scored", "trained")
+KINDS = ("prefilled", "generated", "scored", "trained", "saved")
 
 
 @dataclasses.dataclass
@@ -12,15 +12,16 @@ class Ledger:
     """Cumulative token counts.
 
     Kinds: `prefilled`, prompt tokens run once per distinct prompt; `generated`, sampled tokens, end tokens included;
-    `scored`, tokens run forward without a gradient; `trained`, tokens run forward and backward.  Purposes: `sft`;
-    `train`, rollouts that were trained on; `rejected`, rollouts made only to choose; `follow_up`, an algorithm's own
-    extra rollouts; `evaluation`.
+    `scored`, tokens run forward without a gradient; `trained`, tokens run forward and backward; `saved`, tokens that
+    were not sampled because fewer rollouts of a state were enough, at the mean length of the state's others.
+    Purposes: `sft`; `train`, rollouts that were trained on; `rejected`, rollouts made only to choose; `follow_up`, an
+    algorithm's own extra rollouts; `evaluation`.
     """
 
     counts: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
 
-    def add(self, purpose: str, kind: str, tokens: int) -> None:
-        """Books tokens; purpose and kind must be known."""
+    def add(self, purpose: str, kind: str, tokens: float) -> None:
+        """Books tokens, in whole ones; purpose and kind must be known."""
         if purpose not in PURPOSES or kind not in KINDS:
             raise ValueError(f"no ledger entry {purpose}/{kind}")
         self.counts[purpose, kind] += int(tokens)

@@ -13,6 +13,9 @@ from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.types import Metrics
 
+PATIENCE = 3
+"""Steps in a row that may pass without a finite gradient."""
+
 
 class Recorder:
     """Holds back each step's records until the next step has been dispatched, or until `flush`."""
@@ -20,6 +23,7 @@ class Recorder:
     def __init__(self, directory: RunDirectory, progress: Progress, *, generations: str = "last") -> None:
         """`generations`: which evaluations keep their responses: last, all or none."""
         self._directory, self._progress, self._generations = directory, progress, generations
+        self._stuck = 0
         self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
 
     def write_step(
@@ -30,7 +34,9 @@ class Recorder:
         self._pending = (step, description, metrics, ledger.to_dict(), seconds)
 
     def flush(self) -> None:
-        """Writes what is held back; raises `RunError` if the step's losses are not finite."""
+        """Writes what is held back; raises `RunError` if the step's numbers are not finite, or if for `PATIENCE` steps
+        no gradient was.
+        """
         if self._pending is None:
             return
         step, description, metrics, ledger, seconds = self._pending
@@ -47,6 +53,12 @@ class Recorder:
             raise RunError(
                 f"step {step}: {', '.join(broken)} is not finite; the last checkpoint is intact, try a lower "
                 f"--optimizer.learning-rate"
+            )
+        self._stuck = self._stuck + 1 if values.get("update/skipped_not_finite") == 1 else 0
+        if self._stuck == PATIENCE:
+            raise RunError(
+                f"step {step}: no gradient of the last {PATIENCE} steps was finite, and the weights stayed as they "
+                f"were; try a lower --optimizer.learning-rate, or float32 for --model.compute-dtype"
             )
 
     def write_evaluation(self, evaluations: Sequence[Evaluation]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lilo_jax.errors import UsageError
+from lilo_jax.tasks.steps import every_character
 from lilo_jax.types import Question, Task, Verdict
 
 SHIFTS = (1, 3, 7, 9, 2, 4, 6, 8, 5, 0)
@@ -59,7 +60,7 @@ class Chain:
             "train": distinct(self.pool, own, _mixture, taken),
         }
         demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
-        return Task(splits=splits, demonstrations=demonstrations, grade=grade, unique_answers=True)
+        return Task(splits, demonstrations, grade, unique_answers=True, steps=every_character)
 
 
 def grade(question: Question, response: str) -> Verdict:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
+from lilo_jax.tasks.steps import newlines
 from lilo_jax.types import Question, Task
 
 _CALCULATOR = re.compile(r"<<.*?>>", re.DOTALL)
@@ -32,6 +33,10 @@ class Gsm8k(Published):
         solution = _CALCULATOR.sub("", row.text("answer"))
         text = row.text("question", "problem")
         return Question(prompt="", answer=solution.rpartition("####")[2].strip(), text=text, solution=solution)
+
+    def steps(self, response: str) -> list[int]:
+        """A line is a step."""
+        return newlines(response)
 
     def test_questions(self) -> list[Question]:
         """The test set, without reading the rest; a single file is all of it."""

@@ -14,6 +14,8 @@ from lilo_jax.errors import UsageError
 from lilo_jax.types import Question, Verdict
 
 WRONG_KEY, COIN_FLIP = "wrong_key", "coin_flip"
+ROLLOUT, FOLLOW_UP = 0, 1
+"""Which phase of a step a draw of noise belongs to."""
 _STREAM = 0x6E6F6973
 
 

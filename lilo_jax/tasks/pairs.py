@@ -24,6 +24,7 @@ from lilo_jax.tasks.chain import (
     distinct,
     grade,
 )
+from lilo_jax.tasks.steps import every_character
 from lilo_jax.types import Question, Task
 
 LETTERS = "abcdefghij"
@@ -58,7 +59,7 @@ class Pairs:
             "train": distinct(self.pool, own, _question, taken),
         }
         demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
-        return Task(splits=splits, demonstrations=demonstrations, grade=grade, unique_answers=True)
+        return Task(splits, demonstrations, grade, unique_answers=True, steps=every_character)
 
 
 def level(first: int, second: int) -> int:

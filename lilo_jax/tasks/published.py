@@ -13,6 +13,7 @@ from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.rows import Row, Source, rows, split_names
+from lilo_jax.tasks.steps import latex
 from lilo_jax.types import Question, Task
 
 
@@ -42,6 +43,10 @@ class Published:
         text = row.text("problem", "question")
         return Question(prompt="", answer=answer or gold_answer(str(solution)), text=text, solution=str(solution))
 
+    def steps(self, response: str) -> list[int]:
+        """Where the reasoning steps of a response begin."""
+        return latex(response)
+
     def split(self, name: str) -> list[Question]:
         """The questions of a split, asked in the task's style; repeated ones are left out."""
         found = rows(self.SOURCE, self.path, name, revision=self.revision)
@@ -66,7 +71,9 @@ class Published:
                 f"after their split (train.jsonl, test.jsonl)"
             )
         demonstrations = [(q.prompt, q.solution or q.answer) for q in kept.get("train", ())]
-        return Task({n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False)
+        return Task(
+            {n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False, steps=self.steps
+        )
 
     def checked(self, row: Row) -> Question:
         """The question of a row, asked in the task's style; raises `UsageError` if it has no gold answer."""

@@ -1,0 +1,177 @@
+"""Does every algorithm learn, and what does LILO do for each?  All of them on the quickstart task, with a control.
+
+    python -m experiments.algorithms
+    python -m experiments.algorithms --algorithms vineppo,ppo --seeds 8 --first-seed 401 --output-dir runs/two
+
+Three arms per algorithm and seed, from the same fine-tuned weights:
+
+    uniform  8 questions a step, 8 rollouts each
+    lilo     32 candidates a step, trained on the 8 of highest p(1 - p)
+    control  uniform with every advantage set to zero: what KL, critic and chance do by themselves
+
+Claim: each algorithm ends above its start by more than two standard errors over seeds, and no control does; with
+VinePPO, whose rollouts from inside the responses cost far more than choosing questions, LILO saves generated tokens
+too.  Cost: about 20 minutes on two CPU cores for three seeds.  Writes `table.md` and `summary.json`.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments import quickstart
+from experiments.runner import Runs, compare, print_config
+from lilo_jax import config as configuration
+from lilo_jax.config import Config, Launch, exit_with_message
+from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.report.summary import summarize
+from lilo_jax.types import Algorithm, Array, TrainBatch
+
+ARMS = ("uniform", "lilo", "control")
+
+
+@dataclasses.dataclass(frozen=True)
+class WithoutAdvantages:
+    """An algorithm of the quickstart whose advantages are zero, and which therefore asks for no follow-ups."""
+
+    algorithm: str = "rloo"
+    """its name"""
+
+    def build(self) -> Algorithm:
+        """Its functions, all but one as they are."""
+        algorithm: Algorithm = quickstart.SETTINGS[self.algorithm]["algorithm"].build()
+
+        def nothing(batch: TrainBatch) -> tuple[Array, Array]:
+            advantages, returns = algorithm.advantages(batch)
+            return jnp.zeros_like(advantages), returns
+
+        return algorithm._replace(advantages=nothing, follow_up_requests=None, max_follow_ups=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmsOptions:
+    """The command line.  Settings of an algorithm and its optimiser are those of the quickstart."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch(output_dir="runs/algorithms")
+    algorithms: str = ",".join(quickstart.SETTINGS)
+    """which of them"""
+    seeds: int = 3
+    """number of seeds"""
+    first_seed: int = 301
+    """the first of them; the others follow"""
+    jobs: int = 0
+    """runs at a time; 0 takes one per CPU core"""
+
+
+def config() -> Config:
+    """What all runs have in common."""
+    return quickstart.config("rloo")
+
+
+def arms(shared: Config, name: str) -> dict[str, Config]:
+    """The arms of one algorithm."""
+    tuned = configuration.replace(shared, **quickstart.SETTINGS[name])
+    uniform = quickstart.ARMS["uniform"](tuned)
+    control = configuration.replace(uniform, algorithm=WithoutAdvantages(name))
+    return {"uniform": uniform, "lilo": quickstart.ARMS["lilo"](tuned), "control": control}
+
+
+def main() -> None:
+    """Runs all arms of all algorithms and writes the table."""
+    options = configuration.parse(
+        AlgorithmsOptions(config=config()),
+        sys.argv[1:],
+        prog="python -m experiments.algorithms",
+        description=__doc__ or "",
+    )
+    if print_config(options.config, options.launch):
+        return
+    names = [name.strip() for name in options.algorithms.split(",")]
+    for name in names:
+        if name not in quickstart.SETTINGS:
+            raise unknown_name("algorithm", name, quickstart.SETTINGS)
+    if options.seeds < 2 or options.config.num_steps < 1:
+        raise UsageError("--seeds must be at least 2, and --num-steps at least 1")
+    every = {f"{name}_{arm}": c for name in names for arm, c in arms(options.config, name).items()}
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
+    runs = compare(options.config, every, seeds=seeds, launch=options.launch, jobs=options.jobs)
+    report(
+        {name: {arm: runs[f"{name}_{arm}"] for arm in ARMS} for name in names}, pathlib.Path(options.launch.output_dir)
+    )
+
+
+def report(runs: dict[str, Runs], root: pathlib.Path) -> None:
+    """Prints the table, and writes it beside the numbers it is made of."""
+    summaries = {name: summarize(own, split="test", baseline="uniform") for name, own in runs.items()}
+    (root / "summary.json").write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
+    table = "\n".join([*_HEAD, *(_row(name, summary) for name, summary in summaries.items())]) + "\n"
+    (root / "table.md").write_text(table, encoding="utf-8")
+    print(table)
+    for arm in ("uniform", "control"):
+        gaining = [name for name, summary in summaries.items() if learned(summary, arm)]
+        print(f"{arm} gains more than two standard errors: {', '.join(gaining) or 'none'}")
+
+
+def gains(summary: dict[str, Any], arm: str) -> tuple[float, float]:
+    """Mean over seeds of final less first accuracy of an arm, and the mean's standard error."""
+    final, start = (summary[name][arm]["by_seed"] for name in ("final", "start"))
+    gained = [final[seed] - start[seed] for seed in final]
+    return float(np.mean(gained)), float(np.std(gained, ddof=1) / math.sqrt(len(gained)))
+
+
+def learned(summary: dict[str, Any], arm: str) -> bool:
+    """Whether an arm gained more than two standard errors."""
+    mean, error = gains(summary, arm)
+    return mean > 2 * error
+
+
+_HEAD = (
+    "| algorithm | start | uniform | gain | gain of control | LILO | fewer steps | fewer tokens | tokens | seconds |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def _row(name: str, summary: dict[str, Any]) -> str:
+    """A line of the table; tokens and seconds are those of a whole run, uniform / LILO."""
+    accuracy = {arm: summary["final"][arm]["mean"] for arm in ("uniform", "lilo")}
+    ratios = [summary["speedup"]["lilo"][budget] for budget in ("steps", "generated_tokens")]
+    last = {arm: [curve[-1] for curve in _curves(summary, arm, "generated_tokens")] for arm in ("uniform", "lilo")}
+    seconds = {arm: [curve[-1] for curve in _curves(summary, arm, "seconds")] for arm in ("uniform", "lilo")}
+    cells = [
+        f"`{name}`",
+        f"{summary['start']['uniform']['mean']:.3f}",
+        f"{accuracy['uniform']:.3f}",
+        *("{:+.3f} ({:.3f})".format(*gains(summary, arm)) for arm in ("uniform", "control")),
+        f"{accuracy['lilo']:.3f}",
+        *(_ratio(ratio) for ratio in ratios),
+        f"{np.mean(last['uniform']) / 1e3:.0f}k / {np.mean(last['lilo']) / 1e3:.0f}k",
+        f"{np.mean(seconds['uniform']):.0f} / {np.mean(seconds['lilo']):.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _curves(summary: dict[str, Any], arm: str, budget: str) -> list[list[float]]:
+    return [record[budget] for record in summary["arms"][arm]]
+
+
+def _ratio(speedup: dict[str, Any]) -> str:
+    """A speed-up with its interval, and how many seeds have one if not all do."""
+    if speedup["mean"] is None:
+        return f"never reached ({speedup['of']} seeds)"
+    interval = "" if speedup["low"] is None else f" [{speedup['low']:.2f}, {speedup['high']:.2f}]"
+    missing = "" if speedup["reached"] == speedup["of"] else f", {speedup['reached']} of {speedup['of']}"
+    return f"{speedup['mean']:.2f}x{interval}{missing}"
+
+
+if __name__ == "__main__":
+    # Under its own name: workers and configs find `WithoutAdvantages` by the module it is in.
+    from experiments import algorithms
+
+    exit_with_message(algorithms.main)

@@ -1,0 +1,46 @@
+"""The policy loss of every algorithm: a loss per token, an aggregation, and penalties."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from lilo_jax.rl.aggregations import Aggregation
+from lilo_jax.rl.metrics import ratio_metrics
+from lilo_jax.rl.penalties import Penalty
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores
+
+TokenLoss = Callable[[Array, Array, Array, Array], Array]
+"""(logprobs, old_logprobs, advantages, mask), all [B, C] -> losses [B, C]."""
+
+
+def policy_loss(
+    loss: TokenLoss, aggregate: Aggregation, penalties: Sequence[Penalty] = (), *, clip_low: float, clip_high: float
+) -> Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]:
+    """(scores, minibatch) -> (aggregate(losses) + penalties, metrics); what stands in the padding is never read.
+
+    Args:
+        loss: of each token.
+        aggregate: losses to one number.
+        penalties: what is added.
+        clip_low, clip_high: bounds of the ratio, for the metrics.
+    """
+
+    def total(scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
+        # Before anything is computed of them: the gradient of a masked NaN would be NaN again.
+        scores = TokenScores(*(jnp.where(batch.mask, x, 0) for x in (scores.logprobs, scores.entropy)))
+        losses = loss(scores.logprobs, batch.old_logprobs, batch.advantages, batch.mask)
+        metrics = ratio_metrics(scores, batch, clip_low=clip_low, clip_high=clip_high)
+        metrics["loss/policy"] = Mean.of(losses, batch.mask)
+        value = aggregate(losses, batch)
+        for penalty in penalties:
+            added, measured = penalty(scores, batch)
+            value, metrics = value + added, metrics | measured
+        return value, metrics
+
+    return total
+
+
+def on_tokens(surrogate: Callable[..., Array], **settings: Any) -> TokenLoss:
+    """The loss of a surrogate that looks at each token by itself."""
+    return lambda logprobs, old_logprobs, advantages, mask: surrogate(logprobs, old_logprobs, advantages, **settings)
