@@ -384,3 +384,56 @@ def test_which_algorithms_need_a_critic_or_a_reference():
     assert set(needs.values()) == {(False, False)}
     assert not Ppo(kl_coefficient=0).build().needs_reference
     assert Grpo(kl_coefficient=0.1).build().needs_reference
+
+
+# ---------------------------------------------------------------------------------------------- finite differences
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_gradients_are_finite_differences_of_the_loss(name):
+    """In float64, through a softmax of linear features and a linear critic, off-policy and with every penalty on.
+
+    CISPO's and REINFORCE's importance weight has no gradient by definition: it is held where it is.
+    """
+    with jax.enable_x64(True):
+        batch, _, _ = random_batch(3)
+        rng, shape = np.random.default_rng(3), batch.advantages.shape
+        features, critic_features = rng.normal(size=(2, *shape, 4))
+        tokens = rng.integers(0, 5, shape)[..., None]
+
+        def logprobs(policy):
+            log_p = jax.nn.log_softmax(features @ policy)
+            return jnp.take_along_axis(log_p, tokens, axis=-1)[..., 0], -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+        weights = {"policy": jnp.asarray(rng.normal(size=(4, 5))), "critic": jnp.asarray(rng.normal(size=4))}
+        old, _ = logprobs(weights["policy"] + 0.2 * rng.normal(size=(4, 5)))
+        batch = batch.replace(old_logprobs=old, reference_logprobs=old + 0.3 * rng.normal(size=shape))
+        special = {
+            "ppo": Ppo(kl_coefficient=COEFFICIENT, entropy_coefficient=0.3, surrogate="dual_clipped", dual_clip=1.3),
+            "gspo": Gspo(clip_low=0.1, clip_high=0.1),
+        }
+        algorithm, minibatch = special.get(name, algorithm_named(name)).build(), minibatch_of(batch)
+
+        def loss(weights):
+            new, entropy = logprobs(weights["policy"])
+            total, _ = algorithm.policy_loss(TokenScores(logprobs=new, entropy=entropy), minibatch)
+            if algorithm.value_loss is not None:
+                total += algorithm.value_loss(critic_features @ weights["critic"], minibatch)[0]
+            return total
+
+        def loss_with_held_weights(moved):
+            bound, average = {
+                "cispo": (1.28, minibatch.token_weight), "reinforce": (2.0, minibatch.sequence_weight)
+            }[name]  # fmt: skip
+            held = jnp.clip(jnp.exp(logprobs(weights["policy"])[0] - old), 0, bound)
+            return -jnp.sum(held * minibatch.advantages * logprobs(moved["policy"])[0] * average)
+
+        gradient = jax.grad(loss)(weights)
+        measured = loss_with_held_weights if name in ("cispo", "reinforce") else loss
+        for seed in range(3):
+            keys = jax.random.split(jax.random.key(seed), 2)
+            direction = {k: jax.random.normal(key, weights[k].shape) for k, key in zip(weights, keys, strict=True)}
+            ahead, behind = (
+                float(measured(jax.tree.map(lambda w, d, h=h: w + h * d, weights, direction))) for h in (1e-6, -1e-6)
+            )
+            found = sum(float(jnp.sum(gradient[k] * direction[k])) for k in weights)
+            assert abs(found) > 1e-4
+            assert found == pytest.approx((ahead - behind) / 2e-6, rel=1e-5)

@@ -2,6 +2,11 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +26,14 @@ from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, deal, update
 from lilo_jax.rl.vineppo import VinePpo
-from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.scoring import completion_mask, live_tokens, score, score_values
 from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
 
-MODEL = build_model(
-    DecoderConfig(
-        num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24, vocab_size=11,
-        train_layers="scanned",
-    ),
-    unconstrained,
+CONFIG = DecoderConfig(
+    num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24, vocab_size=11,
+    train_layers="scanned",
 )  # fmt: skip
+MODEL = build_model(CONFIG, unconstrained)
 # Every program here runs a few times only: optimising it would cost more than it saves.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 ROWS, PROMPT, SLOTS = 8, 4, 5
@@ -137,7 +140,14 @@ def padded(batch, *, rows=0, slots=0):
         completion_lengths=pad(batch.sequences.completion_lengths, 0, 3),
     )
     names = ("sampler_logprobs", "old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+    found = batch.follow_ups
     return batch.replace(
+        reasoning_step=pad(batch.reasoning_step, slots, 1),
+        follow_ups=FollowUps(
+            asked=pad(found.asked, slots, 2),
+            attempts=pad(found.attempts, slots, 2.0),
+            reward_sum=pad(found.reward_sum, slots, np.nan),
+        ),
         sequences=sequences,
         row_mask=pad(batch.row_mask, 0, False),
         group=pad(batch.group, 0, 0),
@@ -192,7 +202,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(name):
         assert found[1] is None
 
 
-@pytest.mark.parametrize(("name", "microbatches"), [("ppo", 2), ("ppo", 4), ("grpo", 2)])
+@pytest.mark.parametrize(("name", "microbatches"), [("ppo", 2), ("ppo", 4), ("vineppo", 2), ("gspo", 4)])
 def test_micro_batches_leave_the_gradient_as_it_is(name, microbatches):
     batch = training_batch(name)
     for denominator in ("present", "capacity"):
@@ -220,12 +230,61 @@ def test_row_order_leaves_the_gradient_as_it_is(name):
     assert relative_difference(found, gradients_of(name, batch)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["ppo", "rloo"])
+@pytest.mark.parametrize("name", ["ppo", "rloo", "vineppo", "gspo"])
 def test_padding_leaves_the_gradient_as_it_is(name):
+    """Also with NaN in all that is not read, advantages being computed of the padded batch."""
     batch = training_batch(name)
     expected = gradients_of(name, batch)
-    found = gradients_of(name, padded(batch, rows=8, slots=3))
-    assert relative_difference(found, expected) < 1e-5
+    wider = padded(batch, rows=8, slots=3)
+    assert relative_difference(gradients_of(name, wider), expected) < 1e-5
+    hidden = ~live_tokens(wider)
+    spoilt = ("sampler_logprobs", "old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+    for garbage in (np.nan, np.inf):
+        filled = wider.replace(
+            reward=jnp.where(wider.row_mask, wider.reward, garbage),
+            **{field: jnp.where(hidden, garbage, getattr(wider, field)) for field in spoilt},
+        )
+        advantages, returns = jit(ALGORITHMS[name].build().advantages)(filled)
+        filled = filled.replace(advantages=jnp.where(hidden, garbage, advantages), returns=returns)
+        assert relative_difference(gradients_of(name, filled), expected) < 1e-5
+
+
+def test_a_mesh_leaves_the_gradient_as_it_is():
+    """On 2 x 2 x 2 virtual devices, rows, weights and heads being split, against one of them."""
+    script = """
+        import functools, jax, jax.numpy as jnp, test_rl_update as t
+        from lilo_jax.layout import weights_layout
+        from lilo_jax.mesh import MeshConfig, constrainer, make_mesh, put_rows
+        from lilo_jax.rl.update import accumulate_gradients, cut_minibatch
+
+        assert jax.device_count() == 8
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+        model = t.build_model(t.CONFIG, constrainer(mesh))
+        for name in ("ppo", "vineppo", "gspo"):
+            batch = t.training_batch(name)
+            expected = t.gradients_of(name, batch, microbatches=2)
+            policy, critic = t.params_for(name)
+            policy = jax.device_put(policy, weights_layout(mesh, model.axes, policy))
+            if critic is not None:
+                critic = jax.device_put(critic, weights_layout(mesh, model.critic_axes, critic))
+            minibatch = put_rows(mesh, cut_minibatch(batch, jnp.arange(t.ROWS), denominator="present"))
+            run = functools.partial(
+                accumulate_gradients, model, t.ALGORITHMS[name].build(),
+                microbatches=2, temperature=t.TEMPERATURE, chunk=4,
+            )
+            found = jax.device_get(jax.jit(run)((policy, critic), minibatch)[0])
+            difference = t.relative_difference(found, jax.device_get(expected))
+            print(name, difference)
+            assert difference < 1e-5
+    """
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    path = os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=os.environ | flags | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 3
 
 
 # ----------------------------------------------------------------------------------------------------- denominators
@@ -303,8 +362,8 @@ def test_epochs_times_minibatches_optimiser_steps(spec, config):
     assert steps_taken(policy) == expected
     assert critic is None or steps_taken(critic) == expected
     assert float(metrics["policy/gradient_norm"].weight) == expected
-    live_tokens = np.asarray(batch.sequences.completion_lengths)[np.asarray(batch.row_mask)].sum()
-    assert float(metrics["loss/policy"].weight) == config.epochs * live_tokens  # each row once per epoch
+    tokens = np.asarray(batch.sequences.completion_lengths)[np.asarray(batch.row_mask)].sum()
+    assert float(metrics["loss/policy"].weight) == config.epochs * tokens  # each row once per epoch
 
 
 def test_unshuffled_minibatches_are_consecutive_rows_and_plain_steps():
@@ -375,6 +434,46 @@ def test_zero_advantages_without_kl_leave_the_policy_alone(spec):
         advantages, _ = jit(spec.build().advantages)(batch.replace(reward=reward))
         policy, _, _ = run_update(spec, batch.replace(advantages=advantages), SEVERAL_STEPS)
         jax.tree.map(np.testing.assert_array_equal, policy.params, start[0])
+
+
+# ---------------------------------------------------------------------------------------------- steps that are skipped
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
+    """One of two minibatches has an infinite advantage: the other's step is taken as if it were alone."""
+    batch = training_batch("ppo")
+    spoilt = batch.replace(advantages=batch.advantages.at[4, 0].set(jnp.inf))
+    config = dataclasses.replace(UNSHUFFLED, max_ratio=np.inf)
+    policy, critic, metrics = run_update(PLAIN_PPO, spoilt, config)
+    alone, alone_critic, expected = run_update(
+        PLAIN_PPO, batch.replace(row_mask=batch.row_mask & (np.arange(ROWS) < 4)), config
+    )
+    for found, other in ((policy, alone), (critic, alone_critic)):
+        assert steps_taken(found) == 1
+        for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(other.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert [float(metrics["update/skipped_not_finite"].total), float(metrics["update/skipped_high_ratio"].total)] == [
+        1,
+        0,
+    ]
+    assert float(metrics["update/skipped_not_finite"].weight) == 2
+    assert all(np.isfinite(float(m.total)) for m in metrics.values())
+    for name in ("loss/policy", "loss/value", "policy/ratio"):
+        mean = float(metrics[name].total / metrics[name].weight)
+        assert mean == pytest.approx(float(expected[name].total / expected[name].weight), rel=1e-5)
+
+
+def test_a_mean_ratio_above_the_limit_leaves_the_policy_and_not_the_critic():
+    batch = training_batch("ppo")
+    far = batch.replace(old_logprobs=batch.old_logprobs - 3)  # every ratio is e^3
+    start = params_for("ppo")
+    policy, critic, metrics = run_update(PLAIN_PPO, far, UNSHUFFLED)
+    jax.tree.map(np.testing.assert_array_equal, policy.params, start[0])
+    assert steps_taken(policy) == 0
+    assert steps_taken(critic) == 2
+    assert relative_difference(critic.params, start[1]) > 1e-4
+    assert float(metrics["update/skipped_high_ratio"].total) == 2
+    policy, _, metrics = run_update(PLAIN_PPO, far, dataclasses.replace(UNSHUFFLED, max_ratio=25.0))
+    assert steps_taken(policy) == 2
+    assert float(metrics["update/skipped_high_ratio"].total) == 0
 
 
 # ------------------------------------------------------------------------------------------------- advantages of specs
