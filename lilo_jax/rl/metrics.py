@@ -75,7 +75,9 @@ def follow_up_metrics(batch: TrainBatch, mask: Array) -> Metrics:
         "follow_up/rollouts": Mean.of(found.asked.astype(jnp.float32), mask & (found.asked > 0)),
         "follow_up/value_mean": Mean.of(value, known),
         "follow_up/value_variance": variance(value, known),
-        "follow_up/steps": Mean.of(jnp.max(batch.reasoning_step, axis=1) + 1, jnp.any(mask, axis=1)),
+        "follow_up/steps": Mean.of(
+            jnp.max(jnp.where(mask, batch.reasoning_step, 0), axis=1) + 1, jnp.any(mask, axis=1)
+        ),
     }
 
 
