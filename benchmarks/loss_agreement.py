@@ -28,6 +28,8 @@ from lilo_jax.rl.advantages import (
     group_normalized,
     leave_one_out,
     per_token,
+    terminal_rewards,
+    whiten_batch,
     whiten_blocks,
 )
 from lilo_jax.rl.aggregations import sequence_mean, token_mean
@@ -460,6 +462,10 @@ def _verl_advantages(drawn: Drawn, verl: Verl) -> Iterator[Difference]:
         expected = verl.back(core.get_adv_estimator_fn(name)(*verl.clones(), **theirs)[0])
         mine = per_token(estimate(estimator, drawn, **settings), mask)
         yield compare(estimator.__name__, (mine, None), (expected, None))
+    config, last = SimpleNamespace(gamma=1.0), verl.tensor(np.asarray(terminal_rewards(drawn.reward, mask)))
+    expected, _ = core.compute_reinforce_plus_plus_outcome_advantage(last, verl.mask, config)
+    mine = whiten_batch(per_token(drawn.reward, jnp.asarray(mask)), jnp.asarray(mask))
+    yield compare("reinforce_pp", (mine, None), (verl.back(expected), None), mask)
 
 
 def _verl_tokens(drawn: Drawn, verl: Verl) -> Iterator[Difference]:

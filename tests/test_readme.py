@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from experiments.quickstart import QuickstartOptions
+from experiments.quickstart import SETTINGS, QuickstartOptions
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
+from lilo_jax.rl import ALGORITHMS
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
 
@@ -105,3 +106,14 @@ def test_the_map_names_what_exists():
 def test_links_to_files_exist():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_docs_list_every_algorithm_and_options_that_exist():
+    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    table = text[: text.index("## PPO")]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(ALGORITHMS) == set(SETTINGS)
+    options = re.findall(r"^\| `(--[^`]+)` \|", text, re.MULTILINE)
+    assert len(options) >= 6
+    for option in options:
+        found = configuration.parse(Options(), ["--algorithm", "ppo", *shlex.split(option)], prog="", description="")
+        assert found.config.algorithm != Options().config.algorithm
