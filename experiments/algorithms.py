@@ -51,7 +51,7 @@ class WithoutAdvantages:
             advantages, returns = algorithm.advantages(batch)
             return jnp.zeros_like(advantages), returns
 
-        return algorithm._replace(advantages=nothing, follow_up_requests=None, max_follow_ups=0)
+        return algorithm._replace(advantages=nothing, follow_ups=None)
 
 
 @dataclasses.dataclass(frozen=True)

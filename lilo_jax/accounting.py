@@ -22,7 +22,7 @@ def book(assembly: Assembly, collected: Collected, admission: Admission, ledger:
         ledger.add(purpose, "generated", len(row.completion_ids))
         trained += (row.group in admitted) * (len(row.prompt_ids) + len(row.completion_ids))
     algorithm = assembly.programs.algorithm
-    models = 1 + algorithm.needs_reference + algorithm.needs_values
+    models = (assembly.config.update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     ledger.add("train", "scored", models * trained)
     ledger.add("train", "trained", (1 + algorithm.needs_values) * assembly.config.update.epochs * trained)
 

@@ -27,6 +27,8 @@ from lilo_jax.models.lora import TARGETS, combine
 from lilo_jax.pretrained import open_model
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.rewards import Reward
+from lilo_jax.rl import ALGORITHMS
+from lilo_jax.rl.bounds import check_bounds
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.noise import plant
@@ -130,6 +132,9 @@ def validate(config: Config) -> None:
         )
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
+    if not update.max_ratio > 1:
+        raise UsageError(f"--update.max-ratio must be above 1, got {update.max_ratio}")
+    _validate_algorithm(config)
     _validate_lora(config)
     config.protocol.check("--evaluation.")
     if config.seed < 0 or config.evaluation.max_questions < 0:
@@ -138,7 +143,6 @@ def validate(config: Config) -> None:
     plant([], config.noise, config.seed)
     try:
         check_architecture(model)
-        config.algorithm.build()
         mesh_shape(config.mesh, jax.device_count())
         attention_kernel(
             model.attention,
@@ -147,6 +151,16 @@ def validate(config: Config) -> None:
             head_dim=model.head_dim,
             plain=plain_attention(model),
         )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _validate_algorithm(config: Config) -> None:
+    """Bounds are those of the package's own settings; one of a user's may mean something else by a name."""
+    try:
+        if type(config.algorithm) in ALGORITHMS.values():
+            check_bounds(config.algorithm)
+        config.algorithm.build()
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -257,7 +271,7 @@ def _check_batch(config: Config, *, pool_size: int, shards: int) -> None:
             f"{update.microbatches} microbatches x {shards} row shards (mesh data x fsdp); change --rollout.questions, "
             f"--rollout.samples, --update.minibatches, --update.microbatches or --mesh"
         )
-    block = config.algorithm.whiten_rows if getattr(config.algorithm, "whitening", "") == "blocks" else 0
+    block = getattr(config.algorithm, "whiten_rows", 0) if getattr(config.algorithm, "whitening", "") == "blocks" else 0
     if block and curriculum.train_rows % block:
         raise UsageError(f"--algorithm.whiten-rows {block} does not divide the batch of {curriculum.train_rows} rows")
 

@@ -107,6 +107,8 @@ def sample(
     key: jax.Array,
     *,
     protocol: Protocol | None = None,
+    slots: int = 0,
+    max_length: int = 0,
 ) -> Completions:
     """Starts the sampler on host arrays; the completions are still being computed when this returns.
 
@@ -116,6 +118,8 @@ def sample(
         prompts, requests: host arrays.
         key: consumed.
         protocol: how held-out questions are evaluated; None samples as in training.
+        slots: completions decoding at the same time, if the config leaves that open; 0 decodes all.
+        max_length: as in `lilo_jax.sampling.sample`.
     """
     how = protocol or assembly.config.rollout
     return assembly.programs.sample(
@@ -126,6 +130,8 @@ def sample(
         assembly.evaluation_stop_table if protocol else assembly.stop_table,
         rule=how.rule,
         max_new_tokens=how.max_new_tokens,
+        slots=assembly.config.rollout.slots or slots,
+        max_length=max_length,
     )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from lilo_jax.assembly import Assembly
 from lilo_jax.collection import sample
+from lilo_jax.errors import RunError
 from lilo_jax.grading.responses import Answer
 from lilo_jax.keys import stream_key
 from lilo_jax.sampling import cut_at_stop
+from lilo_jax.scoring import live_tokens
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import FOLLOW_UP, disturbed
@@ -82,21 +84,27 @@ def add_follow_ups(
     assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, ledger: Ledger, clock: PhaseClock
 ) -> TrainBatch:
     """Samples and grades what the algorithm asks for from inside the batch's completions; host arrays."""
-    most = assembly.programs.algorithm.max_follow_ups
-    if not most:
+    follow_ups = assembly.programs.algorithm.follow_ups
+    if follow_ups is None:
         return batch
+    most = follow_ups.most
     with clock.phase("select"):
         batch = batch.replace(reasoning_step=_reasoning_steps(assembly, batch))
     found = States([], np.full(batch.reasoning_step.shape, -1, np.int32), {})
     while True:
         with clock.phase("select"):
-            wanted = _wanted(assembly, batch, found)
+            wanted = _wanted(assembly, batch, found, most)
         if not wanted:
             break
         prompts, requests, owners = _requests(assembly, batch, found.states, wanted, most)
         with clock.phase("sample"):
             key = stream_key(assembly.config.seed, "follow_up", step)
-            children = jax.device_get(sample(assembly, assembly.policy(state), prompts, requests, key))
+            # By default as many at a time as rollouts are trained on: there may be hundreds of children for each.
+            running = sample(
+                assembly, assembly.policy(state), prompts, requests, key,
+                slots=len(batch.row_mask), max_length=batch.sequences.tokens.shape[1],
+            )  # fmt: skip
+            children = jax.device_get(running)
         ledger.add("follow_up", "prefilled", prompts.lengths.sum())
         ledger.add("follow_up", "generated", children.lengths.sum())
         with clock.phase("grade"):
@@ -135,16 +143,20 @@ def step_of_each_token(
     return np.searchsorted(begins, token_begins, side="right") - 1
 
 
-def _wanted(assembly: Assembly, batch: TrainBatch, found: States) -> dict[int, int]:
-    """How many more rollouts each state gets; what several rows ask of one state is given once."""
-    follow_up_requests = assembly.programs.follow_up_requests
-    assert follow_up_requests is not None, "an algorithm with max_follow_ups has requests"
-    requested = jax.device_get(follow_up_requests(batch))
-    requested = np.where(batch.row_mask[:, None], requested, 0)
+def _wanted(assembly: Assembly, batch: TrainBatch, found: States, most: int) -> dict[int, int]:
+    """How many more rollouts each state gets; what several rows ask of one state is given once.
+
+    Raises `RunError` at an algorithm's mistake, which would otherwise repeat random numbers or go on for ever.
+    """
+    requests = assembly.programs.follow_up_requests
+    assert requests is not None  # as the algorithm has follow-ups
+    requested = np.where(live_tokens(batch), jax.device_get(requests(batch)), 0)
     wanted: dict[int, int] = {}
     for row, prefix in np.argwhere(requested > 0).tolist():
         state = found.find(batch, row, prefix)
         wanted[state] = max(wanted.get(state, 0), int(requested[row, prefix]))
+        if found.states[state].asked + wanted[state] > most:
+            raise RunError(f"the algorithm asked for more than the {most} rollouts of a state that it declared")
     return wanted
 
 
@@ -167,6 +179,7 @@ def _requests(
         prompt=np.pad(rows, padding),
         prefix_length=np.pad(starts, padding, constant_values=1),
         id=np.pad(np.array(owners, np.int32) * most + child.astype(np.int32), padding, constant_values=-1),
+        kept=np.pad(kept, padding),
         budget=np.pad(assembly.config.rollout.max_new_tokens - kept, padding).astype(np.int32),
         expected_length=np.pad(sequences.completion_lengths[rows] - kept, padding).astype(np.float32),
     )

@@ -59,7 +59,7 @@ def load(
     config = decoder_config(source, compute_dtype=dtype)
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     end_ids, known_ids = (tokenizer.end_ids, tokenizer.vocab_size) if tokenizer else ((), config.vocab_size)
-    rollout = RolloutConfig(slots=SLOTS, min_new_tokens=min_new_tokens)
+    rollout = RolloutConfig(min_new_tokens=min_new_tokens)
     programs = build_inference(InferenceSettings(config, rollout, end_ids, known_ids), mesh)
     table = stop_automaton(tokenizer, stop, config.vocab_size) if tokenizer else None
     return LoadedModel(source.weights(programs.model, mesh), programs, mesh, put_replicated(mesh, table))
@@ -89,6 +89,7 @@ def generate(
             loaded.stop_table,
             rule=protocol.rule,
             max_new_tokens=protocol.max_new_tokens,
+            slots=SLOTS,
         )
         return jax.device_get(running)
 

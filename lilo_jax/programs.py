@@ -82,10 +82,11 @@ class Programs(NamedTuple):
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
-        sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens) -> Completions.
+        sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
+            Completions; see `lilo_jax.sampling.sample`.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
-        follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `Algorithm`.
+        follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `FollowUpRequests`.
         prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
         deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
         update: (TrainState, TrainBatch, key, plans=None) -> (TrainState, metrics); donates the state.
@@ -160,8 +161,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
-        follow_up_requests=algorithm.follow_up_requests
-        and jax.jit(algorithm.follow_up_requests, out_shardings=everywhere),
+        follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
         update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(whole_layout, None)),
@@ -203,10 +203,11 @@ def _sampler(
         end_ids=end_ids,
         known_ids=known_ids,
         min_new_tokens=rollout.min_new_tokens,
-        slots=rollout.slots,
         prefill_tokens=rollout.prefill_tokens,
     )
-    return jax.jit(run, static_argnames=("rule", "max_new_tokens"), out_shardings=replicated(mesh))
+    return jax.jit(
+        run, static_argnames=("rule", "max_new_tokens", "max_length", "slots"), out_shardings=replicated(mesh)
+    )
 
 
 def _scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:

@@ -109,6 +109,8 @@ class Requests(flax.struct.PyTreeNode):
         budget: int32 [R], most new tokens; 0 marks a padding row, for which nothing is decoded.
         expected_length: float32 [R], new tokens that are expected: longer ones are started first.  It changes only
             when a request is served, never its tokens.
+        kept: int32 [R], how many of the last tokens of the prefix are a completion that is taken up again, which least
+            lengths and stop strings count in; None: none is.
     """
 
     prompt: Array
@@ -116,6 +118,7 @@ class Requests(flax.struct.PyTreeNode):
     id: Array
     budget: Array
     expected_length: Array
+    kept: Array | None = None
 
 
 class Completions(flax.struct.PyTreeNode):
@@ -391,8 +394,26 @@ class Mean(flax.struct.PyTreeNode):
         values = jnp.where(weights != 0, values, 0).astype(jnp.float32)
         return cls(total=jnp.sum(values * weights), weight=jnp.sum(weights, dtype=jnp.float32))
 
+    @classmethod
+    def once(cls, value: Array, known: Array | bool = True) -> "Mean":
+        """A number that stands for itself, or nothing where it is not known."""
+        return cls(total=jnp.where(known, value, 0).astype(jnp.float32), weight=jnp.float32(known))
+
 
 Metrics = dict[str, Mean]
+
+
+class FollowUpRequests(NamedTuple):
+    """Rollouts that an algorithm wants from inside the completions it is about to train on.
+
+    Attributes:
+        wanted: (batch) -> int32 [B, C], how many more from the state in which each token is chosen.  Asked again, with
+            what has been found, until none is.
+        most: rollouts that a state can have in all.
+    """
+
+    wanted: Callable[[TrainBatch], Array]
+    most: int
 
 
 class Algorithm(NamedTuple):
@@ -400,12 +421,11 @@ class Algorithm(NamedTuple):
 
     Attributes:
         advantages: (batch) -> (advantages [B, C], returns [B, C]).
-        policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.
+        policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.  Its
+            metric "policy/ratio", if it has one, is what `UpdateConfig.max_ratio` bounds.
         value_loss: (new values [B, C], minibatch) -> (scalar, metrics), or None if there is no critic.
         needs_reference: whether `reference_logprobs` must be filled.
-        follow_up_requests: (batch) -> int32 [B, C], how many more rollouts are wanted from the state in which each
-            token is chosen.  Asked again, with what has been found, until none is.
-        max_follow_ups: most rollouts of one state; 0 if none is ever asked for.
+        follow_ups: what it asks the sampler for besides, or None.
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
     """
@@ -414,8 +434,7 @@ class Algorithm(NamedTuple):
     policy_loss: Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
     value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None = None
     needs_reference: bool = False
-    follow_up_requests: Callable[[TrainBatch], Array] | None = None
-    max_follow_ups: int = 0
+    follow_ups: FollowUpRequests | None = None
     init: Callable[[], PyTree] = tuple
     remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
 

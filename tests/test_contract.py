@@ -40,6 +40,7 @@ from lilo_jax.types import (
     Admission,
     Algorithm,
     Curriculum,
+    FollowUpRequests,
     Mean,
     Prompts,
     Proposal,
@@ -102,7 +103,7 @@ class Children:
     """The value of a completion is the mean reward of two children from its middle."""
 
     def build(self):
-        def follow_up_requests(batch):
+        def wanted(batch):
             lengths = batch.sequences.completion_lengths[:, None]
             middle = (jnp.arange(batch.old_logprobs.shape[1]) == lengths // 2) & (lengths > 1)
             return jnp.where(middle & (batch.follow_ups.asked == 0), 2, 0)
@@ -122,8 +123,7 @@ class Children:
         return Algorithm(
             advantages=advantages,
             policy_loss=policy_loss,
-            follow_up_requests=follow_up_requests,
-            max_follow_ups=2,
+            follow_ups=FollowUpRequests(wanted=wanted, most=2),
         )
 
 

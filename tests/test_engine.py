@@ -237,3 +237,40 @@ def test_a_slot_that_is_refilled_forgets_the_stop_string_it_was_in(params):
     assert found.lengths[0] == 3
     ends = min(text(second).find(s) + 2 for s in (across, inside) if s in text(second))
     assert found.lengths[1] == ends
+
+
+# ------------------------------------------------------------------------------------------ completions taken up again
+def test_a_completion_taken_up_again_goes_on_as_it_would_have(params):
+    """Greedily, cut after each of its tokens: least length and a stop string that is half there count what was kept."""
+    settings = {"rule": TokenRule(top_k=1), "max_new_tokens": 12, "min_new_tokens": 6}
+    plain = run(params, requests_of(np.arange(8), budget=12), **settings)
+    stop = "".join(chr(97 + t) for t in plain.tokens[0, 7:9])
+    table = jnp.asarray(stop_table([bytes([97 + i]) for i in range(VOCAB)], [stop]))
+    parents = run(params, requests_of(np.arange(8), budget=12), table=table, **settings)
+    assert parents.ended[0]
+    assert parents.lengths[0] <= 9
+    places = [(row, k) for row in range(8) for k in range(1, parents.lengths[row])]
+    tokens = np.zeros((8, 7 + 12), np.int32)
+    for row in range(8):
+        tokens[row, : LENGTHS[row]] = PROMPTS.tokens[row, : LENGTHS[row]]
+        tokens[row, LENGTHS[row] : LENGTHS[row] + 12] = parents.tokens[row]
+    rows, kept = np.array(places).T
+    prompts = Prompts(tokens=tokens, lengths=LENGTHS + parents.lengths)
+    requests = requests_of(rows, budget=12 - kept, prefix_length=LENGTHS[rows] + kept)
+    requests = requests.replace(kept=kept.astype(np.int32))
+    found = run(params, requests, prompts, table=table, slots=16, max_length=19, **settings)
+    for i, (row, k) in enumerate(places):
+        rest = parents.lengths[row] - k
+        assert found.lengths[i] == rest
+        np.testing.assert_array_equal(found.tokens[i, :rest], parents.tokens[row, k : parents.lengths[row]])
+        assert found.ended[i] == parents.ended[row]
+    forgetful = run(params, requests.replace(kept=None), prompts, table=table, slots=16, max_length=19, **settings)
+    assert np.any(forgetful.lengths != found.lengths)  # what the kept tokens are for
+
+
+def test_caches_are_no_longer_than_the_longest_row_needs(params, all_at_once, monkeypatch):
+    assert plan_stages(slots=4, prefix_slots=19, max_new_tokens=12, max_length=19) == (Stage(4, 19),)
+    assert plan_stages(slots=4, prefix_slots=900, max_new_tokens=1000, max_length=1000) == (Stage(4, 1000),)
+    monkeypatch.setattr(stages, "LEAST_GROWTH", 8)
+    assert [s.capacity for s in plan_stages(slots=4, prefix_slots=7, max_new_tokens=16, max_length=20)] == [15, 20]
+    assert_same(run(params, slots=16, max_length=7 + NEW), all_at_once)

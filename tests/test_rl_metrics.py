@@ -71,6 +71,15 @@ def test_follow_up_metrics_match_numpy():
     assert found["follow_up/steps"] == pytest.approx(np.where(mask, step, 0).max(axis=1)[live].mean() + 1)
 
 
+def test_equal_returns_leave_nothing_to_explain():
+    """As in a step whose answers are all right: the returns are advantages plus values, one up to rounding."""
+    batch, _, _ = random_batch(0)
+    mask = np.asarray(minibatch_of(batch).mask)
+    returns = (1 - batch.old_values) + batch.old_values
+    assert len(np.unique(np.asarray(returns)[mask])) > 1
+    assert "value/explained_variance" not in means(value_metrics(batch.replace(returns=returns), mask))
+
+
 def test_nothing_is_reported_of_nothing():
     batch, _, _ = random_batch(0)
     mask = np.zeros(batch.advantages.shape, bool)

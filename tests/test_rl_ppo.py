@@ -72,6 +72,9 @@ def test_the_steered_coefficient_follows_the_divergence():
         assert float(memory["kl_coefficient"]) == pytest.approx(0.1)
         after = jax.jit(algorithm.remember)(batch.replace(memory=memory))
         assert float(after["kl_coefficient"]) == pytest.approx(0.1 * (1 + error * live / 50), rel=1e-5)
+        soon = Ppo(kl="steered_reward", kl_coefficient=0.1, kl_target=target, kl_horizon=1).build()
+        after = soon.remember(batch.replace(memory=memory))  # never by more than a fifth
+        assert float(after["kl_coefficient"]) == pytest.approx(0.1 * (1 + error), rel=1e-5)
     # What is remembered is what rewards are priced with.
     batch = batch.replace(reward=jnp.zeros(len(mask)), memory={"kl_coefficient": jnp.float32(0.7)})
     spec = Ppo(kl="steered_reward", whitening="none")

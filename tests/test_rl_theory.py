@@ -232,9 +232,9 @@ def measured(algorithm, world, batch, rows, earned):
         return batch.replace(follow_ups=FollowUps(asked=asked, attempts=asked.astype(jnp.float32), reward_sum=reward))
 
     def ask(_, asked):
-        return asked + algorithm.follow_up_requests(outcomes(asked))
+        return asked + algorithm.follow_ups.wanted(outcomes(asked))
 
-    return outcomes(jax.lax.fori_loop(0, algorithm.max_follow_ups, ask, jnp.zeros(earned.shape[:2], jnp.int32)))
+    return outcomes(jax.lax.fori_loop(0, algorithm.follow_ups.most, ask, jnp.zeros(earned.shape[:2], jnp.int32)))
 
 
 def ascents(algorithm, world, rows, values, *, earned=None, **fields):
@@ -345,7 +345,7 @@ def sampled_rows():
 
 def sampled_ascents(algorithm, values):
     """The directions found by NUMBER independent batches; values are measured if the algorithm asks for it."""
-    earned, most = None, algorithm.max_follow_ups
+    earned, most = None, algorithm.follow_ups.most
     if most:
         earned = earned_by_children(jax.random.key(3), WORLD, number=NUMBER, most=most)
     return ascents(algorithm, WORLD, sampled_rows(), values, earned=earned, group=GROUP, row_mask=ROW_MASK)
@@ -380,7 +380,7 @@ def test_values_measured_by_rollouts_are_the_exact_ones():
     algorithm = VinePpo(rollouts=400, **PLAIN).build()
     batch = jax.device_get(batch_of(WORLD, np.arange(27), np.zeros_like(WORLD.values)))
     batch = batch.replace(follow_ups=FollowUps.none((27, LENGTH)))
-    wanted = algorithm.follow_up_requests(batch)
+    wanted = algorithm.follow_ups.wanted(batch)
     np.testing.assert_array_equal(wanted, 400)
     found, rng = States([], np.full((27, LENGTH), -1, np.int32), {}), np.random.default_rng(0)
     for row, place in np.argwhere(np.asarray(wanted) > 0).tolist():
@@ -395,7 +395,7 @@ def test_values_measured_by_rollouts_are_the_exact_ones():
         state.asked, state.attempts = 400, int(graded.sum())
         state.reward = float(WORLD.reward[prefix_codes(np.asarray(children), TOKENS)[graded, -1]].sum())
     batch = batch.replace(follow_ups=found.outcomes())
-    assert not np.any(algorithm.follow_up_requests(batch))
+    assert not np.any(algorithm.follow_ups.wanted(batch))
     exact = np.take_along_axis(WORLD.values.T, WORLD.codes, axis=0)
     attempts = batch.follow_ups.attempts
     error = batch.follow_ups.reward_sum / attempts - exact

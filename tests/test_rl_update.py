@@ -471,6 +471,8 @@ def test_a_mean_ratio_above_the_limit_leaves_the_policy_and_not_the_critic():
     assert steps_taken(critic) == 2
     assert relative_difference(critic.params, start[1]) > 1e-4
     assert float(metrics["update/skipped_high_ratio"].total) == 2
+    assert float(metrics["policy/ratio"].total / metrics["policy/ratio"].weight) == pytest.approx(np.exp(3), rel=1e-4)
+    assert float(metrics["loss/value"].weight) > 0  # the critic's step is taken, and reported
     policy, _, metrics = run_update(PLAIN_PPO, far, dataclasses.replace(UNSHUFFLED, max_ratio=25.0))
     assert steps_taken(policy) == 2
     assert float(metrics["update/skipped_high_ratio"].total) == 0

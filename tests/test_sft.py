@@ -65,7 +65,7 @@ def test_norms_and_biases_do_not_decay():
         attention_bias="all",
     )  # fmt: skip
     model = build_model(config, unconstrained)
-    params = model.init(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))  # biases start at zero
     decayed = are_matrices(params)
     assert _agree(decayed, model.inputs)
     settings = {"learning_rate": 0.1, "warmup_steps": 0, "weight_decay": 0.5}

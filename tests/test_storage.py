@@ -10,12 +10,13 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, encode_pairs, encode_prompts
-from lilo_jax.config import Launch
+from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import Checkpoints, digests, load_arrays
 from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger
-from lilo_jax.storage.recorder import mean_values
+from lilo_jax.storage.progress import Progress
+from lilo_jax.storage.recorder import Recorder, mean_values
 from lilo_jax.storage.run_directory import RunDirectory, open_run
 from lilo_jax.tokenizers import load_tokenizer
 from lilo_jax.types import Mean
@@ -324,3 +325,34 @@ def test_means_ignore_what_has_no_weight():
     empty = Mean.of(jnp.array([jnp.nan]), jnp.array([0.0]))
     assert mean_values({"b": mean, "a": empty}) == {"a": None, "b": 3.0}
     assert list(mean_values({"b": mean, "a": empty})) == ["a", "b"]
+
+
+# ---------------------------------------------------------------------------------------------- steps without a gradient
+def written_by(recorder, *skipped):
+    """Writes a step for each share of optimiser steps that were skipped."""
+    for step, share in enumerate(skipped):
+        metrics = {"update/skipped_not_finite": Mean(total=np.float32(4 * share), weight=np.float32(4))}
+        recorder.write_step(step, {}, metrics, Ledger(), {})
+    recorder.flush()
+
+
+def test_a_run_ends_after_three_steps_in_a_row_without_a_finite_gradient(tmp_path):
+    def recorder(name):
+        directory = open_run(str(tmp_path / name), Config(), "auto")
+        return Recorder(directory, Progress("x", total=9, every=1, bar=False)), directory
+
+    fine, directory = recorder("fine")
+    written_by(fine, 1, 1, 0.75, 1, 1, 0)
+    assert len(directory.read("metrics")) == 6
+    stuck, directory = recorder("stuck")
+    with pytest.raises(RunError, match="no gradient of the last 3 steps was finite"):
+        written_by(stuck, 0, 1, 1, 1, 0)
+    assert len(directory.read("metrics")) == 4  # what happened is on record
+
+
+def test_numbers_that_are_not_finite_end_a_run(tmp_path):
+    directory = open_run(str(tmp_path / "run"), Config(), "auto")
+    recorder = Recorder(directory, Progress("x", total=9, every=1, bar=False))
+    recorder.write_step(0, {}, {"loss/policy": Mean(total=np.float32(np.nan), weight=np.float32(1))}, Ledger(), {})
+    with pytest.raises(RunError, match="loss/policy is not finite; the last checkpoint is intact"):
+        recorder.flush()

@@ -5,7 +5,7 @@ import functools
 
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
-from lilo_jax.rl.losses import sequence_clipped_surrogate
+from lilo_jax.rl.losses import sequence_clipped_surrogate, sequence_ratio
 from lilo_jax.rl.policy_gradient import by_group, policy_gradient
 from lilo_jax.types import Algorithm
 
@@ -28,4 +28,5 @@ class Gspo:
             loss=functools.partial(sequence_clipped_surrogate, **clip),
             aggregate=sequence_mean,
             clip=clip,
+            ratio=sequence_ratio,
         )

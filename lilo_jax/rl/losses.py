@@ -22,7 +22,10 @@ def clipped_surrogate(
         clip_low, clip_high: at least 0.
     """
     chex.assert_equal_shape([logprobs, old_logprobs, advantages])
-    ratio = jnp.exp(logprobs - old_logprobs)
+    return _clipped(jnp.exp(logprobs - old_logprobs), advantages, clip_low=clip_low, clip_high=clip_high)
+
+
+def _clipped(ratio: Array, advantages: Array, *, clip_low: float, clip_high: float) -> Array:
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
 
@@ -77,6 +80,29 @@ def dual_clipped_surrogate(
     return jnp.where(advantages < 0, jnp.minimum(losses, -dual_clip * advantages), losses)
 
 
+def token_ratio(logprobs: Array, old_logprobs: Array, mask: Array) -> Array:
+    """Rho = exp(logprobs - old_logprobs), float32 [B, C]; what stands outside the mask means nothing."""
+    del mask
+    return jnp.exp(logprobs - old_logprobs)
+
+
+def sequence_ratio(logprobs: Array, old_logprobs: Array, mask: Array) -> Array:
+    """The length-normalised ratio of each response, at each of its tokens: float32 [B, C].
+
+        s_i = exp(1/|o_i| sum_t (log pi - log pi_old))
+
+    Source: Zheng et al. 2025 (GSPO), equation 7.
+
+    Args:
+        logprobs, old_logprobs: float32 [B, C].
+        mask: bool [B, C], completion tokens.
+    """
+    chex.assert_equal_shape([logprobs, old_logprobs, mask])
+    length = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    mean = jnp.sum(jnp.where(mask, logprobs - old_logprobs, 0), axis=1, keepdims=True) / length
+    return jnp.broadcast_to(jnp.exp(mean), logprobs.shape)
+
+
 def sequence_clipped_surrogate(
     logprobs: Array, old_logprobs: Array, advantages: Array, mask: Array, *, clip_low: float, clip_high: float
 ) -> Array:
@@ -92,10 +118,7 @@ def sequence_clipped_surrogate(
         clip_low, clip_high: at least 0; the paper's are some 1e-4, as the mean over tokens moves little.
     """
     chex.assert_equal_shape([logprobs, old_logprobs, advantages, mask])
-    length = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
-    mean = jnp.sum(jnp.where(mask, logprobs - old_logprobs, 0), axis=1, keepdims=True) / length
-    mean = jnp.broadcast_to(mean, logprobs.shape)
-    return clipped_surrogate(mean, jnp.zeros_like(mean), advantages, clip_low=clip_low, clip_high=clip_high)
+    return _clipped(sequence_ratio(logprobs, old_logprobs, mask), advantages, clip_low=clip_low, clip_high=clip_high)
 
 
 def clipped_weight_loss(

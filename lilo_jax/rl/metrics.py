@@ -7,11 +7,16 @@ from lilo_jax.rl.losses import kl_k1, kl_k2, kl_k3
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
 
 
-def ratio_metrics(scores: TokenScores, batch: Minibatch, *, clip_low: float, clip_high: float) -> Metrics:
+def ratio_metrics(scores: TokenScores, batch: Minibatch, ratio: Array, *, clip_low: float, clip_high: float) -> Metrics:
     """Token means of the ratio, raw and clipped, of the share outside the clip range, of the entropy, and of the three
     estimates of KL(old || new), whose tokens come from the old policy.
+
+    Args:
+        scores: of the new policy.
+        batch: the minibatch.
+        ratio: float32 [B, C], what the loss clips: of tokens, or of whole responses.
+        clip_low, clip_high: its bounds, below and above 1.
     """
-    ratio = jnp.exp(scores.logprobs - batch.old_logprobs)
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
     return {
         "policy/ratio": Mean.of(ratio, batch.mask),
@@ -40,8 +45,8 @@ def advantage_metrics(batch: TrainBatch, mask: Array) -> Metrics:
         "policy/advantage_mean": Mean.of(batch.advantages, mask),
         "policy/advantage_variance": variance(batch.advantages, mask),
         "policy/advantage_abs": Mean.of(jnp.abs(batch.advantages), mask),
-        "policy/advantage_min": _once(jnp.min(batch.advantages, initial=jnp.inf, where=mask), live),
-        "policy/advantage_max": _once(jnp.max(batch.advantages, initial=-jnp.inf, where=mask), live),
+        "policy/advantage_min": Mean.once(jnp.min(batch.advantages, initial=jnp.inf, where=mask), live),
+        "policy/advantage_max": Mean.once(jnp.max(batch.advantages, initial=-jnp.inf, where=mask), live),
         "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.question_mask),
     }
 
@@ -51,23 +56,28 @@ def sampler_metrics(batch: TrainBatch, mask: Array) -> Metrics:
     gap = jnp.abs(batch.old_logprobs - batch.sampler_logprobs)
     return {
         "policy/sampler_gap": Mean.of(gap, mask),
-        "policy/sampler_gap_max": _once(jnp.max(gap, initial=0, where=mask), jnp.any(mask)),
+        "policy/sampler_gap_max": Mean.once(jnp.max(gap, initial=0, where=mask), jnp.any(mask)),
     }
 
 
 def value_metrics(batch: TrainBatch, mask: Array) -> Metrics:
     """The critic before the update: explained variance = 1 - mean (V - R)^2 / var R, and what it is made of."""
     error, spread = Mean.of((batch.old_values - batch.returns) ** 2, mask), variance(batch.returns, mask)
+    # Returns are advantages plus values: equal ones are equal up to rounding, which explains nothing.
+    varies = spread.total > 1e-9 * (spread.weight + jnp.sum(jnp.where(mask, batch.returns, 0) ** 2))
     return {
         "value/mean": Mean.of(batch.old_values, mask),
         "value/squared_error": error,
         "value/return_variance": spread,
-        "value/explained_variance": _once(1 - error.total / jnp.maximum(spread.total, 1e-12), spread.total > 0),
+        "value/explained_variance": Mean.once(1 - error.total / jnp.where(varies, spread.total, 1), varies),
     }
 
 
 def follow_up_metrics(batch: TrainBatch, mask: Array) -> Metrics:
-    """Over the states with follow-ups: rollouts of each, and the mean and variance of the values they give."""
+    """Over the places with follow-ups: rollouts of each, and the mean and variance of the values they give.
+
+    A state that several responses pass through counts once for each.
+    """
     found = batch.follow_ups
     value = found.reward_sum / jnp.maximum(found.attempts, 1)
     known = mask & (found.attempts > 0)
@@ -85,8 +95,3 @@ def variance(values: Array, mask: Array) -> Mean:
     """The mean squared distance from the mean under the mask."""
     mean = Mean.of(values, mask)
     return Mean.of((values - mean.total / jnp.maximum(mean.weight, 1)) ** 2, mask)
-
-
-def _once(value: Array, known: Array) -> Mean:
-    """A number that is no mean, or nothing."""
-    return Mean(total=jnp.where(known, value, 0).astype(jnp.float32), weight=known.astype(jnp.float32))

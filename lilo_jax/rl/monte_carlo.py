@@ -32,7 +32,7 @@ def until_certain(found: FollowUps, *, first: int, most: int, width: float) -> A
     A state never gets more than `most`.  Rollouts whose grader failed count as asked, not as attempts.
 
     It saves rollouts for some bias: who stops when the first rollouts agree believes them.  At 3 of 9 and a width of
-    0.6 a value can be off by 0.06 towards 0 or 1, and the gradient is that of slightly wrong values.
+    0.6 a value can be off by 0.07 towards 0 or 1, and the gradient is that of slightly wrong values.
 
     Args:
         found: so far.

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from lilo_jax.rl.advantages import left_as_they_are, per_token
 from lilo_jax.rl.aggregations import Aggregation
-from lilo_jax.rl.losses import truncated_importance
+from lilo_jax.rl.losses import token_ratio, truncated_importance
 from lilo_jax.rl.penalties import kl_to_reference
-from lilo_jax.rl.policy_loss import TokenLoss, policy_loss
+from lilo_jax.rl.policy_loss import Ratio, TokenLoss, policy_loss
 from lilo_jax.scoring import live_tokens
 from lilo_jax.types import Algorithm, Array, TrainBatch
 
@@ -27,6 +27,7 @@ def policy_gradient(
     loss: TokenLoss,
     aggregate: Aggregation,
     clip: Mapping[str, float],
+    ratio: Ratio = token_ratio,
     whiten: Callable[[Array, Array], Array] = left_as_they_are,
     kl_coefficient: float = 0.0,
     kl_clamp: float = 10.0,
@@ -39,6 +40,7 @@ def policy_gradient(
         loss: of each token.
         aggregate: losses to one number.
         clip: clip_low and clip_high, bounds of the ratio, for the metrics.
+        ratio: what they bound.
         whiten: (advantages of tokens, mask) -> advantages of tokens.
         kl_coefficient: beta of the k3 divergence from the reference, aggregated like the loss; 0 keeps no reference.
         kl_clamp: upper bound of a token's divergence.
@@ -47,7 +49,7 @@ def policy_gradient(
     kl = [kl_to_reference(coefficient=kl_coefficient, clamp=kl_clamp, aggregate=aggregate)] if kl_coefficient else []
     return Algorithm(
         advantages=functools.partial(_advantages, advantage, whiten, importance_cap),
-        policy_loss=policy_loss(loss, aggregate, kl, **clip),
+        policy_loss=policy_loss(loss, aggregate, kl, clip=clip, ratio=ratio),
         needs_reference=kl_coefficient != 0,
     )
 

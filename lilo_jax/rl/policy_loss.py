@@ -1,11 +1,12 @@
 """The policy loss of every algorithm: a loss per token, an aggregation, and penalties."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from lilo_jax.rl.aggregations import Aggregation
+from lilo_jax.rl.losses import token_ratio
 from lilo_jax.rl.metrics import ratio_metrics
 from lilo_jax.rl.penalties import Penalty
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores
@@ -13,9 +14,17 @@ from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores
 TokenLoss = Callable[[Array, Array, Array, Array], Array]
 """(logprobs, old_logprobs, advantages, mask), all [B, C] -> losses [B, C]."""
 
+Ratio = Callable[[Array, Array, Array], Array]
+"""(logprobs, old_logprobs, mask), all [B, C] -> [B, C]."""
+
 
 def policy_loss(
-    loss: TokenLoss, aggregate: Aggregation, penalties: Sequence[Penalty] = (), *, clip_low: float, clip_high: float
+    loss: TokenLoss,
+    aggregate: Aggregation,
+    penalties: Sequence[Penalty] = (),
+    *,
+    clip: Mapping[str, float],
+    ratio: Ratio = token_ratio,
 ) -> Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]:
     """(scores, minibatch) -> (aggregate(losses) + penalties, metrics); what stands in the padding is never read.
 
@@ -23,14 +32,16 @@ def policy_loss(
         loss: of each token.
         aggregate: losses to one number.
         penalties: what is added.
-        clip_low, clip_high: bounds of the ratio, for the metrics.
+        clip: clip_low and clip_high, bounds of the ratio, for the metrics.
+        ratio: what they bound.
     """
 
     def total(scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
         # Before anything is computed of them: the gradient of a masked NaN would be NaN again.
         scores = TokenScores(*(jnp.where(batch.mask, x, 0) for x in (scores.logprobs, scores.entropy)))
         losses = loss(scores.logprobs, batch.old_logprobs, batch.advantages, batch.mask)
-        metrics = ratio_metrics(scores, batch, clip_low=clip_low, clip_high=clip_high)
+        ratios = ratio(scores.logprobs, batch.old_logprobs, batch.mask)
+        metrics = ratio_metrics(scores, batch, ratios, **clip)
         metrics["loss/policy"] = Mean.of(losses, batch.mask)
         value = aggregate(losses, batch)
         for penalty in penalties:

@@ -56,6 +56,8 @@ class Ppo:
 
     def build(self) -> Algorithm:
         """The functions of PPO."""
+        if self.surrogate == "dual_clipped" and self.dual_clip <= 1 + self.clip_epsilon:
+            raise ValueError("--algorithm.dual-clip must be above 1 + --algorithm.clip-epsilon")
         clip = {"clip_low": self.clip_epsilon, "clip_high": self.clip_epsilon}
         surrogates: dict[str, Callable[..., Array]] = {
             "clipped": clipped_surrogate,
@@ -71,7 +73,7 @@ class Ppo:
                 trace=self.gae_lambda,
             ),
             policy_loss=policy_loss(
-                on_tokens(surrogates[self.surrogate], **clip), token_mean, self._penalties(), **clip
+                on_tokens(surrogates[self.surrogate], **clip), token_mean, self._penalties(), clip=clip
             ),
             value_loss=functools.partial(_value_loss, clip=self.value_clip),
             needs_reference=self.kl_coefficient != 0,

@@ -77,6 +77,6 @@ def _metrics(algorithm: Algorithm, batch: TrainBatch, config: UpdateConfig) -> M
         metrics |= sampler_metrics(batch, mask)
     if algorithm.needs_values:
         metrics |= value_metrics(batch, mask)
-    if algorithm.max_follow_ups:
+    if algorithm.follow_ups:
         metrics |= follow_up_metrics(batch, mask)
     return metrics

@@ -34,8 +34,8 @@ class UpdateConfig:
     """log-probs before the update: teacher-forced once more, or those that the sampler reported, which saves a pass and
     differs by rounding (by more with a cache of fewer bits)"""
     max_ratio: float = 10.0
-    """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); so does one whose
-    gradient is not finite"""
+    """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); one with a gradient
+    that is not finite leaves policy and critic as they are"""
     pack: bool = False
     """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
     are four lengths and four numbers of rows, each compiled when it first occurs"""
@@ -181,22 +181,24 @@ def update(
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
         norm = optax.global_norm(policy_gradient)
-        metrics["policy/gradient_norm"] = _once(norm)
+        metrics["policy/gradient_norm"] = Mean.once(norm)
         accepted = jnp.isfinite(norm)
         if critic is not None:
             critic_norm = optax.global_norm(critic_gradient)
-            metrics["value/gradient_norm"] = _once(critic_norm)
+            metrics["value/gradient_norm"] = Mean.once(critic_norm)
             accepted &= jnp.isfinite(critic_norm)
             critic = _if(accepted, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic)
-        near = _mean_ratio(metrics) <= config.max_ratio
+        ratio = _mean_ratio(metrics)
+        near = ratio <= config.max_ratio
         policy = _if(accepted & near, apply_gradients(optimizer, policy, policy_gradient), policy)
-        # What was computed from numbers that are not finite would spoil the sums over the other optimiser steps.
-        metrics = jax.tree.map(lambda x: jnp.where(accepted & near, x, 0), metrics)
-        metrics["update/skipped_not_finite"] = _once(~accepted)
-        metrics["update/skipped_high_ratio"] = _once(accepted & ~near)
+        # Numbers that are not finite would spoil the sums over the other optimiser steps.
+        finite = accepted & jnp.isfinite(ratio)
+        metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
+        metrics["update/skipped_not_finite"] = Mean.once(~accepted)
+        metrics["update/skipped_high_ratio"] = Mean.once(accepted & ~near)
         computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
-        metrics["update/useful_tokens"] = _once(jnp.sum(lengths[rows], dtype=jnp.float32))
-        metrics["update/computed_tokens"] = _once(jnp.float32(computed.size))
+        metrics["update/useful_tokens"] = Mean.once(jnp.sum(lengths[rows], dtype=jnp.float32))
+        metrics["update/computed_tokens"] = Mean.once(jnp.float32(computed.size))
         return (policy, critic), metrics
 
     dealt = deal(key, batch.row_mask.shape[0], config)
@@ -218,7 +220,3 @@ def _mean_ratio(metrics: Metrics) -> Array:
     """The mean ratio of a minibatch, 1 if the algorithm reports none."""
     ratio = metrics.get("policy/ratio", Mean(total=jnp.float32(1), weight=jnp.float32(1)))
     return ratio.total / jnp.maximum(ratio.weight, 1)
-
-
-def _once(value: Array) -> Mean:
-    return Mean(total=jnp.float32(value), weight=jnp.float32(1))

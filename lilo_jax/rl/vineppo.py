@@ -18,7 +18,7 @@ from lilo_jax.rl.monte_carlo import FollowUpBudget, fixed_budget, step_starts, u
 from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
 from lilo_jax.scoring import live_tokens
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Algorithm, Array, FollowUpRequests, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class VinePpo:
     interval_width: float = 0.6
     """if until_certain: of the 95% Wilson interval of the success rate"""
     max_steps: int = 0
-    """states after so many steps are not measured: the rest counts as one step (VinePPO on GSM8K: 25); 0: all"""
+    """states beyond so many steps are not measured, and what follows has no advantage (VinePPO on GSM8K: 25); 0: all"""
     clip_epsilon: float = 0.2
     """epsilon of the policy ratio"""
     whitening: Literal["blocks", "batch", "none"] = "blocks"
@@ -49,14 +49,8 @@ class VinePpo:
 
     def build(self) -> Algorithm:
         """The functions of VinePPO."""
-        if self.rollouts < 1 or self.max_steps < 0:
-            raise ValueError("--algorithm.rollouts must be at least 1, and --algorithm.max-steps at least 0")
-        adapts = self.budget == "until_certain"
-        if adapts and not (1 <= self.first_rollouts <= self.rollouts and 0 < self.interval_width < 1):
-            raise ValueError(
-                "--algorithm.first-rollouts must be from 1 to --algorithm.rollouts, and --algorithm.interval-width "
-                "between 0 and 1"
-            )
+        if self.budget == "until_certain" and self.first_rollouts > self.rollouts:
+            raise ValueError("--algorithm.first-rollouts must be at most --algorithm.rollouts")
         clip = {"clip_low": self.clip_epsilon, "clip_high": self.clip_epsilon}
         kl = kl_to_reference(coefficient=self.kl_coefficient, clamp=self.kl_clamp, aggregate=sequence_sum)
         budgets: dict[str, FollowUpBudget] = {
@@ -68,21 +62,21 @@ class VinePpo:
         return Algorithm(
             advantages=functools.partial(_advantages, whiten=whitening(self.whitening, rows=self.whiten_rows)),
             policy_loss=policy_loss(
-                on_tokens(clipped_surrogate, **clip), token_mean, [kl] if self.kl_coefficient else [], **clip
+                on_tokens(clipped_surrogate, **clip), token_mean, [kl] if self.kl_coefficient else [], clip=clip
             ),
             needs_reference=self.kl_coefficient != 0,
-            follow_up_requests=functools.partial(
-                _follow_up_requests, budget=budgets[self.budget], max_steps=self.max_steps
+            follow_ups=FollowUpRequests(
+                wanted=functools.partial(_wanted, budget=budgets[self.budget], max_steps=self.max_steps),
+                most=self.rollouts,
             ),
-            max_follow_ups=self.rollouts,
         )
 
 
-def _follow_up_requests(batch: TrainBatch, *, budget: FollowUpBudget, max_steps: int) -> Array:
-    """int32 [B, C]: rollouts wanted where a step begins, the first `max_steps` of them."""
+def _wanted(batch: TrainBatch, *, budget: FollowUpBudget, max_steps: int) -> Array:
+    """int32 [B, C]: rollouts wanted where a step begins, and no more than `max_steps` steps are over."""
     measured = step_starts(batch)
     if max_steps:
-        measured &= batch.reasoning_step < max_steps
+        measured &= batch.reasoning_step <= max_steps
     return jnp.where(measured, budget(batch.follow_ups), 0)
 
 

@@ -51,7 +51,9 @@ class _Progress(flax.struct.PyTreeNode):
 
 
 class _Call(NamedTuple):
-    """What does not change during a call; `queue` [R] is the order in which requests are served."""
+    """What does not change during a call; `queue` [R] is the order in which requests are served, and `stopping` [R] how
+    far each is in a stop string when it starts.
+    """
 
     model: Model
     weights: PyTree
@@ -60,6 +62,7 @@ class _Call(NamedTuple):
     prefixes: PyTree
     queue: Array
     key: Array
+    stopping: Array
     stop_table: Array | None
     rule: TokenRule
     end_ids: tuple[int, ...]
@@ -82,6 +85,7 @@ def sample(
     min_new_tokens: int = 0,
     slots: int = 0,
     prefill_tokens: int = 2048,
+    max_length: int = 0,
 ) -> Completions:
     """Samples a completion for every request.
 
@@ -104,6 +108,7 @@ def sample(
             C forces every completion to its budget.
         slots: S, requests decoding at once; 0 takes one slot per request.
         prefill_tokens: prompt tokens run at once.
+        max_length: bound on the tokens of any prefix together with its budget, which the caches are made for; 0: P + C.
 
     Returns:
         Completions [R, C]; rows of budget 0 have length 0.
@@ -113,11 +118,16 @@ def sample(
     prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens)
     first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
     queue = jnp.argsort(first_served).astype(jnp.int32)
+    stopping = _stopping(prompts, requests, stop_table, max_new_tokens)
     call = _Call(
-        model, weights, prompts, requests, prefixes, queue, key, stop_table, rule, end_ids, known_ids, min_new_tokens
-    )
+        model, weights, prompts, requests, prefixes, queue, key, stopping, stop_table, rule, end_ids, known_ids,
+        min_new_tokens,
+    )  # fmt: skip
     stages = plan_stages(
-        slots=min(slots or num_requests, num_requests), prefix_slots=prompt_slots, max_new_tokens=max_new_tokens
+        slots=min(slots or num_requests, num_requests),
+        prefix_slots=prompt_slots,
+        max_new_tokens=max_new_tokens,
+        max_length=max_length,
     )
     progress = _start(call, stages[0], max_new_tokens)
     for i, stage in enumerate(stages):
@@ -127,6 +137,20 @@ def sample(
             progress = _resize(call, progress, stage)
         progress = _run(call, progress, stage, fewer=fewer, grows=grows)
     return progress.completions
+
+
+def _stopping(prompts: Prompts, requests: Requests, stop_table: Array | None, most: int) -> Array:
+    """int32 [R]: the automaton's state after the tokens that each request keeps of an earlier completion."""
+    start = jnp.zeros_like(requests.prefix_length)
+    if stop_table is None or requests.kept is None:
+        return start
+
+    def read(i: Array, state: Array) -> Array:
+        place = jnp.maximum(requests.prefix_length - requests.kept + i, 0)
+        tokens = prompts.tokens.at[requests.prompt, place].get(mode="clip")
+        return jnp.where(i < requests.kept, advance(stop_table, state, tokens), state)
+
+    return jax.lax.fori_loop(0, most, read, start)
 
 
 def _start(call: _Call, stage: Stage, max_new_tokens: int) -> _Progress:
@@ -156,8 +180,9 @@ def _opened(call: _Call, request: Array, cache: PyTree) -> _Slots:
     """Slots that start on these requests; the last token of the prefix is run again by the first pass."""
     last = jnp.maximum(call.requests.prefix_length.at[request].get(mode="clip") - 1, 0)
     token = call.prompts.tokens[_prefix_row(call, request), last]
-    zeros = jnp.zeros_like(request)
-    return _Slots(request=request, token=token, position=last, generated=zeros, stopping=zeros, cache=cache)
+    stopping = call.stopping.at[request].get(mode="clip")
+    generated = jnp.zeros_like(request)
+    return _Slots(request=request, token=token, position=last, generated=generated, stopping=stopping, cache=cache)
 
 
 def _resize(call: _Call, progress: _Progress, stage: Stage) -> _Progress:
@@ -229,7 +254,10 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     request_id = requests.id.at[slots.request].get(mode="clip")
     keys = jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(call.key, i), t))(request_id, slots.generated)
     is_end = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(call.end_ids))
-    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, _allowed(call, is_end, slots.generated))
+    length = slots.generated
+    if requests.kept is not None:
+        length += requests.kept.at[slots.request].get(mode="clip")
+    tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, _allowed(call, is_end, length))
 
     ended, stopping = is_end[tokens], slots.stopping
     if call.stop_table is not None:
@@ -249,13 +277,13 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     return progress.replace(slots=slots, completions=completions)
 
 
-def _allowed(call: _Call, is_end: Array, generated: Array) -> Array | None:
-    """Which tokens may be drawn, bool [S, V] or [1, V]; None: all."""
+def _allowed(call: _Call, is_end: Array, length: Array) -> Array | None:
+    """Which tokens may be drawn by completions of this length, bool [S, V] or [1, V]; None: all."""
     allowed = None
     if call.known_ids is not None and call.known_ids < is_end.shape[0]:
         allowed = (jnp.arange(is_end.shape[0]) < call.known_ids)[None]
     if call.min_new_tokens:
-        late_enough = ~(is_end & (generated < call.min_new_tokens)[:, None])
+        late_enough = ~(is_end & (length < call.min_new_tokens)[:, None])
         allowed = late_enough if allowed is None else allowed & late_enough
     return allowed
 

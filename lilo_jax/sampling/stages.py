@@ -24,18 +24,20 @@ class Stage(NamedTuple):
     capacity: int
 
 
-def plan_stages(*, slots: int, prefix_slots: int, max_new_tokens: int) -> tuple[Stage, ...]:
+def plan_stages(*, slots: int, prefix_slots: int, max_new_tokens: int, max_length: int = 0) -> tuple[Stage, ...]:
     """The stages of a call, in order: first the caches double in new tokens, then the slots shrink.
 
     Args:
         slots: decoding at first.
         prefix_slots: room that the prefixes need.
         max_new_tokens: most new tokens of any request.
+        max_length: most tokens of any prefix with what follows it; 0: what the two before it make.
     """
     room = [max_new_tokens]
     while room[0] > LEAST_GROWTH:
         room.insert(0, -(-room[0] // 2))
-    stages = [Stage(slots, prefix_slots + tokens) for tokens in room]
+    longest = max_length or prefix_slots + max_new_tokens
+    stages = [Stage(slots, capacity) for capacity in sorted({min(prefix_slots + tokens, longest) for tokens in room})]
     while max_new_tokens >= LEAST_TOKENS and stages[-1].slots // SHRINK >= LEAST_SLOTS:
         stages.append(Stage(stages[-1].slots // SHRINK, stages[-1].capacity))
     return tuple(stages)
