@@ -327,7 +327,7 @@ def test_means_ignore_what_has_no_weight():
     assert list(mean_values({"b": mean, "a": empty})) == ["a", "b"]
 
 
-# ---------------------------------------------------------------------------------------------- steps without a gradient
+# --------------------------------------------------------------------------------------------- steps without a gradient
 def written_by(recorder, *skipped):
     """Writes a step for each share of optimiser steps that were skipped."""
     for step, share in enumerate(skipped):
