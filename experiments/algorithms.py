@@ -10,8 +10,8 @@ Three arms per algorithm and seed, from the same fine-tuned weights:
     control  uniform with every advantage set to zero: what KL, critic and chance do by themselves
 
 Claim: each algorithm ends above its start by more than two standard errors over seeds, and no control does; with
-VinePPO, whose rollouts from inside the responses cost far more than choosing questions, LILO saves generated tokens
-too.  Cost: about 20 minutes on two CPU cores for three seeds.  Writes `table.md` and `summary.json`.
+VinePPO, whose rollouts from inside the responses cost more than choosing questions, LILO does best in generated tokens
+(docs/algorithms.md has eight seeds of it).  Cost: about 15 minutes on two CPU cores for three seeds.  Writes `table.md` and `summary.json`.
 """
 
 import dataclasses
