@@ -173,7 +173,10 @@ def test_eight_devices_take_the_same_steps_as_one(runs):
     for found, expected in zip(eight.read("metrics"), one.read("metrics"), strict=True):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-5, rel=1e-4), name
+            if value is None:  # nothing was measured, such as a variance explained where there is none
+                assert found[name] is None, name
+            else:
+                assert found[name] == pytest.approx(value, abs=1e-5, rel=1e-4), name
         assert expected["policy/gradient_norm"] > 1e-4
     assert any(r["curriculum/collected_success_mean"] > 0 for r in one.read("metrics"))
     for found, expected in zip(eight.read("eval"), one.read("eval"), strict=True):
