@@ -18,9 +18,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate, pairwise
 
-Splitter = Callable[[str], list[int]]
-"""From the text of a response to the offsets where its steps begin."""
-
 SHORT = 20
 """Characters under which a fragment is no step of its own."""
 LONG = 100
