@@ -131,13 +131,15 @@ def group_means(values: Array, group: Array, row_mask: Array, *, num_groups: int
     return (total / jnp.maximum(count, 1))[group], count[group]
 
 
-def _above_lowest(values: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
-    """Values less the lowest live one of their group, zero in masked rows, float32 [B].
+def _centred_in_group(reward: Array, group: Array, row_mask: Array, *, num_groups: int) -> tuple[Array, Array]:
+    """Rewards less the mean of their group's live rows, zero in masked rows, and how many those are; float32 [B].
 
-    Centred values stay what they are, but those of a group of equals become exactly zero instead of a rounding error.
+    With the lowest subtracted first, those of a group of equals become exactly zero instead of a rounding error.
     """
-    lowest = jax.ops.segment_min(jnp.where(row_mask, values, jnp.inf), group, num_segments=num_groups)
-    return jnp.where(row_mask, values - lowest[group], 0)
+    lowest = jax.ops.segment_min(jnp.where(row_mask, reward, jnp.inf), group, num_segments=num_groups)
+    reward = jnp.where(row_mask, reward - lowest[group], 0)
+    mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
+    return jnp.where(row_mask, reward - mean, 0), size
 
 
 def leave_one_out(reward: Array, group: Array, row_mask: Array, *, num_groups: int) -> Array:
@@ -156,10 +158,8 @@ def leave_one_out(reward: Array, group: Array, row_mask: Array, *, num_groups: i
     Returns:
         float32 [B].
     """
-    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
-    mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
-    advantage = size / jnp.maximum(size - 1, 1) * (reward - mean)
-    return jnp.where(row_mask & (size > 1), advantage, 0)
+    centred, size = _centred_in_group(reward, group, row_mask, num_groups=num_groups)
+    return jnp.where(size > 1, size / jnp.maximum(size - 1, 1) * centred, 0)
 
 
 def group_normalized(reward: Array, group: Array, row_mask: Array, *, num_groups: int, epsilon: float) -> Array:
@@ -180,9 +180,7 @@ def group_normalized(reward: Array, group: Array, row_mask: Array, *, num_groups
     Returns:
         float32 [B].
     """
-    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
-    mean, size = group_means(reward, group, row_mask, num_groups=num_groups)
-    centred = jnp.where(row_mask, reward - mean, 0)
+    centred, size = _centred_in_group(reward, group, row_mask, num_groups=num_groups)
     mean_square, _ = group_means(centred**2, group, row_mask, num_groups=num_groups)
     std = jnp.sqrt(mean_square * size / jnp.maximum(size - 1, 1))
     return jnp.where(row_mask & (size > 1), centred / (std + epsilon), 0)
@@ -210,9 +208,7 @@ def group_centred(reward: Array, group: Array, row_mask: Array, *, num_groups: i
     Returns:
         float32 [B].
     """
-    reward = _above_lowest(reward, group, row_mask, num_groups=num_groups)
-    mean, _ = group_means(reward, group, row_mask, num_groups=num_groups)
-    return jnp.where(row_mask, reward - mean, 0)
+    return _centred_in_group(reward, group, row_mask, num_groups=num_groups)[0]
 
 
 def step_advantages(values: Array, known: Array, reward: Array, mask: Array, starts: Array) -> Array:
