@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 
-PURPOSES = ("sft", "train", "rejected", "follow_up", "evaluation")
+PURPOSES = ("sft", "train", "rejected", "follow_up", "evaluation", "screen", "audit", "features")
 KINDS = ("prefilled", "generated", "scored", "trained", "saved")
 
 
