@@ -1,6 +1,7 @@
 """Buffers: questions that a rule keeps to come back to."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -25,19 +26,19 @@ class Buffer(flax.struct.PyTreeNode):
     mask: Array
 
 
-class Screened:
+class Screened(NamedTuple):
     """A buffer that is filled anew by the first round of steps that screen (SFL).
 
-    Args:
+    Attributes:
         size: K, questions kept.
         due: (state) -> bool, whether the step screens.
         name: of the buffer in `state.memory`.
     """
 
-    def __init__(self, size: int, due: Callable[[CurriculumState], Array], name: str = "buffer") -> None:
-        self.size, self.due, self.name = size, due, name
+    size: int
+    due: Callable[[CurriculumState], Array]
+    name: str = "buffer"
 
-    @property
     def tracker(self) -> Tracker:
         """Keeps the K most learnable questions of a screening round."""
 

@@ -53,7 +53,7 @@ def runs(
         targets: shares of all-right and of all-wrong groups among those rolled out.
         start, pace, least, most: of both probabilities.
 
-    Source: Zheng et al. 2025 (GRESO, arXiv:2506.02177), equations 3 and 4 and algorithm 1.
+    Source: Zheng et al. 2025 (GRESO, arXiv:2506.02177).
     """
 
     def init(pool_size: int) -> Runs:
@@ -150,7 +150,7 @@ def _category_sums(state: CurriculumState, question: Array, mask: Array, values:
 def category_average(categories: int, rate: float) -> Tracker:
     """Q_c <- (1 - rate) Q_c + rate * mean |advantage| of the category's trained groups, float32 [categories] (SEC).
 
-    Source: Chen et al. 2025 (SEC, arXiv:2505.14970), equation 2.
+    Source: Chen et al. 2025 (SEC, arXiv:2505.14970).
     """
 
     def feedback(
@@ -199,7 +199,7 @@ def category_window(categories: int, window: int) -> Tracker:
 def upper_bounds(memory: Arrivals, samples: int) -> Array:
     """Mean of the window + sqrt(2 ln(N + 1) / (n_c + 1)), n_c rollouts of the category and N of all (DUMP).
 
-    Source: Wang et al. 2025 (DUMP, arXiv:2504.09710), equation 7.
+    Source: Wang et al. 2025 (DUMP, arXiv:2504.09710).
     """
     window = memory.ring.shape[1]
     mean = jnp.sum(memory.ring, axis=1) / jnp.clip(memory.groups, 1, window)
@@ -228,7 +228,7 @@ def heights(categories: int, levels: int, *, threshold: float, least: int) -> Tr
     Once `least` groups at a category's highest level are in, their success rate is judged: at or above `threshold` the
     level rises, and in either case counting starts anew.
 
-    Source: Zeng et al. 2025 (RLVE, arXiv:2511.07317), section 3.
+    Source: Zeng et al. 2025 (RLVE, arXiv:2511.07317).
     """
 
     def init(pool_size: int) -> Heights:

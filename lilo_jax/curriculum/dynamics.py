@@ -33,7 +33,7 @@ def rasch() -> Estimator:
 
     The difficulty is thus the mean surprise, a zero at the start included.  Held for certain.
 
-    Source: Kong et al. 2025 (CDAS, arXiv:2505.17652), equations 3 to 5, with the counts of its release.
+    Source: Kong et al. 2025 (CDAS, arXiv:2505.17652), with the counts of its release.
     """
 
     def init(pool_size: int) -> Ratings:
@@ -132,8 +132,8 @@ def blended(predictor: Estimator, *, forget: float, share: float, samples: int) 
         share: rho, what a predicted rollout counts, in [0, 1].
         samples: n, rollouts that a prediction stands for.
 
-    Source: Shen et al. 2025 (BOTS, arXiv:2510.26374), equation 6, with the prediction of a question that was rolled out
-    set to its rate as in the release, by which the two kinds of evidence add up to its counts.
+    Source: Shen et al. 2025 (BOTS, arXiv:2510.26374), its generalised update.  As in its release, the prediction for a
+    question that was rolled out is its rate, so that the two kinds of evidence add up to its counts.
     """
 
     def init(pool_size: int) -> Blended:
