@@ -5,8 +5,8 @@ The belief about question i is m_i = sigmoid(x_i . w), and w is the mode of
     sum over the last groups g of  decay^(age of g) n_g [ s_g / n_g log m_g + (1 - s_g / n_g) log(1 - m_g) ]
     - precision / 2 |w|^2
 
-found by damped Newton steps from the last w.  Groups are remembered by question, so that features made anew speak of
-old outcomes as well.
+found by Newton steps from the last w, each cut back until it is the best of several lengths.  Groups are remembered by
+question, so that features made anew speak of old outcomes as well.
 """
 
 import functools
@@ -19,7 +19,7 @@ from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 NEWTON_STEPS = 6
-DAMPING = 0.7
+LENGTHS = 10
 
 
 class Evidence(flax.struct.PyTreeNode):
@@ -110,7 +110,10 @@ def _added(evidence: Evidence, collected: GroupStatistics, step: Array) -> Evide
 
 @functools.partial(jax.named_call, name="logistic_fit")
 def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: float) -> tuple[Array, Array]:
-    """Mode and covariance of the coefficients, by damped Newton steps from `start`.
+    """Mode and covariance of the coefficients, by Newton steps from `start`.
+
+    A whole step overshoots where outcomes are nearly certain, for the curvature is then small, and would diverge.  So
+    each step is tried at lengths 1, 1/2, ..., 2^-(LENGTHS - 1) and 0, and the one of highest posterior is taken.
 
     Args:
         features: float32 [W, d].
@@ -128,9 +131,17 @@ def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision:
         mean = jax.nn.sigmoid(features @ w)
         return (features * (weight * mean * (1 - mean))[:, None]).T @ features + prior
 
+    lengths = jnp.append(0.5 ** jnp.arange(LENGTHS), 0.0)
+
+    def loss(w: Array) -> Array:
+        logits = features @ w
+        return jnp.sum(weight * (jax.nn.softplus(logits) - rate * logits)) + precision / 2 * jnp.sum(w**2)
+
     def newton(_: int, w: Array) -> Array:
         gradient = features.T @ (weight * (jax.nn.sigmoid(features @ w) - rate)) + precision * w
-        return w - DAMPING * jax.scipy.linalg.solve(hessian(w), gradient, assume_a="pos")
+        tried = w - lengths[:, None] * jax.scipy.linalg.solve(hessian(w), gradient, assume_a="pos")
+        losses = jax.vmap(loss)(tried)
+        return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))]
 
     w = jax.lax.fori_loop(0, NEWTON_STEPS, newton, start)
     return w, jnp.linalg.inv(hessian(w))
