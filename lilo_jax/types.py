@@ -188,7 +188,7 @@ class Facts(flax.struct.PyTreeNode):
         category, level: int32 [M], see `Question`; zero without.
     """
 
-    features: Array | None
+    features: Array
     grade: Array
     category: Array
     level: Array
