@@ -61,13 +61,13 @@ def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray 
     """float32 [M, wants.features]; None if none are wanted."""
     wants, pool = assembly.programs.curriculum.wants, assembly.pool
     texts = [question.text or question.prompt for question in pool.questions]
-    parts = []
-    if wants.text:
-        parts.append(text_features(texts, pool.tokens, pool.lengths, wants.text))
+    blocks = []
+    if wants.tokens + wants.pairs:
+        blocks += text_features(texts, pool.tokens, pool.lengths, wants)
     if wants.hidden:
-        parts.append(projected(_hidden_states(assembly, params), wants.hidden))
+        blocks.append(projected(_hidden_states(assembly, params), wants.hidden))
         ledger.add("features", "scored", pool.lengths.sum())
-    return standardized(np.concatenate(parts, axis=1)) if parts else None
+    return standardized(blocks) if blocks else None
 
 
 def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
