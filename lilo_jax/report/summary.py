@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lilo_jax.report.speedup import BUDGETS, Curve, smooth, speedup
+from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
 from lilo_jax.run import learning_curve
+from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.run_directory import RunDirectory
 
 Arms = Mapping[str, Mapping[int, RunDirectory]]
@@ -34,16 +35,16 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
 
     Returns:
         `baseline` (or None) and `split`.
-        `arms`: {arm: [{`seed`, `steps`, `generated_tokens`, `seconds`, `accuracy`}]}, by seed, the last four lists
-            with one entry per evaluation; accuracy is unsmoothed.
+        `arms`: {arm: [{`seed`, `accuracy`, `steps`, `generated_tokens`, ...}]}, by seed, all but the seed lists with
+            one entry per evaluation: unsmoothed accuracy, and what had been spent of every one of `BUDGETS`.
         `speedup`: {arm: {budget: {`mean`, `low`, `high`, `reached`, `of`, `by_seed`}}} as in `Speedup`, for every arm
-            but the baseline and for the budgets `steps`, `generated_tokens` and `seconds`.
+            but the baseline and for every one of `BUDGETS`.
         `start`, `final`: {arm: {`mean`, `low`, `high`, `by_seed`}}, first and last smoothed accuracy, with the 95%
             t-interval over seeds (None for one seed).
         `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
         `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups whose rollouts were all right or all wrong,
             mean over steps, then over seeds; None if nothing was measured.
-        `ledger`: {arm: {entry: tokens}}, last ledger, mean over seeds.
+        `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.
         `unfinished`: {arm: [seed]}, runs that have not reached their last step.
     Keys of every `by_seed` are strings.  What is not a finite number is None.
     """
@@ -76,7 +77,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
 def read_curve(run: RunDirectory, split: str) -> Curve:
     """The learning curve of a run, for speed-ups; `RunError` if it has no evaluation on `split`."""
-    return Curve(**learning_curve(run, split))
+    curve = learning_curve(run, split)
+    return Curve(curve.pop("accuracy"), curve)
 
 
 def mean_interval(values: Iterable[float]) -> tuple[float | None, float | None, float | None]:
@@ -112,13 +114,8 @@ def _paired(values: Mapping[int, float], others: Mapping[int, float]) -> dict[in
 
 
 def _curve_record(seed: int, curve: Curve) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "steps": [int(x) for x in curve.steps],
-        "generated_tokens": [int(x) for x in curve.generated_tokens],
-        "seconds": [float(x) for x in curve.seconds],
-        "accuracy": [float(x) for x in curve.accuracy],
-    }
+    spent = {budget: curve.spent[budget].tolist() for budget in BUDGETS}
+    return {"seed": seed, "accuracy": curve.accuracy.tolist(), **spent}
 
 
 def _speedups(baseline: Mapping[int, Curve], arm: Mapping[int, Curve]) -> dict[str, Any]:
