@@ -18,7 +18,7 @@ import time
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.json_lines import read_records
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 WORKLOADS = pathlib.Path(__file__).parent / "grading"
 WARM = (Question("", "x+y=1"), r"\boxed{2x+2y=2}")

@@ -34,9 +34,9 @@ from experiments.runner import Runs, compare, print_config
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch, exit_with_message
-from lilo_jax.curriculum.lilo import Lilo
-from lilo_jax.curriculum.sfl_buffer import SflBuffer
-from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
+from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize

@@ -7,8 +7,9 @@ import numpy as np
 
 from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected
+from lilo_jax.questions import Verdict
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.types import Admission, GroupStatistics, Verdict
+from lilo_jax.types import Admission, GroupStatistics
 
 
 def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
-from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.pool import Grade, GradingPool, check_grade
 from lilo_jax.grading.responses import ResponseGrader
@@ -26,6 +26,7 @@ from lilo_jax.models.attention import attention_kernel
 from lilo_jax.models.lora import TARGETS, combine
 from lilo_jax.pretrained import open_model
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
+from lilo_jax.questions import Question, Task
 from lilo_jax.rewards import Reward
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.rl.bounds import check_bounds
@@ -34,7 +35,7 @@ from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.noise import plant
 from lilo_jax.tasks.suites import inherited, suites, with_settings
 from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
-from lilo_jax.types import Array, PyTree, Question, Sequences, Task, TrainState
+from lilo_jax.types import Array, PyTree, Sequences, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.responses import Answer, Graded
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.questions import Verdict
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.tasks.noise import ROLLOUT, disturbed
 from lilo_jax.types import (
@@ -29,7 +30,6 @@ from lilo_jax.types import (
     Sequences,
     TrainBatch,
     TrainState,
-    Verdict,
 )
 
 

@@ -21,7 +21,7 @@ import optax
 import tyro
 
 from lilo_jax.curriculum import CURRICULA
-from lilo_jax.curriculum.lilo import Lilo
+from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.mesh import MeshConfig

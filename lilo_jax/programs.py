@@ -13,6 +13,7 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.config import OptimizerConfig, RolloutConfig
+from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.mesh import constrainer, replicated, sharding
@@ -25,13 +26,14 @@ from lilo_jax.packing import PackedRows, packed
 from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling import sample
-from lilo_jax.scoring import completion_mask, live_tokens, score
+from lilo_jax.scoring import completion_mask, live_tokens, mean_states, score
 from lilo_jax.types import (
     Admission,
     Algorithm,
     Array,
     Curriculum,
     CurriculumState,
+    Facts,
     GroupStatistics,
     Mean,
     Metrics,
@@ -77,8 +79,9 @@ class Programs(NamedTuple):
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
         sft_step: (Trainable, Sequences, plan=None, *, completion_slots) -> (Trainable, metrics); donates the first.
-        start: (params, critic params or None, key) -> TrainState; donates the first two.  Without critic params the
-            critic's trunk is a copy of the policy's weights, as the reference is.
+        features: (params, Prompts) -> float32 [N, D], the policy's mean hidden state over each prompt.
+        start: (params, critic params or None, key, Facts) -> TrainState; donates the first two.  Without critic params
+            the critic's trunk is a copy of the policy's weights, as the reference is.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
@@ -100,6 +103,7 @@ class Programs(NamedTuple):
     init: Callable[..., PyTree]
     start_sft: Callable[..., Trainable]
     sft_step: Callable[..., tuple[Trainable, Metrics]]
+    features: Callable[..., Array]
     start: Callable[..., TrainState]
     state: TrainState
     propose: Callable[..., Proposal]
@@ -136,7 +140,8 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
 
     params_shape = jax.eval_shape(model.init, jax.random.key(0))
     params_layout = weights_layout(mesh, model.axes, params_shape)
-    state_shape = jax.eval_shape(start, params_shape, None, jax.random.key(0))
+    facts_shape = jax.eval_shape(functools.partial(no_facts, settings.pool_size, curriculum.wants))
+    state_shape = jax.eval_shape(start, params_shape, None, jax.random.key(0), facts_shape)
     whole_layout = state_layout(
         mesh, model, settings.lora, state_shape, optimizer=optimizer, critic_optimizer=critic_optimizer
     )
@@ -154,6 +159,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             static_argnames="completion_slots",
             out_shardings=(sft_layout, None),
         ),
+        features=jax.jit(functools.partial(mean_states, model), out_shardings=everywhere),
         start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
         state=placed_shapes(state_shape, whole_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
@@ -249,7 +255,7 @@ class _Parts(NamedTuple):
         return self.model if state.base is None else adapted(self.model, state.base, self.lora.scale)
 
 
-def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Array) -> TrainState:
+def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Array, facts: Facts) -> TrainState:
     """The state before the first step; reference and critic trunk are copies of the policy's weights, or share them."""
     adapts = parts.lora.rank > 0
     trained = init_adapters(parts.model, parts.lora, jax.random.fold_in(key, 1)) if adapts else params
@@ -265,7 +271,7 @@ def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Arr
         critic=critic,
         reference=params if parts.algorithm.needs_reference and not adapts else None,
         base=params if adapts else None,
-        curriculum=parts.curriculum.init(),
+        curriculum=parts.curriculum.init(facts),
         memory=jax.tree.map(jnp.asarray, parts.algorithm.init()),
     )
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import boxed
-from lilo_jax.types import Verdict
+from lilo_jax.questions import Verdict
 
 Reward = Callable[[str, Verdict, int], float]
 """(response, verdict, generated tokens) to what it earns."""

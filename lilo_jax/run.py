@@ -9,6 +9,7 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.held_out import evaluate
+from lilo_jax.facts import check_facts, question_facts
 from lilo_jax.flops import token_flops
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
@@ -70,6 +71,8 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
     start = starting_model(config, directory.path)
     assembly = assembling.assemble(config, task, tokenizer=start.tokenizer() if start else None, graders=launch.graders)
+    if config.num_steps:
+        check_facts(assembly)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
@@ -102,7 +105,8 @@ def _train_from(
             params = _initial_weights(assembly, start)
             if not config.num_steps:
                 params = fine_tune(assembly, params, ledger, progress)
-            state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"))
+            facts = question_facts(assembly, params, ledger)
+            state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
             del params  # donated
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
             assembly.graders.pool.take_counts()

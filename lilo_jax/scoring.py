@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lilo_jax.models import Model
-from lilo_jax.types import Array, PyTree, Sequences, TokenScores, TrainBatch
+from lilo_jax.types import Array, Prompts, PyTree, Sequences, TokenScores, TrainBatch
 
 Logits = Callable[..., Array]
 """(states [n, D], *weights) -> float32 [n, V]."""
@@ -155,6 +155,14 @@ def score_values(model: Model, params: PyTree, sequences: Sequences, *, completi
     """The critic's value of the state in which each completion token is chosen, float32 [B, C], zero in the padding."""
     hidden, _, mask = _completion_states(model, params, sequences, completion_slots)
     return jnp.where(mask, model.values(params, hidden), 0)
+
+
+def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Array:
+    """The policy's final hidden state, averaged over the tokens of each prompt; float32 [N, D], 0 for padding rows."""
+    hidden = model.hidden(params, prompts.tokens).astype(jnp.float32)
+    there = jnp.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
+    total = jnp.sum(jnp.where(there[:, :, None], hidden, 0), axis=1)
+    return total / jnp.maximum(prompts.lengths, 1)[:, None]
 
 
 def _completion_states(

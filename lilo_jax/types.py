@@ -1,7 +1,7 @@
 """The nouns of the project: every struct that passes between modules, with shapes and dtypes.
 
-Text lives only in the host-side records (`Question`, `Verdict`, `Task`); everything else is a frozen struct of
-arrays that may enter a jitted program.  This module imports no other module of the project.
+Text lives only in the host-side records of `lilo_jax.questions`; everything here is a frozen struct of arrays that may
+enter a jitted program, or a bundle of functions on them.  This module imports no other module of the project.
 
 Shape legend
     M  questions in the pool              V  vocabulary
@@ -12,9 +12,7 @@ Shape legend
 A group is one question in one step.  Its rows need not be equally many: a row names its group.
 """
 
-import dataclasses
-import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import flax.struct
@@ -26,64 +24,6 @@ Array = Any
 PyTree = Any
 Constrain = Callable[..., Array]
 """(x, *logical axes) -> x with its layout on the mesh fixed."""
-
-
-# ---------------------------------------------------------------------------------------------- host-side records
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """One verifiable question.
-
-    Attributes:
-        prompt: the text given to the model, already rendered.
-        answer: the gold answer that the grader compares with.
-        difficulty: the generator's own level if it has one (for reports only: no curriculum may read it).
-        text: the question itself, as it stands in the prompt; graders may read what it asks for.
-        solution: a worked solution that holds the gold answer, or what else a grader needs, as text.
-        trap: why the question's outcome is not to be trusted, if that was planted ("wrong_key", "coin_flip"); for
-            reports only.
-    """
-
-    prompt: str
-    answer: str
-    difficulty: float | None = None
-    text: str = ""
-    solution: str = ""
-    trap: str = ""
-
-
-class Verdict(enum.Enum):
-    """What a grader found.  TIMEOUT and ERROR are failures of the grader and never count as wrong answers."""
-
-    CORRECT = "correct"
-    WRONG = "wrong"
-    NO_ANSWER = "no_answer"
-    TIMEOUT = "timeout"
-    ERROR = "error"
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the grader failed, so that nothing is known of the answer."""
-        return self in (Verdict.TIMEOUT, Verdict.ERROR)
-
-
-class Task(NamedTuple):
-    """Questions in, verdicts out.
-
-    Attributes:
-        splits: split name to questions; `train` is the pool that a curriculum chooses from.
-        demonstrations: (prompt, response) pairs for supervised fine-tuning.
-        grade: (question, response text) to a verdict.
-        unique_answers: True if exactly one token sequence per question is graded correct, so that the success
-            rate at temperature 1 is the probability of that sequence and needs no sampling.
-        steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
-            line is a step.  See `lilo_jax.tasks.steps`.
-    """
-
-    splits: Mapping[str, Sequence[Question]]
-    demonstrations: Sequence[tuple[str, str]]
-    grade: Callable[[Question, str], Verdict]
-    unique_answers: bool
-    steps: Callable[[str], Sequence[int]] | None = None
 
 
 # ------------------------------------------------------------------------------------------------ sampling, scoring
@@ -239,10 +179,54 @@ class GroupSignals(flax.struct.PyTreeNode):
     value_loss: Array
 
 
+class Facts(flax.struct.PyTreeNode):
+    """What is known of the pool's questions besides their outcomes; never what a generator knows of their difficulty.
+
+    Attributes:
+        features: float32 [M, d], what the text and the policy's own states say; d is 0 unless a curriculum wants some.
+        grade: float32 [M], success rate of the starting policy, measured before the first step; NaN unless wanted.
+        category, level: int32 [M], see `Question`; zero without.
+    """
+
+    features: Array
+    grade: Array
+    category: Array
+    level: Array
+
+
+class Wants(NamedTuple):
+    """Facts that a curriculum needs.
+
+    Attributes:
+        text: width of the features of the text; see `lilo_jax.curriculum.features`.
+        hidden: width of those of the policy's mean hidden state over the prompt.
+        refresh_every: steps after which the latter are made anew.
+        grade: rollouts a question that measure the starting policy.
+        categories, levels: whether the data set must have them.
+    """
+
+    text: int = 0
+    hidden: int = 0
+    refresh_every: int = 50
+    grade: int = 0
+    categories: bool = False
+    levels: bool = False
+
+    @property
+    def features(self) -> int:
+        """Width of all features, a constant one included; 0 without any."""
+        return self.text + self.hidden + (self.text + self.hidden > 0)
+
+
+NOTHING = Wants()
+"""What most curricula want."""
+
+
 class CurriculumState(flax.struct.PyTreeNode):
     """Everything remembered about the pool.
 
     Attributes:
+        facts: about its questions.
         step: int32 scalar, steps observed.
         attempts, successes: float32 [M], lifetime counts over graded rollouts.
         visits: int32 [M], groups collected.
@@ -251,6 +235,7 @@ class CurriculumState(flax.struct.PyTreeNode):
         memory: arrays of the curriculum's own (a buffer, say); () if it has none.
     """
 
+    facts: Facts
     step: Array
     attempts: Array
     successes: Array
@@ -265,7 +250,7 @@ class Curriculum(NamedTuple):
     """Which questions to roll out and which groups to train on, as pure functions.
 
     Attributes:
-        init: () -> CurriculumState.
+        init: (Facts) -> CurriculumState.
         propose: (state, collected: GroupStatistics, key) -> Proposal.  Asked again, with what has been collected,
             until the proposal is empty or `max_rounds` proposals have been served.
         admit: (state, collected, key) -> Admission.
@@ -274,9 +259,11 @@ class Curriculum(NamedTuple):
         max_rounds: most proposals in one step.
         max_samples: most rollouts that one group can reach in one step.
         train_rows: B, most rollouts that the admitted groups of one step can have together.
+        wants: facts that it needs.
+        estimate: (state, key) -> float32 [M], success rates that it believes in; None if it has no such belief.
     """
 
-    init: Callable[[], CurriculumState]
+    init: Callable[[Facts], CurriculumState]
     propose: Callable[[CurriculumState, GroupStatistics, Array], Proposal]
     admit: Callable[[CurriculumState, GroupStatistics, Array], Admission]
     observe: Callable[[CurriculumState, GroupStatistics, Array], CurriculumState]
@@ -284,6 +271,8 @@ class Curriculum(NamedTuple):
     max_rounds: int
     max_samples: int
     train_rows: int
+    wants: Wants = NOTHING
+    estimate: Callable[[CurriculumState, Array], Array] | None = None
 
 
 class CurriculumSpec(Protocol):

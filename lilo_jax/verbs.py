@@ -17,8 +17,8 @@ from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.json_lines import check_new_directory, check_output, read_records, write_records
+from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.run_directory import PACKAGES
-from lilo_jax.types import Question, Task, Verdict
 
 
 def doctor(model: str | None, prompt: str) -> None:

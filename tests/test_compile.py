@@ -4,8 +4,9 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check
-from lilo_jax.curriculum.lilo import Lilo
-from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import open_model
@@ -45,7 +46,8 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     assembly = assemble(config, check(config), tokenizer=start.tokenizer())
     ledger, directory = Ledger(), open_run(tmp_path / "run", config, "never")
     params = start.weights(assembly.programs.model, assembly.mesh)
-    state = assembly.programs.start(params, None, stream_key(config.seed, "critic"))
+    facts = no_facts(len(assembly.pool.questions))
+    state = assembly.programs.start(params, None, stream_key(config.seed, "critic"), facts)
     evaluate(assembly, state.policy.params, 0, ledger)
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))

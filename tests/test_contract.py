@@ -20,12 +20,14 @@ from lilo_jax.accounting import book
 from lilo_jax.assembly import assemble
 from lilo_jax.collection import collect, sample
 from lilo_jax.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig, Options, RolloutConfig
-from lilo_jax.curriculum.selection import draw, top_k
+from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
-from lilo_jax.curriculum.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated
+from lilo_jax.questions import Verdict
 from lilo_jax.rl.advantages import per_token
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.rloo import Rloo
@@ -36,17 +38,7 @@ from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.trainer import admit, prepare, update
-from lilo_jax.types import (
-    Admission,
-    Algorithm,
-    Curriculum,
-    FollowUpRequests,
-    Mean,
-    Prompts,
-    Proposal,
-    Requests,
-    Verdict,
-)
+from lilo_jax.types import Admission, Algorithm, Curriculum, FollowUpRequests, Mean, Prompts, Proposal, Requests
 
 POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
 
@@ -87,7 +79,7 @@ class SecondRound:
         unknown = jnp.full(pool_size, -1.0)
         memory = {"advantage": unknown, "value": unknown, "step": jnp.full(pool_size, -1, jnp.int32)}
         return Curriculum(
-            init=functools.partial(initial_state, pool_size, memory),
+            init=functools.partial(initial_state, memory=memory),
             propose=propose,
             admit=admit,
             observe=remember,
@@ -184,7 +176,8 @@ def start(random_weights):
     def make(assembly):
         shapes = jax.eval_shape(assembly.programs.init, jax.random.key(0))
         params = random_weights(shapes, deviation=0.15)
-        return assembly.programs.start(put_replicated(assembly.mesh, params), None, jax.random.key(1))
+        facts = no_facts(len(assembly.pool.questions))
+        return assembly.programs.start(put_replicated(assembly.mesh, params), None, jax.random.key(1), facts)
 
     return make
 

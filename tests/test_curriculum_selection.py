@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 
-from lilo_jax.curriculum.selection import draw, top_k
+from lilo_jax.curriculum.selectors import draw, top_k
 
 # Upper 1e-4 quantiles of chi-square.  The keys are fixed, so a test either always passes or always fails.
 CHI_SQUARE_LIMIT = {4: 23.5, 5: 25.7, 9: 33.7, 11: 37.4, 19: 50.8, 23: 57.1}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 
+from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import (
     expected_lengths,
     group_signals,
@@ -135,7 +136,7 @@ def test_is_mixed_means_both_outcomes():
 
 # --------------------------------------------------------------------------------------------------------- memory
 def test_initial_state_knows_nothing():
-    state = initial_state(POOL)
+    state = initial_state(no_facts(POOL))
     assert int(state.step) == 0
     np.testing.assert_array_equal(state.last_seen, np.full(POOL, -1))
     for counts in (state.attempts, state.successes, state.visits, state.length_sum, state.rollouts):
@@ -146,7 +147,7 @@ def test_initial_state_knows_nothing():
 
 def test_remembered_counts_match_reference():
     steps = [random_groups(seed) for seed in range(5)]
-    state, remember_jitted = initial_state(POOL), jax.jit(remember)
+    state, remember_jitted = initial_state(no_facts(POOL)), jax.jit(remember)
     for step, groups in enumerate(steps):
         state = remember_jitted(state, groups, np.int32(step))
         assert int(state.step) == step + 1
@@ -161,7 +162,7 @@ def test_remembered_counts_match_reference():
 
 def test_dtypes_survive_remembering():
     """A state goes in and out of one compiled program for ever: a promoted dtype would recompile it."""
-    before = initial_state(POOL)
+    before = initial_state(no_facts(POOL))
     after = jax.eval_shape(remember, before, random_groups(0), np.int32(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
 
@@ -198,7 +199,7 @@ def test_group_signals_are_means_over_the_groups_tokens():
 
 def test_expected_length_is_a_mean_with_one_average_rollout_added():
     """Question 0: 2 rollouts of 30 tokens in all; question 1: 8 of 10; the pool's mean is 4 tokens."""
-    state = initial_state(POOL, memory=())
+    state = initial_state(no_facts(POOL), memory=())
     assert not expected_lengths(state, jnp.arange(3)).any()
     state = state.replace(
         length_sum=jnp.zeros(POOL).at[:2].set(jnp.array([30.0, 10.0])),

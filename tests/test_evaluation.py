@@ -28,8 +28,8 @@ from lilo_jax.evaluation.measures import bootstrap, maj_at_k, majority, pass_at_
 from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.run import run
-from lilo_jax.types import Question, Verdict
 
 C, W, N, T, E = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR
 

@@ -13,13 +13,15 @@ from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, validate
 from lilo_jax.collection import collect, sample, training_batch
 from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig
-from lilo_jax.curriculum.lilo import Lilo
-from lilo_jax.curriculum.uniform import Uniform
+from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.measures import wilson
 from lilo_jax.follow_ups import add_follow_ups, step_of_each_token
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated
+from lilo_jax.questions import Verdict
 from lilo_jax.rl.monte_carlo import until_certain, wilson_width
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.rl.vineppo import VinePpo
@@ -30,7 +32,7 @@ from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.steps import newlines
 from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.trainer import admit
-from lilo_jax.types import FollowUpRequests, FollowUps, Prompts, Verdict
+from lilo_jax.types import FollowUpRequests, FollowUps, Prompts
 
 QUESTIONS, SAMPLES, SLOTS = 4, 5, 8
 
@@ -111,7 +113,9 @@ def params(random_weights):
 def followed(assembly, params, *, step=0):
     """(batch with follow-ups, sampling calls made for them as (prompts, requests, completions), ledger)."""
     copy = jax.tree.map(lambda x: x + 0, params)
-    state, clock, ledger, calls = assembly.programs.start(copy, None, jax.random.key(1)), PhaseClock(), Ledger(), []
+    facts = no_facts(len(assembly.pool.questions))
+    state = assembly.programs.start(copy, None, jax.random.key(1), facts)
+    clock, ledger, calls = PhaseClock(), Ledger(), []
     collected = collect(assembly, state, step, clock)
     admission, state = admit(assembly, state, collected, step, clock)
     batch = training_batch(assembly, collected, admission)
@@ -192,7 +196,8 @@ def test_advantages_are_what_each_step_adds_and_children_are_not_trained_on(nine
     for i, t in places(batch):
         value[i, t] = np.mean(rewards[prefix_of(batch, i, t)])
     mask = np.arange(SLOTS) < batch.sequences.completion_lengths[:, None]
-    state = assembly.programs.start(jax.tree.map(lambda x: x + 0, params), None, jax.random.key(1))
+    facts = no_facts(len(assembly.pool.questions))
+    state = assembly.programs.start(jax.tree.map(lambda x: x + 0, params), None, jax.random.key(1), facts)
     prepared, metrics = assembly.programs.prepare(state, put_replicated(assembly.mesh, batch))
     expected = reference.step_advantages(value, mask, batch.reward, mask, batch.reasoning_step)
     np.testing.assert_allclose(prepared.advantages, expected, atol=1e-6)

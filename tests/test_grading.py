@@ -22,7 +22,7 @@ from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent, readable
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.jsonl"))
 CORPUS = [

@@ -13,8 +13,9 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
-from lilo_jax.curriculum.lilo import Lilo
-from lilo_jax.curriculum.selection import top_k
+from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.selectors import top_k
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import (
     AXES,
@@ -202,7 +203,8 @@ EIGHT_DEVICES = """
     from lilo_jax import config as configuration
     from lilo_jax.assembly import assemble, check
     from lilo_jax.collection import collect, training_batch
-    from lilo_jax.curriculum.selection import top_k
+    from lilo_jax.curriculum.features import no_facts
+    from lilo_jax.curriculum.selectors import top_k
     from lilo_jax.keys import stream_key
     from lilo_jax.mesh import AXES, make_mesh, put_replicated, put_rows
     from lilo_jax.storage.clock import PhaseClock
@@ -214,7 +216,7 @@ EIGHT_DEVICES = """
     assembly = assemble(config, check(config))
     programs, mesh = assembly.programs, assembly.mesh
     params = programs.init(stream_key(0, "init"))
-    state = programs.start(params, None, stream_key(0, "critic"))
+    state = programs.start(params, None, stream_key(0, "critic"), no_facts(len(assembly.pool.questions)))
 
     found = {"devices": mesh.devices.size, "admitted": [], "top": []}
     for trial in range(8):
@@ -299,7 +301,7 @@ def test_selection_picks_the_same_groups_on_one_and_on_eight_devices(statistics,
     top = jax.jit(lambda x, key: top_k(x, key, k=5))
     for trial in range(8):
         one = jax.tree.map(lambda x, t=trial: x[t], statistics)
-        admission = admit(curriculum.init(), one, stream_key(1, "admit", trial))
+        admission = admit(curriculum.init(no_facts(64)), one, stream_key(1, "admit", trial))
         assert eight_devices["admitted"][trial] == [admission.indices.tolist(), admission.mask.tolist()]
         assert admission.mask.all()
         assert eight_devices["top"][trial] == top(one.successes, stream_key(2, "top", trial))[0].tolist()

@@ -16,6 +16,7 @@ from lilo_jax import cli
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import TASKS, countdown, pairs
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
@@ -27,7 +28,6 @@ from lilo_jax.tasks.prompts import vineppo
 from lilo_jax.tasks.published import Published, a_tenth, hold_out
 from lilo_jax.tasks.rows import SAMPLES, read_rows
 from lilo_jax.tasks.suites import suites
-from lilo_jax.types import Question, Verdict
 
 PUBLISHED = {name: cls for name, cls in TASKS.items() if issubclass(cls, Published)}
 

@@ -71,13 +71,14 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
     import jax
     import jax.numpy as jnp
 
+    from lilo_jax.curriculum.features import no_facts
     from lilo_jax.types import GroupStatistics
 
     hardest = importlib.import_module("mine.hardest").Hardest().build(pool_size=64, questions=2, samples=8)
     successes = jnp.array([0.0, 8.0, 3.0, 1.0, 5.0, 0.0, 2.0, 7.0])
     ones = jnp.ones(8)
     collected = GroupStatistics(jnp.arange(8), jnp.zeros(8, int), 8 * ones, successes, successes, ones, 8 * ones)
-    admission = hardest.admit(hardest.init(), collected, jax.random.key(0))
+    admission = hardest.admit(hardest.init(no_facts(64)), collected, jax.random.key(0))
     assert set(admission.indices.tolist()) == {3, 6}
     assert admission.mask.all()
 

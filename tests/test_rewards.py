@@ -11,10 +11,10 @@ from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check
 from lilo_jax.config import Launch
 from lilo_jax.errors import UsageError
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.rewards import FORMATS, RewardConfig, correctness
 from lilo_jax.run import run
 from lilo_jax.tasks.noise import COIN_FLIP, WRONG_KEY, NoiseConfig, disturbed, plant
-from lilo_jax.types import Question, Verdict
 
 R1 = " I add them.</think> <answer>5</answer>"
 

@@ -8,11 +8,11 @@ import pytest
 import scipy.stats
 
 from lilo_jax.errors import UsageError
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import chain
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tokenizers import SentencePiece, load_tokenizer
-from lilo_jax.types import Question, Verdict
 
 
 # ----------------------------------------------------------------------------------------------------------- chain

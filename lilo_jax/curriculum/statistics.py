@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree, TrainBatch
+from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics, PyTree, TrainBatch
 
 
 def group_statistics(
@@ -89,10 +89,12 @@ def is_mixed(statistics: GroupStatistics) -> Array:
     return (statistics.successes > 0) & (statistics.successes < statistics.attempts)
 
 
-def initial_state(pool_size: int, memory: PyTree = ()) -> CurriculumState:
-    """The state of a pool of which nothing is known."""
+def initial_state(facts: Facts, memory: PyTree = ()) -> CurriculumState:
+    """The state of a pool of which nothing has been measured."""
+    pool_size = facts.category.shape[0]
     counts, never = jnp.zeros(pool_size, jnp.float32), jnp.full(pool_size, -1, jnp.int32)
     return CurriculumState(
+        facts=facts,
         step=jnp.int32(0),
         attempts=counts,
         successes=counts,

@@ -17,7 +17,8 @@ from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.responses import TRUNCATED, Answer, ResponseGrader
 from lilo_jax.json_lines import read_records
-from lilo_jax.types import Completions, Question, Verdict
+from lilo_jax.questions import Question, Verdict
+from lilo_jax.types import Completions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,8 +25,9 @@ from lilo_jax.grading.responses import ResponseGrader
 from lilo_jax.inference import LoadedModel, generate, load
 from lilo_jax.json_lines import write_records
 from lilo_jax.pretrained import PretrainedModel, decoder_config
+from lilo_jax.questions import Task
 from lilo_jax.tokenizers import prompt_ids
-from lilo_jax.types import Completions, Task
+from lilo_jax.types import Completions
 
 RESULTS = "results.json"
 ROWS = 256

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 
 class Judgement(NamedTuple):

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
 from lilo_jax.grading.probing import close
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 TOLERANCE = 1e-3
 MOST_UNKNOWNS = 2

@@ -27,7 +27,7 @@ from pebble import ProcessExpired, ProcessPool
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.symbolic import warm_up
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 Grade = Callable[[Question, str], Verdict]
 """A task's `grade`: a plain function, or a `Grader`."""

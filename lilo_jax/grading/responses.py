@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import Grade, GradingPool
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.sampling.stopping import cut_at_stop
 from lilo_jax.tokenizers import Tokenizer
-from lilo_jax.types import Question, Verdict
 
 TRUNCATED = Judgement(Verdict.NO_ANSWER, reason="the response was cut off before it ended")
 

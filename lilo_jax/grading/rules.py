@@ -11,7 +11,7 @@ from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import chosen_letter, read
 from lilo_jax.grading.symbolic import equivalent, readable, sides
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 _ASKS_PERCENTAGE = re.compile(
     r"\b(?:what|which|how many|as an?|in|nearest|(?:find|determine|calculate|is|what's) the)\s"

@@ -25,7 +25,7 @@ class Ledger:
         sft: fine-tuning on demonstrations.
         train: rollouts that were trained on, their scoring and the updates.
         screen: rollouts of groups that were not trained on and were given up before they had the rollouts that a
-            trained group has (`rollout.samples`).
+            trained group has (`rollout.samples`), or that were made before training to grade the questions.
         rejected: rollouts of groups that had as many, or more, and were not trained on either.
         follow_up: an algorithm's own extra rollouts.  Its `saved` are tokens that were not sampled because fewer
             rollouts of a state were enough, at the mean length of the state's others.

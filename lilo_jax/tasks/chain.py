@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from lilo_jax.errors import UsageError
+from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.steps import every_character
-from lilo_jax.types import Question, Task, Verdict
 
 SHIFTS = (1, 3, 7, 9, 2, 4, 6, 8, 5, 0)
 VERBS = "abcdefghij"

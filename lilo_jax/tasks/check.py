@@ -11,10 +11,10 @@ from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
 from lilo_jax.json_lines import parse_record
+from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
 from lilo_jax.tasks.published import Published
 from lilo_jax.tasks.rows import SPLITS, Row, read_rows, split_files, split_names
-from lilo_jax.types import Question, Verdict
 
 SHOWN = 3
 """Prompts that are rendered."""

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import extract
+from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source, split_names
-from lilo_jax.types import Question, Task, Verdict
 
 LONGEST = 200
 """Characters of an expression that is read."""

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.published import hold_out
 from lilo_jax.tasks.rows import Row, Source, read_rows, split_files, split_names
-from lilo_jax.types import Question, Task
 
 NO_SOURCE = Source("", "")
 

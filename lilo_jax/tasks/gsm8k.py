@@ -8,10 +8,10 @@ import dataclasses
 import re
 from typing import ClassVar
 
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
 from lilo_jax.tasks.steps import newlines
-from lilo_jax.types import Question, Task
 
 _CALCULATOR = re.compile(r"<<.*?>>", re.DOTALL)
 

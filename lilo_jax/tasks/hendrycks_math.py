@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import boxed
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.math500 import Math500
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import SAMPLE, Row, Source
-from lilo_jax.types import Question, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lilo_jax.errors import UsageError
-from lilo_jax.types import Question, Verdict
+from lilo_jax.questions import Question, Verdict
 
 WRONG_KEY, COIN_FLIP = "wrong_key", "coin_flip"
-ROLLOUT, FOLLOW_UP = 0, 1
+ROLLOUT, FOLLOW_UP, GRADE = 0, 1, 2
 """Which phase of a step a draw of noise belongs to."""
 _STREAM = 0x6E6F6973
 

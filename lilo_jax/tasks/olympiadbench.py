@@ -3,9 +3,9 @@
 import dataclasses
 from typing import ClassVar
 
+from lilo_jax.questions import Question
 from lilo_jax.tasks.published import TestSet
 from lilo_jax.tasks.rows import Row, Source
-from lilo_jax.types import Question
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import dataclasses
 from typing import ClassVar
 
 from lilo_jax.errors import UsageError
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
-from lilo_jax.types import Question, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import itertools
 import numpy as np
 
 from lilo_jax.errors import UsageError
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.chain import (
     EASY_SHARE,
     EVALUATION_SEED,
@@ -25,7 +26,6 @@ from lilo_jax.tasks.chain import (
     grade,
 )
 from lilo_jax.tasks.steps import every_character
-from lilo_jax.types import Question, Task
 
 LETTERS = "abcdefghij"
 LEVELS = len(LETTERS)

@@ -11,10 +11,10 @@ from typing import ClassVar
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
+from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.rows import Row, Source, rows, split_names
 from lilo_jax.tasks.steps import latex
-from lilo_jax.types import Question, Task
 
 
 @dataclasses.dataclass(frozen=True)

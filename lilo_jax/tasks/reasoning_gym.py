@@ -11,8 +11,8 @@ from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
+from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.types import Question, Task, Verdict
 
 STRIDE = 1_000_000
 """Between the seeds of two sets: a generator makes its item i from the seed plus i; nearer sets would share items."""

@@ -7,8 +7,8 @@ from typing import Any
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading import grader
+from lilo_jax.questions import Task
 from lilo_jax.tasks import TASKS
-from lilo_jax.types import Task
 
 TEST_SPLITS = ("test", "validation")
 """The first of these that a task has is its test set."""

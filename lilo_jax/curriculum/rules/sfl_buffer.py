@@ -18,9 +18,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lilo_jax.curriculum.selection import draw, top_k
+from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, learnability, remember
-from lilo_jax.curriculum.uniform import ignore_feedback
 from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, GroupStatistics, Proposal
 
 
@@ -61,11 +60,11 @@ class SflBuffer:
         buffer = Buffer(ids=jnp.zeros(self.buffer_size, jnp.int32), mask=jnp.zeros(self.buffer_size, bool))
         settings: dict[str, Any] = {"spec": self, "pool_size": pool_size, "questions": questions, "samples": samples}
         return Curriculum(
-            init=functools.partial(initial_state, pool_size, buffer),
+            init=functools.partial(initial_state, memory=buffer),
             propose=functools.partial(_propose, **settings),
             admit=functools.partial(_admit, spec=self, questions=questions),
             observe=functools.partial(_observe, spec=self),
-            feedback=ignore_feedback,
+            feedback=lambda state, *_: state,
             max_rounds=2,
             max_samples=max(samples, self.attempts),
             train_rows=questions * samples,

@@ -1,0 +1,101 @@
+"""A curriculum from parts: source, score, selector, rounds, gate, and what it remembers.
+
+    ids, eligible = source(state, collected, key)      which questions may come         sources.py
+    scores        = score(state, ids, key)             what each is worth               estimators, values, prices
+    indices, mask = select(scores, key, ...)           which of them                    selectors.py
+    proposal      = rounds(choose, ...)                how many rollouts, in how many rounds   rounds.py, allocators.py
+    admission     = gate(collected)                    which groups are trained on      gates.py
+
+Every rule in `lilo_jax.curriculum.rules` is such a composition.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.curriculum import gates
+from lilo_jax.curriculum.estimators import Tracker
+from lilo_jax.curriculum.rounds import Choose, Rounds
+from lilo_jax.curriculum.selectors import Selector, top_k
+from lilo_jax.curriculum.sources import Source
+from lilo_jax.curriculum.statistics import initial_state, remember
+from lilo_jax.types import NOTHING, Array, Curriculum, CurriculumState, Facts, GroupSignals, GroupStatistics, Wants
+
+Score = Callable[[CurriculumState, Array, Array], Array]
+"""(state, ids [J], key) -> float32 [J]; NaN comes after every number."""
+
+
+def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
+    """The same score for all: the selector's ties then make a uniform draw."""
+    return jnp.zeros(ids.shape)
+
+
+def choice(source: Source, score: Score, select: Selector) -> Choose:
+    """Questions of the source by score; fewer, masked, if the source has fewer."""
+
+    def choose(state: CurriculumState, collected: GroupStatistics, key: Array, k: int) -> tuple[Array, Array]:
+        source_key, score_key, select_key = jax.random.split(key, 3)
+        ids, eligible = source(state, collected, source_key)
+        scores = score(state, ids, score_key)
+        indices, mask = select(scores, select_key, k=k, eligible=eligible)
+        return ids[indices], mask
+
+    return choose
+
+
+def compose(
+    *,
+    source: Source,
+    rounds: Rounds,
+    gate: gates.Gate,
+    count: int,
+    rows: int,
+    score: Score = alike,
+    select: Selector = top_k,
+    remembers: Mapping[str, Tracker] | None = None,
+    wants: Wants = NOTHING,
+    belief: Score | None = None,
+) -> Curriculum:
+    """A curriculum whose steps go through these parts.
+
+    Args:
+        source, score, select: choose questions; see the head of this file.
+        rounds: asks for their rollouts.
+        gate: on what was collected.
+        count: Q, groups trained on.
+        rows: B, most rollouts that these can have together.
+        remembers: name to tracker; `state.memory[name]` is what it has in mind.
+        wants: facts about the questions that the rule needs.
+        belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
+    """
+    trackers = dict(remembers or {})
+    choose = choice(source, score, select)
+
+    def init(facts: Facts) -> CurriculumState:
+        pool_size = facts.category.shape[0]
+        return initial_state(facts, {name: tracker.init(pool_size) for name, tracker in trackers.items()})
+
+    def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
+        memory = {n: t.observe(state.memory[n], state, collected, step) for n, t in trackers.items()}
+        return remember(state, collected, step).replace(memory=memory)
+
+    def feedback(
+        state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
+    ) -> CurriculumState:
+        memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
+        return state.replace(memory=memory)
+
+    return Curriculum(
+        init=init,
+        propose=functools.partial(rounds.propose, choose),
+        admit=gates.admission(gate, count),
+        observe=observe,
+        feedback=feedback,
+        max_rounds=rounds.most,
+        max_samples=rounds.samples,
+        train_rows=rows,
+        wants=wants,
+        estimate=belief and (lambda state, key: belief(state, jnp.arange(state.attempts.shape[0]), key)),
+    )

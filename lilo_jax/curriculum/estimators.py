@@ -1,0 +1,206 @@
+"""Estimators: what a rule believes about the success rate p of each question, and how groups change it.
+
+An estimator remembers arrays of its own in the curriculum's state, adds every collected group, and answers for any
+list of questions with the mean and the variance of its belief about p.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree
+
+
+class Estimate(NamedTuple):
+    """A belief about success rates.
+
+    Attributes:
+        mean: float32 [J], in [0, 1]; NaN where nothing is believed.
+        variance: float32 [J], of the belief, at most mean (1 - mean); 0 where it is held for certain.
+    """
+
+    mean: Array
+    variance: Array
+
+
+def keep(memory: PyTree, state: CurriculumState, *_: object) -> PyTree:
+    """For trackers that learn nothing from an event."""
+    return memory
+
+
+class Tracker(NamedTuple):
+    """Something that a rule remembers.
+
+    Attributes:
+        init: (pool size) -> memory.
+        observe: (memory, state before the step is remembered, collected, step) -> memory.
+        feedback: (memory, state, question [Q], mask [Q], GroupSignals, step) -> memory, after the update.
+    """
+
+    init: Callable[[int], PyTree]
+    observe: Callable[[PyTree, CurriculumState, GroupStatistics, Array], PyTree] = keep
+    feedback: Callable[[PyTree, CurriculumState, Array, Array, GroupSignals, Array], PyTree] = keep
+
+
+class Estimator(NamedTuple):
+    """A tracker with a belief.
+
+    Attributes:
+        tracker: what it remembers.
+        estimate: (memory, state, ids [J], key) -> Estimate of these questions.
+    """
+
+    tracker: Tracker
+    estimate: Callable[[PyTree, CurriculumState, Array, Array], Estimate]
+
+
+def places(collected: GroupStatistics, pool_size: int) -> Array:
+    """Where groups stand in the pool, int32 [K]; out of range, and so dropped, where nothing was measured."""
+    return jnp.where(collected.attempts > 0, collected.question, pool_size)
+
+
+def beta(a: Array, b: Array) -> Estimate:
+    """Mean and variance of Beta(a, b): a / n and ab / (n^2 (n + 1)) with n = a + b."""
+    total = a + b
+    mean = a / total
+    return Estimate(mean, mean * (1 - mean) / (total + 1))
+
+
+# ------------------------------------------------------------------------------------------------------- from counts
+def lifetime(prior: float = 1.0) -> Estimator:
+    """Beta posterior of all rollouts ever: a = prior + successes, b = prior + failures."""
+
+    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        successes, attempts = state.successes[ids], state.attempts[ids]
+        return beta(prior + successes, prior + attempts - successes)
+
+    return Estimator(Tracker(lambda pool_size: ()), estimate)
+
+
+class Counts(flax.struct.PyTreeNode):
+    """Decayed counts, as of each question's last visit.
+
+    Attributes:
+        successes, failures: float32 [M], without prior.
+        since: int32 [M], step that they are decayed to.
+    """
+
+    successes: Array
+    failures: Array
+    since: Array
+
+    def at(self, ids: Array, step: Array, decay: float) -> tuple[Array, Array]:
+        """Counts of questions as of a step."""
+        faded = decay ** (step - self.since[ids]).astype(jnp.float32)
+        return faded * self.successes[ids], faded * self.failures[ids]
+
+
+def _observe_counts(
+    counts: Counts, state: CurriculumState, collected: GroupStatistics, step: Array, *, decay: float
+) -> Counts:
+    pool_size = counts.since.shape[0]
+    index = places(collected, pool_size)
+    successes, failures = counts.at(index.clip(max=pool_size - 1), step, decay)
+
+    def add(kept: Array, faded: Array, new: Array) -> Array:
+        # Set, then add: a question with two groups fades once and counts both.
+        return kept.at[index].set(faded, mode="drop").at[index].add(new, mode="drop")
+
+    return Counts(
+        add(counts.successes, successes, collected.successes),
+        add(counts.failures, failures, collected.attempts - collected.successes),
+        counts.since.at[index].set(step, mode="drop"),
+    )
+
+
+def decayed_counts(
+    *, decay: float = 1.0, prior: Callable[[CurriculumState, Array], tuple[Array, Array]] | float = 1.0
+) -> Estimator:
+    """Beta posterior whose counts fade with every step that passes, visited or not.
+
+        a_i = a0_i + sum over visits of decay^(now - step) successes,  and b_i likewise
+
+    Args:
+        decay: per step, in (0, 1]; 1 never forgets.
+        prior: a0 = b0, or a function (state, ids) -> (a0, b0).
+    """
+
+    def init(pool_size: int) -> Counts:
+        zeros = jnp.zeros(pool_size, jnp.float32)
+        return Counts(zeros, zeros, jnp.zeros(pool_size, jnp.int32))
+
+    def estimate(counts: Counts, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        a0, b0 = prior(state, ids) if callable(prior) else (prior, prior)
+        successes, failures = counts.at(ids, state.step, decay)
+        return beta(a0 + successes, b0 + failures)
+
+    return Estimator(Tracker(init, functools.partial(_observe_counts, decay=decay)), estimate)
+
+
+def thompson(estimator: Estimator) -> Estimator:
+    """One draw from the Beta that has the belief's mean and variance, held for certain.
+
+    With n + 1 = mean (1 - mean) / variance: Beta(mean n, (1 - mean) n).
+    """
+
+    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        draw_key, own = jax.random.split(key)
+        mean, variance = estimator.estimate(memory, state, ids, own)
+        total = jnp.maximum(mean * (1 - mean) / jnp.maximum(variance, 1e-9) - 1, 1e-3)
+        certain = (variance <= 1e-9) | (mean <= 0) | (mean >= 1)
+        draw = jax.random.beta(draw_key, jnp.maximum(mean * total, 1e-6), jnp.maximum((1 - mean) * total, 1e-6))
+        draw = jnp.where(certain, mean, draw)
+        return Estimate(draw, jnp.zeros_like(draw))
+
+    return Estimator(estimator.tracker, estimate)
+
+
+def latest(unseen: float = jnp.nan) -> Estimator:
+    """The success rate of the last group; `unseen` before the first."""
+
+    def observe(rate: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+        new = collected.successes / jnp.maximum(collected.attempts, 1)
+        return rate.at[places(collected, rate.shape[0])].set(new, mode="drop")
+
+    def estimate(rate: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        return Estimate(rate[ids], jnp.zeros(ids.shape))
+
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, unseen, jnp.float32), observe), estimate)
+
+
+def moving_average(rate: float, start: float = 0.0) -> Estimator:
+    """An exponential moving average of group means: m <- (1 - rate) m + rate * mean of the group.
+
+    A question with two groups in a step moves by both at once, towards their common mean.
+    """
+
+    def observe(mean: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+        pool_size = mean.shape[0]
+        index = places(collected, pool_size)
+        totals = (
+            jnp.zeros((2, pool_size + 1))
+            .at[:, index]
+            .add(jnp.stack([collected.successes, collected.attempts]), mode="drop")
+        )
+        there = index.clip(max=pool_size)
+        seen = totals[0, there] / jnp.maximum(totals[1, there], 1)
+        moved = (1 - rate) * mean[there.clip(max=pool_size - 1)] + rate * seen
+        return mean.at[index].set(moved, mode="drop")
+
+    def estimate(mean: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        return Estimate(mean[ids], jnp.zeros(ids.shape))
+
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, start, jnp.float32), observe), estimate)
+
+
+def measured() -> Estimator:
+    """The starting policy's success rate, measured before the first step and held for certain (`Facts.grade`)."""
+
+    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        return Estimate(state.facts.grade[ids], jnp.zeros(ids.shape))
+
+    return Estimator(Tracker(lambda pool_size: ()), estimate)

@@ -1,0 +1,91 @@
+"""Gates: which of the groups that were rolled out are trained on.
+
+A gate takes the collected groups to their merit, float32 [K]: the highest are admitted, NaN never is.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.selectors import top_k
+from lilo_jax.curriculum.statistics import is_mixed, learnability
+from lilo_jax.types import Admission, Array, CurriculumState, GroupStatistics
+
+Gate = Callable[[GroupStatistics], Array]
+
+
+def everything(collected: GroupStatistics) -> Array:
+    """All groups with a verdict, those opened first before the others."""
+    order = -jnp.arange(collected.attempts.shape[0], dtype=jnp.float32)
+    return jnp.where(collected.attempts > 0, order, jnp.nan)
+
+
+def most_variance(collected: GroupStatistics) -> Array:
+    """By p(1 - p): LILO's admission, which takes groups of no variance when there are too few others."""
+    return learnability(collected.successes, collected.attempts)
+
+
+def only_mixed(collected: GroupStatistics) -> Array:
+    """Groups with both outcomes, in the order in which they were opened (DAPO)."""
+    return jnp.where(is_mixed(collected), everything(collected), jnp.nan)
+
+
+def within(low: float, high: float) -> Gate:
+    """Groups whose success rate is in [low, high], in order (balanced filtering)."""
+
+    def merit(collected: GroupStatistics) -> Array:
+        rate = collected.successes / jnp.maximum(collected.attempts, 1)
+        return jnp.where((rate >= low) & (rate <= high), everything(collected), jnp.nan)
+
+    return merit
+
+
+def preferring(gate: Gate) -> Gate:
+    """What the gate lets through first, then all others: the batch stays full (PRIME)."""
+
+    def merit(collected: GroupStatistics) -> Array:
+        slots = collected.attempts.shape[0]
+        return everything(collected) + slots * ~jnp.isnan(gate(collected))
+
+    return merit
+
+
+def least_variance(threshold: float, samples: int) -> Gate:
+    """Groups with p(1 - p) of at least `threshold` times the largest that is possible (VCRL), in order.
+
+    With an odd number of rollouts 1/4 cannot be reached; the largest that can is floor(G/2) ceil(G/2) / G^2.
+    """
+    largest = (samples // 2) * ((samples + 1) // 2) / samples**2
+
+    def merit(collected: GroupStatistics) -> Array:
+        share = learnability(collected.successes, collected.attempts) / largest
+        return jnp.where(share >= threshold, everything(collected), jnp.nan)
+
+    return merit
+
+
+def advantages_in(low: float, high: float) -> Gate:
+    """Groups whose mean |reward - mean reward| of 0/1 rewards, 2p(1 - p), is in (low, high] (prime-rl's filter)."""
+
+    def merit(collected: GroupStatistics) -> Array:
+        size = 2 * learnability(collected.successes, collected.attempts)
+        return jnp.where((size > low) & (size <= high), everything(collected), jnp.nan)
+
+    return merit
+
+
+def of_round(first_round: int, gate: Gate) -> Gate:
+    """The gate, for groups opened in a round from `first_round` on."""
+    return lambda collected: jnp.where(collected.round >= first_round, gate(collected), jnp.nan)
+
+
+def admit(state: CurriculumState, collected: GroupStatistics, key: Array, *, gate: Gate, count: int) -> Admission:
+    """The `count` groups of highest merit, ties at random; fewer, masked, if the gate lets fewer through."""
+    del state
+    return Admission(*top_k(gate(collected), key, k=count))
+
+
+def admission(gate: Gate, count: int) -> Callable[[CurriculumState, GroupStatistics, Array], Admission]:
+    """A curriculum's `admit`."""
+    return functools.partial(admit, gate=gate, count=count)

@@ -1,0 +1,136 @@
+"""Online logistic regression of success on features: what was seen of one question speaks of those that are like it.
+
+The belief about question i is m_i = sigmoid(x_i . w), and w is the mode of
+
+    sum over the last groups g of  decay^(age of g) n_g [ s_g / n_g log m_g + (1 - s_g / n_g) log(1 - m_g) ]
+    - precision / 2 |w|^2
+
+found by damped Newton steps from the last w.  Groups are remembered by question, so that features made anew speak of
+old outcomes as well.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
+from lilo_jax.types import Array, CurriculumState, GroupStatistics
+
+NEWTON_STEPS = 6
+DAMPING = 0.7
+
+
+class Evidence(flax.struct.PyTreeNode):
+    """The last groups, in a ring, and what was made of them.
+
+    Attributes:
+        question: int32 [W]; -1 where there is none yet.
+        successes, attempts: float32 [W].
+        step: int32 [W], when each was seen.
+        next: int32 scalar, where the next one goes.
+        weights: float32 [d], coefficients.
+        covariance: float32 [d, d], of the belief about them: the inverse of the negative log posterior's Hessian.
+    """
+
+    question: Array
+    successes: Array
+    attempts: Array
+    step: Array
+    next: Array
+    weights: Array
+    covariance: Array
+
+
+def logistic_regression(*, width: int, window: int, decay: float = 0.9, precision: float = 0.0625) -> Estimator:
+    """Success rates as a logistic function of the questions' features.
+
+    The variance of a belief is that of m_i to first order in w, x_i' Cov x_i (m_i (1 - m_i))^2, at most m_i (1 - m_i).
+
+    Args:
+        width: d, of the features; `Wants.features`.
+        window: W, groups remembered.
+        decay: weight of a group per step of its age, in (0, 1].
+        precision: of the Gaussian prior on every coefficient.
+    """
+
+    def init(pool_size: int) -> Evidence:
+        del pool_size
+        zeros = jnp.zeros(window, jnp.float32)
+        return Evidence(
+            question=jnp.full(window, -1, jnp.int32),
+            successes=zeros,
+            attempts=zeros,
+            step=jnp.zeros(window, jnp.int32),
+            next=jnp.int32(0),
+            weights=jnp.zeros(width, jnp.float32),
+            covariance=jnp.eye(width) / precision,
+        )
+
+    def observe(evidence: Evidence, state: CurriculumState, collected: GroupStatistics, step: Array) -> Evidence:
+        evidence = _added(evidence, collected, step)
+        index = jnp.maximum(evidence.question, 0)
+        age = (step - evidence.step).astype(jnp.float32)
+        weight = jnp.where(evidence.question >= 0, evidence.attempts * decay**age, 0)
+        rate = evidence.successes / jnp.maximum(evidence.attempts, 1)
+        weights, covariance = fit(state.facts.features[index], rate, weight, evidence.weights, precision=precision)
+        return evidence.replace(weights=weights, covariance=covariance)
+
+    def estimate(evidence: Evidence, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        features = state.facts.features[ids]
+        mean = jax.nn.sigmoid(features @ evidence.weights)
+        spread = jnp.sum(features @ evidence.covariance * features, axis=1)
+        return Estimate(mean, jnp.minimum(spread * (mean * (1 - mean)) ** 2, mean * (1 - mean)))
+
+    return Estimator(Tracker(init, observe), estimate)
+
+
+def _added(evidence: Evidence, collected: GroupStatistics, step: Array) -> Evidence:
+    """The ring with the measured groups of a step written over its oldest ones."""
+    window = evidence.question.shape[0]
+    measured = collected.attempts > 0
+    rank = jnp.cumsum(measured) - 1
+    total = jnp.sum(measured)
+    # Of more groups than fit the last ones stay; others would be written over in an order that is not defined.
+    kept = measured & (rank >= total - window)
+    slot = jnp.where(kept, (evidence.next + rank) % window, window)
+
+    def put(ring: Array, values: Array) -> Array:
+        return ring.at[slot].set(values.astype(ring.dtype), mode="drop")
+
+    return evidence.replace(
+        question=put(evidence.question, collected.question),
+        successes=put(evidence.successes, collected.successes),
+        attempts=put(evidence.attempts, collected.attempts),
+        step=put(evidence.step, jnp.broadcast_to(step, measured.shape)),
+        next=(evidence.next + total) % window,
+    )
+
+
+@functools.partial(jax.named_call, name="logistic_fit")
+def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: float) -> tuple[Array, Array]:
+    """Mode and covariance of the coefficients, by damped Newton steps from `start`.
+
+    Args:
+        features: float32 [W, d].
+        rate: float32 [W], in [0, 1].
+        weight: float32 [W], at least 0.
+        start: float32 [d].
+        precision: of the prior.
+
+    Returns:
+        Coefficients [d] and the inverse Hessian of the negative log posterior at them [d, d].
+    """
+    prior = precision * jnp.eye(features.shape[1])
+
+    def hessian(w: Array) -> Array:
+        mean = jax.nn.sigmoid(features @ w)
+        return (features * (weight * mean * (1 - mean))[:, None]).T @ features + prior
+
+    def newton(_: int, w: Array) -> Array:
+        gradient = features.T @ (weight * (jax.nn.sigmoid(features @ w) - rate)) + precision * w
+        return w - DAMPING * jax.scipy.linalg.solve(hessian(w), gradient, assume_a="pos")
+
+    w = jax.lax.fori_loop(0, NEWTON_STEPS, newton, start)
+    return w, jnp.linalg.inv(hessian(w))

@@ -1,0 +1,151 @@
+"""Rounds: in how many proposals a step's rollouts are asked for.
+
+A choice is a function (state, collected, key, k) -> (ids [k], mask [k]) of questions that have no group in this step.
+Each of these turns a choice into a curriculum's `propose`; groups collected earlier in the step decide what follows.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.gates import Gate
+from lilo_jax.curriculum.selectors import top_k
+from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
+
+Choose = Callable[[CurriculumState, GroupStatistics, Array, int], tuple[Array, Array]]
+
+
+class Rounds(NamedTuple):
+    """How a step asks.
+
+    Attributes:
+        propose: (choose, state, collected, key) -> Proposal.
+        most: proposals in one step.
+        samples: rollouts that a group can reach.
+    """
+
+    propose: Callable[[Choose, CurriculumState, GroupStatistics, Array], Proposal]
+    most: int
+    samples: int
+
+
+def current_round(collected: GroupStatistics) -> Array:
+    """How many rounds have opened groups so far; exact where every round opens at least one."""
+    return jnp.max(collected.round, initial=-1) + 1
+
+
+def once(count: int, samples: int) -> Rounds:
+    """One round: `count` questions, `samples` rollouts each."""
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        ids, mask = choose(state, collected, key, count)
+        return Proposal.opening(ids, samples, mask)
+
+    return Rounds(propose, 1, samples)
+
+
+def allocated(count: int, most: int, allocate: Callable[[CurriculumState, Array, Array], Array]) -> Rounds:
+    """One round: `count` questions, each with rollouts of its own.
+
+    Args:
+        count: questions.
+        most: rollouts that one can get.
+        allocate: (state, ids, key) -> int32 [count].
+    """
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        choice_key, own = jax.random.split(key)
+        ids, mask = choose(state, collected, choice_key, count)
+        samples = allocate(state, ids, own)
+        return Proposal.opening(ids, samples, mask & (samples > 0))
+
+    return Rounds(propose, 1, most)
+
+
+def refill(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> Rounds:
+    """Rounds of `count` questions until `needed` groups pass the gate (DAPO's dynamic sampling).
+
+    Args:
+        count: questions a round.
+        samples: rollouts each.
+        gate: which groups count.
+        needed: how many of them end the step.
+        most: rounds at most; the step then trains on what it has.
+    """
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        passed = jnp.sum(~jnp.isnan(gate(collected)))
+        ids, mask = choose(state, collected, key, count)
+        return Proposal.opening(ids, samples, mask & (passed < needed))
+
+    return Rounds(propose, most, samples)
+
+
+def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> Rounds:
+    """As `refill`, but every round asks for as many questions as are missing, and no more."""
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        missing = needed - jnp.sum(~jnp.isnan(gate(collected)))
+        ids, mask = choose(state, collected, key, count)
+        return Proposal.opening(ids, samples, mask & (jnp.arange(count) < missing))
+
+    return Rounds(propose, most, samples)
+
+
+def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Gate, keep: int) -> Rounds:
+    """`screen` rollouts for every candidate; those that pass the gate, at most `keep`, go on to `samples` (SPEED).
+
+    Args:
+        candidates: questions screened.
+        screen: rollouts that screen.
+        samples: rollouts of a group that goes on, those of its screening included.
+        gate: on the screened groups; of more than `keep` those of highest merit go on.
+        keep: groups that go on.
+    """
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        screened = current_round(collected) > 0
+        ids, mask = choose(state, collected, key, candidates)
+        slots, passed = top_k(gate(collected), key, k=keep)
+        slots, passed = jnp.pad(slots, (0, candidates - keep)), jnp.pad(passed, (0, candidates - keep))
+        go_on = passed & (collected.attempts[slots] <= screen)
+        return Proposal(
+            ids=jnp.where(screened, collected.question[slots], ids),
+            samples=jnp.where(screened, samples - screen, jnp.full(candidates, screen)).astype(jnp.int32),
+            mask=jnp.where(screened, go_on, mask),
+            continues=jnp.where(screened, slots, -1).astype(jnp.int32),
+        )
+
+    return Rounds(propose, 2, samples)
+
+
+def successive(
+    count: int, first: int, more: int, *, most: int, go_on: Callable[[GroupStatistics, Array], Array]
+) -> Rounds:
+    """`first` rollouts for each of `count` questions, then rounds of `more` for those that go on.
+
+    Args:
+        count: questions.
+        first, more: rollouts of the first round, and of each later one.
+        most: rounds in all.
+        go_on: (collected, key) -> bool [K], which groups get more.
+    """
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        choice_key, own = jax.random.split(key)
+        opened = current_round(collected) > 0
+        ids, mask = choose(state, collected, choice_key, count)
+        slots = jnp.arange(count, dtype=jnp.int32)  # groups stand in the order in which they were opened
+        wanted = (go_on(collected, own) & (collected.question >= 0))[:count]
+        wanted = jnp.pad(wanted, (0, count - wanted.shape[0]))
+        known = jnp.pad(collected.question, (0, max(count - collected.question.shape[0], 0)))[:count]
+        return Proposal(
+            ids=jnp.where(opened, known, ids),
+            samples=jnp.where(opened, more, jnp.full(count, first)).astype(jnp.int32),
+            mask=jnp.where(opened, wanted, mask),
+            continues=jnp.where(opened, slots, -1),
+        )
+
+    return Rounds(propose, most, first + (most - 1) * more)

@@ -1,0 +1,1 @@
+"""Rules: each a file that composes parts of `lilo_jax.curriculum` with its paper's settings."""

@@ -1,0 +1,166 @@
+"""Selectors: from scores to a choice, by a vectorised top-k with fair ties or by draws in proportion.
+
+A selector is a function (scores [J], key, *, k, eligible) -> (indices [k], mask [k]).  Every choice is a function of
+the scores and a key alone, so it is the same on any number of devices.  Those that draw at random in proportion to
+weights do so by Gumbel-top-k: adding Gumbel noise to log w and taking the k highest is sampling one at a time without
+replacement, each time in proportion to the weights that are left (Vieira 2014; Kool et al. 2019, arXiv:1903.06059).
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.types import Array
+
+Selector = Callable[..., tuple[Array, Array]]
+"""(scores float32 [J], key, *, k, eligible bool [J] or None) -> (indices int32 [k], mask bool [k])."""
+
+
+def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    """Indices of the `k` highest scores; equal scores are ordered at random.
+
+    NaN and ineligible entries rank below every number, so a question that was never measured cannot displace a
+    measured one.  (A plain sort or `lax.top_k` ranks NaN first, and breaks ties by position: with 8 attempts p(1-p)
+    takes five values only, so position would decide most choices.)
+
+    Args:
+        scores: float32 [J].
+        key: consumed; breaks ties.
+        k: static.
+        eligible: bool [J] or None for all.
+
+    Returns:
+        indices int32 [k], distinct where the mask is, best first; and bool [k], False where fewer than `k` entries
+        were eligible numbers.
+    """
+    chex.assert_rank(scores, 1)
+    usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
+    scores = jnp.where(usable, scores, -jnp.inf)
+    tie_break = jax.random.uniform(key, scores.shape)
+    # Two partial sorts: the k-th highest score, then who of those that have it comes in.  Sorting all is 50 times
+    # slower at a million questions.
+    some = min(k, scores.shape[0])
+    last = jax.lax.top_k(scores, max(some, 1))[0][-1]
+    priority = jnp.where(scores > last, 2.0, tie_break - 2.0 * (scores < last) - 2.0 * ~usable)
+    chosen = jax.lax.top_k(priority, some)[1]
+    order = jnp.lexsort((tie_break[chosen], -scores[chosen], ~usable[chosen]))
+    indices = chosen[order].astype(jnp.int32)
+    return jnp.pad(indices, (0, k - some)), jnp.pad(usable[indices], (0, k - some))
+
+
+def gumbel_top_k(weights: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    """`k` indices drawn without replacement in proportion to `weights`; those of weight 0 come last.
+
+    P(first = i) = w_i / sum_j w_j, and so on over what is left (Plackett-Luce).  NaN is never drawn.
+
+    Args: as `top_k`; weights at least 0, float32 [J].
+    """
+    noise_key, tie_key = jax.random.split(key)
+    return top_k(jnp.log(weights) + jax.random.gumbel(noise_key, weights.shape), tie_key, k=k, eligible=eligible)
+
+
+def softmax(temperature: float) -> Selector:
+    """Draws without replacement in proportion to exp(score / temperature)."""
+
+    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+        noise_key, tie_key = jax.random.split(key)
+        noisy = scores / temperature + jax.random.gumbel(noise_key, scores.shape)
+        return top_k(noisy, tie_key, k=k, eligible=eligible)
+
+    return select
+
+
+def ranks(scores: Array, key: Array, *, eligible: Array | None = None) -> Array:
+    """Rank of each entry, 1 for the highest score, ties at random, NaN and the ineligible last; int32 [J]."""
+    order, _ = top_k(scores, key, k=scores.shape[0], eligible=eligible)
+    return jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(1, scores.shape[0] + 1, dtype=jnp.int32))
+
+
+def rank_power(beta: float) -> Selector:
+    """Draws without replacement in proportion to rank(score)^(-1 / beta): PLR's prioritisation (equation 1)."""
+
+    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+        rank_key, draw_key = jax.random.split(key)
+        usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
+        weights = ranks(scores, rank_key, eligible=eligible).astype(jnp.float32) ** (-1 / beta)
+        return gumbel_top_k(weights, draw_key, k=k, eligible=usable)
+
+    return select
+
+
+def mixture(share: float, first: Selector, second: Selector) -> Callable[..., tuple[Array, Array]]:
+    """The first `share` of the places by `first`, the rest by `second` from what is left.
+
+    Each place is decided by a fixed split, floor(share * k) of them, not by a coin, so that batches are alike.
+
+    Returns:
+        (scores of the first, scores of the second, key, *, k, eligible) -> (indices [k], mask [k]).
+    """
+
+    def select(
+        scores: Array, others: Array, key: Array, *, k: int, eligible: Array | None = None
+    ) -> tuple[Array, Array]:
+        ours, theirs = jax.random.split(key)
+        eligible = jnp.ones(scores.shape, bool) if eligible is None else eligible
+        some = int(share * k)
+        indices, mask = first(scores, ours, k=some, eligible=eligible)
+        left = eligible.at[indices].set(jnp.where(mask, False, eligible[indices]))
+        more, more_mask = second(others, theirs, k=k - some, eligible=left)
+        return jnp.concatenate([indices, more]), jnp.concatenate([mask, more_mask])
+
+    return select
+
+
+def per_group(groups: Array, group_scores: Array, choose: Selector) -> Selector:
+    """Two levels: a group for each place by `softmax` weights, then a question of that group by score.
+
+    A place draws its group in proportion to exp(group score), with replacement as bandits do, and takes the best
+    question of the group by `choose` that is not taken yet; a group that has run out leaves its places to the others.
+
+    Args:
+        groups: int32 [J], the group of each entry.
+        group_scores: float32 [groups], logits.
+        choose: orders the questions of a group.
+    """
+
+    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+        group_key, order_key, tie_key = jax.random.split(key, 3)
+        usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
+        present = jnp.zeros(group_scores.shape, bool).at[groups].max(usable)
+        logits = jnp.where(present, group_scores, -jnp.inf)
+        drawn = jax.random.categorical(group_key, logits, shape=(k,))
+        places = jnp.zeros(group_scores.shape, jnp.int32).at[drawn].add(1)
+        order, _ = choose(scores, order_key, k=scores.shape[0], eligible=usable)
+        # Position of each entry within its group, in that order: the first places[g] of group g come in first.
+        rank = jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(scores.shape[0], dtype=jnp.int32))
+        by_group = jnp.lexsort((rank, groups))
+        first = jnp.searchsorted(groups[by_group], groups[by_group])
+        position = jnp.zeros(scores.shape, jnp.int32).at[by_group].set(jnp.arange(scores.shape[0]) - first)
+        return top_k((position < places[groups]).astype(jnp.float32), tie_key, k=k, eligible=usable)
+
+    return select
+
+
+def draw(key: Array, *, size: int, k: int) -> Array:
+    """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement, int32 [k]; k <= size.
+
+    From a large pool: the first k different numbers of a stream of independent ones, which is a draw without
+    replacement, exactly.  A stream of 2 k holds too few only if more than half repeat; it is then drawn anew, which
+    favours no number over another.
+    """
+    if size <= 8 * k:
+        return jax.random.permutation(key, size)[:k].astype(jnp.int32)
+
+    def stream(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        key, _, _ = carry
+        key, own = jax.random.split(key)
+        numbers = jax.random.randint(own, (2 * k,), 0, size, dtype=jnp.int32)
+        by_number = jnp.argsort(numbers, stable=True)
+        ordered = numbers[by_number]
+        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+        is_new = jnp.zeros(2 * k, bool).at[by_number].set(first)
+        return key, numbers[jnp.argsort(~is_new, stable=True)[:k]], jnp.sum(is_new)
+
+    return jax.lax.while_loop(lambda carry: carry[2] < k, stream, (key, jnp.zeros(k, jnp.int32), jnp.int32(0)))[1]

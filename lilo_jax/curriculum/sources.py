@@ -1,0 +1,86 @@
+"""Question sources: which questions a rule may choose from, now.
+
+A source is a function (state, collected so far in this step, key) -> (ids int32 [J], eligible bool [J]).  Questions
+that have a group in this step already are not eligible, so that further rounds ask others.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.selectors import draw
+from lilo_jax.types import Array, CurriculumState, GroupStatistics
+
+Source = Callable[[CurriculumState, GroupStatistics, Array], tuple[Array, Array]]
+
+
+def whole_pool(pool_size: int) -> Source:
+    """Every question."""
+
+    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        index = jnp.where(collected.question < 0, pool_size, collected.question)
+        return jnp.arange(pool_size, dtype=jnp.int32), jnp.ones(pool_size, bool).at[index].set(False, mode="drop")
+
+    return offer
+
+
+def random_pool(pool_size: int, count: int) -> Source:
+    """`count` questions of the pool, uniform, without replacement: what keeps a rule from returning to the same ones.
+
+    All of them, in random order, if the pool is smaller.
+    """
+
+    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        ids = draw(key, size=pool_size, k=min(count, pool_size))
+        return ids, ~_any_equal(ids, collected.question)
+
+    return offer
+
+
+def _any_equal(ids: Array, taken: Array) -> Array:
+    """Bool [J]: which ids are among `taken` [K], by a sorted look-up."""
+    taken = jnp.sort(taken)
+    return taken[jnp.searchsorted(taken, ids).clip(max=taken.shape[0] - 1)] == ids
+
+
+def least_visited(source: Source) -> Source:
+    """Those of a source that were visited least: an epoch passes before a question comes again."""
+
+    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        ids, eligible = source(state, collected, key)
+        visits = state.visits[ids]
+        return ids, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
+
+    return offer
+
+
+def at_levels(source: Source, allowed: Callable[[CurriculumState], Array]) -> Source:
+    """Those whose category and level a rule allows: the arms and the difficulty knob of a generator (RLVE).
+
+    Args:
+        source: of the questions; a generator's pool holds questions of every category and level.
+        allowed: (state) -> bool [categories, levels].
+    """
+
+    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        ids, eligible = source(state, collected, key)
+        return ids, eligible & allowed(state)[state.facts.category[ids], state.facts.level[ids]]
+
+    return offer
+
+
+def not_skipped(source: Source, probability: Callable[[CurriculumState, Array], Array]) -> Source:
+    """Those that a coin does not leave out, each with its own probability (GRESO).
+
+    Args:
+        source: of the questions.
+        probability: (state, ids) -> of being left out, float32 [J].
+    """
+
+    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        source_key, coin_key = jax.random.split(key)
+        ids, eligible = source(state, collected, source_key)
+        return ids, eligible & (jax.random.uniform(coin_key, ids.shape) >= probability(state, ids))
+
+    return offer

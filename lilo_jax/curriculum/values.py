@@ -1,0 +1,61 @@
+"""Values: how much there is to learn from a question, as a function of what is believed of its success rate.
+
+Each takes an `Estimate` of J questions to float32 [J].  The variance family (`variance`, `deviation`, `mixed`,
+`-distance(1/2)`) ranks alike under top-k with the same estimate; its members differ where a rule draws in proportion,
+sets a threshold, or divides by a price.
+"""
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.estimators import Estimate
+from lilo_jax.types import Array
+
+
+def variance(estimate: Estimate) -> Array:
+    """p(1 - p) at the mean of the belief: learnability (Foster et al. 2025; Rutherford et al. 2024)."""
+    return estimate.mean * (1 - estimate.mean)
+
+
+def expected_variance(estimate: Estimate) -> Array:
+    """E[p(1 - p)] under the belief = mean (1 - mean) - variance; for Beta(a, b): ab / ((a + b)(a + b + 1))."""
+    return estimate.mean * (1 - estimate.mean) - estimate.variance
+
+
+def corrected_variance(estimate: Estimate, attempts: Array) -> Array:
+    """p(1 - p) K / (K - 1), which K fresh rollouts estimate without bias; NaN for K < 2."""
+    return jnp.where(attempts > 1, variance(estimate) * attempts / jnp.maximum(attempts - 1, 1), jnp.nan)
+
+
+def deviation(estimate: Estimate) -> Array:
+    """sqrt(p(1 - p)): the standard deviation of the outcome (SPO, CurES)."""
+    return jnp.sqrt(jnp.maximum(variance(estimate), 0))
+
+
+def nearness(estimate: Estimate, target: Array | float = 0.5) -> Array:
+    """-(p - target)^2."""
+    return -((estimate.mean - target) ** 2)
+
+
+def band(estimate: Estimate, low: float, high: float) -> Array:
+    """1 where low <= p <= high, else 0."""
+    return ((estimate.mean >= low) & (estimate.mean <= high)).astype(jnp.float32)
+
+
+def hard_variance(estimate: Estimate) -> Array:
+    """p(1 - p)^2, highest at p = 1/3: a policy-gradient step's gain in success (Li et al. 2025, Knapsack RL)."""
+    return estimate.mean * (1 - estimate.mean) ** 2
+
+
+def failure(estimate: Estimate) -> Array:
+    """1 - p (Kimi k1.5)."""
+    return 1 - estimate.mean
+
+
+def mixed(estimate: Estimate, samples: int | Array) -> Array:
+    """Probability that `samples` rollouts are neither all right nor all wrong: 1 - p^G - (1 - p)^G."""
+    return 1 - estimate.mean**samples - (1 - estimate.mean) ** samples
+
+
+def progress(fast: Estimate, slow: Estimate) -> Array:
+    """|p_fast - p_slow|: how far two averages of different memory have come apart."""
+    return jnp.abs(fast.mean - slow.mean)

@@ -1,0 +1,100 @@
+"""What a curriculum wants to know of the questions before it has rolled them out, gathered from data and policy."""
+
+import jax
+import numpy as np
+
+from lilo_jax.assembly import Assembly, HeldOut
+from lilo_jax.curriculum.features import projected, standardized, text_features
+from lilo_jax.errors import UsageError
+from lilo_jax.evaluation.held_out import sampled
+from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.mesh import put_replicated, put_rows
+from lilo_jax.questions import Verdict
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tasks.noise import GRADE, disturbed
+from lilo_jax.types import Facts, Prompts, PyTree, TrainState
+
+
+def question_facts(assembly: Assembly, params: PyTree, ledger: Ledger) -> Facts:
+    """Facts about the training pool as the starting policy sees it; what they cost is booked."""
+    wants, pool = assembly.programs.curriculum.wants, assembly.pool
+    grade = np.full(len(pool.questions), np.nan, np.float32)
+    if wants.grade:
+        grade = _grades(assembly, params, wants.grade, ledger)
+    levels = [question.level for question in pool.questions]
+    names = [question.category for question in pool.questions]
+    return put_replicated(
+        assembly.mesh,
+        Facts(
+            features=_features(assembly, params, ledger),
+            grade=grade,
+            category=np.unique(names, return_inverse=True)[1].astype(np.int32),
+            level=np.array([level or 0 for level in levels], np.int32),
+        ),
+    )
+
+
+def check_facts(assembly: Assembly) -> None:
+    """Refuses a curriculum whose facts the data cannot give."""
+    wants, questions = assembly.programs.curriculum.wants, assembly.pool.questions
+    if wants.categories and len({question.category for question in questions}) < 2:
+        raise UsageError(
+            "the curriculum chooses between categories: give the questions a field category, or take another"
+        )
+    if wants.levels and any(question.level is None for question in questions):
+        raise UsageError("the curriculum turns a generator's level, which the questions do not have: take another")
+
+
+def refresh_features(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
+    """The state with features that the current policy makes, every so many steps if the curriculum wants any."""
+    wants = assembly.programs.curriculum.wants
+    if not wants.hidden or not step or step % wants.refresh_every:
+        return state
+    with clock.phase("features"):
+        features = put_replicated(assembly.mesh, _features(assembly, assembly.policy(state), ledger))
+        curriculum = state.curriculum
+        return state.replace(curriculum=curriculum.replace(facts=curriculum.facts.replace(features=features)))
+
+
+def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray:
+    """float32 [M, wants.features]."""
+    wants, pool = assembly.programs.curriculum.wants, assembly.pool
+    texts = [question.text or question.prompt for question in pool.questions]
+    parts = [np.zeros((len(texts), 0), np.float32)]
+    if wants.text:
+        parts.append(text_features(texts, pool.tokens, pool.lengths, wants.text))
+    if wants.hidden:
+        parts.append(projected(_hidden_states(assembly, params), wants.hidden))
+        ledger.add("features", "scored", pool.lengths.sum())
+    return standardized(np.concatenate(parts, axis=1))
+
+
+def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
+    """The policy's mean hidden state over every prompt, a block of rows at a time; float32 [M, D]."""
+    pool, rows = assembly.pool, assembly.config.evaluation.rows
+    blocks = []
+    for start in range(0, len(pool.lengths), rows):
+        tokens, lengths = pool.tokens[start : start + rows], pool.lengths[start : start + rows]
+        short = rows - len(lengths)
+        prompts = Prompts(np.pad(tokens, ((0, short), (0, 0))), np.pad(lengths, (0, short)))
+        blocks.append(assembly.programs.features(params, put_rows(assembly.mesh, prompts))[: len(lengths)])
+    return np.concatenate(jax.device_get(blocks))
+
+
+def _grades(assembly: Assembly, params: PyTree, rollouts: int, ledger: Ledger) -> np.ndarray:
+    """The starting policy's success rate on every training question over a number of rollouts; float32 [M]."""
+    config = assembly.config
+    held = HeldOut(assembly.pool, assembly.task.grade, unique_answers=False)
+    rule = config.rollout
+    protocol = Protocol(rollouts, rule.temperature, rule.top_p, rule.max_new_tokens, stop=rule.stop)
+    generations = sampled(assembly, params, held, 0, ledger, protocol=protocol, purpose="screen")
+    rates = []
+    for i, one in enumerate(generations):
+        draws = ((config.seed, 0, GRADE, i * rollouts + j) for j in range(rollouts))
+        verdicts = [
+            disturbed(r.verdict, one.question, config.noise, d) for r, d in zip(one.responses, draws, strict=True)
+        ]
+        graded = [verdict is Verdict.CORRECT for verdict in verdicts if not verdict.is_failure]
+        rates.append(np.mean(graded) if graded else np.nan)
+    return np.array(rates, np.float32)

@@ -1,0 +1,67 @@
+"""Questions, verdicts and tasks: the records in which text lives, on the host."""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One verifiable question.
+
+    Attributes:
+        prompt: the text given to the model, already rendered.
+        answer: the gold answer that the grader compares with.
+        difficulty: the generator's own level if it has one (for reports only: no curriculum may read it).
+        text: the question itself, as it stands in the prompt; graders may read what it asks for.
+        solution: a worked solution that holds the gold answer, or what else a grader needs, as text.
+        trap: why the question's outcome is not to be trusted, if that was planted ("wrong_key", "coin_flip"); for
+            reports only.
+        category: what the data set says it belongs to (a subject, a generator); "" for nothing.
+        level: of the difficulty knob of a generator that a curriculum may turn; None: there is no such knob.
+    """
+
+    prompt: str
+    answer: str
+    difficulty: float | None = None
+    text: str = ""
+    solution: str = ""
+    trap: str = ""
+    category: str = ""
+    level: int | None = None
+
+
+class Verdict(enum.Enum):
+    """What a grader found.  TIMEOUT and ERROR are failures of the grader and never count as wrong answers."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the grader failed, so that nothing is known of the answer."""
+        return self in (Verdict.TIMEOUT, Verdict.ERROR)
+
+
+class Task(NamedTuple):
+    """Questions in, verdicts out.
+
+    Attributes:
+        splits: split name to questions; `train` is the pool that a curriculum chooses from.
+        demonstrations: (prompt, response) pairs for supervised fine-tuning.
+        grade: (question, response text) to a verdict.
+        unique_answers: True if exactly one token sequence per question is graded correct, so that the success
+            rate at temperature 1 is the probability of that sequence and needs no sampling.
+        steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
+            line is a step.  See `lilo_jax.tasks.steps`.
+    """
+
+    splits: Mapping[str, Sequence[Question]]
+    demonstrations: Sequence[tuple[str, str]]
+    grade: Callable[[Question, str], Verdict]
+    unique_answers: bool
+    steps: Callable[[str], Sequence[int]] | None = None
