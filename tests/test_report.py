@@ -340,6 +340,18 @@ def test_report_of_one_run_and_of_many(arms, root, tmp_path):
     assert Page(many).tags.count("svg") == 5
 
 
+def test_audits_are_averaged_and_shown(tmp_path):
+    run = write_run(tmp_path / "run", curriculum={"name": "lilo"}, seed=0, slope=0.01)
+    assert summarize({"lilo": {0: run}}, split="test", baseline=None)["audit"] == {}
+    for step, (score, correlation) in enumerate(((0.25, None), (0.15, 0.5))):
+        measures = {"audit/brier": score, "audit/spearman": correlation, "audit/success_mean": 0.4}
+        run.append("metrics", {"step": STEPS + step, **measures})
+    summary = summarize({"lilo": {0: run}}, split="test", baseline=None)
+    assert summary["audit"] == {"lilo": {"brier": pytest.approx(0.2), "spearman": 0.5, "success_mean": 0.4}}
+    text = " ".join(Page(report.report_runs([run.path], tmp_path / "r.html").read_text(encoding="utf-8")).text)
+    assert re.search(r"lilo\s+0\.2000\s+-\s+-\s+0\.5000\s+-\s+0\.4000\s+-\s", text)
+
+
 def test_curves_are_drawn_against_what_is_asked_for(arms, root, tmp_path):
     pytest.importorskip("matplotlib")
     asked = ["flops", "trained_tokens", "rejected/generated", "follow_up/prefilled"]

@@ -15,6 +15,7 @@ from lilo_jax.report.summary import Arms, read_curve, summarize
 from lilo_jax.report.tables import (
     MAIN_BUDGETS,
     Table,
+    audit_table,
     budget_table,
     budget_title,
     build_tables,
@@ -108,6 +109,7 @@ def write_report(
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{_text(first)}</p>', *(f"<p>{_text(line)}</p>" for line in others)]
     sections += ["<h2>Results</h2>", *map(_table, build_tables(summary))]
+    sections += [_table(audit_table(summary))] if summary["audit"] else []
     if importlib.util.find_spec("matplotlib") is None:
         sections.append('<p class="note">No figures: matplotlib is not installed (pip install "lilo-jax[plot]").</p>')
     else:

@@ -44,6 +44,8 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
         `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups whose rollouts were all right or all wrong,
             mean over steps, then over seeds; None if nothing was measured.
+        `audit`: {arm: {measure: value}}, measures of `audit_measures`, mean over audits, then over seeds; None if
+            nothing was measured.  Arms without an audit are left out.
         `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.
         `unfinished`: {arm: [seed]}, runs that have not reached their last step.
     Keys of every `by_seed` are strings.  What is not a finite number is None.
@@ -64,6 +66,7 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         "final": {name: _interval(values) for name, values in final.items()},
         "gap_to_baseline": {name: _interval(_paired(final[name], final[str(baseline)])) for name in others},
         "zero_variance": {name: _zero_variance(runs.values()) for name, runs in arms.items()},
+        "audit": {name: found for name, runs in arms.items() if (found := _audit(runs.values()))},
         "ledger": {name: _last_ledger(runs.values()) for name, runs in arms.items()},
         "unfinished": {name: [s for s, run in runs.items() if not run.is_done()] for name, runs in arms.items()},
     }
@@ -138,6 +141,12 @@ def _zero_variance(runs: Iterable[RunDirectory]) -> dict[str, float | None]:
     metrics = [run.read("metrics") for run in runs]
     kinds = ("collected", "admitted")
     return {kind: _mean_of_runs(metrics, f"curriculum/{kind}_zero_variance_fraction") for kind in kinds}
+
+
+def _audit(runs: Iterable[RunDirectory]) -> dict[str, float | None]:
+    metrics = [run.read("metrics") for run in runs]
+    names = dict.fromkeys(key for records in metrics for r in records for key in r if key.startswith("audit/"))
+    return {name.removeprefix("audit/"): _mean_of_runs(metrics, name) for name in names}
 
 
 def _mean_of_runs(runs: list[list[dict[str, Any]]], key: str) -> float | None:

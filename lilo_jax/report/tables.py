@@ -140,6 +140,20 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
     return Table("Groups and tokens", columns, rows, notes)
 
 
+def audit_table(summary: Mapping[str, Any]) -> Table:
+    """What audits say of the curricula's beliefs and of the whole pool."""
+    measures = ("brier", "learnability_mean", "ece", "spearman", "regret", "success_mean", "reward_mean")
+    rows = [[arm, *(number(found.get(name), ".4f") for name in measures)] for arm, found in summary["audit"].items()]
+    notes = [
+        "on training questions drawn uniformly, mean over audits and seeds; Brier score of the believed success rates "
+        "(at best the mean p(1 - p)); ECE: expected calibration error; rank correlation of believed and measured "
+        "p(1 - p); regret: measured p(1 - p) of the best eighth of the questions less that of the eighth that the "
+        "belief ranks first"
+    ]
+    columns = ["arm", "Brier", "at best", "ECE", "rank correlation", "regret", "success", "reward"]
+    return Table("Audit", columns, rows, notes)
+
+
 def ledger_table(summary: Mapping[str, Any]) -> Table:
     """The whole ledger: tokens by purpose and kind, and FLOPs by purpose, a column per arm."""
     arms = summary["ledger"]
