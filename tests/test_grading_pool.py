@@ -150,7 +150,7 @@ def test_workers_do_not_run_a_script_again(tmp_path):
     script.write_text(
         "from lilo_jax.grading.pool import GradingPool, check_grade\n"
         "from lilo_jax.grading import GRADERS\n"
-        "from lilo_jax.types import Question\n"
+        "from lilo_jax.questions import Question\n"
         "print('body')\n"
         "with GradingPool(workers=2) as pool:\n"
         "    future = pool.submit(GRADERS['math_verify'], Question('', '5'), 'so 5')\n"
