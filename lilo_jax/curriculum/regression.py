@@ -6,8 +6,8 @@ The belief about question i is m_i = sigmoid(x_i . w), and w is the mode of
     - sum over blocks b of features  precision_b / 2 |w_b|^2
 
 found by damped Newton steps from the last w.  Each kind of feature has a precision of its own, which the evidence sets
-(MacKay 1992, automatic relevance determination): kinds that say nothing fade out.  Groups are remembered by question, so
-that features made anew speak of old outcomes as well.
+(MacKay 1992, automatic relevance determination): kinds that say nothing fade out.  Groups are remembered by question,
+so that features made anew speak of old outcomes as well.
 """
 
 import flax.struct
