@@ -6,7 +6,7 @@ import numpy as np
 from lilo_jax.assembly import Assembly, HeldOut
 from lilo_jax.curriculum.features import projected, standardized, text_features
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.held_out import sampled
+from lilo_jax.evaluation.held_out import exact_rates, sampled
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.mesh import put_replicated, put_rows
 from lilo_jax.questions import Verdict
@@ -42,19 +42,25 @@ def check_facts(assembly: Assembly) -> None:
         raise UsageError(
             "the curriculum chooses between categories: give the questions a field category, or take another"
         )
+    if wants.truth and not (assembly.task.unique_answers and assembly.tokenizer.unique_segmentation):
+        raise UsageError("the curriculum wants exact success rates, which only a task with unique answers has")
     if wants.levels and any(question.level is None for question in questions):
         raise UsageError("the curriculum turns a generator's level, which the questions do not have: take another")
 
 
-def refresh_features(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
-    """The state with features that the current policy makes, every so many steps if the curriculum wants any."""
-    wants = assembly.programs.curriculum.wants
-    if not wants.hidden or not step or step % wants.refresh_every:
-        return state
+def refresh_facts(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
+    """The state with what the current policy makes of the questions, if the curriculum wants that and it is due."""
+    wants, new = assembly.programs.curriculum.wants, {}
     with clock.phase("features"):
-        features = put_replicated(assembly.mesh, _features(assembly, assembly.policy(state), ledger))
-        curriculum = state.curriculum
-        return state.replace(curriculum=curriculum.replace(facts=curriculum.facts.replace(features=features)))
+        if wants.hidden and step and step % wants.refresh_every == 0:
+            new["features"] = _features(assembly, assembly.policy(state), ledger)
+        if wants.truth:
+            held = HeldOut(assembly.pool, assembly.task.grade, unique_answers=True)
+            new["grade"] = exact_rates(assembly, assembly.policy(state), held, ledger).astype(np.float32)
+    if not new:
+        return state
+    facts = state.curriculum.facts.replace(**put_replicated(assembly.mesh, new))
+    return state.replace(curriculum=state.curriculum.replace(facts=facts))
 
 
 def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray | None:

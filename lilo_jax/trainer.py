@@ -10,7 +10,7 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected, collect, training_batch
 from lilo_jax.evaluation.audit import audit
 from lilo_jax.evaluation.held_out import evaluate
-from lilo_jax.facts import refresh_features
+from lilo_jax.facts import refresh_facts
 from lilo_jax.follow_ups import add_follow_ups
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
@@ -37,7 +37,7 @@ def train(
     """Takes steps until `last_step` of them are done, from wherever `state` is; the last one is always saved."""
     config, clock = assembly.config, PhaseClock()
     for step in range(int(state.step), last_step):
-        state = refresh_features(assembly, state, step, ledger, clock)
+        state = refresh_facts(assembly, state, step, ledger, clock)
         audited = audit(assembly, state, step, ledger, clock)
         collected = collect(assembly, state, step, clock)
         admission, state = admit(assembly, state, collected, step, clock)

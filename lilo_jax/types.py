@@ -207,6 +207,8 @@ class Wants(NamedTuple):
         hidden: width of the features that are the policy's mean hidden state over the prompt.
         refresh_every: steps after which the latter are made anew.
         grade: rollouts a question that measure the starting policy.
+        truth: whether `Facts.grade` is the current policy's exact success rate instead, at every step and for nothing:
+            for ceilings in studies, where answers are unique.
         categories, levels: whether the data set must have them.
     """
 
@@ -215,6 +217,7 @@ class Wants(NamedTuple):
     hidden: int = 0
     refresh_every: int = 50
     grade: int = 0
+    truth: bool = False
     categories: bool = False
     levels: bool = False
 

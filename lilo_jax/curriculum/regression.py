@@ -5,7 +5,7 @@ The belief about question i is m_i = sigmoid(x_i . w), and w is the mode of
     sum over the last groups g of  decay^(age of g) n_g [ s_g / n_g log m_g + (1 - s_g / n_g) log(1 - m_g) ]
     - sum over blocks b of features  precision_b / 2 |w_b|^2
 
-found by damped Newton steps from the last w.  Each kind of feature has a precision of its own, which the evidence sets
+found by Newton steps from the last w.  Each kind of feature has a precision of its own, which the evidence sets
 (MacKay 1992, automatic relevance determination): kinds that say nothing fade out.  Groups are remembered by question,
 so that features made anew speak of old outcomes as well.
 """
@@ -18,7 +18,7 @@ from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 NEWTON_STEPS = 2
-DAMPING = 0.7
+LENGTHS = 10
 PRECISIONS = (0.03, 2.0)
 """Least and largest precision of a block; a block's features have variance 1 together, so 0.03 allows log-odds of 6."""
 
@@ -136,7 +136,10 @@ def relevance(weights: Array, variances: Array, precisions: Array, block: Array)
 
 
 def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: Array) -> tuple[Array, Array]:
-    """Mode and covariance of the coefficients, by damped Newton steps from `start`.
+    """Mode and covariance of the coefficients, by Newton steps from `start`.
+
+    A whole step overshoots where outcomes are nearly certain, for the curvature is then small, and would diverge.  So
+    each step is tried at lengths 1, 1/2, ..., 2^-(LENGTHS - 1) and 0, and the one of highest posterior is taken.
 
     Args:
         features: float32 [W, d].
@@ -146,15 +149,21 @@ def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision:
         precision: float32 [d], of the prior.
 
     Returns:
-        Coefficients [d] and the inverse Hessian of the negative log posterior, at the last step's start [d, d].
+        Coefficients [d], and the inverse Hessian of the negative log posterior where the last step began [d, d].
     """
+    lengths = jnp.append(0.5 ** jnp.arange(LENGTHS), 0.0)
+
+    def loss(w: Array) -> Array:
+        logits = features @ w
+        return jnp.sum(weight * (jax.nn.softplus(logits) - rate * logits)) + jnp.sum(precision * w**2) / 2
 
     def newton(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         w, _ = carry
         mean = jax.nn.sigmoid(features @ w)
         hessian = (features * (weight * mean * (1 - mean))[:, None]).T @ features + jnp.diag(precision)
-        gradient = features.T @ (weight * (mean - rate)) + precision * w
         covariance = jnp.linalg.inv(hessian)
-        return w - DAMPING * covariance @ gradient, covariance
+        tried = w - lengths[:, None] * (covariance @ (features.T @ (weight * (mean - rate)) + precision * w))
+        losses = jax.vmap(loss)(tried)
+        return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], covariance
 
     return jax.lax.fori_loop(0, NEWTON_STEPS, newton, (start, jnp.diag(1 / precision)))
