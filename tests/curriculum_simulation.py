@@ -14,9 +14,10 @@ POOL, QUESTIONS, SAMPLES = 40, 4, 5
 def facts(pool, wants, seed=0):
     """Made-up facts: features, grades of which some are missing, three categories, five levels in each."""
     rng = np.random.default_rng(seed)
+    features = rng.normal(size=(pool, max(wants.features, 1))) / np.sqrt(max(wants.features, 1))
     grade = rng.choice([0.0, 0.25, 0.5, 0.75, 1.0, np.nan], pool).astype(np.float32)
     return Facts(
-        features=jnp.asarray(rng.normal(size=(pool, wants.features)), jnp.float32),
+        features=jnp.asarray(features, jnp.float32) if wants.features else None,
         grade=jnp.asarray(grade),
         category=jnp.asarray(np.arange(pool) % 3, jnp.int32),
         level=jnp.asarray(np.arange(pool) // 3 % 5, jnp.int32),

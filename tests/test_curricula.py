@@ -26,7 +26,7 @@ SMALL = {
     "greso": CURRICULA["greso"](most_rounds=3),
     "vcrl": CURRICULA["vcrl"](threshold=0.5),
     "knapsack": CURRICULA["knapsack"](most=12),
-    "bots": CURRICULA["bots"](window=32, text=5),
+    "bots": CURRICULA["bots"](window=32, tokens=3, pairs=2),
     "dots": CURRICULA["dots"](window=32, hidden=5),
     "pcl": CURRICULA["pcl"](window=32, hidden=5),
     "rlve": CURRICULA["rlve"](least=1, threshold=0.5),

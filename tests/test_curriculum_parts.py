@@ -29,7 +29,7 @@ def collected(question, successes, attempts):
 
 def believed(estimator, steps, *, features=2, pool=POOL, order=None):
     """Estimates of the pool after steps of (question, successes, attempts), the questions renamed by `order`."""
-    known = facts(pool, Wants(text=features - 1))
+    known = facts(pool, Wants(hidden=features - 1))
     order = np.arange(pool) if order is None else order
     state = initial_state(jax.tree.map(lambda x: jnp.zeros_like(x).at[order].set(x), known))
     memory = estimator.tracker.init(pool)
@@ -59,8 +59,8 @@ ESTIMATORS = {
     "latest": estimators.latest(),
     "moving average": estimators.moving_average(0.3, 0.5),
     "rasch": dynamics.rasch(),
-    "regression": logistic_regression(width=2, window=64),
-    "blended": dynamics.blended(logistic_regression(width=2, window=64), forget=0.1, share=0.2, samples=8),
+    "regression": logistic_regression(blocks=(1, 1), window=64),
+    "blended": dynamics.blended(logistic_regression(blocks=(1, 1), window=64), forget=0.1, share=0.2, samples=8),
     "measured": estimators.measured(),
 }
 
@@ -151,8 +151,8 @@ def test_the_regression_finds_the_mode_and_its_curvature(scale):
     n = rng.integers(1, 9, 50)
     s = rng.binomial(n, jax.nn.sigmoid(2 * x[:, 0] * scale))
     w, covariance = jnp.zeros(4), None
-    for _ in range(5):  # warm starts, as in a run
-        w, covariance = jax.jit(functools.partial(fit, precision=0.1))(x, s / n, n * scale, w)
+    for _ in range(12):  # warm starts, as in a run
+        w, covariance = jax.jit(functools.partial(fit, precision=jnp.full(4, 0.1)))(x, s / n, n * scale, w)
     groups = [(i, int(s[i]) * scale, int(n[i]) * scale, 0) for i in range(50)]
     expected, inverse = reference.logistic_mode(x.astype(np.float64), groups, 1.0, 0.1)
     np.testing.assert_allclose(w, expected, rtol=5e-3, atol=2e-3)
@@ -164,18 +164,20 @@ def test_the_regression_finds_the_mode_and_its_curvature(scale):
 def test_the_regression_believes_about_questions_like_those_it_saw():
     """Planted logistic success on features: its beliefs about unseen questions are near, and its variance is honest."""
     rng, pool = np.random.default_rng(2), 400
-    known = facts(pool, Wants(text=3))
-    truth = 1 / (1 + np.exp(-np.asarray(known.features) @ np.array([1.5, -1.0, 0.5, 0.3])))
+    known = facts(pool, Wants(hidden=3))
+    truth = 1 / (1 + np.exp(-np.asarray(known.features) @ 2 * np.array([1.5, -1.0, 0.5, 0.3])))
     seen = np.arange(60)
     steps = [(seen, rng.binomial(8, truth[seen]), np.full(60, 8))]
-    mean, variance = map(np.asarray, believed(logistic_regression(width=4, window=64), steps, features=4, pool=pool))
+    mean, variance = map(
+        np.asarray, believed(logistic_regression(blocks=(3, 1), window=64), steps, features=4, pool=pool)
+    )
     error = (mean - truth)[60:]
     assert np.sqrt(np.mean(error**2)) < 0.1
     assert 0.3 < np.mean(error**2) / variance[60:].mean() < 3
 
 
 def test_of_more_groups_than_the_window_holds_the_last_stay():
-    estimator = logistic_regression(width=2, window=8)
+    estimator = logistic_regression(blocks=(1, 1), window=8)
     old = [(np.arange(20), np.zeros(20), np.full(20, 4)), (np.arange(20, 28), np.full(8, 4), np.full(8, 4))]
     a, b = (believed(estimator, steps).mean for steps in (old, [([], [], []), old[1]]))
     np.testing.assert_allclose(a, b, atol=2e-3)
