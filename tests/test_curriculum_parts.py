@@ -165,7 +165,7 @@ def test_the_regression_believes_about_questions_like_those_it_saw():
     """Planted logistic success on features: its beliefs about unseen questions are near, and its variance is honest."""
     rng, pool = np.random.default_rng(2), 400
     known = facts(pool, Wants(hidden=3))
-    truth = 1 / (1 + np.exp(-np.asarray(known.features) @ 2 * np.array([1.5, -1.0, 0.5, 0.3])))
+    truth = 1 / (1 + np.exp(-np.asarray(known.features) @ np.array([3.0, -2.0, 1.0, 0.6])))
     seen = np.arange(60)
     steps = [(seen, rng.binomial(8, truth[seen]), np.full(60, 8))]
     mean, variance = map(
@@ -177,10 +177,12 @@ def test_the_regression_believes_about_questions_like_those_it_saw():
 
 
 def test_of_more_groups_than_the_window_holds_the_last_stay():
-    estimator = logistic_regression(blocks=(1, 1), window=8)
-    old = [(np.arange(20), np.zeros(20), np.full(20, 4)), (np.arange(20, 28), np.full(8, 4), np.full(8, 4))]
-    a, b = (believed(estimator, steps).mean for steps in (old, [([], [], []), old[1]]))
-    np.testing.assert_allclose(a, b, atol=2e-3)
+    tracker, state = logistic_regression(blocks=(1, 1), window=8).tracker, initial_state(facts(POOL, Wants(hidden=1)))
+    memory = tracker.observe(tracker.init(POOL), state, collected(np.arange(20), 1, 4), jnp.int32(0))
+    assert sorted(memory.question.tolist()) == list(range(12, 20))
+    memory = tracker.observe(memory, state, collected(np.arange(30, 33), 2, 4), jnp.int32(1))
+    assert sorted(memory.question.tolist()) == [*range(15, 20), 30, 31, 32]
+    assert memory.step[memory.question >= 30].tolist() == [1, 1, 1]
 
 
 # --------------------------------------------------------------------------------------------------------------- draws
