@@ -65,18 +65,6 @@ def logistic_mode(features, groups, decay, precision):
     return w, np.linalg.inv(hessian(w))
 
 
-def evidence(weights, variances, precisions, blocks):
-    """MacKay's update of the precision of every block, within 0.03 and 2."""
-    found, start = [], 0
-    for precision, width in zip(precisions, blocks, strict=True):
-        own = range(start, start + width)
-        decided = sum(1 - precision * variances[j] for j in own)
-        size = sum(weights[j] ** 2 for j in own)
-        found.append(min(max(max(decided, 0) / max(size, 1e-6), 0.03), 2.0))
-        start += width
-    return found
-
-
 def blended_counts(record, pool, predictions, forget, share, samples):
     """BOTS: explicit counts where there are some, else share x samples predicted ones; predictions one list a step."""
     a, b = [1.0] * pool, [1.0] * pool

@@ -59,8 +59,8 @@ ESTIMATORS = {
     "latest": estimators.latest(),
     "moving average": estimators.moving_average(0.3, 0.5),
     "rasch": dynamics.rasch(),
-    "regression": logistic_regression(blocks=(1, 1), window=64),
-    "blended": dynamics.blended(logistic_regression(blocks=(1, 1), window=64), forget=0.1, share=0.2, samples=8),
+    "regression": logistic_regression(width=2, window=64),
+    "blended": dynamics.blended(logistic_regression(width=2, window=64), forget=0.1, share=0.2, samples=8),
     "measured": estimators.measured(),
 }
 
@@ -152,7 +152,7 @@ def test_the_regression_finds_the_mode_and_its_curvature(scale):
     s = rng.binomial(n, jax.nn.sigmoid(2 * x[:, 0] * scale))
     w, covariance = jnp.zeros(4), None
     for _ in range(12):  # warm starts, as in a run
-        w, covariance = jax.jit(functools.partial(fit, precision=jnp.full(4, 0.1)))(x, s / n, n * scale, w)
+        w, covariance = jax.jit(functools.partial(fit, precision=0.1))(x, s / n, n * scale, w)
     groups = [(i, int(s[i]) * scale, int(n[i]) * scale, 0) for i in range(50)]
     expected, inverse = reference.logistic_mode(x.astype(np.float64), groups, 1.0, 0.1)
     np.testing.assert_allclose(w, expected, rtol=5e-3, atol=2e-3)
@@ -168,16 +168,14 @@ def test_the_regression_believes_about_questions_like_those_it_saw():
     truth = 1 / (1 + np.exp(-np.asarray(known.features) @ np.array([3.0, -2.0, 1.0, 0.6])))
     seen = np.arange(60)
     steps = [(seen, rng.binomial(8, truth[seen]), np.full(60, 8))]
-    mean, variance = map(
-        np.asarray, believed(logistic_regression(blocks=(3, 1), window=64), steps, features=4, pool=pool)
-    )
+    mean, variance = map(np.asarray, believed(logistic_regression(width=4, window=64), steps, features=4, pool=pool))
     error = (mean - truth)[60:]
     assert np.sqrt(np.mean(error**2)) < 0.1
     assert 0.3 < np.mean(error**2) / variance[60:].mean() < 3
 
 
 def test_of_more_groups_than_the_window_holds_the_last_stay():
-    tracker, state = logistic_regression(blocks=(1, 1), window=8).tracker, initial_state(facts(POOL, Wants(hidden=1)))
+    tracker, state = logistic_regression(width=2, window=8).tracker, initial_state(facts(POOL, Wants(hidden=1)))
     memory = tracker.observe(tracker.init(POOL), state, collected(np.arange(20), 1, 4), jnp.int32(0))
     assert sorted(memory.question.tolist()) == list(range(12, 20))
     memory = tracker.observe(memory, state, collected(np.arange(30, 33), 2, 4), jnp.int32(1))

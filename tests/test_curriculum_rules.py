@@ -169,13 +169,12 @@ def test_mopps_keeps_beta_counts_and_draws_from_them(decay):
     np.testing.assert_allclose(scores.mean(axis=0), -(variance + (expected - 0.5) ** 2), atol=0.016)
 
 
-def predicted(features, blocks, decay=0.9):
-    """Success rates for the pool, after each step, by logistic regressions whose precisions follow the evidence."""
-    precisions, found = [0.0625] * len(blocks), []
+def predicted(features, decay=0.95, precision=0.03):
+    """Success rates for the pool, after each step, by logistic regressions to convergence."""
+    found = []
     for step in range(STEPS):
         groups = [(*group, step - t) for t in range(step + 1) for group in record()[t]]
-        weights, covariance = reference.logistic_mode(features, groups, decay, np.repeat(precisions, blocks))
-        precisions = reference.evidence(weights, np.diag(covariance), precisions, blocks)
+        weights, _ = reference.logistic_mode(features, groups, decay, precision)
         found.append(1 / (1 + np.exp(-features @ weights)))
     return found
 
@@ -183,7 +182,7 @@ def predicted(features, blocks, decay=0.9):
 def test_bots_counts_predictions_for_questions_that_were_not_asked():
     played = Played(CURRICULA["bots"](tokens=2, pairs=2, window=128))
     features = np.asarray(played.facts.features, np.float64)
-    predictions = predicted(features, played.parts["wants"].blocks)  # to convergence, ours by two warm steps
+    predictions = predicted(features)  # to convergence, ours by two warm steps
     a, b = reference.blended_counts(record(), POOL, predictions, 0.1, 0.1, SAMPLES)
     np.testing.assert_allclose(played.state.memory["success"].successes, a, atol=0.06)
     np.testing.assert_allclose(played.state.memory["success"].failures, b, atol=0.06)
@@ -192,7 +191,7 @@ def test_bots_counts_predictions_for_questions_that_were_not_asked():
 @pytest.mark.parametrize(("name", "worth"), [("dots", lambda p: -abs(p - 0.5)), ("pcl", lambda p: -((p - 0.5) ** 2))])
 def test_dots_and_pcl_predict_by_logistic_regression(name, worth):
     played = Played(CURRICULA[name](hidden=4, window=128))
-    mean = predicted(np.asarray(played.facts.features, np.float64), played.parts["wants"].blocks)[-1]
+    mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
     np.testing.assert_allclose(played.score(), worth(mean), atol=0.03)
 
 

@@ -14,7 +14,7 @@ over visits at 1/2 that are not explained (many attempts, no drift, a residual).
 
 import flax.struct
 import jax.numpy as jnp
-from jax.scipy.special import betaln, xlog1py, xlogy
+from jax.scipy.special import betaln, expit, xlog1py, xlogy
 
 from lilo_jax.curriculum.composition import Score
 from lilo_jax.curriculum.estimators import Tracker, places
@@ -85,25 +85,46 @@ def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: floa
     return coin - clean, dead - clean
 
 
-def trap_probability(
+def _faded(memory: Suspicion, state: CurriculumState, ids: Array, fade: float) -> tuple[Array, Array]:
+    passed = (state.step - state.last_seen[ids]).astype(jnp.float32)
+    return memory.coin[ids] * fade**passed, memory.dead[ids] * fade**passed
+
+
+def _graded(state: CurriculumState, ids: Array) -> Array:
+    """Share of rollouts whose grader came to a verdict, with one more that did."""
+    return (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
+
+
+def coin_probability(
     memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
 ) -> Array:
-    """Probability that a question is a trap, float32 [J]: of `coin` or `dead`, or that its grader fails.
+    """Probability that a question's outcome is a coin's, or its grader's failure; float32 [J].
 
-        q = (e_coin + e_dead) / (e_coin + e_dead + 1 - prior),  e = prior / 2 exp(log-ratio)
-        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
+        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1),  q = sigmoid(log(prior / (1 - prior)) + coin)
+
+    What a rule stays away from: a question that nothing answers looks like one that is still too hard, and takes no
+    more than its share, while a coin draws every rule that looks for p(1 - p).
 
     Args:
         memory: evidence.
         state: for the lifetime counts of rollouts and of those that were graded.
         ids: int32 [J].
-        prior: share of traps expected in the pool.
+        prior: share of coins expected in the pool, in [0, 1).
         fade: as in `trap_detector`.
     """
-    faded = fade ** (state.step - state.last_seen[ids]).astype(jnp.float32)
-    coin, dead = faded * memory.coin[ids], faded * memory.dead[ids]
-    largest = jnp.maximum(jnp.maximum(coin, dead), 0)
-    trap = prior / 2 * (jnp.exp(coin - largest) + jnp.exp(dead - largest))
-    clean = (1 - prior) * jnp.exp(-largest)
-    graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
-    return 1 - clean / (trap + clean) * graded
+    coin, _ = _faded(memory, state, ids, fade)
+    return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + coin)) * _graded(state, ids)
+
+
+def trap_probability(
+    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
+) -> Array:
+    """Probability that a question is a trap of either kind, or that its grader fails; float32 [J].  For reports.
+
+        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
+        q = sigmoid(log(prior / (1 - prior)) + log((e^coin + e^dead) / 2))
+
+    Args: as `coin_probability`, the prior being that of both kinds together.
+    """
+    either = jnp.logaddexp(*_faded(memory, state, ids, fade)) - jnp.log(2.0)
+    return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + either)) * _graded(state, ids)

@@ -45,7 +45,7 @@ class Bots:
                 f"{self.tokens}, {self.pairs} and {self.window}"
             )
         wants = Wants(tokens=self.tokens, pairs=self.pairs)
-        predictor = logistic_regression(blocks=wants.blocks, window=self.window)
+        predictor = logistic_regression(width=wants.features, window=self.window)
         posterior = blended(predictor, forget=self.forget, share=self.share, samples=samples)
         return compose(
             source=whole_pool(pool_size),

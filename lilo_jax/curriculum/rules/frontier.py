@@ -3,7 +3,7 @@
 Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
 
     likely to teach     w = m (1 - m)^2 (1 - q), m the success rate that an online logistic regression predicts from
-                        the question's features, q the probability that it is a trap
+                        the question's features, q the probability that its outcome is a coin's
     diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
 
 and all of it is trained on.  The regression shares what each group showed with the questions that are like it, so that
@@ -23,7 +23,7 @@ from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.traps import trap_detector, trap_probability
+from lilo_jax.curriculum.traps import coin_probability, trap_detector
 from lilo_jax.curriculum.values import hard_variance, success
 from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 
@@ -47,7 +47,7 @@ class Frontier:
     window: int = 24
     """steps whose groups the regression learns from, 1024 groups at most"""
     traps: float = 0.05
-    """share of traps expected in the pool; 0 suspects none"""
+    """share of questions with a coin for a grader that is expected; 0 suspects none"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
@@ -60,12 +60,12 @@ class Frontier:
             raise ValueError(f"--curriculum.traps must be in [0, 1), got {self.traps}")
         wants = Wants(tokens=self.tokens, pairs=self.pairs, hidden=self.hidden, refresh_every=self.refresh_every)
         window = min(self.window * questions, 1024)
-        regression = logistic_regression(blocks=wants.blocks, window=window, decay=self.decay)
+        regression = logistic_regression(width=wants.features, window=window, decay=self.decay)
         predicted = of_belief(regression, success)
         value = of_belief(regression, hard_variance)
 
         def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-            suspected = trap_probability(state.memory["traps"], state, ids, prior=self.traps)
+            suspected = coin_probability(state.memory["traps"], state, ids, prior=self.traps)
             # The constant would make all alike.
             return value(state, ids, key) * (1 - suspected), state.facts.features[ids, :-1]
 
