@@ -7,12 +7,12 @@ import dataclasses
 import functools
 
 import jax
-from lilo_jax.curriculum.rules.frontier import Frontier
 
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.estimators import measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import variance
 from lilo_jax.types import Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal, Wants

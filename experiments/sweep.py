@@ -1,6 +1,6 @@
 """Arms x algorithms x seeds as one job: shared starts and baselines, both cores, resumable, reporting as it goes.
 
-    python -m experiments.sweep --algorithms ppo,rloo --arms uniform,uniform_wide,lilo,frontier --seeds 8 --first-seed 601
+    python -m experiments.sweep --algorithms ppo,rloo --arms uniform,uniform_wide,lilo,frontier --seeds 8
     python -m experiments.sweep --algorithms rloo --arms uniform,lilo,frontier --task pairs --output-dir runs/pairs
 
 An arm is one of the quickstart's, the name of a curriculum (with its default settings), or `package.module:ClassName`.

@@ -89,7 +89,8 @@ class Programs(NamedTuple):
         sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
             Completions; see `lilo_jax.sampling.sample`.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
-        admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
+        admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
+            the first.
         follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `FollowUpRequests`.
         prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
         deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
@@ -169,7 +170,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
         sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
-        admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
+        admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),

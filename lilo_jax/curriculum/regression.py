@@ -18,7 +18,7 @@ from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 NEWTON_STEPS = 2
-LENGTHS = 10
+LENGTHS = 6
 PRECISIONS = (0.03, 2.0)
 """Least and largest precision of a block; a block's features have variance 1 together, so 0.03 allows log-odds of 6."""
 

@@ -30,19 +30,21 @@ class Suspicion(flax.struct.PyTreeNode):
     """Evidence against questions.
 
     Attributes:
-        coin, dead: float32 [M], log-likelihood of either explanation over that of `clean`, summed over groups.
+        coin, dead: float32 [M], log-likelihood of either explanation over that of `clean`, summed over groups, as of
+            the question's last visit.
     """
 
     coin: Array
     dead: Array
 
 
-def trap_detector(predicted: Score, *, strength: float = 4.0) -> Tracker:
+def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = 0.99) -> Tracker:
     """Weighs every group against what was predicted of it.
 
     Args:
         predicted: (state, ids, key) -> m, what the features say of the success rate; no key is consumed.
         strength: nu, how many rollouts the prediction is worth.
+        fade: of the evidence with every step that passes: what nothing could answer, a better policy may.
     """
 
     def init(pool_size: int) -> Suspicion:
@@ -52,8 +54,14 @@ def trap_detector(predicted: Score, *, strength: float = 4.0) -> Tracker:
     def observe(memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Array) -> Suspicion:
         index = places(collected, memory.coin.shape[0])
         rate = predicted(state, jnp.maximum(collected.question, 0), None)
-        coin, dead = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
-        return Suspicion(memory.coin.at[index].add(coin, mode="drop"), memory.dead.at[index].add(dead, mode="drop"))
+        passed = (step - state.last_seen[jnp.maximum(collected.question, 0)]).astype(jnp.float32)
+        ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
+
+        def add(evidence: Array, ratio: Array) -> Array:
+            faded = evidence[jnp.maximum(collected.question, 0)] * fade**passed
+            return evidence.at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
+
+        return Suspicion(*map(add, (memory.coin, memory.dead), ratios))
 
     return Tracker(init, observe)
 
@@ -77,7 +85,9 @@ def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: floa
     return coin - clean, dead - clean
 
 
-def trap_probability(memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05) -> Array:
+def trap_probability(
+    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
+) -> Array:
     """Probability that a question is a trap, float32 [J]: of `coin` or `dead`, or that its grader fails.
 
         q = (e_coin + e_dead) / (e_coin + e_dead + 1 - prior),  e = prior / 2 exp(log-ratio)
@@ -88,8 +98,10 @@ def trap_probability(memory: Suspicion, state: CurriculumState, ids: Array, *, p
         state: for the lifetime counts of rollouts and of those that were graded.
         ids: int32 [J].
         prior: share of traps expected in the pool.
+        fade: as in `trap_detector`.
     """
-    coin, dead = memory.coin[ids], memory.dead[ids]
+    faded = fade ** (state.step - state.last_seen[ids]).astype(jnp.float32)
+    coin, dead = faded * memory.coin[ids], faded * memory.dead[ids]
     largest = jnp.maximum(jnp.maximum(coin, dead), 0)
     trap = prior / 2 * (jnp.exp(coin - largest) + jnp.exp(dead - largest))
     clean = (1 - prior) * jnp.exp(-largest)
