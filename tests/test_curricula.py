@@ -413,6 +413,7 @@ BAD = {
     "prime_rl_pools": {"hard": 0.9},
     "retire_solved": {"threshold": 0.0},
     "rlve": {"levels": 0},
+    "frontier": {"decay": 0.0},
 }
 
 
