@@ -1,5 +1,6 @@
 """The shipped curricula through the `Curriculum` contract, with outcomes made up by the test."""
 
+import dataclasses
 import functools
 import math
 
@@ -386,6 +387,46 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
 def test_bad_settings_name_the_option(spec, questions, option):
     with pytest.raises(ValueError, match=option):
         spec.build(pool_size=POOL, questions=questions, samples=SAMPLES)
+
+
+BAD = {
+    "lilo_sequential": {"pool_ratio": 3},
+    "plr": {"staleness": 1.5},
+    "dapo": {"round_ratio": 0},
+    "prime": {"oversample": 11},
+    "balanced": {"low": 0.9},
+    "speed": {"screen": 1.0},
+    "vcrl": {"threshold": 0.0},
+    "greso": {"first_ratio": 0.5},
+    "mopps": {"decay": 0.0},
+    "bots": {"share": 2.0},
+    "spo": {"floor": -1.0},
+    "adarft": {"start": 101.0},
+    "dps": {"prior": 0.0},
+    "sec": {"categories": 1},
+    "dump": {"window": 4},
+    "e2h": {"schedule": "linear"},
+    "dots": {"temperature": 0.0},
+    "pcl": {"hidden": 0},
+    "knapsack": {"least": 6},
+    "reinforce_ada": {"rounds": 6},
+    "prime_rl_pools": {"hard": 0.9},
+    "retire_solved": {"threshold": 0.0},
+    "rlve": {"levels": 0},
+    "frontier": {"decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_setting_is_refused_by_its_option(name):
+    ((setting, value),) = BAD[name].items()
+    with pytest.raises(ValueError, match=f"{name} .*--curriculum.{setting.replace('_', '-')}"):
+        CURRICULA[name](**{setting: value}).build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
+
+
+def test_every_curriculum_with_settings_refuses_bad_ones():
+    with_settings = {name for name, spec in CURRICULA.items() if dataclasses.fields(spec)}
+    assert with_settings == set(BAD) | {"lilo", "sfl_buffer"}
 
 
 def test_settings_at_the_limits_build():
