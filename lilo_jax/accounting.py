@@ -9,7 +9,9 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected
 from lilo_jax.questions import Verdict
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.types import Admission, GroupStatistics
+from lilo_jax.types import Admission, GroupStatistics, TrainState
+
+MOST_SUSPECTS = 100
 
 
 def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:
@@ -80,6 +82,26 @@ def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np
     if difficulties and None not in difficulties:
         found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
     return found
+
+
+def suspects(assembly: Assembly, state: TrainState) -> list[dict[str, Any]]:
+    """Questions that the curriculum rather takes for traps, the likeliest first, as JSON-ready records."""
+    if assembly.programs.suspicion is None:
+        return []
+    known, probability = jax.device_get((state.curriculum, assembly.programs.suspicion(state.curriculum)))
+    order = [i for i in np.argsort(-probability, kind="stable")[:MOST_SUSPECTS] if probability[i] > 0.5]
+    return [
+        {
+            "question": int(i),
+            "prompt": assembly.pool.questions[i].prompt,
+            "gold": assembly.pool.questions[i].answer,
+            "probability": float(probability[i]),
+            "rollouts": int(known.rollouts[i]),
+            "graded": int(known.attempts[i]),
+            "correct": int(known.successes[i]),
+        }
+        for i in order
+    ]
 
 
 def rollout_records(assembly: Assembly, collected: Collected, admission: Admission) -> list[dict[str, Any]]:

@@ -6,13 +6,12 @@ import numpy as np
 from lilo_jax.assembly import Assembly, HeldOut
 from lilo_jax.curriculum.features import projected, standardized, text_features
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.held_out import exact_rates, sampled
-from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.evaluation.held_out import exact_rates
+from lilo_jax.evaluation.outcomes import outcomes
 from lilo_jax.mesh import put_replicated, put_rows
-from lilo_jax.questions import Verdict
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.tasks.noise import GRADE, disturbed
+from lilo_jax.tasks.noise import GRADE
 from lilo_jax.types import Facts, Prompts, PyTree, TrainState
 
 
@@ -102,17 +101,8 @@ def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
 
 def _grades(assembly: Assembly, params: PyTree, rollouts: int, ledger: Ledger) -> np.ndarray:
     """The starting policy's success rate on every training question over a number of rollouts; float32 [M]."""
-    config = assembly.config
-    held = HeldOut(assembly.pool, assembly.task.grade, unique_answers=False)
-    rule = config.rollout
-    protocol = Protocol(rollouts, rule.temperature, rule.top_p, rule.max_new_tokens, stop=rule.stop)
-    generations = sampled(assembly, params, held, 0, ledger, protocol=protocol, purpose="screen")
-    rates = []
-    for i, one in enumerate(generations):
-        draws = ((config.seed, 0, GRADE, i * rollouts + j) for j in range(rollouts))
-        verdicts = [
-            disturbed(r.verdict, one.question, config.noise, d) for r, d in zip(one.responses, draws, strict=True)
-        ]
-        graded = [verdict is Verdict.CORRECT for verdict in verdicts if not verdict.is_failure]
-        rates.append(np.mean(graded) if graded else np.nan)
-    return np.array(rates, np.float32)
+    everyone = np.arange(len(assembly.pool.questions))
+    successes, attempts, _ = outcomes(
+        assembly, params, everyone, 0, ledger, samples=rollouts, purpose="screen", phase=GRADE
+    )
+    return np.divide(successes, attempts, out=np.full(len(everyone), np.nan), where=attempts > 0).astype(np.float32)

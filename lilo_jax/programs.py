@@ -84,7 +84,7 @@ class Programs(NamedTuple):
             the critic's trunk is a copy of the policy's weights, as the reference is.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
-        estimate: (CurriculumState, key) -> float32 [M], or None; see `Curriculum`.
+        estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> float32 [M], or None; see `Curriculum`.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
         sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
             Completions; see `lilo_jax.sampling.sample`.
@@ -110,6 +110,7 @@ class Programs(NamedTuple):
     state: TrainState
     propose: Callable[..., Proposal]
     estimate: Callable[..., Array] | None
+    suspicion: Callable[..., Array] | None
     expected_lengths: Callable[..., Array]
     sample: Callable[..., Any]
     statistics: Callable[..., GroupStatistics]
@@ -167,6 +168,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         state=placed_shapes(state_shape, whole_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
         estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
+        suspicion=curriculum.suspicion and jax.jit(curriculum.suspicion, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
         sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from lilo_jax.accounting import book, describe, rollout_records
+from lilo_jax.accounting import book, describe, rollout_records, suspects
 from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected, collect, training_batch
 from lilo_jax.evaluation.audit import audit
@@ -58,6 +58,8 @@ def train(
             recorder.flush()
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), done, ledger))
             assembly.graders.pool.take_counts()  # those of a step are its own
+            if suspected := suspects(assembly, state):
+                directory.append("suspects", {"step": done, "questions": suspected})
         if done % config.storage.save_every == 0 or done == last_step:
             recorder.flush()
             checkpoints.save(done, state.replace(base=None), ledger.to_dict())

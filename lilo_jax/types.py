@@ -223,16 +223,10 @@ class Wants(NamedTuple):
     levels: int = 0
 
     @property
-    def blocks(self) -> tuple[int, ...]:
-        """Widths of the features by kind: counts of the text, tokens, pairs, hidden states, a constant."""
-        if not self.tokens + self.pairs + self.hidden:
-            return ()
-        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), self.hidden, 1)
-
-    @property
     def features(self) -> int:
-        """Width of all features together."""
-        return sum(self.blocks)
+        """Width of all features together: of the text, of hidden states, and a constant."""
+        text = COUNTS + self.tokens + self.pairs if self.tokens + self.pairs else 0
+        return text + self.hidden + (text + self.hidden > 0)
 
 
 NOTHING = Wants()
@@ -278,6 +272,7 @@ class Curriculum(NamedTuple):
         train_rows: B, most rollouts that the admitted groups of one step can have together.
         wants: facts that it needs.
         estimate: (state, key) -> float32 [M], success rates that it believes in; None if it has no such belief.
+        suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
     """
 
     init: Callable[[Facts], CurriculumState]
@@ -290,6 +285,7 @@ class Curriculum(NamedTuple):
     train_rows: int
     wants: Wants = NOTHING
     estimate: Callable[[CurriculumState, Array], Array] | None = None
+    suspicion: Callable[[CurriculumState], Array] | None = None
 
 
 class CurriculumSpec(Protocol):

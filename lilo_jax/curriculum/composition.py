@@ -64,6 +64,7 @@ def compose(
     remembers: Mapping[str, Tracker] | None = None,
     wants: Wants = NOTHING,
     belief: Score | None = None,
+    suspicion: Callable[[CurriculumState, Array], Array] | None = None,
 ) -> Curriculum:
     """A curriculum whose steps go through these parts.
 
@@ -76,8 +77,13 @@ def compose(
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
         belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
+        suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
     """
     trackers = dict(remembers or {})
+
+    def everyone(state: CurriculumState) -> Array:
+        return jnp.arange(state.attempts.shape[0])
+
     choose = choice(source, score, select)
 
     def init(facts: Facts) -> CurriculumState:
@@ -104,5 +110,6 @@ def compose(
         max_samples=rounds.samples,
         train_rows=rows,
         wants=wants,
-        estimate=belief and (lambda state, key: belief(state, jnp.arange(state.attempts.shape[0]), key)),
+        estimate=belief and (lambda state, key: belief(state, everyone(state), key)),
+        suspicion=suspicion and (lambda state: suspicion(state, everyone(state))),
     )

@@ -77,17 +77,8 @@ def exact_rates(assembly: Assembly, params: PyTree, held: HeldOut, ledger: Ledge
     return np.concatenate(rates)[: len(pairs)]
 
 
-def sampled(
-    assembly: Assembly,
-    params: PyTree,
-    held: HeldOut,
-    step: int,
-    ledger: Ledger,
-    *,
-    protocol: Protocol | None = None,
-    purpose: str = "evaluation",
-) -> list[Generations]:
-    """Responses to the questions of a set, by the config's protocol or another one, on the ledger under a purpose."""
+def sampled(assembly: Assembly, params: PyTree, held: HeldOut, step: int, ledger: Ledger) -> list[Generations]:
+    """Responses to the questions of a set, by the config's protocol."""
     config, encoded = assembly.config, held.encoded
     prompts = [row[:length].tolist() for row, length in zip(encoded.tokens, encoded.lengths, strict=True)]
     key = stream_key(config.seed, "evaluate", step)
@@ -95,11 +86,11 @@ def sampled(
     def draw(prompts: Prompts, requests: Requests, protocol: Protocol) -> Completions:
         return jax.device_get(sample(assembly, params, prompts, requests, key, protocol=protocol))
 
-    protocol = protocol or config.protocol
+    protocol = config.protocol
     generate = functools.partial(completions_of, draw, prompts, rows=config.evaluation.rows)
     generations = respond(generate, assembly.evaluation_graders, held.grade, encoded.questions, protocol)
-    ledger.add(purpose, "prefilled", encoded.lengths.sum())
-    ledger.add(purpose, "generated", sum(r.tokens for one in generations for r in one.responses))
+    ledger.add("evaluation", "prefilled", encoded.lengths.sum())
+    ledger.add("evaluation", "generated", sum(r.tokens for one in generations for r in one.responses))
     return generations
 
 

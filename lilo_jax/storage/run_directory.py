@@ -27,7 +27,7 @@ from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.json_lines import write_records
 
-RECORDS = ("metrics", "timings", "eval", "ledger", "grading")
+RECORDS = ("metrics", "timings", "eval", "ledger", "grading", "suspects")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
@@ -99,7 +99,7 @@ class RunDirectory:
         """
         for name in RECORDS:
             path = self.path / f"{name}.jsonl"
-            kept = [r for r in _lines(path) if r["step"] < step or (name == "eval" and r["step"] == step)]
+            kept = [r for r in _lines(path) if r["step"] < step or (name in ("eval", "suspects") and r["step"] == step)]
             if path.exists():
                 _replace(path, "".join(json.dumps(r) + "\n" for r in kept))
         for taken in (self.path / "rollouts").glob("step_*.jsonl"):

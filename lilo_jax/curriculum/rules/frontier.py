@@ -23,7 +23,7 @@ from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.traps import coin_probability, trap_detector
+from lilo_jax.curriculum.traps import coin_probability, trap_detector, trap_probability
 from lilo_jax.curriculum.values import hard_variance, success
 from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 
@@ -80,4 +80,5 @@ class Frontier:
             remembers={"success": regression.tracker, "traps": trap_detector(predicted)},
             wants=wants,
             belief=predicted,
+            suspicion=lambda state, ids: trap_probability(state.memory["traps"], state, ids, prior=self.traps),
         )
