@@ -57,17 +57,17 @@ def refresh_features(assembly: Assembly, state: TrainState, step: int, ledger: L
         return state.replace(curriculum=curriculum.replace(facts=curriculum.facts.replace(features=features)))
 
 
-def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray:
-    """float32 [M, wants.features]."""
+def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray | None:
+    """float32 [M, wants.features]; None if none are wanted."""
     wants, pool = assembly.programs.curriculum.wants, assembly.pool
     texts = [question.text or question.prompt for question in pool.questions]
-    parts = [np.zeros((len(texts), 0), np.float32)]
+    parts = []
     if wants.text:
         parts.append(text_features(texts, pool.tokens, pool.lengths, wants.text))
     if wants.hidden:
         parts.append(projected(_hidden_states(assembly, params), wants.hidden))
         ledger.add("features", "scored", pool.lengths.sum())
-    return standardized(np.concatenate(parts, axis=1))
+    return standardized(np.concatenate(parts, axis=1)) if parts else None
 
 
 def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:

@@ -183,7 +183,7 @@ class Facts(flax.struct.PyTreeNode):
     """What is known of the pool's questions besides their outcomes; never what a generator knows of their difficulty.
 
     Attributes:
-        features: float32 [M, d], what the text and the policy's own states say; d is 0 unless a curriculum wants some.
+        features: float32 [M, d], what the text and the policy's own states say; None unless wanted.
         grade: float32 [M], success rate of the starting policy, measured before the first step; NaN unless wanted.
         category, level: int32 [M], see `Question`; zero without.
     """

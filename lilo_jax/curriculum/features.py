@@ -83,8 +83,6 @@ def projected(states: np.ndarray, width: int) -> np.ndarray:
 
 def standardized(raw: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and, but for constant ones, variance 1 / d, and a column of ones: float32 [M, d + 1]."""
-    if not raw.shape[1]:
-        return np.zeros((len(raw), 0), np.float32)
     spread = raw.std(axis=0)
     scaled = (raw - raw.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf) / np.sqrt(raw.shape[1])
     return np.concatenate([scaled, np.ones((len(raw), 1))], axis=1).astype(np.float32)
@@ -94,7 +92,7 @@ def no_facts(pool_size: int, wants: Wants = NOTHING) -> Facts:
     """Facts of which nothing is known yet, of the shapes that are wanted."""
     none: Array = jnp.zeros(pool_size, jnp.int32)
     return Facts(
-        features=jnp.zeros((pool_size, wants.features), jnp.float32),
+        features=jnp.zeros((pool_size, wants.features), jnp.float32) if wants.features else None,
         grade=jnp.full(pool_size, jnp.nan, jnp.float32),
         category=none,
         level=none,
