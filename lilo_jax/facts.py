@@ -38,12 +38,24 @@ def question_facts(assembly: Assembly, params: PyTree, ledger: Ledger) -> Facts:
 def check_facts(assembly: Assembly) -> None:
     """Refuses a curriculum whose facts the data cannot give."""
     wants, questions = assembly.programs.curriculum.wants, assembly.pool.questions
-    if wants.categories and len({question.category for question in questions}) < 2:
+    categories = len({question.category for question in questions})
+    if wants.categories and not wants.levels and categories < 2:
         raise UsageError(
             "the curriculum chooses between categories: give the questions a field category, or take another"
         )
-    if wants.levels and any(question.level is None for question in questions):
+    if wants.categories and categories > wants.categories:
+        raise UsageError(
+            f"the questions have {categories} categories and the curriculum tells {wants.categories} apart: raise "
+            f"--curriculum.categories"
+        )
+    levels = [question.level for question in questions if question.level is not None]
+    if wants.levels and len(levels) < len(questions):
         raise UsageError("the curriculum turns a generator's level, which the questions do not have: take another")
+    if wants.levels and not 0 <= min(levels) <= max(levels) < wants.levels:
+        raise UsageError(
+            f"the questions' levels go from {min(levels)} to {max(levels)} and the curriculum knows 0 to "
+            f"{wants.levels - 1}: raise --curriculum.levels"
+        )
 
 
 def refresh_features(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:

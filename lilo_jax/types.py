@@ -202,15 +202,16 @@ class Wants(NamedTuple):
         hidden: width of those of the policy's mean hidden state over the prompt.
         refresh_every: steps after which the latter are made anew.
         grade: rollouts a question that measure the starting policy.
-        categories, levels: whether the data set must have them.
+        categories: how many categories of questions it can tell apart; 0 does not look at them.
+        levels: how many levels of a generator's knob, from 0 on; 0 does not look at them.
     """
 
     text: int = 0
     hidden: int = 0
     refresh_every: int = 50
     grade: int = 0
-    categories: bool = False
-    levels: bool = False
+    categories: int = 0
+    levels: int = 0
 
     @property
     def features(self) -> int:

@@ -5,12 +5,62 @@ dataclass of its settings whose `build` returns a `Curriculum`, its test, and a 
 outside the package needs no line: `--curriculum package.module:ClassName`.
 """
 
+from lilo_jax.curriculum.rules.adarft import Adarft
+from lilo_jax.curriculum.rules.balanced import Balanced
+from lilo_jax.curriculum.rules.bots import Bots
+from lilo_jax.curriculum.rules.cdas import Cdas
+from lilo_jax.curriculum.rules.dapo import Dapo
+from lilo_jax.curriculum.rules.dots import Dots
+from lilo_jax.curriculum.rules.dps import Dps
+from lilo_jax.curriculum.rules.dump import Dump
+from lilo_jax.curriculum.rules.e2h import E2h
+from lilo_jax.curriculum.rules.greso import Greso
+from lilo_jax.curriculum.rules.kimi import Kimi
+from lilo_jax.curriculum.rules.knapsack import Knapsack
 from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
+from lilo_jax.curriculum.rules.mopps import Mopps
+from lilo_jax.curriculum.rules.pcl import Pcl
+from lilo_jax.curriculum.rules.plr import Plr
+from lilo_jax.curriculum.rules.prime import Prime
+from lilo_jax.curriculum.rules.prime_rl_pools import PrimeRlPools
+from lilo_jax.curriculum.rules.reinforce_ada import ReinforceAda
+from lilo_jax.curriculum.rules.retire_solved import RetireSolved
+from lilo_jax.curriculum.rules.rlve import Rlve
+from lilo_jax.curriculum.rules.sec import Sec
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
+from lilo_jax.curriculum.rules.speed import Speed
+from lilo_jax.curriculum.rules.spo import Spo
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.curriculum.rules.vcrl import Vcrl
 
 CURRICULA = {
     "uniform": Uniform,
     "lilo": Lilo,
+    "lilo_sequential": LiloSequential,
     "sfl_buffer": SflBuffer,
+    "plr": Plr,
+    "dapo": Dapo,
+    "prime": Prime,
+    "balanced": Balanced,
+    "speed": Speed,
+    "vcrl": Vcrl,
+    "kimi": Kimi,
+    "greso": Greso,
+    "mopps": Mopps,
+    "bots": Bots,
+    "spo": Spo,
+    "cdas": Cdas,
+    "adarft": Adarft,
+    "dps": Dps,
+    "sec": Sec,
+    "dump": Dump,
+    "e2h": E2h,
+    "dots": Dots,
+    "pcl": Pcl,
+    "knapsack": Knapsack,
+    "reinforce_ada": ReinforceAda,
+    "prime_rl_pools": PrimeRlPools,
+    "retire_solved": RetireSolved,
+    "rlve": Rlve,
 }

@@ -1,12 +1,13 @@
 """A curriculum from parts: source, score, selector, rounds, gate, and what it remembers.
 
     ids, eligible = source(state, collected, key)      which questions may come         sources.py
-    scores        = score(state, ids, key)             what each is worth               estimators, values, prices
+    scores        = score(state, ids, key)             what each is worth      estimators, dynamics, values, prices
     indices, mask = select(scores, key, ...)           which of them                    selectors.py
     proposal      = rounds(choose, ...)                how many rollouts, in how many rounds   rounds.py, allocators.py
     admission     = gate(collected)                    which groups are trained on      gates.py
 
-Every rule in `lilo_jax.curriculum.rules` is such a composition.
+What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `lilo_jax.curriculum.rules` is
+such a composition.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lilo_jax.curriculum import gates
-from lilo_jax.curriculum.estimators import Tracker
+from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
 from lilo_jax.curriculum.selectors import Selector, top_k
 from lilo_jax.curriculum.sources import Source
@@ -24,12 +25,18 @@ from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.types import NOTHING, Array, Curriculum, CurriculumState, Facts, GroupSignals, GroupStatistics, Wants
 
 Score = Callable[[CurriculumState, Array, Array], Array]
-"""(state, ids [J], key) -> float32 [J]; NaN comes after every number."""
+"""(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN comes after every number."""
 
 
 def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
     """The same score for all: the selector's ties then make a uniform draw."""
     return jnp.zeros(ids.shape)
+
+
+def of_belief(estimator: Estimator, value: Callable[[Estimate], Array], name: str = "success") -> Score:
+    """A value of what an estimator believes by `state.memory[name]`."""
+    believed = recalled(estimator, name)
+    return lambda state, ids, key: value(believed(state, ids, key))
 
 
 def choice(source: Source, score: Score, select: Selector) -> Choose:

@@ -63,6 +63,20 @@ def places(collected: GroupStatistics, pool_size: int) -> Array:
     return jnp.where(collected.attempts > 0, collected.question, pool_size)
 
 
+def totals(collected: GroupStatistics, pool_size: int) -> tuple[Array, Array]:
+    """Successes and attempts of a step by question, float32 [M] each; a question's groups are added up."""
+    index, zeros = places(collected, pool_size), jnp.zeros(pool_size, jnp.float32)
+    return (
+        zeros.at[index].add(collected.successes, mode="drop"),
+        zeros.at[index].add(collected.attempts, mode="drop"),
+    )
+
+
+def recalled(estimator: Estimator, name: str = "success") -> Callable[[CurriculumState, Array, Array], Estimate]:
+    """(state, ids, key) -> what an estimator believes by `state.memory[name]`."""
+    return lambda state, ids, key: estimator.estimate(state.memory[name], state, ids, key)
+
+
 def beta(a: Array, b: Array) -> Estimate:
     """Mean and variance of Beta(a, b): a / n and ab / (n^2 (n + 1)) with n = a + b."""
     total = a + b
@@ -81,12 +95,23 @@ def lifetime(prior: float = 1.0) -> Estimator:
     return Estimator(Tracker(lambda pool_size: ()), estimate)
 
 
+def frequency(unseen: float = jnp.nan) -> Estimator:
+    """The share of all rollouts ever that were right, held for certain; `unseen` before the first."""
+
+    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+        attempts = state.attempts[ids]
+        rate = state.successes[ids] / jnp.maximum(attempts, 1)
+        return Estimate(jnp.where(attempts > 0, rate, unseen), jnp.zeros(ids.shape))
+
+    return Estimator(Tracker(lambda pool_size: ()), estimate)
+
+
 class Counts(flax.struct.PyTreeNode):
     """Decayed counts, as of each question's last visit.
 
     Attributes:
         successes, failures: float32 [M], without prior.
-        since: int32 [M], step that they are decayed to.
+        since: int32 [M], step that they are decayed to: the one after the last visit.
     """
 
     successes: Array
@@ -104,7 +129,7 @@ def _observe_counts(
 ) -> Counts:
     pool_size = counts.since.shape[0]
     index = places(collected, pool_size)
-    successes, failures = counts.at(index.clip(max=pool_size - 1), step, decay)
+    successes, failures = counts.at(index.clip(max=pool_size - 1), step + 1, decay)
 
     def add(kept: Array, faded: Array, new: Array) -> Array:
         # Set, then add: a question with two groups fades once and counts both.
@@ -113,7 +138,7 @@ def _observe_counts(
     return Counts(
         add(counts.successes, successes, collected.successes),
         add(counts.failures, failures, collected.attempts - collected.successes),
-        counts.since.at[index].set(step, mode="drop"),
+        counts.since.at[index].set(step + 1, mode="drop"),
     )
 
 
@@ -122,7 +147,9 @@ def decayed_counts(
 ) -> Estimator:
     """Beta posterior whose counts fade with every step that passes, visited or not.
 
-        a_i = a0_i + sum over visits of decay^(now - step) successes,  and b_i likewise
+        a_i = a0_i + sum over visits of decay^(now - 1 - step) successes,  and b_i likewise
+
+    The group of the step before counts in full: a <- a0 + decay (a - a0) + successes, as MoPPS and SPO have it.
 
     Args:
         decay: per step, in (0, 1]; 1 never forgets.
@@ -160,16 +187,13 @@ def thompson(estimator: Estimator) -> Estimator:
 
 
 def latest(unseen: float = jnp.nan) -> Estimator:
-    """The success rate of the last group; `unseen` before the first."""
+    """The success rate of the last step that rolled a question out, all its groups taken together; `unseen` before."""
 
     def observe(rate: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
-        new = collected.successes / jnp.maximum(collected.attempts, 1)
-        return rate.at[places(collected, rate.shape[0])].set(new, mode="drop")
+        successes, attempts = totals(collected, rate.shape[0])
+        return jnp.where(attempts > 0, successes / jnp.maximum(attempts, 1), rate)
 
-    def estimate(rate: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        return Estimate(rate[ids], jnp.zeros(ids.shape))
-
-    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, unseen, jnp.float32), observe), estimate)
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, unseen, jnp.float32), observe), _as_remembered)
 
 
 def moving_average(rate: float, start: float = 0.0) -> Estimator:
@@ -179,22 +203,14 @@ def moving_average(rate: float, start: float = 0.0) -> Estimator:
     """
 
     def observe(mean: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
-        pool_size = mean.shape[0]
-        index = places(collected, pool_size)
-        totals = (
-            jnp.zeros((2, pool_size + 1))
-            .at[:, index]
-            .add(jnp.stack([collected.successes, collected.attempts]), mode="drop")
-        )
-        there = index.clip(max=pool_size)
-        seen = totals[0, there] / jnp.maximum(totals[1, there], 1)
-        moved = (1 - rate) * mean[there.clip(max=pool_size - 1)] + rate * seen
-        return mean.at[index].set(moved, mode="drop")
+        successes, attempts = totals(collected, mean.shape[0])
+        return jnp.where(attempts > 0, (1 - rate) * mean + rate * successes / jnp.maximum(attempts, 1), mean)
 
-    def estimate(mean: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        return Estimate(mean[ids], jnp.zeros(ids.shape))
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, start, jnp.float32), observe), _as_remembered)
 
-    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, start, jnp.float32), observe), estimate)
+
+def _as_remembered(rate: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+    return Estimate(rate[ids], jnp.zeros(ids.shape))
 
 
 def measured() -> Estimator:

@@ -51,12 +51,17 @@ def preferring(gate: Gate) -> Gate:
     return merit
 
 
+def largest_variance(samples: int) -> float:
+    """The largest p(1 - p) of so many rollouts: 1/4, or less if they are odd in number."""
+    return (samples // 2) * ((samples + 1) // 2) / samples**2
+
+
 def least_variance(threshold: float, samples: int) -> Gate:
     """Groups with p(1 - p) of at least `threshold` times the largest that is possible (VCRL), in order.
 
-    With an odd number of rollouts 1/4 cannot be reached; the largest that can is floor(G/2) ceil(G/2) / G^2.
+    The largest that is possible is floor(G/2) ceil(G/2) / G^2.
     """
-    largest = (samples // 2) * ((samples + 1) // 2) / samples**2
+    largest = largest_variance(samples)
 
     def merit(collected: GroupStatistics) -> Array:
         share = learnability(collected.successes, collected.attempts) / largest
@@ -78,6 +83,26 @@ def advantages_in(low: float, high: float) -> Gate:
 def of_round(first_round: int, gate: Gate) -> Gate:
     """The gate, for groups opened in a round from `first_round` on."""
     return lambda collected: jnp.where(collected.round >= first_round, gate(collected), jnp.nan)
+
+
+def of_last_round(gate: Gate) -> Gate:
+    """The gate, for groups opened in the last round that opened any."""
+    return lambda collected: jnp.where(collected.round == jnp.max(collected.round), gate(collected), jnp.nan)
+
+
+def of_size(rollouts: int, gate: Gate) -> Gate:
+    """The gate, for groups of at least so many rollouts: those that went on after a screening (SPEED)."""
+    return lambda collected: jnp.where(collected.rollouts >= rollouts, gate(collected), jnp.nan)
+
+
+def either(first: Gate, second: Gate) -> Gate:
+    """What passes one of two gates, in order."""
+
+    def merit(collected: GroupStatistics) -> Array:
+        passed = ~jnp.isnan(first(collected)) | ~jnp.isnan(second(collected))
+        return jnp.where(passed, everything(collected), jnp.nan)
+
+    return merit
 
 
 def admit(state: CurriculumState, collected: GroupStatistics, key: Array, *, gate: Gate, count: int) -> Admission:

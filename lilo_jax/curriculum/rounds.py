@@ -83,15 +83,74 @@ def refill(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> R
     return Rounds(propose, most, samples)
 
 
-def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> Rounds:
-    """As `refill`, but every round asks for as many questions as are missing, and no more."""
+def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int, later: Choose | None = None) -> Rounds:
+    """As `refill`, but every round asks for as many questions as are missing, and no more.
+
+    Args:
+        count, samples, gate, needed, most: as `refill`.
+        later: the choice of all rounds but the first, if it is another.
+    """
 
     def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
         missing = needed - jnp.sum(~jnp.isnan(gate(collected)))
         ids, mask = choose(state, collected, key, count)
+        if later is not None:
+            opened = current_round(collected) > 0
+            ids, mask = jax.tree.map(
+                lambda a, b: jnp.where(opened, a, b), later(state, collected, key, count), (ids, mask)
+            )
         return Proposal.opening(ids, samples, mask & (jnp.arange(count) < missing))
 
     return Rounds(propose, most, samples)
+
+
+def expecting(first: int, count: int, samples: int, *, gate: Gate, needed: int, most: int, margin: float) -> Rounds:
+    """A first round of `first` questions, then rounds of as many as the share that passed so far lets one expect to
+    be enough (GRESO's adaptive batch size).
+
+        size = min(count, ceil(margin * missing / share)),  share = passed / groups so far
+
+    Args:
+        first: questions of the first round.
+        count: questions of a later round, at most; not below `first`.
+        samples, gate, needed, most: as `refill`.
+        margin: how many more than expected.
+    """
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        groups, passed = jnp.sum(collected.attempts > 0), jnp.sum(~jnp.isnan(gate(collected)))
+        size = jnp.ceil(margin * (needed - passed) * groups / jnp.maximum(passed, 1e-6))
+        size = jnp.where(current_round(collected) > 0, size, first)
+        ids, mask = choose(state, collected, key, count)
+        return Proposal.opening(ids, samples, mask & (jnp.arange(count) < size) & (passed < needed))
+
+    return Rounds(propose, most, samples)
+
+
+def screened(
+    due: Callable[[CurriculumState], Array], screen: Choose, candidates: int, attempts: int, *, count: int, samples: int
+) -> Rounds:
+    """One round of `count` questions; where it is due, a round of other questions before it that are only measured.
+
+    Args:
+        due: (state) -> bool, whether the step screens.
+        screen: which questions it screens.
+        candidates, attempts: how many, and the rollouts of each.
+        count, samples: questions that are trained on, and the rollouts of each.
+    """
+    slots = max(candidates, count)
+
+    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        screen_key, own = jax.random.split(key)
+        opened = current_round(collected)
+        screening = due(state) & (opened == 0)
+        over = opened > due(state)
+        chosen = screen(state, collected, screen_key, candidates), choose(state, collected, own, count)
+        first, then = jax.tree.map(lambda x: jnp.pad(x, (0, slots - x.shape[0])), chosen)
+        ids, mask = jax.tree.map(lambda a, b: jnp.where(screening, a, b), first, then)
+        return Proposal.opening(ids, jnp.where(screening, attempts, samples), mask & ~over)
+
+    return Rounds(propose, 2, max(attempts, samples))
 
 
 def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Gate, keep: int) -> Rounds:
@@ -110,7 +169,7 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
         ids, mask = choose(state, collected, key, candidates)
         slots, passed = top_k(gate(collected), key, k=keep)
         slots, passed = jnp.pad(slots, (0, candidates - keep)), jnp.pad(passed, (0, candidates - keep))
-        go_on = passed & (collected.attempts[slots] <= screen)
+        go_on = passed & (collected.rollouts[slots] <= screen)
         return Proposal(
             ids=jnp.where(screened, collected.question[slots], ids),
             samples=jnp.where(screened, samples - screen, jnp.full(candidates, screen)).astype(jnp.int32),

@@ -7,6 +7,7 @@ replacement, each time in proportion to the weights that are left (Vieira 2014; 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,7 +16,10 @@ import jax.numpy as jnp
 from lilo_jax.types import Array
 
 Selector = Callable[..., tuple[Array, Array]]
-"""(scores float32 [J], key, *, k, eligible bool [J] or None) -> (indices int32 [k], mask bool [k])."""
+"""(scores, key, *, k, eligible bool [J] or None) -> (indices int32 [k], mask bool [k]).
+
+Scores are float32 [J], but for `mixture` and `per_group`, which say what they read.
+"""
 
 
 def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
@@ -78,67 +82,90 @@ def ranks(scores: Array, key: Array, *, eligible: Array | None = None) -> Array:
     return jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(1, scores.shape[0] + 1, dtype=jnp.int32))
 
 
+def rank_weights(scores: Array, key: Array, *, beta: float, eligible: Array | None = None) -> Array:
+    """Probabilities in proportion to rank(score)^(-1 / beta), ties at random; 0 for NaN and the ineligible."""
+    usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
+    weights = ranks(scores, key, eligible=eligible).astype(jnp.float32) ** (-1 / beta) * usable
+    return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)
+
+
 def rank_power(beta: float) -> Selector:
     """Draws without replacement in proportion to rank(score)^(-1 / beta): PLR's prioritisation (equation 1)."""
 
     def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
         rank_key, draw_key = jax.random.split(key)
         usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-        weights = ranks(scores, rank_key, eligible=eligible).astype(jnp.float32) ** (-1 / beta)
-        return gumbel_top_k(weights, draw_key, k=k, eligible=usable)
+        return gumbel_top_k(
+            rank_weights(scores, rank_key, beta=beta, eligible=eligible), draw_key, k=k, eligible=usable
+        )
 
     return select
 
 
-def mixture(share: float, first: Selector, second: Selector) -> Callable[..., tuple[Array, Array]]:
+def mixture(share: float, first: Selector, second: Selector) -> Selector:
     """The first `share` of the places by `first`, the rest by `second` from what is left.
 
     Each place is decided by a fixed split, floor(share * k) of them, not by a coin, so that batches are alike.
 
     Returns:
-        (scores of the first, scores of the second, key, *, k, eligible) -> (indices [k], mask [k]).
+        A selector of a pair: scores that the first reads [J], and scores that the second reads [J].
     """
 
-    def select(
-        scores: Array, others: Array, key: Array, *, k: int, eligible: Array | None = None
-    ) -> tuple[Array, Array]:
+    def select(pair: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+        scores, others = pair
         ours, theirs = jax.random.split(key)
         eligible = jnp.ones(scores.shape, bool) if eligible is None else eligible
         some = int(share * k)
         indices, mask = first(scores, ours, k=some, eligible=eligible)
-        left = eligible.at[indices].set(jnp.where(mask, False, eligible[indices]))
+        left = eligible.at[jnp.where(mask, indices, scores.shape[0])].set(False, mode="drop")
         more, more_mask = second(others, theirs, k=k - some, eligible=left)
         return jnp.concatenate([indices, more]), jnp.concatenate([mask, more_mask])
 
     return select
 
 
-def per_group(groups: Array, group_scores: Array, choose: Selector) -> Selector:
-    """Two levels: a group for each place by `softmax` weights, then a question of that group by score.
+class Arms(NamedTuple):
+    """What `per_group` reads.
 
-    A place draws its group in proportion to exp(group score), with replacement as bandits do, and takes the best
-    question of the group by `choose` that is not taken yet; a group that has run out leaves its places to the others.
-
-    Args:
-        groups: int32 [J], the group of each entry.
-        group_scores: float32 [groups], logits.
-        choose: orders the questions of a group.
+    Attributes:
+        scores: float32 [J], of the questions.
+        groups: int32 [J], the group of each.
+        logits: float32 [groups], of the groups; -inf is never drawn.
     """
 
-    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    scores: Array
+    groups: Array
+    logits: Array
+
+
+def per_group(choose: Selector = top_k) -> Selector:
+    """Two levels: a group for each place by softmax weights, then a question of that group by score.
+
+    A place draws its group in proportion to exp(logit), with replacement as bandits do, and takes the best question of
+    the group by `choose` that is not taken yet; a group that has run out leaves its places to the others.
+
+    Args:
+        choose: orders the questions of a group.
+
+    Returns:
+        A selector of `Arms`.
+    """
+
+    def select(arms: Arms, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+        scores, groups, logits = arms
         group_key, order_key, tie_key = jax.random.split(key, 3)
         usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-        present = jnp.zeros(group_scores.shape, bool).at[groups].max(usable)
-        logits = jnp.where(present, group_scores, -jnp.inf)
-        drawn = jax.random.categorical(group_key, logits, shape=(k,))
-        places = jnp.zeros(group_scores.shape, jnp.int32).at[drawn].add(1)
+        present = jnp.zeros(logits.shape, bool).at[groups].max(usable)
+        drawn = jax.random.categorical(group_key, jnp.where(present, logits, -jnp.inf), shape=(k,))
+        places = jnp.zeros(logits.shape, jnp.int32).at[drawn].add(1)
         order, _ = choose(scores, order_key, k=scores.shape[0], eligible=usable)
         # Position of each entry within its group, in that order: the first places[g] of group g come in first.
-        rank = jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(scores.shape[0], dtype=jnp.int32))
-        by_group = jnp.lexsort((rank, groups))
-        first = jnp.searchsorted(groups[by_group], groups[by_group])
-        position = jnp.zeros(scores.shape, jnp.int32).at[by_group].set(jnp.arange(scores.shape[0]) - first)
-        return top_k((position < places[groups]).astype(jnp.float32), tie_key, k=k, eligible=usable)
+        by_group = order[jnp.argsort(groups[order], stable=True)]
+        ordered = groups[by_group]
+        position = jnp.arange(scores.shape[0]) - jnp.searchsorted(ordered, ordered)
+        taken = jnp.zeros(scores.shape, bool).at[by_group].set(position < places[ordered])
+        open_to_all = jnp.where(jnp.isfinite(logits)[groups], 0.0, -1.0)
+        return top_k(jnp.where(taken, 1.0, open_to_all), tie_key, k=k, eligible=usable)
 
     return select
 

@@ -5,10 +5,17 @@ Each takes an `Estimate` of J questions to float32 [J].  The variance family (`v
 sets a threshold, or divides by a price.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.types import Array
+
+
+def success(estimate: Estimate) -> Array:
+    """p, the mean of the belief: what an audit compares with outcomes."""
+    return estimate.mean
 
 
 def variance(estimate: Estimate) -> Array:
@@ -39,6 +46,12 @@ def nearness(estimate: Estimate, target: Array | float = 0.5) -> Array:
 def band(estimate: Estimate, low: float, high: float) -> Array:
     """1 where low <= p <= high, else 0."""
     return ((estimate.mean >= low) & (estimate.mean <= high)).astype(jnp.float32)
+
+
+def pools(estimate: Estimate, thresholds: Sequence[float], weights: Sequence[float], unseen: float) -> Array:
+    """The weight of the first pool whose threshold is at least p, the last one's if none is; `unseen` for NaN."""
+    pool = jnp.searchsorted(jnp.asarray(thresholds, jnp.float32), estimate.mean).clip(max=len(weights) - 1)
+    return jnp.where(jnp.isnan(estimate.mean), unseen, jnp.asarray(weights, jnp.float32)[pool])
 
 
 def hard_variance(estimate: Estimate) -> Array:

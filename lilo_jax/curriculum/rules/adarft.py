@@ -1,0 +1,61 @@
+"""The questions whose difficulty is nearest to a target that follows the policy's success.
+
+    T <- clip(T + pace tanh(sharpness (R - rate)), 0, 100),   difficulty d_i = 100 (1 - measured success rate)
+
+Source: Shi et al. 2025 (AdaRFT, arXiv:2504.05520), algorithm 1 with its settings.
+Deviation: the paper's difficulties come from other models or labels; here the starting policy's success rate over
+`grade` rollouts is measured before the first step and paid for.  R is the success rate of the step.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import moving_target
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Adarft:
+    """Settings of AdaRFT."""
+
+    start: float = 0.0
+    """target difficulty of the first step, of 100"""
+    pace: float = 50.0
+    """eta: largest step of the target"""
+    sharpness: float = 2.0
+    """alpha: how fast a step grows with the surprise"""
+    rate: float = 0.5
+    """beta: success rate at which the target stays"""
+    grade: int = 8
+    """rollouts a question that measure its difficulty beforehand"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Takes the `questions` nearest to the target and trains on all."""
+        if not 0 <= self.start <= 100 or self.pace < 0 or self.grade < 1:
+            raise ValueError(
+                f"adarft needs --curriculum.start in [0, 100], --curriculum.pace of at least 0 and --curriculum.grade "
+                f"of at "
+                f"least 1, got {self.start}, {self.pace} and {self.grade}"
+            )
+        target = moving_target(
+            start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate
+        )
+
+        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+            return -jnp.abs(100 * (1 - state.facts.grade[ids]) - state.memory["target"])
+
+        return compose(
+            source=whole_pool(pool_size),
+            score=score,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"target": target},
+            wants=Wants(grade=self.grade),
+        )

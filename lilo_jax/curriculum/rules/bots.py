@@ -1,0 +1,58 @@
+"""Thompson draws near one half from a posterior that counts predictions for questions that were not rolled out.
+
+Source: Shen et al. 2025 (BOTS, arXiv:2510.26374); lambda and rho of its release.
+Deviation: the paper predicts by interpolating between the pass rates of a weak and a strong reference model; here a
+logistic regression on features of the questions' text predicts, learning from the run's own groups.
+"""
+
+import dataclasses
+import functools
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.dynamics import blended
+from lilo_jax.curriculum.estimators import thompson
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.regression import logistic_regression
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.curriculum.values import nearness, success
+from lilo_jax.types import Curriculum, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Bots:
+    """Settings of BOTS."""
+
+    forget: float = 0.1
+    """lambda: share of the counts that is replaced by the prior each step"""
+    share: float = 0.1
+    """rho: what a predicted rollout counts"""
+    target: float = 0.5
+    """success rate that is sought"""
+    text: int = 32
+    """width of the features of the text"""
+    window: int = 1024
+    """groups that the prediction learns from"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws `questions` of the whole pool and trains on all."""
+        if not 0 <= self.forget <= 1 or not 0 <= self.share <= 1 or self.text < 1 or self.window < 1:
+            raise ValueError(
+                f"bots needs --curriculum.forget and --curriculum.share in [0, 1] and --curriculum.text and "
+                f"--curriculum.window "
+                f"of at least 1, got {self.forget}, {self.share}, {self.text} and {self.window}"
+            )
+        wants = Wants(text=self.text)
+        predictor = logistic_regression(width=wants.features, window=self.window)
+        posterior = blended(predictor, forget=self.forget, share=self.share, samples=samples)
+        return compose(
+            source=whole_pool(pool_size),
+            score=of_belief(thompson(posterior), functools.partial(nearness, target=self.target)),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": posterior.tracker},
+            wants=wants,
+            belief=of_belief(posterior, success),
+        )

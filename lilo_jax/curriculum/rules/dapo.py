@@ -1,0 +1,40 @@
+"""Dynamic sampling: draw batches until enough groups have both right and wrong answers, and train on those.
+
+Source: Yu et al. 2025 (DAPO, arXiv:2503.14476), equation 11 and algorithm 1; its release draws 3 x the batch at a time,
+at most 10 times.
+Deviation: after the last round a step trains on what it has; the release stops.  Groups beyond the batch are dropped.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.gates import only_mixed
+from lilo_jax.curriculum.rounds import refill
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class Dapo:
+    """Settings of dynamic sampling."""
+
+    round_ratio: int = 3
+    """questions of a round per question trained on"""
+    most_rounds: int = 10
+    """rounds of a step at most"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Rolls out rounds of round_ratio x `questions` until `questions` groups are mixed."""
+        count = self.round_ratio * questions
+        if self.round_ratio < 1 or self.most_rounds < 1 or count > pool_size:
+            raise ValueError(
+                f"dapo draws rounds of {self.round_ratio} x {questions} questions from a pool of {pool_size}, at most "
+                f"{self.most_rounds}; change --curriculum.round-ratio or --curriculum.most-rounds"
+            )
+        return compose(
+            source=random_pool(pool_size, count * self.most_rounds),
+            rounds=refill(count, samples, gate=only_mixed, needed=questions, most=self.most_rounds),
+            gate=only_mixed,
+            count=questions,
+            rows=questions * samples,
+        )

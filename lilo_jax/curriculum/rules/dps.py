@@ -1,0 +1,44 @@
+"""The questions that are most likely to be partly solved now, by a filter over unsolved, partly solved and solved.
+
+Source: Mao et al. 2026 (DPS, arXiv:2603.10887) and its release.
+Deviation: candidates are a random pool as in MoPPS, on whose code the release builds; there is no bonus for entropy.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.dynamics import three_states
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class Dps:
+    """Settings of DPS."""
+
+    pool_ratio: int = 16
+    """candidates per question trained on"""
+    prior: float = 1.0
+    """Dirichlet count of every move between states"""
+    decay: float = 0.9
+    """what stays of the counts of moves with every step"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Takes the `questions` most likely to be partly solved out of pool_ratio x as many, and trains on all."""
+        if self.pool_ratio < 1 or self.prior <= 0 or not 0 <= self.decay <= 1:
+            raise ValueError(
+                f"dps needs --curriculum.pool-ratio of at least 1, --curriculum.prior above 0 and --curriculum.decay "
+                f"in [0, 1], "
+                f"got {self.pool_ratio}, {self.prior} and {self.decay}"
+            )
+        return compose(
+            source=random_pool(pool_size, self.pool_ratio * questions),
+            score=lambda state, ids, key: state.memory["states"].ahead[ids, 1],
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"states": three_states(prior=self.prior, decay=self.decay)},
+        )

@@ -1,0 +1,55 @@
+"""A bandit over categories with a bonus for those that were asked little.
+
+    u_c = mean |A| over a window + sqrt(2 ln(N + 1) / (n_c + 1));   a category for a place by softmax(u / temperature)
+
+Source: Wang et al. 2025 (DUMP, arXiv:2504.09710); window and temperature of its release.
+Deviation: the window is counted in groups, `window` rollouts' worth of them; n_c counts rollouts trained on.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import category_window, upper_bounds
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Dump:
+    """Settings of DUMP."""
+
+    window: int = 300
+    """rollouts of a category that its mean is taken over"""
+    temperature: float = 0.1
+    """of the softmax"""
+    categories: int = 64
+    """most categories that the data set may have"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws a category for each of `questions` places, then a question of it."""
+        if self.window < samples or self.temperature <= 0 or self.categories < 2:
+            raise ValueError(
+                f"dump needs --curriculum.window of at least {samples} rollouts, --curriculum.temperature above 0 and "
+                f"--curriculum.categories of at least 2, got {self.window}, {self.temperature} and {self.categories}"
+            )
+
+        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+            bounds = upper_bounds(state.memory["arrivals"], samples)
+            return Arms(jnp.zeros(ids.shape), state.facts.category[ids], bounds / self.temperature)
+
+        return compose(
+            source=whole_pool(pool_size),
+            score=arms,
+            select=per_group(),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"arrivals": category_window(self.categories, self.window // samples)},
+            wants=Wants(categories=self.categories),
+        )

@@ -1,0 +1,62 @@
+"""From easy to hard on a fixed schedule: the share of each level of difficulty depends on the step alone.
+
+Source: Parashar et al. 2025 (E2H, arXiv:2506.06632): the cosine schedule, and the Gaussian one with its
+power 0.5 and width 0.75.
+Deviation: levels are quantiles of the starting policy's success rate over `grade` rollouts, measured before the first
+step and paid for; the paper has labels.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import cosine, gaussian, quantile_levels
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+SCHEDULES = {"cosine": cosine, "gaussian": gaussian}
+
+
+@dataclasses.dataclass(frozen=True)
+class E2h:
+    """Settings of E2H."""
+
+    schedule: str = "gaussian"
+    """name of the schedule: cosine or gaussian"""
+    steps: int = 500
+    """steps after which the schedule has come to its end"""
+    levels: int = 4
+    """K: levels of difficulty"""
+    grade: int = 8
+    """rollouts a question that measure its difficulty beforehand"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws a level for each of `questions` places, then a question of it."""
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"e2h knows no --curriculum.schedule {self.schedule}; take one of {', '.join(SCHEDULES)}")
+        if self.steps < 1 or self.levels < 2 or self.grade < 1:
+            raise ValueError(
+                f"e2h needs --curriculum.steps and --curriculum.grade of at least 1 and --curriculum.levels of at "
+                f"least 2, got "
+                f"{self.steps}, {self.grade} and {self.levels}"
+            )
+
+        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+            weights = SCHEDULES[self.schedule](jnp.minimum(state.step / self.steps, 1.0), self.levels)
+            level = quantile_levels(state.facts.grade, ids, self.levels)
+            return Arms(jnp.zeros(ids.shape), level, jnp.log(weights))
+
+        return compose(
+            source=whole_pool(pool_size),
+            score=arms,
+            select=per_group(),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            wants=Wants(grade=self.grade),
+        )

@@ -1,0 +1,62 @@
+"""Questions that kept having no variance are skipped before they are rolled out, by coins that steer themselves.
+
+    P(skip i) = 1 - max(p_x^z_i, explore),   z_i visits in a row that were all right (x = easy) or all wrong (x = hard)
+
+Batches are then filled as in dynamic sampling, each round sized by the share of mixed groups that the step has seen.
+
+Source: Zheng et al. 2025 (GRESO, arXiv:2506.02177) and its release: targets of 1/12 and 1/6 for the shares
+of easy and hard groups, both probabilities from 0.5 in steps of 0.01 within [0.05, 0.95].
+Deviation: questions are drawn from the whole pool, not epoch by epoch.
+"""
+
+import dataclasses
+import math
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import runs, skipping
+from lilo_jax.curriculum.gates import only_mixed
+from lilo_jax.curriculum.rounds import expecting
+from lilo_jax.curriculum.sources import not_skipped, whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState
+
+
+@dataclasses.dataclass(frozen=True)
+class Greso:
+    """Settings of GRESO."""
+
+    easy_target: float = 1 / 12
+    """share of all-right groups that is aimed at"""
+    hard_target: float = 1 / 6
+    """share of all-wrong groups that is aimed at"""
+    explore: float = 0.01
+    """least probability of not being skipped"""
+    first_ratio: float = 1.5
+    """questions of the first round per question trained on; later ones are at most as large"""
+    margin: float = 1.25
+    """how many more groups than expected a later round asks for"""
+    most_rounds: int = 8
+    """rounds of a step at most"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Rolls out questions that are not skipped until `questions` groups are mixed."""
+        count = math.ceil(self.first_ratio * questions)
+        if not questions <= count <= pool_size or self.most_rounds < 1 or not 0 < self.explore <= 1:
+            raise ValueError(
+                f"greso starts with {self.first_ratio} x {questions} questions of a pool of {pool_size}, at most "
+                f"{self.most_rounds} rounds, exploring with {self.explore}; change --curriculum.first-ratio, "
+                f"--curriculum.most-rounds or --curriculum.explore"
+            )
+
+        def probability(state: CurriculumState, ids: Array) -> Array:
+            return skipping(state.memory["runs"], ids, explore=self.explore)
+
+        return compose(
+            source=not_skipped(whole_pool(pool_size), probability),
+            rounds=expecting(
+                count, count, samples, gate=only_mixed, needed=questions, most=self.most_rounds, margin=self.margin
+            ),
+            gate=only_mixed,
+            count=questions,
+            rows=questions * samples,
+            remembers={"runs": runs(targets=(self.easy_target, self.hard_target))},
+        )

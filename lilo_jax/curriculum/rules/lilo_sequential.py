@@ -1,0 +1,65 @@
+"""LILO without extra rollouts: a few for each candidate, then more for those whose success has varied.
+
+Every candidate gets `first` rollouts; then, until questions x samples are used, candidates are drawn in proportion to
+p(1 - p) of what they have shown and get `more`.  All rollouts are trained on.
+
+Source: Foster et al. 2025 (LILO, arXiv:2502.12272), algorithm 3 in appendix D.1, which gives no number of candidates.
+Deviation: the paper draws one candidate at a time; here each of `rounds` rounds draws several at once, without
+replacement, and so a candidate gets `more` rollouts once a round.  Where all scores are 0 the draw is uniform.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import successive
+from lilo_jax.curriculum.selectors import gumbel_top_k
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.curriculum.statistics import learnability
+from lilo_jax.types import Array, Curriculum, GroupStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class LiloSequential:
+    """Settings of the sequential LILO."""
+
+    pool_ratio: int = 2
+    """|D| / |B|: candidates per question's worth of rollouts"""
+    first: int = 2
+    """rollouts of every candidate"""
+    more: int = 2
+    """rollouts that a draw adds"""
+    rounds: int = 4
+    """draws are made in so many rounds"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Spends questions x samples rollouts on pool_ratio x `questions` candidates."""
+        candidates, budget = self.pool_ratio * questions, questions * samples
+        if not (questions <= candidates <= pool_size and self.first * candidates <= budget):
+            raise ValueError(
+                f"lilo_sequential gives {self.first} rollouts to each of {candidates} candidates out of a pool of "
+                f"{pool_size} "
+                f"and {budget} rollouts; change --curriculum.pool-ratio or --curriculum.first"
+            )
+        if self.first < 1 or self.more < 1 or self.rounds < 1:
+            raise ValueError(
+                "lilo_sequential needs --curriculum.first, --curriculum.more and --curriculum.rounds of at least 1"
+            )
+        draws = (budget - self.first * candidates) // self.more
+        a_round = min(-(-draws // self.rounds), candidates)
+
+        def go_on(collected: GroupStatistics, key: Array) -> Array:
+            left = (budget - jnp.sum(collected.rollouts)) // self.more
+            slots, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
+            drawn = mask & (jnp.arange(a_round) < left)
+            return jnp.zeros(collected.question.shape, bool).at[slots].max(drawn)
+
+        return compose(
+            source=random_pool(pool_size, candidates),
+            rounds=successive(candidates, self.first, self.more, most=1 + self.rounds, go_on=go_on),
+            gate=everything,
+            count=candidates,
+            rows=budget,
+        )

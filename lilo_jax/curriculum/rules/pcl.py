@@ -1,0 +1,53 @@
+"""Of a random pool, the questions whose value, learnt along the way, is nearest to one half.
+
+Source: Gao et al. 2025 (PCL, arXiv:2510.01135): a value model trained on the mean rewards of the groups
+chooses the B candidates of smallest |v(x) - 1/2|.
+Deviation: the paper's value model is a language model of its own; here v(x) is a logistic regression on the policy's
+hidden states.
+"""
+
+import dataclasses
+import functools
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.regression import logistic_regression
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.curriculum.values import nearness, success
+from lilo_jax.types import Curriculum, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Pcl:
+    """Settings of PCL."""
+
+    pool_ratio: int = 4
+    """candidates per question trained on"""
+    target: float = 0.5
+    """value that is sought"""
+    hidden: int = 32
+    """width of the features of the hidden states"""
+    window: int = 1024
+    """groups that the value learns from"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Takes the `questions` nearest to the target out of pool_ratio x as many, and trains on all."""
+        if self.pool_ratio < 1 or self.hidden < 1 or self.window < 1:
+            raise ValueError(
+                f"pcl needs --curriculum.pool-ratio, --curriculum.hidden and --curriculum.window of at least 1, got "
+                f"{self.pool_ratio}, {self.hidden} and {self.window}"
+            )
+        wants = Wants(hidden=self.hidden)
+        value = logistic_regression(width=wants.features, window=self.window)
+        return compose(
+            source=random_pool(pool_size, self.pool_ratio * questions),
+            score=of_belief(value, functools.partial(nearness, target=self.target)),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": value.tracker},
+            wants=wants,
+            belief=of_belief(value, success),
+        )

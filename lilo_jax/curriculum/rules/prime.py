@@ -1,0 +1,42 @@
+"""Online filtering with oversampling: of four times the batch prefer groups of middling success, fill up with others.
+
+Source: Cui et al. 2025 (PRIME, arXiv:2502.01456); settings of its recipe in verl.
+Deviation: the recipe also prefers groups whose answers were not cut off, which group statistics do not tell.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.gates import preferring, within
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class Prime:
+    """Settings of PRIME's filter."""
+
+    oversample: int = 4
+    """questions rolled out per question trained on"""
+    low: float = 0.2
+    """least success rate that is preferred"""
+    high: float = 0.8
+    """largest success rate that is preferred"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Rolls out oversample x `questions` and admits `questions`, those within the band first."""
+        count = self.oversample * questions
+        if not questions <= count <= pool_size or not 0 <= self.low <= self.high <= 1:
+            raise ValueError(
+                f"prime rolls out {self.oversample} x {questions} questions of a pool of {pool_size} and prefers "
+                f"success rates "
+                f"in [{self.low}, {self.high}]; change --curriculum.oversample, --curriculum.low or --curriculum.high"
+            )
+        return compose(
+            source=random_pool(pool_size, count),
+            rounds=once(count, samples),
+            gate=preferring(within(self.low, self.high)),
+            count=questions,
+            rows=questions * samples,
+        )

@@ -1,0 +1,53 @@
+"""Questions by the pool that their last success rate puts them in: hard, normal, easy, or never seen.
+
+Source: prime-rl (PrimeIntellect), its difficulty pools and their defaults: thresholds are the largest rate of a pool.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.estimators import latest
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import gumbel_top_k
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.curriculum.values import pools
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class PrimeRlPools:
+    """Settings of the pools."""
+
+    hard: float = 0.25
+    """largest success rate of the hard pool"""
+    normal: float = 0.75
+    """largest success rate of the normal pool; what is above is easy"""
+    hard_weight: float = 0.2
+    normal_weight: float = 1.0
+    easy_weight: float = 0.2
+    unseen_weight: float = 1.0
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws `questions` in proportion to the weights of their pools and trains on all."""
+        weights = (self.hard_weight, self.normal_weight, self.easy_weight)
+        if not self.hard < self.normal or min(*weights, self.unseen_weight) < 0:
+            raise ValueError(
+                f"prime_rl_pools needs --curriculum.hard below --curriculum.normal and weights of at least 0, got "
+                f"{self.hard}, "
+                f"{self.normal} and {weights}"
+            )
+        believed = latest()
+        return compose(
+            source=whole_pool(pool_size),
+            score=of_belief(
+                believed,
+                lambda estimate: pools(estimate, (self.hard, self.normal, 1.0), weights, self.unseen_weight),
+            ),
+            select=gumbel_top_k,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": believed.tracker},
+        )

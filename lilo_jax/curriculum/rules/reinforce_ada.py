@@ -1,0 +1,49 @@
+"""Rollouts in rounds: a question that has shown enough right and wrong answers gets no more.
+
+Source: Xiong et al. 2025 (Reinforce-Ada, arXiv:2510.04996): rounds until a question has enough of both
+("balanced"), or one right answer ("positive-focused": `wrong` 0), at most `rounds`.
+Deviation: the paper rolls out up to 4 rounds of 8 and trains on a balanced part of them; here the rounds share
+`samples` among them and all are trained on, so a step never takes more rollouts than uniform's, and groups differ in
+size.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import successive
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.types import Array, Curriculum, GroupStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforceAda:
+    """Settings of Reinforce-Ada."""
+
+    rounds: int = 4
+    """rounds at most"""
+    right: int = 1
+    """right answers that a question must have shown to be done"""
+    wrong: int = 1
+    """wrong answers that it must have shown"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws `questions` and gives each up to `samples` rollouts."""
+        if not 1 <= self.rounds <= samples or self.right < 0 or self.wrong < 0:
+            raise ValueError(
+                f"reinforce_ada shares {samples} rollouts among {self.rounds} rounds until {self.right} are right and "
+                f"{self.wrong} wrong; change --curriculum.rounds, --curriculum.right or --curriculum.wrong"
+            )
+        more = samples // self.rounds
+
+        def go_on(collected: GroupStatistics, key: Array) -> Array:
+            wrong = collected.attempts - collected.successes
+            return (collected.successes < self.right) | (wrong < self.wrong)
+
+        return compose(
+            source=random_pool(pool_size, questions),
+            rounds=successive(questions, samples - (self.rounds - 1) * more, more, most=self.rounds, go_on=go_on),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+        )

@@ -1,0 +1,37 @@
+"""A question is asked no more once it has been solved; the others come uniformly.
+
+Source: open-instruct (Allen AI), `no_resampling_pass_rate`: a question whose group reached the threshold is left out.
+Deviation: when fewer than a batch are left, retired questions come back at random, so that a step is never empty.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.estimators import latest
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class RetireSolved:
+    """Settings of retiring."""
+
+    threshold: float = 1.0
+    """success rate of its last group at which a question retires"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws `questions` of those that are not solved and trains on all."""
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"retire_solved needs --curriculum.threshold in (0, 1], got {self.threshold}")
+        believed = latest(unseen=0.0)
+        return compose(
+            source=whole_pool(pool_size),
+            score=of_belief(believed, lambda estimate: -1.0 * (estimate.mean >= self.threshold)),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": believed.tracker},
+        )

@@ -1,0 +1,63 @@
+"""A generator's level rises, category by category, when the policy has mastered the highest one that it is asked.
+
+Each place draws a category and a level among the `window` up to the category's highest, uniformly, then a question.
+
+Source: Zeng et al. 2025 (RLVE, arXiv:2511.07317): a window of 4 levels, a rise at 90% over 8 prompts.
+Deviation: questions are those of a pool in which every category has all its levels without a gap, not made on demand; a
+level is drawn among those that the pool has.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import heights, window_below
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.sources import at_levels, whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Rlve:
+    """Settings of RLVE."""
+
+    window: int = 4
+    """levels that are asked at the same time"""
+    threshold: float = 0.9
+    """success rate at the highest level that raises it"""
+    least: int = 8
+    """groups at the highest level that it is judged by"""
+    categories: int = 64
+    """most categories that the data set may have"""
+    levels: int = 64
+    """most levels that the data set may have, counted from 0"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws a category and a level for each of `questions` places, then a question of them."""
+        if min(self.window, self.least, self.categories, self.levels) < 1 or not 0 < self.threshold <= 1:
+            raise ValueError(
+                f"rlve needs --curriculum.window, --curriculum.least, --curriculum.categories and --curriculum.levels "
+                f"of at "
+                f"least 1 and --curriculum.threshold in (0, 1], got {self.window}, {self.least}, {self.categories}, "
+                f"{self.levels} and {self.threshold}"
+            )
+        allowed = window_below(self.categories, self.levels, self.window, "heights")
+
+        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+            cells = state.facts.category[ids] * self.levels + state.facts.level[ids]
+            return Arms(jnp.zeros(ids.shape), cells, jnp.zeros(self.categories * self.levels))
+
+        return compose(
+            source=at_levels(whole_pool(pool_size), allowed),
+            score=arms,
+            select=per_group(),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"heights": heights(self.categories, self.levels, threshold=self.threshold, least=self.least)},
+            wants=Wants(categories=self.categories, levels=self.levels),
+        )

@@ -1,0 +1,54 @@
+"""A bandit over categories: each is worth the advantages that it gave of late.
+
+    Q_c <- (1 - rate) Q_c + rate mean |A|;   a category for each place by softmax(Q / temperature), then any question
+
+Source: Chen et al. 2025 (SEC, arXiv:2505.14970).
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.controllers import category_average
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Sec:
+    """Settings of SEC."""
+
+    rate: float = 0.5
+    """alpha: of the moving average"""
+    temperature: float = 1.0
+    """tau: of the softmax"""
+    categories: int = 64
+    """most categories that the data set may have"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws a category for each of `questions` places, then a question of it."""
+        if not 0 < self.rate <= 1 or self.temperature <= 0 or self.categories < 2:
+            raise ValueError(
+                f"sec needs --curriculum.rate in (0, 1], --curriculum.temperature above 0 and --curriculum.categories "
+                f"of at "
+                f"least 2, got {self.rate}, {self.temperature} and {self.categories}"
+            )
+
+        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+            return Arms(jnp.zeros(ids.shape), state.facts.category[ids], state.memory["values"] / self.temperature)
+
+        return compose(
+            source=whole_pool(pool_size),
+            score=arms,
+            select=per_group(),
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"values": category_average(self.categories, self.rate)},
+            wants=Wants(categories=self.categories),
+        )

@@ -1,0 +1,49 @@
+"""Questions in proportion to the standard deviation of their outcome, and a little for every one.
+
+    w_i = sqrt(p_i (1 - p_i)) + floor,   p_i the mean of Beta counts that fade
+
+Source: Xu and Ding 2025 (SPO, arXiv:2509.13232).3.
+Deviation: SPO rolls a question out once and uses p_i as its baseline, here groups are as large as the run's; its counts
+fade by how far the policy has moved (between 0.875 and 0.96), here by a constant per step.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.estimators import decayed_counts
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import gumbel_top_k
+from lilo_jax.curriculum.sources import whole_pool
+from lilo_jax.curriculum.values import deviation, success
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class Spo:
+    """Settings of SPO."""
+
+    floor: float = 0.05
+    """weight of a question without variance"""
+    decay: float = 0.96
+    """what stays of the counts with every step"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Draws `questions` in proportion to their weights and trains on all."""
+        if self.floor < 0 or not 0 < self.decay <= 1:
+            raise ValueError(
+                f"spo needs --curriculum.floor of at least 0 and --curriculum.decay in (0, 1], got {self.floor} and "
+                f"{self.decay}"
+            )
+        posterior = decayed_counts(decay=self.decay)
+        return compose(
+            source=whole_pool(pool_size),
+            score=of_belief(posterior, lambda estimate: deviation(estimate) + self.floor),
+            select=gumbel_top_k,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": posterior.tracker},
+            belief=of_belief(posterior, success),
+        )

@@ -1,0 +1,48 @@
+"""Groups of enough variance are trained on; the others are replaced by questions that had it before.
+
+A second round takes as many questions as were dropped from a bank of those whose smoothed variance is highest.
+
+Source: Jiang et al. 2025 (VCRL, arXiv:2509.19803): variance over the largest that is possible, a threshold,
+and a memory bank.
+Deviation: the threshold is constant over the run; the bank holds every question that passed, not a bounded number; the
+groups of the bank are trained on whatever they turn out to be, as rollouts of theirs are fresh.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.buffers import variance_bank
+from lilo_jax.curriculum.composition import choice, compose
+from lilo_jax.curriculum.gates import either, everything, largest_variance, least_variance, of_round
+from lilo_jax.curriculum.rounds import top_up
+from lilo_jax.curriculum.selectors import top_k
+from lilo_jax.curriculum.sources import random_pool, whole_pool
+from lilo_jax.types import Curriculum
+
+
+@dataclasses.dataclass(frozen=True)
+class Vcrl:
+    """Settings of VCRL."""
+
+    threshold: float = 0.8
+    """kappa: least variance over the largest possible that is trained on"""
+    momentum: float = 0.9
+    """of the priority of a question in the bank"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Rolls out `questions`, then as many of the bank as were dropped."""
+        if not 0 < self.threshold <= 1 or not 0 <= self.momentum < 1 or samples < 2:
+            raise ValueError(
+                f"vcrl needs --curriculum.threshold in (0, 1], --curriculum.momentum in [0, 1) and --rollout.samples "
+                f"of at "
+                f"least 2, got {self.threshold}, {self.momentum} and {samples}"
+            )
+        gate, pool = least_variance(self.threshold, samples), whole_pool(pool_size)
+        of_bank = choice(pool, lambda state, ids, key: state.memory["bank"][ids], top_k)
+        return compose(
+            source=random_pool(pool_size, questions),
+            rounds=top_up(questions, samples, gate=gate, needed=questions, most=2, later=of_bank),
+            gate=either(gate, of_round(1, everything)),
+            count=questions,
+            rows=questions * samples,
+            remembers={"bank": variance_bank(self.momentum, self.threshold, largest_variance(samples))},
+        )
