@@ -69,8 +69,8 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
             for name, arm in longest_first
         }
         followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
-    with _executor(min(jobs, len(arms) * len(seeds))) as executor:
-        _run_all(starts, followers, executor)
+    with executor(min(jobs, len(arms) * len(seeds))) as workers:
+        _run_all(starts, followers, workers)
     return {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
 
 
@@ -85,7 +85,7 @@ class _Job(NamedTuple):
         run(self.config, Launch(output_dir=self.path), name=self.name, bar=bar)
 
 
-def _executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
+def executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
     """Worker processes, or None for one.  They are spawned, not forked: JAX has threads."""
     if workers == 1:
         return contextlib.nullcontext()
@@ -125,6 +125,6 @@ def _run_quietly(job: _Job) -> None:
 
 
 def experiments() -> list[str]:
-    """Names of the experiment modules."""
+    """Names of the experiment modules that train models; a simulation has no `Config`."""
     here = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner"))
+    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner", "simulate_selection"))

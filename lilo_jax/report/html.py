@@ -91,15 +91,20 @@ def write_report(
     sections = [f"<h1>{_text(title)}</h1>"]
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{_text(first)}</p>', *(f"<p>{_text(line)}</p>" for line in others)]
-    sections += ["<h2>Results</h2>", *map(_table, build_tables(summary))]
+    sections += ["<h2>Results</h2>", *map(table_element, build_tables(summary))]
     if importlib.util.find_spec("matplotlib") is None:
         sections.append('<p class="note">No figures: matplotlib is not installed (pip install "lilo-jax[plot]").</p>')
     else:
         split = summary["split"]
         curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
-        sections += map(_figure, draw_all(arms, curves, split, baseline))
-    sections += [_examples(arms), "<h2>Tokens by purpose</h2>", _table(ledger_table(summary))]
+        sections += map(figure_element, draw_all(arms, curves, split, baseline))
+    sections += [_examples(arms), "<h2>Tokens by purpose</h2>", table_element(ledger_table(summary))]
     sections += [_provenance(arms, command)]
+    return write_page(path, title, sections)
+
+
+def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) -> pathlib.Path:
+    """Writes a page of elements in the report's style; returns its path."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(sections))
@@ -167,7 +172,9 @@ def _text(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def _table(table: Table) -> str:
+def table_element(table: Table) -> str:
+    """A table with its caption and notes."""
+
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(cells))]
         parts = (f"<{tag}{kind}>{_text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
@@ -181,7 +188,8 @@ def _table(table: Table) -> str:
     )
 
 
-def _figure(drawing: Drawing) -> str:
+def figure_element(drawing: Drawing) -> str:
+    """A figure with its title and caption."""
     return (
         f'<h2>{_text(drawing.title)}</h2>\n<figure id="{drawing.name}"><div class="wide">{drawing.svg}</div>'
         f"<figcaption>{_text(drawing.caption)}</figcaption></figure>"

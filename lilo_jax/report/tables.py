@@ -73,7 +73,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
     baseline = summary["baseline"]
     rows, notes = [], []
     for arm, budgets in summary["speedup"].items():
-        rows.append([arm, *(_speedup_cell(budgets[name]) for name in BUDGETS)])
+        rows.append([arm, *(speedup_cell(budgets[name]) for name in BUDGETS)])
         unclear = [BUDGET_TITLES[name] for name in BUDGETS if includes_one(budgets[name])]
         if unclear:
             notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
@@ -177,7 +177,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _speedup_cell(budget: Mapping[str, Any]) -> str:
+def speedup_cell(budget: Mapping[str, Any]) -> str:
+    """Mean, interval and seeds of a speed-up; * where the interval includes 1, ! where seeds are censored."""
     share = f"{budget['reached']}/{budget['of']}"
     if budget["mean"] is None:
         return f"never {share}!" if budget["of"] else NONE

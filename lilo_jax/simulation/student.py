@@ -27,8 +27,8 @@ class StudentSettings:
     """A student and its optimiser."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 0.02
-    gradient_noise: float = 1.0
+    learning_rate: float = 0.32
+    gradient_noise: float = 8.0
     """sigma"""
     ability: float = 0.0
     """theta at the start, in every skill"""

@@ -47,7 +47,7 @@ class WorldSettings:
     """probability that a verdict is turned round"""
     length: float = 400.0
     """median tokens of a correct answer to a question of mean difficulty"""
-    length_rise: float = 0.35
+    length_rise: float = 0.6
     """by how much log length rises per standard deviation of b"""
     length_noise: float = 0.4
     """standard deviation of log length between the answers to one question"""
@@ -122,13 +122,13 @@ def draw_world(key: Array, settings: WorldSettings, count: int) -> World:
     )
 
 
-def features(world: World, width: int) -> Array:
+def features(world: World, width: int) -> Array | None:
     """What a question shows, through a fixed random projection to `width` columns and one of ones, [M, width + 1].
 
-    Scaled as `lilo_jax.curriculum.features.standardized` scales; [M, 0] for no width.
+    Scaled as `lilo_jax.curriculum.features.standardized` scales; None for no width.
     """
     if not width:
-        return jnp.zeros((world.difficulty.shape[0], 0))
+        return None
     projection = jax.random.normal(stream_key(0, "projection"), (world.shown.shape[1], width))
     columns = _standard(_standard(world.shown) @ projection) / jnp.sqrt(width)
     return jnp.concatenate([columns, jnp.ones((columns.shape[0], 1))], axis=1)
