@@ -36,6 +36,7 @@ from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.curriculum.selectors import gumbel_top_k, top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
 from lilo_jax.errors import UsageError, unknown_name
@@ -46,7 +47,7 @@ from lilo_jax.simulation.run import Privileges, RunSettings, Trace
 from lilo_jax.simulation.student import StudentSettings
 from lilo_jax.simulation.world import WorldSettings
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
-from lilo_jax.types import Curriculum, CurriculumSpec, Wants
+from lilo_jax.types import Array, Curriculum, CurriculumSpec, CurriculumState, Wants
 
 QUESTIONS_AT_ONCE = 200_000
 """Questions of all seeds that run side by side: bounds memory."""
@@ -85,20 +86,28 @@ class MostLearnable:
     """counts: Beta posterior of own outcomes; features: regression on them; truth: what the simulator knows"""
     pool_ratio: int = 16
     """candidates per question trained on; none of them is rolled out to be chosen"""
+    decay: float = 0.9
+    """of counts, per step"""
+    drawn: bool = False
+    """in proportion to E[p(1 - p)]^sharpness, not the highest: with p known those would all be coin flips"""
+    sharpness: float = 4.0
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Trains on all that it rolls out."""
         width = 64
         estimator: Estimator = {
-            "counts": lambda: decayed_counts(decay=0.99),
+            "counts": lambda: decayed_counts(decay=self.decay),
             "features": lambda: logistic_regression(width=width + 1, window=16 * questions),
             "truth": measured,
         }[self.estimator]()
+
+        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+            return expected_variance(estimator.estimate(state.memory["belief"], state, ids, key)) ** self.sharpness
+
         return compose(
             source=random_pool(pool_size, min(self.pool_ratio * questions, pool_size)),
-            score=lambda state, ids, key: expected_variance(
-                estimator.estimate(state.memory["belief"], state, ids, key)
-            ),
+            score=score,
+            select=gumbel_top_k if self.drawn else top_k,
             rounds=once(questions, samples),
             gate=everything,
             count=questions,
@@ -120,8 +129,8 @@ REFERENCES = {
     "regression": Arm(MostLearnable("features")),
     "regression_shuffled": Arm(MostLearnable("features"), Privileges(shuffled_features=True)),
     "lilo_free": Arm(Lilo(), Privileges(free_screening=True)),
-    "oracle": Arm(MostLearnable("truth"), Privileges(knows="success")),
-    "oracle_clean": Arm(MostLearnable("truth"), Privileges(knows="clean success")),
+    "oracle": Arm(MostLearnable("truth", drawn=True), Privileges(knows="success")),
+    "oracle_clean": Arm(MostLearnable("truth", drawn=True), Privileges(knows="clean success")),
 }
 """Controls and ceilings: screening that costs nothing, features of another question, p as it is, flaws known."""
 

@@ -52,7 +52,7 @@ def read_curves(trace: Trace, seeds: Sequence[int], *, every: int, generation_sh
 
 
 def accuracy_at(curve: Curve, generated_tokens: float) -> float:
-    """Smoothed accuracy when so many tokens had been generated, by linear interpolation; the last if there are fewer."""
+    """Smoothed accuracy when so many tokens had been generated, by linear interpolation; at the end if never."""
     return float(np.interp(generated_tokens, curve.generated_tokens, smooth(curve.accuracy)))
 
 

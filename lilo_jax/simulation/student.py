@@ -48,7 +48,7 @@ def leave_one_out(given: Answers) -> Array:
 def policy_gradient(
     given: Answers, advantages: Array, question: Array, world: World, success: Array, key: Array, noise: float
 ) -> Array:
-    """g of the trained groups, float32 [K]; see the head of this file.
+    """The gradient g of the trained groups, float32 [K]; see the head of this file.
 
     Args:
         given: answers [Q, G]; a group that is not trained on has none that is live.
