@@ -1,6 +1,7 @@
 """The simulated world, student and rounds against counts, enumeration and NumPy."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -12,8 +13,9 @@ from lilo_jax.curriculum.features import standardized
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.speed import Speed
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.programs import build_simulator
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured, served
-from lilo_jax.simulation.run import Privileges, RunSettings, simulate
+from lilo_jax.simulation.run import Privileges, RunSettings
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient
 from lilo_jax.simulation.world import LEVELS, WorldSettings, draw_world, facts, features
 from lilo_jax.types import Proposal, Wants
@@ -110,14 +112,12 @@ def test_advantages_by_hand():
 def test_the_expected_gradient_is_the_variance_times_the_skills(flawed):
     """By enumeration of all outcomes of a group of 4."""
     world = world_of(8, coin_flips=float(flawed), unsolvable=0.0)
-    ability = jnp.full(16, 1.5)
-    p = float(world.success(ability)[3])
-    expected = np.zeros(16)
+    success = world.success(jnp.full(16, 1.5))
+    p, expected = float(success[3]), np.zeros(16)
     for outcomes in itertools.product([0, 1], repeat=4):
         given = group(outcomes)
-        gradient = policy_gradient(
-            given, leave_one_out(given), jnp.array([3]), world, world.success(ability), jax.random.key(0), 0.0
-        )
+        advantages, key = leave_one_out(given), jax.random.key(0)
+        gradient = policy_gradient(given, advantages, jnp.array([3]), world, success, key, 0.0)
         expected += p ** sum(outcomes) * (1 - p) ** (4 - sum(outcomes)) * np.asarray(gradient)
     learns = 0 if flawed else p * (1 - p)
     np.testing.assert_allclose(expected, learns * np.asarray(world.skills[3]), atol=1e-6)
@@ -187,9 +187,9 @@ def test_a_noisy_verifier_turns_verdicts_round():
 
 
 # ---------------------------------------------------------------------------------------------------------- the runs
-def traces(spec, seeds, settings=SMALL):
-    curriculum = build(spec)
-    return jax.vmap(lambda seed: simulate(seed, curriculum=curriculum, settings=settings))(jnp.array(seeds))
+@functools.cache
+def program(spec, settings=SMALL, at_once=1):
+    return build_simulator(build(spec), settings, at_once=at_once)
 
 
 def assert_equal(ours, theirs):
@@ -197,29 +197,24 @@ def assert_equal(ours, theirs):
 
 
 def test_a_run_is_a_function_of_its_seed_alone():
-    together = traces(Lilo(), [1, 2])
-    assert_equal(jax.tree.map(lambda x: x[:1], together), traces(Lilo(), [1]))
-    assert_equal(jax.tree.map(lambda x: x[1:], together), traces(Lilo(), [2]))
+    alone, together = program(Lilo())(jnp.array([1, 2])), program(Lilo(), at_once=2)(jnp.array([1, 2]))
+    assert_equal(alone, together)
     assert not np.array_equal(together.accuracy[0], together.accuracy[1])
 
 
 def test_arms_of_a_seed_share_world_and_start():
-    ours, theirs = traces(Lilo(), [3]), traces(Uniform(), [3])
-    assert ours.accuracy[0, 0] == theirs.accuracy[0, 0]
+    quiet = dataclasses.replace(SMALL, student=StudentSettings(gradient_noise=0.0, learning_rate=0.1))
+    ours, theirs = program(Lilo())(jnp.array([1, 2])), program(Uniform(), quiet)(jnp.array([1, 2]))
+    np.testing.assert_array_equal(ours.accuracy[:, 0], theirs.accuracy[:, 0])
     np.testing.assert_array_equal(theirs.steps.generated, theirs.steps.trained)
     assert np.all(ours.steps.generated > 3 * ours.steps.trained)
     assert np.all(ours.steps.collected == 32)
     assert np.all(ours.steps.groups == 8)
+    assert np.all(theirs.accuracy[:, -1] > theirs.accuracy[:, 0] + 0.1)  # without noise a student learns
 
 
-def test_privileges_change_what_they_say_and_nothing_else():
+def test_free_screening_changes_the_bill_and_nothing_else():
     free = dataclasses.replace(SMALL, privileges=Privileges(free_screening=True))
-    paid, unpaid = traces(Lilo(), [3]), traces(Lilo(), [3], free)
+    paid, unpaid = program(Lilo())(jnp.array([1, 2])), program(Lilo(), free)(jnp.array([1, 2]))
     np.testing.assert_array_equal(paid.accuracy, unpaid.accuracy)
     np.testing.assert_array_equal(unpaid.steps.generated, paid.steps.trained)
-
-
-def test_students_learn():
-    quiet = dataclasses.replace(SMALL, student=StudentSettings(gradient_noise=0.0, learning_rate=0.1))
-    accuracy = np.asarray(traces(Uniform(), [1, 2], quiet).accuracy)
-    assert np.all(accuracy[:, -1] > accuracy[:, 0] + 0.1)
