@@ -28,6 +28,7 @@ import tyro
 
 from experiments import quickstart
 from experiments.runner import Runs, compare, print_config
+from experiments.sweep import ratio
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
@@ -151,7 +152,7 @@ def _row(name: str, summary: dict[str, Any]) -> str:
         f"{accuracy['uniform']:.3f}",
         *("{:+.3f} ({:.3f})".format(*gains(summary, arm)) for arm in ("uniform", "control")),
         f"{accuracy['lilo']:.3f}",
-        *(_ratio(ratio) for ratio in ratios),
+        *(ratio(speedup) for speedup in ratios),
         f"{np.mean(last['uniform']) / 1e3:.0f}k / {np.mean(last['lilo']) / 1e3:.0f}k",
         f"{np.mean(seconds['uniform']):.0f} / {np.mean(seconds['lilo']):.0f}",
     ]
@@ -160,15 +161,6 @@ def _row(name: str, summary: dict[str, Any]) -> str:
 
 def _curves(summary: dict[str, Any], arm: str, budget: str) -> list[list[float]]:
     return [record[budget] for record in summary["arms"][arm]]
-
-
-def _ratio(speedup: dict[str, Any]) -> str:
-    """A speed-up with its interval, and how many seeds have one if not all do."""
-    if speedup["mean"] is None:
-        return f"never reached ({speedup['of']} seeds)"
-    interval = "" if speedup["low"] is None else f" [{speedup['low']:.2f}, {speedup['high']:.2f}]"
-    missing = "" if speedup["reached"] == speedup["of"] else f", {speedup['reached']} of {speedup['of']}"
-    return f"{speedup['mean']:.2f}x{interval}{missing}"
 
 
 if __name__ == "__main__":

@@ -84,6 +84,13 @@ ARMS = {
 }
 
 
+def arm(name: str, config: Config) -> Config:
+    """The config of an arm: one of `ARMS`, or a curriculum by name with its default settings."""
+    if name in ARMS:
+        return ARMS[name](config)
+    return configuration.replace(config, curriculum=configuration.settings_class("curriculum", name)())
+
+
 @dataclasses.dataclass(frozen=True)
 class QuickstartOptions:
     """The command line of the quickstart.  A --curriculum is one arm more; --seed is set by each of the seeds."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import NamedTuple
 
@@ -40,7 +40,15 @@ def print_config(config: Config, launch: Launch) -> bool:
     return launch.print_config
 
 
-def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int], launch: Launch, jobs: int = 0) -> Runs:
+def compare(
+    config: Config,
+    arms: Mapping[str, Config],
+    *,
+    seeds: Sequence[int],
+    launch: Launch,
+    jobs: int = 0,
+    after_each: Callable[[Runs], None] = lambda runs: None,
+) -> Runs:
     """Runs every arm on every seed, all arms of a seed from the same fine-tuned weights.
 
     Runs lie in OUTPUT_DIR/seed_S/{sft, ARM}; those that are done are not run again, those cut short go on.
@@ -51,6 +59,7 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
         seeds: of the runs.
         launch: where and how.
         jobs: runs at a time; 0 takes one per core on CPU and one on an accelerator, which processes cannot share.
+        after_each: called with all runs, finished or not, whenever one is.
     """
     config, arms = resolve(config), {name: resolve(arm) for name, arm in arms.items()}
     for arm in arms.values():
@@ -69,9 +78,10 @@ def compare(config: Config, arms: Mapping[str, Config], *, seeds: Sequence[int],
             for name, arm in longest_first
         }
         followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
+    runs = {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
     with executor(min(jobs, len(arms) * len(seeds))) as workers:
-        _run_all(starts, followers, workers)
-    return {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
+        _run_all(starts, followers, workers, lambda: after_each(runs))
+    return runs
 
 
 class _Job(NamedTuple):
@@ -100,12 +110,15 @@ def _share_cores(threads: int) -> None:
     os.environ["NPROC"] = str(threads)
 
 
-def _run_all(starts: list[_Job], followers: list[list[_Job]], executor: Executor | None) -> None:
+def _run_all(
+    starts: list[_Job], followers: list[list[_Job]], executor: Executor | None, after_each: Callable[[], None]
+) -> None:
     """Runs each start, and its followers as soon as it is done; the first error ends all."""
     if executor is None:
         for start, following in zip(starts, followers, strict=True):
             for job in (start, *following):
                 job.run(bar=True)
+                after_each()
         return
     waiting = {
         executor.submit(_run_quietly, start): following for start, following in zip(starts, followers, strict=True)
@@ -114,6 +127,7 @@ def _run_all(starts: list[_Job], followers: list[list[_Job]], executor: Executor
         while waiting:
             for future in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
                 future.result()
+                after_each()
                 waiting |= {executor.submit(_run_quietly, job): [] for job in waiting.pop(future)}
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -94,10 +94,10 @@ class MostLearnable:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Trains on all that it rolls out."""
-        width = 64
+        wants = Wants(hidden=64 * (self.estimator == "features"), truth=self.estimator == "truth")
         estimator: Estimator = {
             "counts": lambda: decayed_counts(decay=self.decay),
-            "features": lambda: logistic_regression(width=width + 1, window=16 * questions),
+            "features": lambda: logistic_regression(blocks=wants.blocks, window=16 * questions),
             "truth": measured,
         }[self.estimator]()
 
@@ -113,7 +113,7 @@ class MostLearnable:
             count=questions,
             rows=questions * samples,
             remembers={"belief": estimator.tracker},
-            wants=Wants(text=width if self.estimator == "features" else 0),
+            wants=wants,
         )
 
 
@@ -129,8 +129,8 @@ REFERENCES = {
     "regression": Arm(MostLearnable("features")),
     "regression_shuffled": Arm(MostLearnable("features"), Privileges(shuffled_features=True)),
     "lilo_free": Arm(Lilo(), Privileges(free_screening=True)),
-    "oracle": Arm(MostLearnable("truth", drawn=True), Privileges(knows="success")),
-    "oracle_clean": Arm(MostLearnable("truth", drawn=True), Privileges(knows="clean success")),
+    "oracle": Arm(MostLearnable("truth", drawn=True)),
+    "oracle_clean": Arm(MostLearnable("truth", drawn=True), Privileges(knows_flaws=True)),
 }
 """Controls and ceilings: screening that costs nothing, features of another question, p as it is, flaws known."""
 

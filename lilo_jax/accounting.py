@@ -14,18 +14,25 @@ from lilo_jax.types import Admission, GroupStatistics
 
 def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:
     """Puts a step's sampling, scoring and training on the ledger."""
-    admitted = set(admission.indices[admission.mask].tolist())
+    purposes = _purposes(assembly, collected, admission)
     for group in np.flatnonzero(collected.question >= 0):
-        ledger.add("train" if group in admitted else "rejected", "prefilled", collected.prefilled[group])
+        ledger.add(purposes[group], "prefilled", collected.prefilled[group])
     trained = 0
     for row in collected.rollouts:
-        purpose = "train" if row.group in admitted else "rejected"
-        ledger.add(purpose, "generated", len(row.completion_ids))
-        trained += (row.group in admitted) * (len(row.prompt_ids) + len(row.completion_ids))
+        ledger.add(purposes[row.group], "generated", len(row.completion_ids))
+        trained += (purposes[row.group] == "train") * (len(row.prompt_ids) + len(row.completion_ids))
     algorithm = assembly.programs.algorithm
     models = (assembly.config.update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     ledger.add("train", "scored", models * trained)
     ledger.add("train", "trained", (1 + algorithm.needs_values) * assembly.config.update.epochs * trained)
+
+
+def _purposes(assembly: Assembly, collected: Collected, admission: Admission) -> np.ndarray:
+    """What the rollouts of each group were made for, [K]; see `Ledger`."""
+    rollouts = np.bincount([row.group for row in collected.rollouts], minlength=len(collected.question))
+    purposes = np.where(rollouts < assembly.config.rollout.samples, "screen", "rejected")
+    purposes[admission.indices[admission.mask]] = "train"
+    return purposes
 
 
 def describe(assembly: Assembly, collected: Collected, admission: Admission) -> dict[str, Any]:

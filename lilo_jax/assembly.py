@@ -254,6 +254,7 @@ def check(config: Config) -> Task:
     if config.sft.batch % shards or config.evaluation.rows % shards:
         raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
     if config.num_steps:
+        config.audit.check(len(task.splits["train"]))
         try:
             _check_batch(config, pool_size=len(task.splits["train"]), shards=shards)
         except ValueError as error:

@@ -163,6 +163,13 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     report = verb(verbs.report, "An HTML report of one or more runs.", "lilo report runs/a runs/b --output report.html")
     report.add_argument("runs", type=pathlib.Path, nargs="+", help="run directories")
     report.add_argument("--output", type=pathlib.Path, required=True, help="HTML file to write")
+    report.add_argument(
+        "--against",
+        default="steps,generated_tokens,seconds",
+        help="what curves are drawn against, with commas between: accuracy against each, the others against the first; "
+        "also known: flops, trained_tokens, scored_tokens, prefilled_tokens, grader_seconds, and generated or "
+        "prefilled tokens of one purpose, such as rejected/generated",
+    )
 
 
 def _positive(text: str) -> int:

@@ -23,6 +23,7 @@ import tyro
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.evaluation.calibration import AuditConfig
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.mesh import MeshConfig
 from lilo_jax.models.architecture import fields_of
@@ -247,6 +248,7 @@ class Config:
     """peak of the critic's own optimiser, which else is set up as the policy's; 0: the policy's"""
     mesh: MeshConfig = MeshConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 from lilo_jax.assembly import Assembly, HeldOut
 from lilo_jax.curriculum.features import projected, standardized, text_features
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.held_out import sampled
+from lilo_jax.evaluation.held_out import exact_rates, sampled
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.mesh import put_replicated, put_rows
 from lilo_jax.questions import Verdict
@@ -48,6 +48,8 @@ def check_facts(assembly: Assembly) -> None:
             f"the questions have {categories} categories and the curriculum tells {wants.categories} apart: raise "
             f"--curriculum.categories"
         )
+    if wants.truth and not (assembly.task.unique_answers and assembly.tokenizer.unique_segmentation):
+        raise UsageError("the curriculum wants exact success rates, which only a task with unique answers has")
     levels = [question.level for question in questions if question.level is not None]
     if wants.levels and len(levels) < len(questions):
         raise UsageError("the curriculum turns a generator's level, which the questions do not have: take another")
@@ -58,28 +60,32 @@ def check_facts(assembly: Assembly) -> None:
         )
 
 
-def refresh_features(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
-    """The state with features that the current policy makes, every so many steps if the curriculum wants any."""
-    wants = assembly.programs.curriculum.wants
-    if not wants.hidden or not step or step % wants.refresh_every:
-        return state
+def refresh_facts(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
+    """The state with what the current policy makes of the questions, if the curriculum wants that and it is due."""
+    wants, new = assembly.programs.curriculum.wants, {}
     with clock.phase("features"):
-        features = put_replicated(assembly.mesh, _features(assembly, assembly.policy(state), ledger))
-        curriculum = state.curriculum
-        return state.replace(curriculum=curriculum.replace(facts=curriculum.facts.replace(features=features)))
+        if wants.hidden and step and step % wants.refresh_every == 0:
+            new["features"] = _features(assembly, assembly.policy(state), ledger)
+        if wants.truth:
+            held = HeldOut(assembly.pool, assembly.task.grade, unique_answers=True)
+            new["grade"] = exact_rates(assembly, assembly.policy(state), held, ledger).astype(np.float32)
+    if not new:
+        return state
+    facts = state.curriculum.facts.replace(**put_replicated(assembly.mesh, new))
+    return state.replace(curriculum=state.curriculum.replace(facts=facts))
 
 
 def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray | None:
     """float32 [M, wants.features]; None if none are wanted."""
     wants, pool = assembly.programs.curriculum.wants, assembly.pool
     texts = [question.text or question.prompt for question in pool.questions]
-    parts = []
-    if wants.text:
-        parts.append(text_features(texts, pool.tokens, pool.lengths, wants.text))
+    blocks = []
+    if wants.tokens + wants.pairs:
+        blocks += text_features(texts, pool.tokens, pool.lengths, wants)
     if wants.hidden:
-        parts.append(projected(_hidden_states(assembly, params), wants.hidden))
+        blocks.append(projected(_hidden_states(assembly, params), wants.hidden))
         ledger.add("features", "scored", pool.lengths.sum())
-    return standardized(np.concatenate(parts, axis=1)) if parts else None
+    return standardized(blocks) if blocks else None
 
 
 def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:

@@ -85,11 +85,13 @@ class Programs(NamedTuple):
             the critic's trunk is a copy of the policy's weights, as the reference is.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
+        estimate: (CurriculumState, key) -> float32 [M], or None; see `Curriculum`.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
         sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
             Completions; see `lilo_jax.sampling.sample`.
         statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
-        admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed).
+        admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
+            the first.
         follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `FollowUpRequests`.
         prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
         deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
@@ -108,6 +110,7 @@ class Programs(NamedTuple):
     start: Callable[..., TrainState]
     state: TrainState
     propose: Callable[..., Proposal]
+    estimate: Callable[..., Array] | None
     expected_lengths: Callable[..., Array]
     sample: Callable[..., Any]
     statistics: Callable[..., GroupStatistics]
@@ -164,10 +167,11 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
         state=placed_shapes(state_shape, whole_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
+        estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
         sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
-        admit=jax.jit(functools.partial(_admit, curriculum), out_shardings=everywhere),
+        admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),

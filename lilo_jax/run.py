@@ -1,7 +1,6 @@
 """A run from its config: start or resume, train, and leave a directory that says how it went."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -11,9 +10,11 @@ from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.facts import check_facts, question_facts
+from lilo_jax.flops import token_flops
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
+from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
@@ -39,7 +40,7 @@ class Result:
     state: TrainState | None
 
     def curve(self, split: str) -> dict[str, np.ndarray]:
-        """Accuracy on a split against steps, generated tokens and seconds; see `learning_curve`."""
+        """Accuracy on a split against everything that can be spent; see `learning_curve`."""
         return learning_curve(self.directory, split)
 
 
@@ -94,7 +95,8 @@ def _train_from(
     assembly: Assembly, directory: RunDirectory, progress: Progress, start: PretrainedModel | None, last_step: int
 ) -> TrainState:
     config, programs = assembly.config, assembly.programs
-    recorder, ledger = Recorder(directory, progress, generations=config.storage.generations), Ledger()
+    recorder, costs = Recorder(directory, progress, generations=config.storage.generations), token_flops(programs.state)
+    ledger = Ledger(token_flops=costs)
     with Checkpoints(directory.checkpoints_path, keep=config.storage.keep) as checkpoints:
         saved = checkpoints.latest_step()
         directory.forget_after(-1 if saved is None else saved)
@@ -113,7 +115,7 @@ def _train_from(
             state, record = checkpoints.restore(saved, programs.state.replace(base=None))
             if config.lora.rank:
                 state = state.replace(base=_initial_weights(assembly, start))
-            ledger = Ledger.from_dict(record)
+            ledger = Ledger.from_dict(record, costs)
             progress.line(f"resumed after step {saved}")
         if int(state.step) > last_step:
             raise UsageError(f"the run is already at step {int(state.step)}, beyond --stop-at {last_step}")
@@ -146,23 +148,12 @@ def learning_curve(directory: RunDirectory, split: str) -> dict[str, np.ndarray]
     """Accuracy on a held-out split against what it cost, at every evaluation.
 
     Returns:
-        Arrays of equal length: `steps`; `generated_tokens`, all tokens sampled for training so far (rejected and
-        follow-up rollouts included, evaluation excluded); `seconds`, wall-clock seconds of training so far
-        (compilation and evaluation excluded); `accuracy`.
+        Arrays of equal length: what had been spent, for every budget of `lilo_jax.storage.budgets.spent`, among them
+        `steps`, `generated_tokens` and `seconds`; and `accuracy`.
     """
     evaluations = [r for r in directory.read("eval") if r["split"] == split]
     if not evaluations:
         raise RunError(f"{directory.path} has no evaluation on {split!r}")
     steps = np.array([r["step"] for r in evaluations])
-    generated = [Ledger.from_dict(_without_step(r)).generated() for r in directory.read("ledger")]
-    seconds = [sum(s for phase, s in _without_step(r).items() if phase != "compile") for r in directory.read("timings")]
-    return {
-        "steps": steps,
-        "generated_tokens": np.concatenate([[0], generated]).astype(int)[steps],
-        "seconds": np.concatenate([[0.0], np.cumsum(seconds)])[steps],
-        "accuracy": np.array([r["accuracy"] for r in evaluations]),
-    }
-
-
-def _without_step(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "step"}
+    curve = {budget: values[steps] for budget, values in spent(directory).items()}
+    return curve | {"accuracy": np.array([r["accuracy"] for r in evaluations])}

@@ -8,8 +8,9 @@ import numpy as np
 from lilo_jax.accounting import book, describe, rollout_records
 from lilo_jax.assembly import Assembly
 from lilo_jax.collection import Collected, collect, training_batch
+from lilo_jax.evaluation.audit import audit
 from lilo_jax.evaluation.held_out import evaluate
-from lilo_jax.facts import refresh_features
+from lilo_jax.facts import refresh_facts
 from lilo_jax.follow_ups import add_follow_ups
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
@@ -36,7 +37,8 @@ def train(
     """Takes steps until `last_step` of them are done, from wherever `state` is; the last one is always saved."""
     config, clock = assembly.config, PhaseClock()
     for step in range(int(state.step), last_step):
-        state = refresh_features(assembly, state, step, ledger, clock)
+        state = refresh_facts(assembly, state, step, ledger, clock)
+        audited = audit(assembly, state, step, ledger, clock)
         collected = collect(assembly, state, step, clock)
         admission, state = admit(assembly, state, collected, step, clock)
         batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
@@ -50,7 +52,7 @@ def train(
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
             jax.block_until_ready(updated)
-        recorder.write_step(step, description, prepared | updated, ledger, clock.take())
+        recorder.write_step(step, description | audited, prepared | updated, ledger, clock.take())
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()

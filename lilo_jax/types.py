@@ -179,6 +179,10 @@ class GroupSignals(flax.struct.PyTreeNode):
     value_loss: Array
 
 
+COUNTS = 6
+"""Features of a text that are plain counts."""
+
+
 class Facts(flax.struct.PyTreeNode):
     """What is known of the pool's questions besides their outcomes; never what a generator knows of their difficulty.
 
@@ -198,25 +202,37 @@ class Wants(NamedTuple):
     """Facts that a curriculum needs.
 
     Attributes:
-        text: width of the features of the text; see `lilo_jax.curriculum.features`.
-        hidden: width of those of the policy's mean hidden state over the prompt.
+        tokens, pairs: how many of the commonest tokens, and pairs of neighbouring ones, are features of the text;
+            see `lilo_jax.curriculum.features`.
+        hidden: width of the features that are the policy's mean hidden state over the prompt.
         refresh_every: steps after which the latter are made anew.
         grade: rollouts a question that measure the starting policy.
+        truth: whether `Facts.grade` is the current policy's exact success rate instead, at every step and for nothing:
+            for ceilings in studies, where answers are unique.
         categories: how many categories of questions it can tell apart; 0 does not look at them.
         levels: how many levels of a generator's knob, from 0 on; 0 does not look at them.
     """
 
-    text: int = 0
+    tokens: int = 0
+    pairs: int = 0
     hidden: int = 0
     refresh_every: int = 50
     grade: int = 0
+    truth: bool = False
     categories: int = 0
     levels: int = 0
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the features by kind: counts of the text, tokens, pairs, hidden states, a constant."""
+        if not self.tokens + self.pairs + self.hidden:
+            return ()
+        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), self.hidden, 1)
+
+    @property
     def features(self) -> int:
-        """Width of all features, a constant one included; 0 without any."""
-        return self.text + self.hidden + (self.text + self.hidden > 0)
+        """Width of all features together."""
+        return sum(self.blocks)
 
 
 NOTHING = Wants()

@@ -111,11 +111,11 @@ def digest(run: pathlib.Path) -> None:
     print("\n".join(digest_lines(run)))
 
 
-def report(runs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
+def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str) -> None:
     """Writes a report and prints where it is."""
     from lilo_jax.report.html import report_runs
 
-    print(report_runs(runs, output))
+    print(report_runs(runs, output, [name.strip() for name in against.split(",")]))
 
 
 def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool, workers: int, deadline: float) -> None:

@@ -404,18 +404,19 @@ def test_everything_collected_is_remembered_and_booked(steps):
         for field, values in reference.remembered(POOL, listed).items():
             np.testing.assert_array_equal(getattr(after.curriculum, field), values, err_msg=field)
         admitted = set(admission.indices[admission.mask].tolist())
-        generated, counts = {"train": 0, "rejected": 0}, ledger.to_dict()
+        generated, counts = {"train": 0, "screen": 0, "rejected": 0}, ledger.to_dict()
         for r in collected.rollouts:
-            generated["train" if r.group in admitted else "rejected"] += len(r.completion_ids)
+            whole = "rejected" if statistics.rollouts[r.group] == SAMPLES else "screen"
+            generated["train" if r.group in admitted else whole] += len(r.completion_ids)
         assert {name: counts[f"{name}/generated"] for name in generated} == generated
-        assert min(generated.values()) > 0
+        assert min(generated["train"], generated["screen"]) > 0
         assert ledger.generated() == sum(generated.values())
         # A continued group runs its prompt once more.
         lengths = [len(r.prompt_ids) for r in collected.rollouts]
         prompts_run = len(collected.question[collected.question >= 0]) + sum(
             statistics.rollouts[g] == SAMPLES for g in range(QUESTIONS)
         )
-        assert counts["train/prefilled"] + counts["rejected/prefilled"] == prompts_run * lengths[0]
+        assert sum(counts[f"{name}/prefilled"] for name in generated) == prompts_run * lengths[0]
 
 
 def test_too_few_admitted_groups_leave_rows_without_weight(steps, start):

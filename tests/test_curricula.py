@@ -1,5 +1,7 @@
 """The shipped curricula through the `Curriculum` contract, with outcomes made up by the test."""
 
+import dataclasses
+import functools
 import math
 
 import jax
@@ -7,70 +9,54 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation
 
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
-from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.statistics import learnability
-from lilo_jax.types import GroupSignals, GroupStatistics
+from lilo_jax.types import GroupSignals
 
-POOL, QUESTIONS, SAMPLES = 40, 4, 5
 SFL = SflBuffer(refresh_every=3, candidates=16, buffer_size=6, attempts=3, buffer_fraction=0.6)
 FROM_BUFFER = 2  # floor(0.6 * 4)
-SPECS = {"uniform": Uniform(), "lilo": Lilo(), "sfl_buffer": SFL}
+SMALL = {
+    "sfl_buffer": SFL,
+    "dapo": CURRICULA["dapo"](round_ratio=2, most_rounds=3),
+    "balanced": CURRICULA["balanced"](most_rounds=4),
+    "greso": CURRICULA["greso"](most_rounds=3),
+    "vcrl": CURRICULA["vcrl"](threshold=0.5),
+    "knapsack": CURRICULA["knapsack"](most=12),
+    "bots": CURRICULA["bots"](window=32, tokens=3, pairs=2),
+    "dots": CURRICULA["dots"](window=32, hidden=5),
+    "pcl": CURRICULA["pcl"](window=32, hidden=5),
+    "rlve": CURRICULA["rlve"](least=1, threshold=0.5),
+    "e2h": CURRICULA["e2h"](steps=4),
+}
+"""Settings that fit a pool of 40; all others are the defaults."""
+SPECS = {name: SMALL.get(name, spec()) for name, spec in CURRICULA.items()}
+LEARN_FROM_THE_UPDATE = {"plr", "sec", "dump"}
 
 
-class Simulation:
-    """Serves proposals as a step does: opens groups, lets every rollout succeed by chance, sums up."""
+@functools.cache
+def shared(name):
+    """A simulation whose compiled functions all tests of a curriculum use; `again` starts it anew."""
+    return Simulation(SPECS[name])
 
-    def __init__(self, spec, *, pool=POOL, seed=0, failing=0.0):
-        self.curriculum = spec.build(pool_size=pool, questions=QUESTIONS, samples=SAMPLES)
-        self.rng = np.random.default_rng(seed)
-        self.rates = self.rng.choice([0.0, 0.3, 0.5, 0.9, 1.0], pool)
-        self.failing = failing
-        self.state = self.curriculum.init(no_facts(pool, self.curriculum.wants))
-        self.propose, self.admit = jax.jit(self.curriculum.propose), jax.jit(self.curriculum.admit)
-        self.observe = jax.jit(self.curriculum.observe)
-        shape = jax.eval_shape(self.curriculum.propose, self.state, self.empty(1), jax.random.key(0))
-        self.slots = shape.ids.shape[0] * self.curriculum.max_rounds
 
-    @staticmethod
-    def empty(slots):
-        nothing, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
-        return GroupStatistics(nothing, nothing.copy(), *(zeros.copy() for _ in range(5)))
-
-    def rounds(self, key):
-        """(proposals, collected) of one step."""
-        collected, proposals = self.empty(self.slots), []
-        for round_index in range(self.curriculum.max_rounds):
-            proposal = jax.device_get(self.propose(self.state, collected, jax.random.fold_in(key, round_index)))
-            if not proposal.mask.any():
-                break
-            proposals.append(proposal)
-            assert np.all(proposal.continues == -1)
-            for question, samples in zip(proposal.ids[proposal.mask], proposal.samples[proposal.mask], strict=True):
-                assert samples <= self.curriculum.max_samples
-                slot = int(np.sum(collected.question >= 0))
-                graded = int(self.rng.binomial(samples, 1 - self.failing))
-                successes = int(self.rng.binomial(graded, self.rates[question]))
-                collected.question[slot], collected.round[slot] = question, round_index
-                collected.attempts[slot], collected.successes[slot] = graded, successes
-                collected.reward_sum[slot] = successes
-                collected.rollouts[slot], collected.length_sum[slot] = samples, samples * (1 + question)
-        return proposals, collected
-
-    def step(self, step):
-        """(proposals, collected, admission) of one step, which is remembered."""
-        key = jax.random.fold_in(jax.random.key(7), step)
-        proposals, collected = self.rounds(key)
-        admission = jax.device_get(self.admit(self.state, collected, jax.random.fold_in(key, 99)))
-        assert len(admission.indices) == QUESTIONS
-        rollouts = collected.rollouts[admission.indices[admission.mask]].sum()
-        assert rollouts <= self.curriculum.train_rows
-        self.state = self.observe(self.state, collected, np.int32(step))
-        return proposals, collected, admission
+def admissible(name, collected):
+    """Bool [K], which groups the rule may train on, from its definition."""
+    measured = collected.attempts > 0
+    rate = collected.successes / np.maximum(collected.attempts, 1)
+    mixed = (collected.successes > 0) & (collected.successes < collected.attempts)
+    return measured & {
+        "dapo": mixed,
+        "greso": mixed,
+        "balanced": (rate >= 0.2) & (rate <= 0.8),
+        "speed": collected.rollouts == SAMPLES,
+        "vcrl": (rate * (1 - rate) >= 0.5 * 6 / 25 - 1e-6) | (collected.round == 1),
+        "sfl_buffer": collected.round == collected.round.max(),
+    }.get(name, measured)
 
 
 def scores_of(collected):
@@ -93,24 +79,20 @@ def test_every_entry_of_the_table_is_tested_here():
 
 @pytest.mark.parametrize("name", CURRICULA)
 def test_every_curriculum_keeps_the_contract(name):
-    """Distinct, unmasked groups of questions of the pool; everything collected is remembered, nothing else."""
-    simulation = Simulation(SPECS[name], failing=0.1)
+    """Distinct groups of questions of the pool, as many as may be; everything collected is remembered, nothing else."""
+    simulation = shared(name).again(failing=0.1)
     steps = []
     for step in range(4):
-        _, collected, admission = simulation.step(step)
+        proposals, collected, admission = simulation.step(step)
+        assert proposals[0].mask.any()
         admitted = admission.indices[admission.mask]
-        assert len(set(admitted.tolist())) == len(admitted) > 0
-        assert np.all(collected.attempts[admitted] > 0)
+        allowed = np.flatnonzero(admissible(name, collected))
+        assert len(set(admitted.tolist())) == len(admitted) == min(len(admission.mask), len(allowed))
+        assert set(admitted.tolist()) <= set(allowed.tolist())
         assert np.all((collected.question >= -1) & (collected.question < POOL))
-        steps.append(
-            [
-                {
-                    n: getattr(collected, n)[k].item()
-                    for n in ("question", "attempts", "successes", "length_sum", "rollouts")
-                }
-                for k in range(simulation.slots)
-            ]
-        )
+        simulation.update(collected, admission, step)
+        names = ("question", "attempts", "successes", "length_sum", "rollouts")
+        steps.append([{n: getattr(collected, n)[k].item() for n in names} for k in range(simulation.slots)])
     for field, expected in reference.remembered(POOL, steps).items():
         np.testing.assert_array_equal(getattr(simulation.state, field), expected, err_msg=field)
     assert int(simulation.state.step) == 4
@@ -119,7 +101,7 @@ def test_every_curriculum_keeps_the_contract(name):
 
 @pytest.mark.parametrize("name", CURRICULA)
 def test_proposals_depend_on_the_key_alone_and_vary_with_it(name):
-    simulation = Simulation(SPECS[name])
+    simulation = shared(name).again()
     nothing = simulation.empty(simulation.slots)
     first, again, other = (simulation.propose(simulation.state, nothing, jax.random.key(k)).ids for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -127,17 +109,92 @@ def test_proposals_depend_on_the_key_alone_and_vary_with_it(name):
 
 
 @pytest.mark.parametrize("name", CURRICULA)
-def test_shipped_curricula_ignore_the_update(name):
-    curriculum = SPECS[name].build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
-    state = curriculum.init(no_facts(POOL))
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_outcomes_that_are_all_alike_and_broken_graders_do_no_harm(name, rate):
+    """Nothing solved or everything, then no verdict at all: full proposals go on, and no belief leaves [0, 1]."""
+    simulation = shared(name).again()
+    simulation.rates[:] = rate
+    counts = []
+    for step in range(4):
+        simulation.failing = float(step == 2)
+        proposals, collected, admission = simulation.step(step)
+        counts.append(proposals[0].mask.sum())
+        simulation.update(collected, admission, step)
+    assert min(counts) >= QUESTIONS
+    if simulation.curriculum.estimate is not None:
+        belief = np.asarray(simulation.curriculum.estimate(simulation.state, jax.random.key(0)))
+        seen = np.asarray(simulation.state.attempts) > 0
+        assert belief.shape == (POOL,)
+        assert np.all((belief[seen] >= 0) & (belief[seen] <= 1))
+        assert abs(belief[seen].mean() - rate) < 0.5
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_a_state_survives_being_stored(name):
+    """Its leaves, put back into the structure of a fresh state, propose the same; shapes and dtypes never change."""
+    simulation = shared(name).again()
+    fresh = simulation.state
+    for step in range(2):
+        _, collected, admission = simulation.step(step)
+        simulation.update(collected, admission, step)
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in (fresh, simulation.state)]
+    assert kinds[0] == kinds[1]
+    stored = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(simulation.state)]
+    restored = jax.tree.unflatten(jax.tree.structure(fresh), stored)
+    nothing = simulation.empty(simulation.slots)
+    found, expected = (simulation.propose(state, nothing, jax.random.key(5)) for state in (restored, simulation.state))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_seeds_side_by_side_are_single_runs(name):
+    simulation, states, collected = shared(name), [], []
+    for seed in range(2):
+        run = simulation.again(seed=seed)
+        states.append(run.step(0) and run.state)
+        collected.append(run.rounds(jax.random.key(seed))[1])
+    together = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (states, collected)]
+    keys = jax.random.split(jax.random.key(1), 2)
+    curriculum = simulation.curriculum
+
+    def step(state, groups, key):
+        return curriculum.propose(state, groups, key), curriculum.observe(state, groups, jnp.int32(1))
+
+    found = jax.jit(jax.vmap(step))(*together, keys)
+    for i in range(2):
+        single = (
+            simulation.propose(states[i], collected[i], keys[i]),
+            simulation.observe(states[i], collected[i], np.int32(1)),
+        )
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), found, single)
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_a_pool_of_a_million_has_proposals_of_a_batch(name):
+    """Shapes only: no proposal grows with the pool, and no memory with its square."""
+    pool_size = 1_000_000
+    curriculum = CURRICULA[name]().build(pool_size=pool_size, questions=64, samples=8)
+    state = jax.eval_shape(lambda: curriculum.init(no_facts(pool_size, curriculum.wants)))
+    proposal = jax.eval_shape(curriculum.propose, state, Simulation.empty(1), jax.random.key(0))
+    assert proposal.ids.shape[0] <= 20 * 64
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.memory)) <= 16 * pool_size
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_the_update_changes_the_memory_of_those_alone_that_learn_from_it(name):
+    simulation = shared(name).again()
     signals = GroupSignals(advantage_abs=jnp.ones(QUESTIONS), value_loss=jnp.ones(QUESTIONS))
-    after = curriculum.feedback(state, jnp.arange(QUESTIONS), jnp.ones(QUESTIONS, bool), signals, jnp.int32(0))
-    jax.tree.map(np.testing.assert_array_equal, after, state)
+    arguments = jnp.arange(QUESTIONS), jnp.ones(QUESTIONS, bool), signals, jnp.int32(0)
+    after = simulation.curriculum.feedback(simulation.state, *arguments)
+    same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b, equal_nan=True)), after, simulation.state)
+    assert all(jax.tree.leaves(same)) == (name not in LEARN_FROM_THE_UPDATE)
+    ignored = simulation.curriculum.feedback(simulation.state, arguments[0], ~arguments[1], *arguments[2:])
+    jax.tree.map(np.testing.assert_array_equal, ignored, simulation.state)
 
 
 @pytest.mark.parametrize("name", CURRICULA)
 def test_a_question_with_two_groups_is_remembered_for_both(name):
-    simulation = Simulation(SPECS[name])
+    simulation = shared(name).again()
     collected = simulation.empty(simulation.slots)
     for slot, (question, attempts, successes) in enumerate([(7, 3, 1), (2, 3, 3), (7, 2, 2)]):
         collected.question[slot], collected.round[slot] = question, slot // 2
@@ -152,7 +209,7 @@ def test_a_question_with_two_groups_is_remembered_for_both(name):
 
 # ------------------------------------------------------------------------------------------------------------ uniform
 def test_uniform_proposes_distinct_questions_and_admits_all():
-    simulation = Simulation(Uniform())
+    simulation = shared("uniform").again()
     seen = []
     for step in range(12):
         (proposal,), collected, admission = simulation.step(step)
@@ -167,7 +224,7 @@ def test_uniform_proposes_distinct_questions_and_admits_all():
 
 
 def test_uniform_leaves_out_groups_without_a_verdict():
-    simulation = Simulation(Uniform())
+    simulation = shared("uniform").again()
     _, collected = simulation.rounds(jax.random.key(0))
     collected.attempts[2] = 0
     admission = simulation.admit(simulation.state, collected, jax.random.key(1))
@@ -176,7 +233,7 @@ def test_uniform_leaves_out_groups_without_a_verdict():
 
 # --------------------------------------------------------------------------------------------------------------- lilo
 def test_lilo_proposes_four_times_the_batch_and_admits_the_most_learnable():
-    simulation = Simulation(Lilo(), failing=0.15)
+    simulation = shared("lilo").again(failing=0.15)
     sets_of_scores = set()
     for step in range(8):
         (proposal,), collected, admission = simulation.step(step)
@@ -193,7 +250,7 @@ def test_lilo_proposes_four_times_the_batch_and_admits_the_most_learnable():
 
 def test_lilo_admits_unmixed_groups_before_unmeasured_ones():
     """Two mixed groups, one unmixed, the rest never measured: three groups are admitted."""
-    simulation = Simulation(Lilo())
+    simulation = shared("lilo").again()
     _, collected = simulation.rounds(jax.random.key(0))
     collected.attempts[:], collected.successes[:] = 0, 0
     collected.attempts[[3, 9, 12]] = 4
@@ -220,7 +277,7 @@ def allowed_buffers(collected):
 
 
 def test_sfl_buffer_refreshes_screens_and_draws():
-    simulation = Simulation(SFL, seed=3)
+    simulation = shared("sfl_buffer").again(seed=3)
     buffer, drawn = None, []
     for step in range(7):
         proposals, collected, admission = simulation.step(step)
@@ -230,11 +287,11 @@ def test_sfl_buffer_refreshes_screens_and_draws():
             screening = proposed_ids(proposals[0])
             assert len(screening) == len(set(screening)) == SFL.candidates
             assert set(proposals[0].samples.tolist()) == {SFL.attempts}
-            previous, buffer = buffer, frozenset(simulation.state.memory.ids.tolist())
+            previous, buffer = buffer, frozenset(simulation.state.memory["buffer"].ids.tolist())
             assert buffer in allowed_buffers(collected)
             assert buffer != previous
-        assert frozenset(simulation.state.memory.ids.tolist()) == buffer  # it stays between refreshes
-        assert simulation.state.memory.mask.all()
+        assert frozenset(simulation.state.memory["buffer"].ids.tolist()) == buffer  # it stays between refreshes
+        assert simulation.state.memory["buffer"].mask.all()
         ids = proposed_ids(training)
         assert len(ids) == QUESTIONS
         assert set(training.samples.tolist()) == {SAMPLES}
@@ -250,12 +307,12 @@ def test_sfl_buffer_refreshes_screens_and_draws():
 
 
 def test_sfl_buffer_draws_uniformly_from_the_buffer():
-    simulation = Simulation(SFL)
+    simulation = shared("sfl_buffer").again()
     simulation.step(0)
     nothing = jax.tree.map(jnp.asarray, simulation.empty(simulation.slots))
     keys = jax.random.split(jax.random.key(0), 1800)
     ids = jax.jit(jax.vmap(lambda key: simulation.curriculum.propose(simulation.state, nothing, key).ids))(keys)
-    buffer = simulation.state.memory.ids.tolist()
+    buffer = simulation.state.memory["buffer"].ids.tolist()
     counts = np.array([np.sum(np.asarray(ids[:, :FROM_BUFFER]) == question) for question in buffer])
     assert counts.sum() == 1800 * FROM_BUFFER
     assert np.sum((counts - 600) ** 2) / 600 < 25.7  # upper 1e-4 quantile of chi-square with 5 degrees of freedom
@@ -263,7 +320,7 @@ def test_sfl_buffer_draws_uniformly_from_the_buffer():
 
 def test_sfl_buffer_fills_up_from_the_pool_when_too_few_candidates_were_measured():
     """One candidate with a verdict, five without: the buffer holds one question, and no place stays empty."""
-    simulation = Simulation(SFL)
+    simulation = shared("sfl_buffer").again()
     for key in range(5):
         proposal = simulation.propose(simulation.state, simulation.empty(simulation.slots), jax.random.key(key))
         collected = simulation.empty(simulation.slots)
@@ -277,7 +334,7 @@ def test_sfl_buffer_fills_up_from_the_pool_when_too_few_candidates_were_measured
         assert min(ids) >= 0
         assert len(set(ids[1:])) == QUESTIONS - 1
         state = simulation.observe(simulation.state, collected, np.int32(0))
-        assert int(state.memory.mask.sum()) == 1
+        assert int(state.memory["buffer"].mask.sum()) == 1
 
 
 def test_sfl_buffer_can_take_all_or_none_of_the_batch_from_the_buffer():
@@ -285,7 +342,7 @@ def test_sfl_buffer_can_take_all_or_none_of_the_batch_from_the_buffer():
         spec = SflBuffer(refresh_every=2, candidates=12, buffer_size=4, attempts=2, buffer_fraction=fraction)
         simulation = Simulation(spec, seed=1)
         proposals, _, admission = simulation.step(0)
-        buffer = set(simulation.state.memory.ids.tolist())
+        buffer = set(simulation.state.memory["buffer"].ids.tolist())
         ids = proposed_ids(proposals[-1])
         assert len(ids) == QUESTIONS
         assert admission.mask.all()
@@ -296,7 +353,7 @@ def test_sfl_buffer_can_take_all_or_none_of_the_batch_from_the_buffer():
 
 def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollouts_score_higher():
     """The training round must not enter the buffer: its questions were chosen, not screened."""
-    simulation = Simulation(SFL)
+    simulation = shared("sfl_buffer").again()
     _, collected = simulation.rounds(jax.random.key(0))
     training = collected.round == 1
     assert training.sum() == QUESTIONS
@@ -307,7 +364,7 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
     collected.successes[best] = 1
     assert float(learnability(1.0, 3.0)) < 0.25
     state = simulation.observe(simulation.state, collected, np.int32(0))
-    assert set(state.memory.ids.tolist()) == set(collected.question[best].tolist())
+    assert set(state.memory["buffer"].ids.tolist()) == set(collected.question[best].tolist())
 
 
 # ------------------------------------------------------------------------------------------------------- bad settings
@@ -330,6 +387,46 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
 def test_bad_settings_name_the_option(spec, questions, option):
     with pytest.raises(ValueError, match=option):
         spec.build(pool_size=POOL, questions=questions, samples=SAMPLES)
+
+
+BAD = {
+    "lilo_sequential": {"pool_ratio": 3},
+    "plr": {"staleness": 1.5},
+    "dapo": {"round_ratio": 0},
+    "prime": {"oversample": 11},
+    "balanced": {"low": 0.9},
+    "speed": {"screen": 1.0},
+    "vcrl": {"threshold": 0.0},
+    "greso": {"first_ratio": 0.5},
+    "mopps": {"decay": 0.0},
+    "bots": {"share": 2.0},
+    "spo": {"floor": -1.0},
+    "adarft": {"start": 101.0},
+    "dps": {"prior": 0.0},
+    "sec": {"categories": 1},
+    "dump": {"window": 4},
+    "e2h": {"schedule": "linear"},
+    "dots": {"temperature": 0.0},
+    "pcl": {"hidden": 0},
+    "knapsack": {"least": 6},
+    "reinforce_ada": {"rounds": 6},
+    "prime_rl_pools": {"hard": 0.9},
+    "retire_solved": {"threshold": 0.0},
+    "rlve": {"levels": 0},
+    "frontier": {"decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_setting_is_refused_by_its_option(name):
+    ((setting, value),) = BAD[name].items()
+    with pytest.raises(ValueError, match=f"{name} .*--curriculum.{setting.replace('_', '-')}"):
+        CURRICULA[name](**{setting: value}).build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
+
+
+def test_every_curriculum_with_settings_refuses_bad_ones():
+    with_settings = {name for name, spec in CURRICULA.items() if dataclasses.fields(spec)}
+    assert with_settings == set(BAD) | {"lilo", "sfl_buffer"}
 
 
 def test_settings_at_the_limits_build():

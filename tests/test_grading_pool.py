@@ -93,6 +93,7 @@ def test_a_hung_answer_costs_its_deadline_and_nobody_elses():
         assert "1.5 seconds" in found.reason
         counts = pool.take_counts()
         assert (counts.timeouts, counts.lost) == (1, 0)
+        assert 1.5 <= counts.seconds < 2.5
         assert verdicts(pool, Slow(), [(question("x"), "x")]) == [Verdict.CORRECT]  # a new worker took over
         assert pool.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
 
@@ -149,7 +150,7 @@ def test_workers_do_not_run_a_script_again(tmp_path):
     script.write_text(
         "from lilo_jax.grading.pool import GradingPool, check_grade\n"
         "from lilo_jax.grading import GRADERS\n"
-        "from lilo_jax.types import Question\n"
+        "from lilo_jax.questions import Question\n"
         "print('body')\n"
         "with GradingPool(workers=2) as pool:\n"
         "    future = pool.submit(GRADERS['math_verify'], Question('', '5'), 'so 5')\n"
@@ -244,6 +245,17 @@ class Mortal:
             seen.write_text("9")
             os.kill(os.getpid(), signal.SIGKILL)
         return chain.grade(question, response)
+
+
+def test_seconds_of_graders_are_counted():
+    def slow(question, response):
+        time.sleep(0.05)
+        return Verdict.WRONG
+
+    with GradingPool() as pool:
+        pool.submit(slow, question("1"), "2").result()
+        assert 0.05 <= pool.take_counts().seconds < 1
+        assert pool.take_counts().seconds == 0
 
 
 def test_a_step_survives_the_kill_of_a_worker_and_says_so(tiny_config, tiny_start, tmp_path):

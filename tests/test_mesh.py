@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
+from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import top_k
@@ -203,6 +204,7 @@ EIGHT_DEVICES = """
     from lilo_jax import config as configuration
     from lilo_jax.assembly import assemble, check
     from lilo_jax.collection import collect, training_batch
+    from lilo_jax.curriculum import CURRICULA
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
     from lilo_jax.keys import stream_key
@@ -227,6 +229,15 @@ EIGHT_DEVICES = """
         rows = put_rows(mesh, columns["successes"])
         assert len(rows.sharding.device_set) == 8 and not rows.sharding.is_fully_replicated
         found["top"].append(jax.jit(lambda x, k: top_k(x, k, k=5))(rows, stream_key(2, "top", trial))[0].tolist())
+
+    found["proposed"] = {}
+    for name in ("mopps", "cdas", "bots"):
+        curriculum = CURRICULA[name]().build(pool_size=64, questions=4, samples=4)
+        known = put_replicated(mesh, no_facts(64, curriculum.wants))
+        collected = put_replicated(mesh, GroupStatistics(**{name: values[0] for name, values in statistics.items()}))
+        remembered = jax.jit(curriculum.observe)(curriculum.init(known), collected, np.int32(0))
+        ids = jax.jit(curriculum.propose)(remembered, collected, stream_key(3, "propose")).ids
+        found["proposed"][name] = ids.tolist()
 
     def layout(tree):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -306,6 +317,15 @@ def test_selection_picks_the_same_groups_on_one_and_on_eight_devices(statistics,
         assert admission.mask.all()
         assert eight_devices["top"][trial] == top(one.successes, stream_key(2, "top", trial))[0].tolist()
     assert len({str(picked) for picked in eight_devices["admitted"]}) == 8
+
+
+@pytest.mark.parametrize("name", ["mopps", "cdas", "bots"])
+def test_beliefs_propose_the_same_questions_on_one_and_on_eight_devices(name, statistics, eight_devices):
+    curriculum = CURRICULA[name]().build(pool_size=64, questions=4, samples=4)
+    one = jax.tree.map(lambda x: x[0], statistics)
+    state = jax.jit(curriculum.observe)(curriculum.init(no_facts(64, curriculum.wants)), one, np.int32(0))
+    proposal = jax.jit(curriculum.propose)(state, one, stream_key(3, "propose"))
+    assert eight_devices["proposed"][name] == proposal.ids.tolist()
 
 
 def test_updates_leave_every_array_where_it_was(eight_devices):

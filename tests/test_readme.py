@@ -1,5 +1,6 @@
 """What the README shows works: its code is run, its commands parse, its map is true."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -12,6 +13,7 @@ from experiments.quickstart import SETTINGS, QuickstartOptions
 from experiments.simulate_selection import SimulationOptions
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
+from lilo_jax.curriculum import CURRICULA
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
@@ -25,7 +27,7 @@ COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^python -m exper
 @pytest.fixture
 def examples(tmp_path, monkeypatch):
     """The README's example modules, importable as mine.*."""
-    for path, _, code in EXAMPLES:
+    for path, _, code in EXAMPLES + OWN:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -35,6 +37,8 @@ def examples(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+DOCS = (ROOT / "docs" / "curricula.md").read_text(encoding="utf-8")
+OWN = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", DOCS, flags=re.DOTALL)
 OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
 
 
@@ -54,14 +58,14 @@ def test_there_are_three_examples_of_few_lines():
     assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 15
 
 
-@pytest.mark.parametrize("index", range(3), ids=[path for path, _, _ in EXAMPLES])
-def test_an_example_trains(index, examples):
+@pytest.mark.parametrize("options", [e[1] for e in EXAMPLES + OWN], ids=[e[0] for e in EXAMPLES + OWN])
+def test_an_example_trains(options, examples):
     small = configuration.replace(
         Config(), num_steps=2, task=Chain(pool=32, validation=8, test=8, longer=4, demonstrations=64),
         model__num_layers=1, model__embed_dim=16, model__mlp_dim=16, sft__steps=2, rollout__questions=2,
         rollout__samples=4, algorithm=configuration.settings_class("algorithm", "rloo")(),
     )  # fmt: skip
-    args = shlex.split(EXAMPLES[index][1])
+    args = shlex.split(options)
     config = configuration.parse(Options(config=small), args, prog="", description="").config
     result = run(config, Launch(output_dir=str(examples / "run")))
     assert result.done
@@ -126,3 +130,31 @@ def test_the_docs_list_every_algorithm_and_options_that_exist():
     for option in options:
         found = configuration.parse(Options(), ["--algorithm", "ppo", *shlex.split(option)], prog="", description="")
         assert found.config.algorithm != Options().config.algorithm
+
+
+def test_the_docs_list_every_curriculum_with_its_settings():
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", DOCS[: DOCS.index("## Parts")], re.MULTILINE)
+    assert [name for name, _ in rows] == list(CURRICULA)
+    for name, row in rows:
+        fields = [field.name.replace("_", "-") for field in dataclasses.fields(CURRICULA[name])]
+        assert re.findall(r"`([\w-]+)`", row.split("|")[-1]) == fields, name
+
+
+def test_the_docs_list_every_part_that_a_rule_uses():
+    named = set(re.findall(r"^\| `(\w+\.\w+)` \|", DOCS, re.MULTILINE))
+    for part in named:
+        module, name = part.split(".")
+        assert callable(getattr(importlib.import_module(f"lilo_jax.curriculum.{module}"), name)), part
+    for module in ("sources", "rounds", "gates", "values", "allocators"):
+        used = [
+            f"{module}.{name.strip()}"
+            for path in (ROOT / "lilo_jax" / "curriculum" / "rules").glob("*.py")
+            for names in re.findall(rf"curriculum\.{module} import ([\w, ]+)", path.read_text(encoding="utf-8"))
+            for name in names.split(",")
+        ]
+        assert set(used) - {"gates.largest_variance"} <= named
+
+
+def test_a_curriculum_of_ones_own_has_few_lines():
+    assert [path for path, _, _ in OWN] == ["mine/third.py"]
+    assert sum(bool(line.strip()) for line in OWN[0][2].splitlines()) <= 15

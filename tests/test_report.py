@@ -11,8 +11,10 @@ import pytest
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.report import html as report
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
-from lilo_jax.report.speedup import BUDGETS, speedup
+from lilo_jax.report.figures import Axis
+from lilo_jax.report.speedup import speedup
 from lilo_jax.report.summary import format_table, mean_interval, read_curve, summarize
+from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.run_directory import RunDirectory
 
 STEPS, EVERY = 20, 5
@@ -38,6 +40,7 @@ def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings)
     (path / "environment.json").write_text(json.dumps(environment))
     run, rng = RunDirectory(path), np.random.default_rng(seed)
     ledger = {f"{purpose}/{kind}": 0 for purpose in ("sft", "train", "rejected", "evaluation") for kind in KINDS}
+    ledger["train/flops"] = 0
     for step in range(STEPS + 1):
         if step % EVERY == 0:
             accuracy = 0.2 + slope * step + 0.002 * seed * (step > 0)
@@ -58,9 +61,11 @@ def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings)
         ledger["rejected/generated"] += 300 if selects else 0
         ledger["evaluation/generated"] += 7
         ledger["train/trained"] += 250
+        ledger["train/flops"] += 2000 if selects else 1000
         run.append("metrics", {"step": step, **metrics})
         run.append("timings", {"step": step, "compile": 9.0 * (step == 0), "sample": 0.5, "update": 0.25})
         run.append("ledger", {"step": step, **ledger})
+        run.append("grading", {"step": step, "answers": 32} | ({"seconds": 0.1} if selects else {}))
     for step in (0, 10):
         rows = [("correct", "12"), ("wrong", f"{ATTACK} {step}"), ("no_answer", "&lt;")]
         common = {"group": 0, "round": 0, "admitted": True, "prompt": "1+1<=?", "gold": "12", "tokens": 3}
@@ -97,7 +102,7 @@ def test_summary_has_the_agreed_form_and_survives_json(arms):
     for records in summary["arms"].values():
         assert [record["seed"] for record in records] == [0, 1, 2]
         for record in records:
-            assert set(record) == {"seed", "steps", "generated_tokens", "seconds", "accuracy"}
+            assert set(record) == {"seed", "accuracy", *BUDGETS}
             assert record["steps"] == [0, 5, 10, 15, 20]
     assert set(summary["speedup"]) == {"lilo", "slow <arm>"}
     for budgets in summary["speedup"].values():
@@ -120,6 +125,13 @@ def test_summary_against_direct_computation(arms):
     # Seed 0: the target is the mean of .30, .35, .40; lilo is at .30 after 10 steps and at .40 after 15.
     assert steps == pytest.approx(20 / 12.5)
     assert summary["speedup"]["lilo"]["generated_tokens"]["by_seed"]["0"] == pytest.approx(steps / 4)
+    assert summary["speedup"]["lilo"]["flops"]["by_seed"]["0"] == pytest.approx(steps / 2)
+    assert summary["speedup"]["lilo"]["rejected/generated"]["by_seed"]["0"] is None  # uniform rejects nothing
+    assert first["flops"] == [0, 10_000, 20_000, 30_000, 40_000]
+    assert first["rejected/generated"] == [0, 1500, 3000, 4500, 6000]
+    assert first["evaluation/generated"] == [0, 35, 70, 105, 140]
+    assert first["grader_seconds"] == pytest.approx([0, 0.5, 1, 1.5, 2])
+    assert first["screen/generated"] == first["audit/prefilled"] == [0] * 5  # which this old ledger does not know
     slow = summary["speedup"]["slow <arm>"]["steps"]
     assert (slow["mean"], slow["reached"], slow["of"]) == (None, 0, 3)
     finals = [0.35 + 0.002 * seed for seed in range(3)]
@@ -256,7 +268,16 @@ def test_html_is_whole_and_self_contained(written, arms):
     assert set(re.findall(r"url\(#([^)]*)\)", written)) <= set(page.ids)
     for arm in arms:
         assert arm in shown
-    for piece in ("A & B", "run <all>", "jax 0.9", "on 3 of 3 seeds", "on any of 3 seeds", "rejected"):
+    for piece in (
+        "A & B",
+        "run <all>",
+        "jax 0.9",
+        "on 3 of 3 seeds",
+        "on any of 3 seeds",
+        "rejected",
+        "in every budget",
+        "FLOPs",
+    ):
         assert piece in shown
 
 
@@ -317,6 +338,38 @@ def test_report_of_one_run_and_of_many(arms, root, tmp_path):
     many = report.report_runs([root / "lilo", root / "uniform"], tmp_path / "many.html").read_text(encoding="utf-8")
     assert "lilo reached uniform&#x27;s final test accuracy (0.352) on 3 of 3 seeds" in many
     assert Page(many).tags.count("svg") == 5
+
+
+def test_audits_are_averaged_and_shown(tmp_path):
+    run = write_run(tmp_path / "run", curriculum={"name": "lilo"}, seed=0, slope=0.01)
+    assert summarize({"lilo": {0: run}}, split="test", baseline=None)["audit"] == {}
+    for step, (score, correlation) in enumerate(((0.25, None), (0.15, 0.5))):
+        measures = {"audit/brier": score, "audit/spearman": correlation, "audit/success_mean": 0.4}
+        run.append("metrics", {"step": STEPS + step, **measures})
+    summary = summarize({"lilo": {0: run}}, split="test", baseline=None)
+    assert summary["audit"] == {"lilo": {"brier": pytest.approx(0.2), "spearman": 0.5, "success_mean": 0.4}}
+    text = " ".join(Page(report.report_runs([run.path], tmp_path / "r.html").read_text(encoding="utf-8")).text)
+    assert re.search(r"lilo\s+0\.2000\s+-\s+-\s+0\.5000\s+-\s+0\.4000\s+-\s", text)
+
+
+def test_curves_are_drawn_against_what_is_asked_for(arms, root, tmp_path):
+    pytest.importorskip("matplotlib")
+    asked = ["flops", "trained_tokens", "rejected/generated", "follow_up/prefilled"]
+    path = report.report_runs([root / "lilo", root / "uniform"], tmp_path / "r.html", asked)
+    written = path.read_text(encoding="utf-8")
+    assert written.count(">FLOPs</text>") == 1 + 2 + 2  # accuracy, selection of two kinds, zero variance of two kinds
+    for label in ("trained tokens", "generated tokens: rejected", "prefilled tokens: follow up"):
+        assert written.count(f">{label}</text>") == 1
+    assert "--against flops,trained_tokens,rejected/generated,follow_up/prefilled" in written
+    assert written.count(">training steps</text>") == 3  # of the heat maps, which are no curves
+    with pytest.raises(UsageError, match="unknown budget 'flop': did you mean 'flops'"):
+        report.report_runs([root / "lilo"], tmp_path / "r.html", ["flop"])
+
+
+def test_an_axis_is_the_mean_of_the_seeds_that_got_there(arms):
+    axis = Axis.of(arms, "flops")
+    np.testing.assert_allclose(axis.at("lilo", np.array([0.0, 0.5, 20.0])), [0, 1000, 40_000])
+    np.testing.assert_allclose(axis.at("uniform", np.array([10.0])), [10_000])
 
 
 def test_report_of_a_run_with_evaluations_only(tmp_path):

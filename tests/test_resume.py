@@ -14,6 +14,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.run import learning_curve, run
+from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.checkpoints import digests, load_arrays
 from lilo_jax.storage.run_directory import RunDirectory
 
@@ -194,6 +195,14 @@ def test_learning_curve_is_read_from_the_records(tiny_run):
         assert tokens == (ledger[step - 1]["train/generated"] + ledger[step - 1]["rejected/generated"] if step else 0)
         spent = [v for r in timings[:step] for phase, v in r.items() if phase not in ("step", "compile")]
         assert seconds == pytest.approx(sum(spent))
+        if step:
+            flops = sum(n for name, n in ledger[step - 1].items() if name in ("train/flops", "rejected/flops"))
+            assert curve["flops"][curve["steps"] == step] == flops > 0
+            trained = ledger[step - 1]["train/trained"]
+            assert curve["trained_tokens"][curve["steps"] == step] == trained > 0
+    graded = [r["seconds"] for r in directory.read("grading")]
+    assert curve["grader_seconds"] == pytest.approx([sum(graded[:step]) for step in curve["steps"]])
+    assert set(curve) == {*BUDGETS, "accuracy"}
     assert np.all(np.diff(curve["generated_tokens"]) > 0)
     assert np.all(np.diff(curve["seconds"]) > 0)
     with pytest.raises(RunError, match="no evaluation on 'longer'"):

@@ -27,9 +27,11 @@ ARM = trace([[0.0, 0.6, 0.9, 0.9], [0.1, 0.1, 0.1, 0.2]], 40, 10, graded=5)
 
 def test_costs_by_hand():
     curve = read_curves(ARM, [7, 8], every=2, generation_share=0.25)[7]
-    np.testing.assert_allclose(curve.steps, [0, 2, 4, 6])
-    np.testing.assert_allclose(curve.generated_tokens, [5, 85, 165, 245])
-    np.testing.assert_allclose(curve.seconds * 1e4, 0.25 * curve.generated_tokens + 0.75 * np.array([0, 20, 40, 60]))
+    np.testing.assert_allclose(curve.budget("steps"), [0, 2, 4, 6])
+    np.testing.assert_allclose(curve.budget("generated_tokens"), [5, 85, 165, 245])
+    np.testing.assert_allclose(
+        curve.budget("seconds") * 1e4, 0.25 * curve.budget("generated_tokens") + 0.75 * np.array([0, 20, 40, 60])
+    )
 
 
 def test_the_table_is_the_projects_own_speedup():
@@ -45,7 +47,7 @@ def test_the_table_is_the_projects_own_speedup():
 
 
 def test_accuracy_at_equal_tokens():
-    curve = Curve(np.arange(3), np.array([0.0, 10, 20]), np.arange(3), np.array([0.0, 0.4, 0.8]))
+    curve = Curve(np.array([0.0, 0.4, 0.8]), {"generated_tokens": np.array([0.0, 10, 20])})
     assert accuracy_at(curve, 5) == pytest.approx(smooth(curve.accuracy)[1] / 2)
     assert accuracy_at(curve, 99) == pytest.approx(smooth(curve.accuracy)[2])
 

@@ -73,10 +73,11 @@ def test_lengths_rise_with_difficulty_and_with_mistakes():
 
 def test_features_are_scaled_as_real_ones_are():
     world = world_of(500)
-    assert features(world, 0) is None
-    made = np.asarray(features(world, 32))
-    np.testing.assert_allclose(made, standardized(made[:, :-1]), atol=1e-5)
-    assert made.shape == (500, 33)
+    assert features(world, ()) is None
+    made = np.asarray(features(world, (6, 32, 0, 20, 1)))
+    blocks = np.split(made[:, :-1], [6, 38], axis=1)
+    np.testing.assert_allclose(made, standardized(blocks), atol=1e-5)
+    assert made.shape == (500, 59)
     # Nothing is lost: noisy skills and difficulty can be read off by a linear map.
     shown = np.asarray(world.shown)
     left = shown - made @ np.linalg.lstsq(made, shown, rcond=None)[0]
@@ -85,8 +86,8 @@ def test_features_are_scaled_as_real_ones_are():
 
 def test_facts_say_what_is_wanted():
     world = world_of(500)
-    known = facts(world, Wants(text=8, hidden=4), jnp.zeros(500))
-    assert known.features.shape == (500, 13)
+    known = facts(world, Wants(tokens=8, hidden=4), jnp.zeros(500))
+    assert known.features.shape == (500, 6 + 8 + 4 + 1)
     np.testing.assert_array_equal(np.bincount(known.level), 500 // LEVELS)
     order = np.argsort(world.difficulty)
     assert np.all(np.diff(np.asarray(known.level)[order]) >= 0)

@@ -5,17 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lilo_jax.report.speedup import BUDGETS, Curve, bootstrap_interval, first_crossing, smooth, speedup
+from lilo_jax.report.speedup import Curve, bootstrap_interval, first_crossing, smooth, speedup
+from lilo_jax.storage.budgets import BUDGETS
 
 
 def curve(accuracy, *, tokens_per_step=10, seconds_per_step=0.5, every=10, first=0):
     steps = first + every * np.arange(len(accuracy))
-    return Curve(
-        steps=steps,
-        generated_tokens=steps * tokens_per_step,
-        seconds=steps * seconds_per_step,
-        accuracy=np.array(accuracy, float),
-    )
+    spent = dict.fromkeys(BUDGETS, steps * tokens_per_step)
+    return Curve(np.array(accuracy, float), spent | {"steps": steps, "seconds": steps * seconds_per_step})
 
 
 def test_smoothing_is_a_trailing_mean_of_three():
@@ -96,6 +93,18 @@ def test_only_one_of_the_two_there_before_anything_is_spent_is_censored(flipped)
     assert (found.mean, found.reached, found.of) == (None, 0, 1)
 
 
+@pytest.mark.parametrize("idle", ["baseline", "arm", "both"])
+def test_what_one_of_the_two_never_spends_has_no_ratio(idle):
+    def run(name):
+        found = curve([0.5, 0.5, 0.5])
+        free = {"rejected/generated": np.zeros(3)} if idle in (name, "both") else {}
+        return {0: Curve(found.accuracy, {**found.spent, **free})}
+
+    found = speedup(run("baseline"), run("arm"), "rejected/generated")
+    assert (found.by_seed, found.mean, found.of) == ({0: None}, None, 1)
+    assert speedup(run("baseline"), run("arm"), "steps").mean == 1
+
+
 def test_censored_seeds_are_counted_but_not_in_the_mean():
     baseline = {seed: curve([0.0, 0.2, 0.4, 0.6]) for seed in range(3)}
     arm = {0: curve([0.0, 0.8]), 1: curve([0.0, 0.1, 0.1]), 2: curve([0.0, 0.8])}
@@ -159,8 +168,7 @@ def test_scaling_an_arms_budget_scales_the_ratio(finals, factor, budget):
     baseline = {seed: curve([0.0, 0.2, 0.3, 0.3, 0.3]) for seed in range(len(finals))}
     arm = seeds_of(*finals)
     dearer = {
-        seed: Curve(c.steps * factor, c.generated_tokens * factor, c.seconds * factor, c.accuracy)
-        for seed, c in arm.items()
+        seed: Curve(c.accuracy, {name: spent * factor for name, spent in c.spent.items()}) for seed, c in arm.items()
     }
     before, after = speedup(baseline, arm, budget), speedup(baseline, dearer, budget)
     assert after.mean == pytest.approx(before.mean / factor)
@@ -173,8 +181,8 @@ def test_doubling_tokens_halves_the_ratio():
 
 def test_bad_curves_and_budgets_are_refused():
     with pytest.raises(ValueError, match="equal, positive length"):
-        Curve(np.arange(3), np.arange(3), np.arange(3), np.arange(2))
+        Curve(np.arange(2), {"steps": np.arange(3), "seconds": np.arange(3)})
     with pytest.raises(ValueError, match="equal, positive length"):
-        Curve(*[np.zeros(0)] * 4)
-    with pytest.raises(ValueError, match="no budget 'flops'"):
-        first_crossing(curve([0.5]), "flops", 0.1)
+        Curve(np.zeros(0), {"steps": np.zeros(0)})
+    with pytest.raises(ValueError, match="no budget 'watts'"):
+        first_crossing(curve([0.5]), "watts", 0.1)

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from lilo_jax import config as configuration
 from lilo_jax.assembly import check, encode_pairs, encode_prompts
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.flops import matrix_weights, token_flops
 from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import Checkpoints, digests, load_arrays
-from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger
+from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger, training_total
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder, mean_values
 from lilo_jax.storage.run_directory import RunDirectory, open_run
@@ -30,16 +32,19 @@ def test_ledger_adds_up_and_survives_json():
     ledger.add("rejected", "generated", 100)
     ledger.add("follow_up", "generated", 1000)
     ledger.add("evaluation", "generated", 10_000)
+    ledger.add("audit", "generated", 100_000)
     ledger.add("sft", "trained", 3)
     values = ledger.to_dict()
-    assert list(values) == [f"{purpose}/{kind}" for purpose in PURPOSES for kind in KINDS]
-    assert len(values) == 25
+    entries = [f"{purpose}/{kind}" for purpose in PURPOSES for kind in KINDS]
+    assert list(values) == [*entries, "follow_up/saved", *(f"{purpose}/flops" for purpose in PURPOSES)]
+    assert len(values) == 41
     assert {name: n for name, n in values.items() if n} == {
         "sft/trained": 3,
         "train/generated": 12,
         "rejected/generated": 100,
         "follow_up/generated": 1000,
         "evaluation/generated": 10_000,
+        "audit/generated": 100_000,
     }
     assert ledger.generated() == 1112
     again = Ledger.from_dict(json.loads(json.dumps(values)))
@@ -49,12 +54,42 @@ def test_ledger_adds_up_and_survives_json():
     assert ledger.generated() == 1112
 
 
-@pytest.mark.parametrize(("purpose", "kind"), [("training", "generated"), ("train", "sampled"), ("", "")])
+@pytest.mark.parametrize(
+    ("purpose", "kind"),
+    [("training", "generated"), ("train", "sampled"), ("train", "saved"), ("train", "flops"), ("", "")],
+)
 def test_ledger_knows_its_entries(purpose, kind):
     ledger = Ledger()
     with pytest.raises(ValueError, match="no ledger entry"):
         ledger.add(purpose, kind, 1)
     assert not any(ledger.to_dict().values())
+
+
+def test_operations_follow_from_tokens_and_shapes():
+    """Of a model whose weights are counted by hand, plain and with adapters."""
+    layers = {"query": np.zeros((2, 4, 4)), "norm": np.zeros((2, 4))}  # 40 weights
+    plain = {"trunk": {"embedding": np.zeros((10, 4)), "layers": layers}, "head": np.zeros((4, 10))}
+    tied = {"trunk": plain["trunk"]}
+    assert matrix_weights(plain) == matrix_weights(tied) == 40 + 40
+    adapters = {"trunk": {"layers": {"query": {"a": np.zeros((2, 4, 1)), "b": np.zeros((2, 1, 4))}}}}  # 16 weights
+
+    def state(policy, base):
+        return types.SimpleNamespace(policy=types.SimpleNamespace(params=policy), base=base)
+
+    costs = token_flops(state(plain, None))
+    assert costs == {"prefilled": 160, "generated": 160, "scored": 160, "trained": 480}
+    assert token_flops(state(adapters, plain)) == {**dict.fromkeys(costs, 192), "trained": 4 * 80 + 6 * 16}
+    ledger = Ledger(token_flops=costs)
+    for kind, tokens in (("prefilled", 1), ("generated", 20), ("scored", 300), ("trained", 4000)):
+        ledger.add("train", kind, tokens)
+    ledger.add("follow_up", "saved", 10**6)
+    ledger.add("audit", "generated", 7)
+    values = ledger.to_dict()
+    assert values["train/flops"] == 321 * 160 + 4000 * 480
+    assert (values["follow_up/flops"], values["audit/flops"]) == (0, 7 * 160)
+    assert training_total(values, "flops") == values["train/flops"]
+    assert Ledger.from_dict(values, costs).to_dict() == values
+    assert Ledger.from_dict({"train/generated": 20}, costs).to_dict()["train/flops"] == 20 * 160  # an older record
 
 
 def test_ledger_of_a_run_equals_counts_from_its_rollouts(tiny_run):
@@ -79,8 +114,15 @@ def test_ledger_of_a_run_equals_counts_from_its_rollouts(tiny_run):
                 whole = 1 + len(tokenizer.encode(rollout["prompt"])) + rollout["tokens"]
                 expected["train/scored"] += 3 * whole
                 expected["train/trained"] += 2 * config.update.epochs * whole
-        found = {name: n for name, n in record.items() if n and name.split("/")[0] in ("train", "rejected")}
-        assert found == dict(expected)
+        of_training = ("train", "screen", "rejected")
+        found = {name: n for name, n in record.items() if n and name.split("/")[0] in of_training}
+        # Weights of the layers and of the output projection; the four norms' scales come on top.
+        weights = 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32 + 28 * 32
+        for purpose in ("train", "rejected"):
+            tokens = {kind: expected[f"{purpose}/{kind}"] for kind in KINDS}
+            forward = tokens["prefilled"] + tokens["generated"] + tokens["scored"]
+            assert found.pop(f"{purpose}/flops") == 2 * weights * forward + 6 * weights * tokens["trained"]
+        assert found == {name: n for name, n in expected.items() if n}
         verdicts = collections.Counter(r["verdict"] for r in rollouts)
         for verdict in ("correct", "wrong", "no_answer"):
             assert metrics[step][f"rollout/{verdict}_fraction"] == verdicts[verdict] / len(rollouts)

@@ -14,6 +14,7 @@ from lilo_jax.curriculum.rules.dots import Dots
 from lilo_jax.curriculum.rules.dps import Dps
 from lilo_jax.curriculum.rules.dump import Dump
 from lilo_jax.curriculum.rules.e2h import E2h
+from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.greso import Greso
 from lilo_jax.curriculum.rules.kimi import Kimi
 from lilo_jax.curriculum.rules.knapsack import Knapsack
@@ -63,4 +64,5 @@ CURRICULA = {
     "prime_rl_pools": PrimeRlPools,
     "retire_solved": RetireSolved,
     "rlve": Rlve,
+    "frontier": Frontier,
 }

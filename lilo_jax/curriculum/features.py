@@ -1,8 +1,10 @@
 """Features of questions without labels: what the text, and the policy's own states, say before any rollout.
 
 They let a rule share what it has seen of one question with others that are like it.  Nothing that a generator knows of
-a question's difficulty enters.  Every column is standardised over the pool and the whole is scaled so that the mean
-square of a row's columns is 1, so that a prior on coefficients means the same whatever the width.
+a question's difficulty enters.  Columns come in blocks of one kind each (`Wants.blocks`): counts of the text, the
+commonest tokens, the commonest pairs of neighbours, the policy's hidden states, a constant.  Columns are standardised
+over the pool, and the mean square of a block's columns sums to 1, so that a kind has as much to say beforehand whatever
+its width.
 """
 
 import re
@@ -11,10 +13,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from lilo_jax.types import NOTHING, Array, Facts, Wants
+from lilo_jax.types import COUNTS, NOTHING, Array, Facts, Wants
 
-COUNTS = 6
-"""Columns that are not hashed: see `text_counts`."""
 _PROJECTION_SEED = 0x66656174
 _OPERATORS = re.compile(r"[-+*/^=<>%]|\\(?:frac|cdot|times|sqrt|sum|int|prod|le|ge)\b")
 _NUMBER = re.compile(r"\d+")
@@ -34,43 +34,44 @@ def text_counts(text: str) -> list[float]:
     return np.log1p(counts).tolist()
 
 
-def hashed_ngrams(tokens: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """Signed counts of the unigrams and adjacent bigrams of each row, hashed to `width` buckets; float32 [M, width].
+def commonest(grams: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
+    """Counts, in every row, of the `width` grams that tell rows apart best: float32 [M, width].
+
+    Those are the ones of highest f (1 - f), f the share of rows that hold them: neither everywhere nor hardly
+    anywhere; of equals the lower id.  With fewer different grams the last columns are 0.
 
     Args:
-        tokens: int32 [M, P].
-        lengths: int32 [M]; what stands beyond is not read.
-        width: at least 1.
-
-    Source: Weinberger et al. 2009 (feature hashing).
+        grams: int64 [M, P].
+        mask: bool [M, P], which are meant.
+        width: columns.
     """
-    first = tokens.astype(np.uint64) + 1
-    second = np.pad(first[:, 1:], ((0, 0), (0, 1)))
-    there = np.arange(tokens.shape[1]) < lengths[:, None]
-    pairs = np.arange(tokens.shape[1]) < lengths[:, None] - 1
-    counts = np.zeros((len(tokens), width), np.float32)
-    for grams, mask in ((first, there), (first * np.uint64(1 << 20) + second, pairs)):
-        mixed = _mix(grams)
-        bucket, sign = (mixed >> np.uint64(1)) % np.uint64(width), 1 - 2 * (mixed & np.uint64(1)).astype(np.float32)
-        rows = np.broadcast_to(np.arange(len(tokens))[:, None], tokens.shape)
-        np.add.at(counts, (rows[mask], bucket[mask].astype(int)), sign[mask])
-    return counts
+    different, which = np.unique(grams, return_inverse=True)
+    which = which.reshape(grams.shape)
+    rows = np.broadcast_to(np.arange(len(grams))[:, None], grams.shape)
+    present = np.unique(np.stack([rows[mask], which[mask]]), axis=1)
+    share = np.bincount(present[1], minlength=len(different)) / max(len(grams), 1)
+    chosen = np.argsort(-share * (1 - share), kind="stable")[:width]
+    column = np.full(len(different), width)
+    column[chosen] = np.arange(len(chosen))
+    counts = np.zeros((len(grams), width + 1), np.float32)
+    np.add.at(counts, (rows[mask], column[which[mask]]), 1)
+    return counts[:, :width]
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: every bit of the result depends on every bit of x."""
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def text_features(texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray, wants: Wants) -> list[np.ndarray]:
+    """Raw blocks of the text: counts, tokens, pairs of neighbours; float32 [M, width] each.
 
-
-def text_features(texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """`COUNTS` counts of the text, then hashed n-grams of its tokens: raw, float32 [M, width]."""
+    Args:
+        texts: M questions.
+        tokens: int32 [M, P], of their prompts.
+        lengths: int32 [M]; what stands beyond is not read.
+        wants: their widths.
+    """
     counts = np.array([text_counts(text) for text in texts], np.float32).reshape(len(texts), COUNTS)
-    return np.concatenate([counts[:, :width], hashed_ngrams(tokens, lengths, max(width - COUNTS, 1))], axis=1)[
-        :, :width
-    ]
+    first = tokens.astype(np.int64)
+    pairs = first[:, :-1] * (1 << 31) + first[:, 1:]
+    there = np.arange(tokens.shape[1]) < lengths[:, None]
+    return [counts, commonest(first, there, wants.tokens), commonest(pairs, there[:, 1:], wants.pairs)]
 
 
 def projected(states: np.ndarray, width: int) -> np.ndarray:
@@ -81,11 +82,18 @@ def projected(states: np.ndarray, width: int) -> np.ndarray:
     return (states @ matrix / np.sqrt(width)).astype(np.float32)
 
 
-def standardized(raw: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and, but for constant ones, variance 1 / d, and a column of ones: float32 [M, d + 1]."""
-    spread = raw.std(axis=0)
-    scaled = (raw - raw.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf) / np.sqrt(raw.shape[1])
-    return np.concatenate([scaled, np.ones((len(raw), 1))], axis=1).astype(np.float32)
+def standardized(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Blocks side by side, each with columns of mean 0 and equal variance that sums to 1, then a column of ones.
+
+    Constant columns become 0.  float32 [M, d + 1].
+    """
+    scaled = []
+    for raw in blocks:
+        spread = raw.std(axis=0)
+        varies = spread > 1e-6
+        unit = (raw - raw.mean(axis=0)) / np.where(varies, spread, np.inf)
+        scaled.append(unit / np.sqrt(max(varies.sum(), 1)))
+    return np.concatenate([*scaled, np.ones((len(blocks[0]), 1))], axis=1).astype(np.float32)
 
 
 def no_facts(pool_size: int, wants: Wants = NOTHING) -> Facts:

@@ -3,13 +3,12 @@
 The belief about question i is m_i = sigmoid(x_i . w), and w is the mode of
 
     sum over the last groups g of  decay^(age of g) n_g [ s_g / n_g log m_g + (1 - s_g / n_g) log(1 - m_g) ]
-    - precision / 2 |w|^2
+    - sum over blocks b of features  precision_b / 2 |w_b|^2
 
-found by damped Newton steps from the last w.  Groups are remembered by question, so that features made anew speak of
-old outcomes as well.
+found by Newton steps from the last w.  Each kind of feature has a precision of its own, which the evidence sets
+(MacKay 1992, automatic relevance determination): kinds that say nothing fade out.  Groups are remembered by question,
+so that features made anew speak of old outcomes as well.
 """
-
-import functools
 
 import flax.struct
 import jax
@@ -18,8 +17,10 @@ import jax.numpy as jnp
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
-NEWTON_STEPS = 6
-DAMPING = 0.7
+NEWTON_STEPS = 2
+LENGTHS = 6
+PRECISIONS = (0.03, 2.0)
+"""Least and largest precision of a block; a block's features have variance 1 together, so 0.03 allows log-odds of 6."""
 
 
 class Evidence(flax.struct.PyTreeNode):
@@ -31,6 +32,7 @@ class Evidence(flax.struct.PyTreeNode):
         step: int32 [W], when each was seen.
         next: int32 scalar, where the next one goes.
         weights: float32 [d], coefficients.
+        precisions: float32 [blocks], of their priors.
         covariance: float32 [d, d], of the belief about them: the inverse of the negative log posterior's Hessian.
     """
 
@@ -40,20 +42,24 @@ class Evidence(flax.struct.PyTreeNode):
     step: Array
     next: Array
     weights: Array
+    precisions: Array
     covariance: Array
 
 
-def logistic_regression(*, width: int, window: int, decay: float = 0.9, precision: float = 0.0625) -> Estimator:
+def logistic_regression(
+    *, blocks: tuple[int, ...], window: int, decay: float = 0.9, precision: float = 0.0625
+) -> Estimator:
     """Success rates as a logistic function of the questions' features.
 
     The variance of a belief is that of m_i to first order in w, x_i' Cov x_i (m_i (1 - m_i))^2, at most m_i (1 - m_i).
 
     Args:
-        width: d, of the features; `Wants.features`.
+        blocks: widths of the kinds of features; `Wants.blocks`.
         window: W, groups remembered.
         decay: weight of a group per step of its age, in (0, 1].
-        precision: of the Gaussian prior on every coefficient.
+        precision: of the Gaussian prior on every coefficient, to begin with.
     """
+    width, block = sum(blocks), jnp.repeat(jnp.arange(len(blocks)), jnp.array(blocks), total_repeat_length=sum(blocks))
 
     def init(pool_size: int) -> Evidence:
         del pool_size
@@ -65,6 +71,7 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.9, precisio
             step=jnp.zeros(window, jnp.int32),
             next=jnp.int32(0),
             weights=jnp.zeros(width, jnp.float32),
+            precisions=jnp.full(len(blocks), precision, jnp.float32),
             covariance=jnp.eye(width) / precision,
         )
 
@@ -74,8 +81,10 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.9, precisio
         age = (step - evidence.step).astype(jnp.float32)
         weight = jnp.where(evidence.question >= 0, evidence.attempts * decay**age, 0)
         rate = evidence.successes / jnp.maximum(evidence.attempts, 1)
-        weights, covariance = fit(state.facts.features[index], rate, weight, evidence.weights, precision=precision)
-        return evidence.replace(weights=weights, covariance=covariance)
+        prior = evidence.precisions[block]
+        weights, covariance = fit(state.facts.features[index], rate, weight, evidence.weights, precision=prior)
+        precisions = relevance(weights, jnp.diag(covariance), evidence.precisions, block)
+        return evidence.replace(weights=weights, covariance=covariance, precisions=precisions)
 
     def estimate(evidence: Evidence, state: CurriculumState, ids: Array, key: Array) -> Estimate:
         features = state.facts.features[ids]
@@ -108,29 +117,53 @@ def _added(evidence: Evidence, collected: GroupStatistics, step: Array) -> Evide
     )
 
 
-@functools.partial(jax.named_call, name="logistic_fit")
-def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: float) -> tuple[Array, Array]:
-    """Mode and covariance of the coefficients, by damped Newton steps from `start`.
+def relevance(weights: Array, variances: Array, precisions: Array, block: Array) -> Array:
+    """Precision of every block by the evidence: (directions that the data decide) / |w_b|^2, within `PRECISIONS`.
+
+        gamma_b = sum over its coefficients of (1 - precision_b variance_j),  precision_b <- gamma_b / |w_b|^2
+
+    Args:
+        weights, variances: float32 [d], mode and marginal variances of the coefficients.
+        precisions: float32 [blocks], under which they were found.
+        block: int32 [d], of each coefficient.
+
+    Source: MacKay 1992, "The evidence framework applied to classification networks".
+    """
+    count = precisions.shape[0]
+    decided = jax.ops.segment_sum(1 - precisions[block] * variances, block, num_segments=count)
+    size = jax.ops.segment_sum(weights**2, block, num_segments=count)
+    return jnp.clip(jnp.maximum(decided, 0) / jnp.maximum(size, 1e-6), *PRECISIONS)
+
+
+def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: Array) -> tuple[Array, Array]:
+    """Mode and covariance of the coefficients, by Newton steps from `start`.
+
+    A whole step overshoots where outcomes are nearly certain, for the curvature is then small, and would diverge.  So
+    each step is tried at lengths 1, 1/2, ..., 2^-(LENGTHS - 1) and 0, and the one of highest posterior is taken.
 
     Args:
         features: float32 [W, d].
         rate: float32 [W], in [0, 1].
         weight: float32 [W], at least 0.
         start: float32 [d].
-        precision: of the prior.
+        precision: float32 [d], of the prior.
 
     Returns:
-        Coefficients [d] and the inverse Hessian of the negative log posterior at them [d, d].
+        Coefficients [d], and the inverse Hessian of the negative log posterior where the last step began [d, d].
     """
-    prior = precision * jnp.eye(features.shape[1])
+    lengths = jnp.append(0.5 ** jnp.arange(LENGTHS), 0.0)
 
-    def hessian(w: Array) -> Array:
+    def loss(w: Array) -> Array:
+        logits = features @ w
+        return jnp.sum(weight * (jax.nn.softplus(logits) - rate * logits)) + jnp.sum(precision * w**2) / 2
+
+    def newton(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        w, _ = carry
         mean = jax.nn.sigmoid(features @ w)
-        return (features * (weight * mean * (1 - mean))[:, None]).T @ features + prior
+        hessian = (features * (weight * mean * (1 - mean))[:, None]).T @ features + jnp.diag(precision)
+        covariance = jnp.linalg.inv(hessian)
+        tried = w - lengths[:, None] * (covariance @ (features.T @ (weight * (mean - rate)) + precision * w))
+        losses = jax.vmap(loss)(tried)
+        return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], covariance
 
-    def newton(_: int, w: Array) -> Array:
-        gradient = features.T @ (weight * (jax.nn.sigmoid(features @ w) - rate)) + precision * w
-        return w - DAMPING * jax.scipy.linalg.solve(hessian(w), gradient, assume_a="pos")
-
-    w = jax.lax.fori_loop(0, NEWTON_STEPS, newton, start)
-    return w, jnp.linalg.inv(hessian(w))
+    return jax.lax.fori_loop(0, NEWTON_STEPS, newton, (start, jnp.diag(1 / precision)))

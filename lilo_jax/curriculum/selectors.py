@@ -170,6 +170,44 @@ def per_group(choose: Selector = top_k) -> Selector:
     return select
 
 
+def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    """`k` entries of high weight that differ from each other: a determinantal point process's likeliest set, greedily.
+
+    Each in turn is the one that adds most to
+
+        sum over chosen i of log w_i  +  log det (cosines of the chosen rows)
+
+    which is log w_i + log of the share of its vector that the chosen ones do not span.
+
+    Args:
+        weighted: w, float32 [J], at least 0, and a row for each, float32 [J, d].
+        key, k, eligible: as in `top_k`; of weight 0 or NaN come last.
+
+    Returns:
+        As `top_k`, in the order in which they were chosen.
+
+    Source: Kulesza and Taskar 2012 (arXiv:1207.6083); Chen et al. 2018 (arXiv:1709.05135), algorithm 1.
+    """
+    weights, rows = weighted
+    rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    usable = ~jnp.isnan(weights) if eligible is None else ~jnp.isnan(weights) & eligible
+    tie_break = 1e-4 * jax.random.uniform(key, weights.shape)
+    worth = jnp.where(usable, jnp.log(jnp.maximum(weights, 1e-12)), -1e6) + tie_break
+
+    def choose(place: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        factor, left, chosen, taken = carry
+        best = jnp.argmax(jnp.where(taken, -jnp.inf, worth + jnp.log(left)))
+        column = (rows @ rows[best] - factor @ factor[best]) / jnp.sqrt(left[best])
+        left = jnp.maximum(left - column**2, 1e-6)
+        return factor.at[:, place].set(column), left, chosen.at[place].set(best), taken.at[best].set(True)
+
+    count = weights.shape[0]
+    some = min(k, count)
+    start = (jnp.zeros((count, k)), jnp.ones(count), jnp.zeros(k, jnp.int32), jnp.zeros(count, bool))
+    chosen = jax.lax.fori_loop(0, some, choose, start)[2]
+    return chosen, usable[chosen] & (jnp.arange(k) < some)
+
+
 def draw(key: Array, *, size: int, k: int) -> Array:
     """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement, int32 [k]; k <= size.
 

@@ -54,6 +54,7 @@ class Counts:
         timeouts: workers killed at the deadline.
         lost: workers that died on their own, with the answer they were at.
         graded_again: answers given to another worker after that.
+        seconds: spent grading, of all processes together; what was ended at the deadline had taken that long.
     """
 
     answers: int = 0
@@ -62,6 +63,7 @@ class Counts:
     timeouts: int = 0
     lost: int = 0
     graded_again: int = 0
+    seconds: float = 0.0
 
 
 class GradingPool:
@@ -86,6 +88,7 @@ class GradingPool:
         told = self._at_once(grade, question, response)
         if told is not None:
             self._counts.at_once += 1
+            self._counts.seconds += told.seconds
             return _done(told)
         try:
             key = (_pickled(grade), question, response)
@@ -132,6 +135,7 @@ class GradingPool:
             judgement = running.result()
         except (TimeoutError, concurrent.futures.TimeoutError):
             self._counts.timeouts += 1
+            self._counts.seconds += self._deadline
             reason = f"not done after {self._deadline:g} seconds; its process was ended"
             self._forget(task, Judgement(Verdict.TIMEOUT, reason=reason, seconds=self._deadline))
         except BrokenProcessPool as error:
@@ -146,6 +150,7 @@ class GradingPool:
         except BaseException as error:
             self._forget(task, _failure(error))
         else:
+            self._counts.seconds += judgement.seconds
             task.result.set_result(judgement)
 
     def _broken(self, task: "_Task", error: BaseException) -> None:

@@ -12,7 +12,7 @@ from lilo_jax.storage.run_directory import RunDirectory
 
 BASELINE = "uniform"
 """The curriculum that others are compared with."""
-_NOT_AN_ARM = re.compile(r"(seed|num_steps|model\.path|(sft|mesh|storage)\..*)")
+_NOT_AN_ARM = re.compile(r"(seed|num_steps|model\.path|(sft|mesh|storage|audit)\..*)")
 """Fields in which runs of one arm may differ."""
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import Arms
+from lilo_jax.report.tables import MAIN_BUDGETS, budget_title
+from lilo_jax.storage.budgets import spent
 from lilo_jax.types import Array
 
 Metrics = Mapping[str, Mapping[int, list[dict[str, Any]]]]
@@ -30,6 +32,9 @@ HEAT = (42 / 255, 120 / 255, 214 / 255)
 """Colour of a full cell of a heat map; emptier cells let the page shine through."""
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
 WIDTH = 11.0
+PANELS = 3
+"""Most panels beside each other."""
+_LABELS = {"steps": "training steps", "generated_tokens": "tokens generated for training"}
 _PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
     f"#01f00{i}": f"var(--arm-{i})" for i in range(ARM_COLOURS)
 }
@@ -75,7 +80,37 @@ class Drawing:
     caption: str
 
 
-def draw_all(arms: Arms, curves: Mapping[str, Mapping[int, Curve]], split: str, baseline: str | None) -> list[Drawing]:
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """What curves over training are drawn against.
+
+    Attributes:
+        budget: one of `BUDGETS`.
+        spent: {arm: [steps + 1]}, what it had spent after each step, mean over the seeds that took it.
+    """
+
+    budget: str
+    spent: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, arms: Arms, budget: str) -> "Axis":
+        """The axis of some runs."""
+        return cls(
+            budget, {arm: _mean_of_longest([spent(run)[budget] for run in own.values()]) for arm, own in arms.items()}
+        )
+
+    def at(self, arm: str, steps: np.ndarray) -> np.ndarray:
+        """What an arm had spent after that many steps, which may lie between two."""
+        return np.interp(steps, np.arange(len(self.spent[arm])), self.spent[arm])
+
+
+def draw_all(
+    arms: Arms,
+    curves: Mapping[str, Mapping[int, Curve]],
+    split: str,
+    baseline: str | None,
+    against: Sequence[str] = MAIN_BUDGETS,
+) -> list[Drawing]:
     """Every figure that the runs have data for, in the order of a report.
 
     Args:
@@ -83,14 +118,16 @@ def draw_all(arms: Arms, curves: Mapping[str, Mapping[int, Curve]], split: str, 
         curves: accuracy of each of them on `split`.
         split: of the questions by level.
         baseline: gets the first colour and a target line in the figure of accuracy; None for none.
+        against: budgets of the panels of accuracy; the other curves are drawn against the first.
     """
+    axis = Axis.of(arms, against[0])
     colours = arm_colours(list(arms), baseline)
     metrics = {arm: {seed: run.read("metrics") for seed, run in runs.items()} for arm, runs in arms.items()}
     drawings = [
-        accuracy_figure(curves, colours, split, baseline),
+        accuracy_figure(curves, colours, split, baseline, against),
         histogram_figure(metrics),
-        selection_figure(metrics, colours),
-        zero_variance_figure(metrics, colours),
+        selection_figure(metrics, colours, axis),
+        zero_variance_figure(metrics, colours, axis),
         level_figure(arms, colours, split),
     ]
     return [drawing for drawing in drawings if drawing is not None]
@@ -121,14 +158,20 @@ def _styled(draw: Callable[P, Drawing | None]) -> Callable[P, Drawing | None]:
 # ------------------------------------------------------------------------------------------------------- the figures
 @_styled
 def accuracy_figure(
-    curves: Mapping[str, Mapping[int, Curve]], colours: Mapping[str, str], split: str, baseline: str | None
+    curves: Mapping[str, Mapping[int, Curve]],
+    colours: Mapping[str, str],
+    split: str,
+    baseline: str | None,
+    against: Sequence[str] = MAIN_BUDGETS,
 ) -> Drawing | None:
-    """Accuracy against steps, generated tokens and seconds: thin lines for seeds, thick ones for their mean."""
+    """Accuracy, a panel for each budget: thin lines for seeds, thick ones for their mean."""
     if not any(curves.values()):
         return None
-    labels = {"steps": "training steps", "generated_tokens": "tokens generated for training", "seconds": "seconds"}
-    figure, panels = _figure(1, len(labels), 3.6, sharey=True)
-    for ax, (budget, label) in zip(panels.flat, labels.items(), strict=True):
+    rows = -(-len(against) // PANELS)
+    figure, panels = _figure(rows, min(len(against), PANELS), 3.3 * rows + 0.3, sharey=True)
+    for ax in panels.flat[len(against) :]:
+        ax.set_axis_off()
+    for ax, budget in zip(panels.flat, against, strict=False):
         for arm, own in curves.items():
             for curve in own.values():
                 ax.plot(curve.budget(budget), curve.accuracy, color=colours[arm], linewidth=0.7, alpha=0.55)
@@ -137,11 +180,9 @@ def accuracy_figure(
         if baseline is not None:
             target = float(np.mean([smooth(curve.accuracy)[-1] for curve in curves[baseline].values()]))
             ax.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"final accuracy of {baseline}")
-        ax.set_xlabel(label)
-        ax.set_xlim(left=0)
-        ax.xaxis.set_major_formatter(_short_numbers)
-        ax.xaxis.get_major_locator().set_params(integer=budget != "seconds", nbins=5)
-    panels.flat[0].set_ylabel(f"accuracy on {split}")
+        _budget_axis(ax, budget)
+    for ax in panels[:, 0]:
+        ax.set_ylabel(f"accuracy on {split}")
     _legend_above(figure, panels.flat[0])
     caption = (
         f"Thin lines are seeds as evaluated; thick lines are their mean, smoothed over {WINDOW} evaluations, at the "
@@ -152,7 +193,7 @@ def accuracy_figure(
             f"The dashed line is the mean final smoothed accuracy of {baseline}; a speed-up compares where lines "
             f"first reach it, seed by seed. "
         )
-    caption += "Seconds leave compilation and evaluation out."
+    caption += "Seconds, tokens and FLOPs leave evaluation and audit out, seconds compilation too."
     return Drawing("accuracy", f"Accuracy on {split} against what it cost", _svg(figure, "accuracy"), caption)
 
 
@@ -181,7 +222,8 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
             edges, shares = panels[row, arm]
             _heat(ax, edges, shares, most)
             ax.set_title(f"{arm}: {kind}")
-            _steps_axis(ax)
+            ax.set_xlabel("training steps")
+            ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
             ax.set_ylabel(f"correct of {len(shares) - 1}")
     _heat_scale(figure, axes, most)
     caption = (
@@ -195,7 +237,7 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
 
 
 @_styled
-def selection_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | None:
+def selection_figure(metrics: Metrics, colours: Mapping[str, str], axis: Axis) -> Drawing | None:
     """Success rate, and level where the task has levels, of what was collected and of what was trained on."""
     shown = {"success_mean": "mean success rate", "difficulty_mean": "mean level of the questions"}
     shown = {key: label for key, label in shown.items() if _has(metrics, f"curriculum/collected_{key}")}
@@ -207,13 +249,12 @@ def selection_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | 
             for kind, line in (("collected", (0, (2, 2))), ("admitted", "-")):
                 if kind == "collected" and not _selects(runs):
                     continue
-                x, y = _over_training(runs, f"curriculum/{kind}_{key}")
+                steps, y = _over_training(runs, f"curriculum/{kind}_{key}")
                 width = 1.4 if kind == "collected" else 2.2
                 name = f"{arm}: {'trained on' if kind == 'admitted' else 'collected'}"
-                ax.plot(x, y, color=colours[arm], linestyle=line, linewidth=width, label=name)
-        _steps_axis(ax)
+                ax.plot(axis.at(arm, steps), y, color=colours[arm], linestyle=line, linewidth=width, label=name)
+        _budget_axis(ax, axis.budget)
         ax.set_ylabel(label)
-        ax.set_xlim(left=0)
     _legend_above(figure, panels.flat[0])
     caption = (
         "Solid: the groups trained on; dotted: all groups collected, for arms that train on only some of them. A "
@@ -225,7 +266,7 @@ def selection_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | 
 
 
 @_styled
-def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawing | None:
+def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str], axis: Axis) -> Drawing | None:
     """Share of groups without any difference between rollouts, collected and admitted."""
     kinds = [kind for kind in ("collected", "admitted") if _has(metrics, f"curriculum/{kind}_zero_variance_fraction")]
     if not kinds:
@@ -233,11 +274,10 @@ def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str]) -> Drawin
     figure, panels = _figure(1, len(kinds), 3.2, sharey=True)
     for ax, kind in zip(panels.flat, kinds, strict=True):
         for arm, runs in metrics.items():
-            x, y = _over_training(runs, f"curriculum/{kind}_zero_variance_fraction")
-            ax.plot(x, y, color=colours[arm], linewidth=2, label=arm)
+            steps, y = _over_training(runs, f"curriculum/{kind}_zero_variance_fraction")
+            ax.plot(axis.at(arm, steps), y, color=colours[arm], linewidth=2, label=arm)
         ax.set_title("collected" if kind == "collected" else "trained on")
-        _steps_axis(ax)
-        ax.set_xlim(left=0)
+        _budget_axis(ax, axis.budget)
         ax.set_ylim(-0.02, 1.02)
         ax.yaxis.set_major_formatter(_percent)
     panels.flat[0].set_ylabel("groups without variance")
@@ -281,11 +321,19 @@ def level_figure(arms: Arms, colours: Mapping[str, str], split: str) -> Drawing 
 # ------------------------------------------------------------------------------------------------ from runs to arrays
 def _mean_curve(curves: list[Curve], budget: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs of budget and smoothed accuracy at the steps where all of them were evaluated."""
-    shared = sorted(set.intersection(*(set(np.asarray(c.steps).tolist()) for c in curves)))
-    at = [np.searchsorted(c.steps, shared) for c in curves]
+    shared = sorted(set.intersection(*(set(c.budget("steps").tolist()) for c in curves)))
+    at = [np.searchsorted(c.budget("steps"), shared) for c in curves]
     spent = np.mean([c.budget(budget)[i] for c, i in zip(curves, at, strict=True)], axis=0)
     accuracy = np.mean([smooth(c.accuracy)[i] for c, i in zip(curves, at, strict=True)], axis=0)
     return spent, accuracy
+
+
+def _mean_of_longest(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of arrays at every place that any of them has."""
+    table = np.full((len(values), max(map(len, values))), np.nan)
+    for row, own in zip(table, values, strict=True):
+        row[: len(own)] = own
+    return np.nanmean(table, axis=0)
 
 
 def _records(runs: Mapping[int, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
@@ -386,9 +434,12 @@ def _legend_above(figure: Any, ax: Axes, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), columns))
 
 
-def _steps_axis(ax: Axes) -> None:
-    ax.set_xlabel("training steps")
-    ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+def _budget_axis(ax: Axes, budget: str) -> None:
+    """A horizontal axis from zero on."""
+    ax.set_xlabel(_LABELS.get(budget) or budget_title(budget))
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_formatter(_short_numbers)
+    ax.xaxis.get_major_locator().set_params(integer="seconds" not in budget, nbins=5)
 
 
 def _heat(ax: Axes, edges: np.ndarray, shares: np.ndarray, most: float) -> None:
@@ -423,7 +474,7 @@ def _percent(value: float, position: int | None = None) -> str:
 
 def _short_numbers(value: float, position: int | None = None) -> str:
     del position
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"

@@ -8,12 +8,23 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lilo_jax.errors import UsageError
+from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
 from lilo_jax.report.figures import Drawing, draw_all
-from lilo_jax.report.speedup import BUDGETS
 from lilo_jax.report.summary import Arms, read_curve, summarize
-from lilo_jax.report.tables import BUDGET_TITLES, Table, build_tables, includes_one, interval, ledger_table, listed
+from lilo_jax.report.tables import (
+    MAIN_BUDGETS,
+    Table,
+    audit_table,
+    budget_table,
+    budget_title,
+    build_tables,
+    includes_one,
+    interval,
+    ledger_table,
+    listed,
+)
+from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.run_directory import RunDirectory
 
 EXAMPLES = 2
@@ -73,7 +84,12 @@ pre { background: var(--band); padding: 12px 14px; overflow-x: auto; font-size: 
 
 
 def write_report(
-    path: pathlib.Path | str, summary: Mapping[str, Any], arms: Arms, title: str, command: str
+    path: pathlib.Path | str,
+    summary: Mapping[str, Any],
+    arms: Arms,
+    title: str,
+    command: str,
+    against: Sequence[str] = MAIN_BUDGETS,
 ) -> pathlib.Path:
     """Writes a report of compared runs: what was found, tables, figures, example completions, provenance.
 
@@ -83,6 +99,7 @@ def write_report(
         arms: arm name to seed to run.
         title: shown at the top.
         command: what reproduces it, shown at the end.
+        against: budgets that curves are drawn against: accuracy against each, the others against the first.
 
     Returns:
         The path written.  Without matplotlib the report has no figures and says so.
@@ -92,13 +109,16 @@ def write_report(
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{_text(first)}</p>', *(f"<p>{_text(line)}</p>" for line in others)]
     sections += ["<h2>Results</h2>", *map(table_element, build_tables(summary))]
+    sections += [table_element(audit_table(summary))] if summary["audit"] else []
     if importlib.util.find_spec("matplotlib") is None:
         sections.append('<p class="note">No figures: matplotlib is not installed (pip install "lilo-jax[plot]").</p>')
     else:
         split = summary["split"]
         curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
-        sections += map(figure_element, draw_all(arms, curves, split, baseline))
-    sections += [_examples(arms), "<h2>Tokens by purpose</h2>", table_element(ledger_table(summary))]
+        sections += map(figure_element, draw_all(arms, curves, split, baseline, against))
+    sections += [_examples(arms), "<h2>What it cost</h2>"]
+    sections += [table_element(budget_table(summary))] if summary["speedup"] else []
+    sections += [table_element(ledger_table(summary))]
     sections += [_provenance(arms, command)]
     return write_page(path, title, sections)
 
@@ -112,12 +132,18 @@ def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) ->
     return path
 
 
-def report_runs(paths: Iterable[pathlib.Path | str], output: pathlib.Path | str) -> pathlib.Path:
+def report_runs(
+    paths: Iterable[pathlib.Path | str], output: pathlib.Path | str, against: Sequence[str] = MAIN_BUDGETS
+) -> pathlib.Path:
     """Reports run directories, or directories of them, grouped into arms by what their configs say.
 
     The baseline is a `uniform` arm if there is one; without it, or with one arm only, nothing is compared.  Raises
-    `UsageError` if a path holds no run, two runs are the same, or they share no evaluated split.
+    `UsageError` if a path holds no run, two runs are the same, they share no evaluated split, or a budget of `against`
+    is unknown.
     """
+    for name in against:
+        if name not in BUDGETS:
+            raise unknown_name("budget", name, BUDGETS)
     runs = [pathlib.Path(path) for path in paths]
     if pathlib.Path(output).is_dir():
         raise UsageError(f"--output {output} is a directory; pass a file, such as {output}/report.html")
@@ -125,8 +151,9 @@ def report_runs(paths: Iterable[pathlib.Path | str], output: pathlib.Path | str)
     baseline = choose_baseline(arms)
     arms = dict(sorted(arms.items(), key=lambda arm: arm[0] != baseline))
     summary = summarize(arms, choose_split(arms), baseline)
-    command = shlex.join(["lilo", "report", *map(str, runs), "--output", str(output)])
-    return write_report(output, summary, arms, title=f"Report: {listed(list(arms))}", command=command)
+    chosen = [] if tuple(against) == MAIN_BUDGETS else ["--against", ",".join(against)]
+    command = shlex.join(["lilo", "report", *map(str, runs), "--output", str(output), *chosen])
+    return write_report(output, summary, arms, f"Report: {listed(list(arms))}", command, against)
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
@@ -155,13 +182,13 @@ def _speedup_sentence(summary: Mapping[str, Any], arm: str) -> str:
     if not steps["reached"]:
         return f"{arm} did not reach {goal} on any of {steps['of']} seeds."
     parts = []
-    for name in BUDGETS:
+    for name in MAIN_BUDGETS:
         budget = budgets[name]
         if budget["mean"] is None:
             continue
         unclear = ", which includes 1" if includes_one(budget) else ""
         within = f" (95% interval {budget['low']:.2f} to {budget['high']:.2f}{unclear})" if budget["low"] else ""
-        parts.append(f"{budget['mean']:.2f} in {BUDGET_TITLES[name]}{within}")
+        parts.append(f"{budget['mean']:.2f} in {budget_title(name)}{within}")
     missed = "" if steps["reached"] == steps["of"] else "; the seeds that did not are left out of these means"
     seeds = f"on {steps['reached']} of {steps['of']} seeds"
     return f"{arm} reached {goal} {seeds}, with a speed-up of {listed(parts)}{missed}."

@@ -13,7 +13,7 @@ from lilo_jax.report.figures import accuracy_figure, arm_colours
 from lilo_jax.report.html import figure_element, table_element, write_page
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import finite, interval_of, speedups
-from lilo_jax.report.tables import Table, interval, number, speedup_cell, tokens
+from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
 
 BASELINE = "uniform"
@@ -46,14 +46,17 @@ def read_curves(trace: Trace, seeds: Sequence[int], *, every: int, generation_sh
     seconds = (generation_share * generated + (1 - generation_share) * trained) / TOKENS_PER_SECOND
     steps = every * np.arange(generated.shape[1])
     return {
-        seed: Curve(steps, generated[i], seconds[i], np.asarray(trace.accuracy[i], np.float64))
+        seed: Curve(
+            np.asarray(trace.accuracy[i], np.float64),
+            {"steps": steps, "generated_tokens": generated[i], "seconds": seconds[i]},
+        )
         for i, seed in enumerate(seeds)
     }
 
 
 def accuracy_at(curve: Curve, generated_tokens: float) -> float:
     """Smoothed accuracy when so many tokens had been generated, by linear interpolation; at the end if never."""
-    return float(np.interp(generated_tokens, curve.generated_tokens, smooth(curve.accuracy)))
+    return float(np.interp(generated_tokens, curve.budget("generated_tokens"), smooth(curve.accuracy)))
 
 
 def summarize_cell(
@@ -81,10 +84,10 @@ def _row(trace: Trace, own: Mapping[int, Curve], baseline: Mapping[int, Curve]) 
     totals = jax.tree.map(lambda x: float(np.sum(x, dtype=np.float64)), trace.steps)
     final = {seed: float(smooth(curve.accuracy)[-1]) for seed, curve in own.items()}
     target = {seed: float(smooth(curve.accuracy)[-1]) for seed, curve in baseline.items()}
-    at_tokens = {seed: accuracy_at(own[seed], baseline[seed].generated_tokens[-1]) for seed in own}
+    at_tokens = {seed: accuracy_at(own[seed], baseline[seed].budget("generated_tokens")[-1]) for seed in own}
     mean = mean_curve(own)
     return {
-        "speedup": speedups(baseline, own),
+        "speedup": speedups(baseline, own, MAIN_BUDGETS),
         "final": interval_of(final),
         "gap_at_steps": interval_of({seed: final[seed] - target[seed] for seed in own}),
         "gap_at_tokens": interval_of({seed: at_tokens[seed] - target[seed] for seed in own}),
@@ -92,16 +95,16 @@ def _row(trace: Trace, own: Mapping[int, Curve], baseline: Mapping[int, Curve]) 
         "flat_trained": totals.flat / max(totals.groups, 1),
         "coin_flips": totals.coin_flips / max(totals.groups, 1),
         "groups": totals.groups / trace.steps.groups.size,
-        "generated_tokens": float(mean.generated_tokens[-1]),
+        "generated_tokens": float(mean.budget("generated_tokens")[-1]),
         "trained_tokens": totals.trained / len(own),
-        "curve": {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(mean).items()},
+        "curve": {name: values.tolist() for name, values in {"accuracy": mean.accuracy, **mean.spent}.items()},
     }
 
 
 def mean_curve(curves: Mapping[int, Curve]) -> Curve:
     """Mean over seeds of cost and accuracy at every evaluation."""
-    names = [field.name for field in dataclasses.fields(Curve)]
-    return Curve(**{name: np.mean([getattr(c, name) for c in curves.values()], axis=0) for name in names})
+    spent = {name: np.mean([c.budget(name) for c in curves.values()], axis=0) for name in MAIN_BUDGETS}
+    return Curve(np.mean([c.accuracy for c in curves.values()], axis=0), spent)
 
 
 def selection_table(summary: Mapping[str, Any], title: str) -> Table:
@@ -153,7 +156,8 @@ def write_selection_page(
 def _figure(cell: str, arms: Mapping[str, Any]) -> str:
     """Mean curves of the baseline and of the arms that are best at equal tokens."""
     shown = [BASELINE, *[arm for arm in arms if arm != BASELINE][:SHOWN]]
-    curves = {arm: {0: Curve(**{k: np.array(v) for k, v in arms[arm]["curve"].items()})} for arm in shown}
+    values = {arm: {name: np.array(v) for name, v in arms[arm]["curve"].items()} for arm in shown}
+    curves = {arm: {0: Curve(own.pop("accuracy"), own)} for arm, own in values.items()}
     drawing = accuracy_figure(curves, arm_colours(shown, BASELINE), f"held-out questions, {cell}", BASELINE)
     assert drawing is not None
     caption = (

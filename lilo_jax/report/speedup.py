@@ -1,10 +1,10 @@
 """Speed-up of an arm over a baseline: the one definition, pure NumPy.
 
 Accuracy is smoothed by a trailing mean of 3 evaluations.  The target of a seed is the baseline's own final smoothed
-accuracy on that seed.  A budget (steps, generated tokens, seconds) is read where a curve first reaches the target, by
-linear interpolation between the evaluations on either side; the baseline's own crossing is read in the same way, so
-that a baseline which was there long before its end gets credit for it.  The ratio of a seed is the baseline's budget
-over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean, and a percentile bootstrap of it.
+accuracy on that seed.  A budget (steps, generated tokens, FLOPs, and others) is read where a curve first reaches the
+target, by linear interpolation between the evaluations on either side; the baseline's own crossing is read in the same
+way, so that a baseline which was there long before its end gets credit for it.  The ratio of a seed is the baseline's
+budget over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean, and a percentile bootstrap of it.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-BUDGETS = ("steps", "generated_tokens", "seconds")
 WINDOW = 3
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0
@@ -26,25 +25,23 @@ class Curve:
     """Accuracy of one run against what it had cost, one entry per evaluation, in the order of training.
 
     Attributes:
-        steps, generated_tokens, seconds: [E], non-decreasing; what had been spent when the evaluation was made.
         accuracy: [E], unsmoothed.
+        spent: [E] for each budget, non-decreasing; what had been spent when the evaluation was made.
     """
 
-    steps: np.ndarray
-    generated_tokens: np.ndarray
-    seconds: np.ndarray
     accuracy: np.ndarray
+    spent: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        shapes = [np.shape(getattr(self, field.name)) for field in dataclasses.fields(self)]
-        if len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0][0] == 0:
-            raise ValueError(f"a curve needs four arrays of one equal, positive length, not of shapes {shapes}")
+        shapes = {np.shape(values) for values in (self.accuracy, *self.spent.values())}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 1 or shape[0] == 0:
+            raise ValueError("a curve needs arrays of one equal, positive length")
 
     def budget(self, name: str) -> np.ndarray:
-        """One of `BUDGETS`, float64 [E]."""
-        if name not in BUDGETS:
-            raise ValueError(f"no budget {name!r}; there are {', '.join(BUDGETS)}")
-        return np.asarray(getattr(self, name), np.float64)
+        """What had been spent of a budget, float64 [E]."""
+        if name not in self.spent:
+            raise ValueError(f"no budget {name!r}; there are {', '.join(self.spent)}")
+        return np.asarray(self.spent[name], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +91,12 @@ def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
 
 
 def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str) -> Speedup:
-    """Speed-up of `arm` over `baseline` in one of `BUDGETS`, over the seeds that both have.
+    """Speed-up of `arm` over `baseline` in one budget, over the seeds that both have.
 
     A seed on which the arm never reaches the target is censored: counted in `of`, not in `reached` nor in the mean,
     which is then too favourable to the arm.  If both are there before anything is spent the ratio is 1.  If only one
-    of the two is, the ratio would be 0 or infinite and the seed is censored as well; arms that start from the same
-    weights cannot come to this.
+    of the two is, the ratio would be 0 or infinite and the seed is censored as well; in a budget that every step takes
+    from, arms that start from the same weights cannot come to this.  What one of the two never spends has no ratio.
     """
     by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in sorted(baseline.keys() & arm.keys())}
     ratios = np.array([ratio for ratio in by_seed.values() if ratio is not None])
@@ -132,6 +129,8 @@ def _ratio(baseline: Curve, arm: Curve, budget: str) -> float | None:
     target = float(smooth(baseline.accuracy)[-1])
     own, other = first_crossing(baseline, budget, target), first_crossing(arm, budget, target)
     if own is None or other is None or not math.isfinite(own) or not math.isfinite(other):
+        return None
+    if not (baseline.budget(budget)[-1] > 0 and arm.budget(budget)[-1] > 0):
         return None
     if own == 0 and other == 0:
         return 1.0

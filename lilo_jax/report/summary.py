@@ -2,14 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lilo_jax.report.speedup import BUDGETS, Curve, smooth, speedup
+from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
 from lilo_jax.run import learning_curve
+from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.run_directory import RunDirectory
 
 Arms = Mapping[str, Mapping[int, RunDirectory]]
@@ -34,16 +35,18 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
 
     Returns:
         `baseline` (or None) and `split`.
-        `arms`: {arm: [{`seed`, `steps`, `generated_tokens`, `seconds`, `accuracy`}]}, by seed, the last four lists
-            with one entry per evaluation; accuracy is unsmoothed.
+        `arms`: {arm: [{`seed`, `accuracy`, `steps`, `generated_tokens`, ...}]}, by seed, all but the seed lists with
+            one entry per evaluation: unsmoothed accuracy, and what had been spent of every one of `BUDGETS`.
         `speedup`: {arm: {budget: {`mean`, `low`, `high`, `reached`, `of`, `by_seed`}}} as in `Speedup`, for every arm
-            but the baseline and for the budgets `steps`, `generated_tokens` and `seconds`.
+            but the baseline and for every one of `BUDGETS`.
         `start`, `final`: {arm: {`mean`, `low`, `high`, `by_seed`}}, first and last smoothed accuracy, with the 95%
             t-interval over seeds (None for one seed).
         `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
         `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups whose rollouts were all right or all wrong,
             mean over steps, then over seeds; None if nothing was measured.
-        `ledger`: {arm: {entry: tokens}}, last ledger, mean over seeds.
+        `audit`: {arm: {measure: value}}, measures of `audit_measures`, mean over audits, then over seeds; None if
+            nothing was measured.  Arms without an audit are left out.
+        `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.
         `unfinished`: {arm: [seed]}, runs that have not reached their last step.
     Keys of every `by_seed` are strings.  What is not a finite number is None.
     """
@@ -63,6 +66,7 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         "final": {name: interval_of(values) for name, values in final.items()},
         "gap_to_baseline": {name: interval_of(_paired(final[name], final[str(baseline)])) for name in others},
         "zero_variance": {name: _zero_variance(runs.values()) for name, runs in arms.items()},
+        "audit": {name: found for name, runs in arms.items() if (found := _audit(runs.values()))},
         "ledger": {name: _last_ledger(runs.values()) for name, runs in arms.items()},
         "unfinished": {name: [s for s, run in runs.items() if not run.is_done()] for name, runs in arms.items()},
     }
@@ -76,7 +80,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
 def read_curve(run: RunDirectory, split: str) -> Curve:
     """The learning curve of a run, for speed-ups; `RunError` if it has no evaluation on `split`."""
-    return Curve(**learning_curve(run, split))
+    curve = learning_curve(run, split)
+    return Curve(curve.pop("accuracy"), curve)
 
 
 def mean_interval(values: Iterable[float]) -> tuple[float | None, float | None, float | None]:
@@ -113,19 +118,16 @@ def _paired(values: Mapping[int, float], others: Mapping[int, float]) -> dict[in
 
 
 def _curve_record(seed: int, curve: Curve) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "steps": [int(x) for x in curve.steps],
-        "generated_tokens": [int(x) for x in curve.generated_tokens],
-        "seconds": [float(x) for x in curve.seconds],
-        "accuracy": [float(x) for x in curve.accuracy],
-    }
+    spent = {budget: curve.spent[budget].tolist() for budget in BUDGETS}
+    return {"seed": seed, "accuracy": curve.accuracy.tolist(), **spent}
 
 
-def speedups(baseline: Mapping[int, Curve], arm: Mapping[int, Curve]) -> dict[str, Any]:
+def speedups(
+    baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budgets: Sequence[str] = BUDGETS
+) -> dict[str, Any]:
     """`Speedup` in each budget, as dictionaries."""
     found = {}
-    for budget in BUDGETS:
+    for budget in budgets:
         s = speedup(baseline, arm, budget)
         by_seed = {str(seed): ratio for seed, ratio in s.by_seed.items()}
         found[budget] = {
@@ -143,6 +145,12 @@ def _zero_variance(runs: Iterable[RunDirectory]) -> dict[str, float | None]:
     metrics = [run.read("metrics") for run in runs]
     kinds = ("collected", "admitted")
     return {kind: _mean_of_runs(metrics, f"curriculum/{kind}_zero_variance_fraction") for kind in kinds}
+
+
+def _audit(runs: Iterable[RunDirectory]) -> dict[str, float | None]:
+    metrics = [run.read("metrics") for run in runs]
+    names = dict.fromkeys(key for records in metrics for r in records for key in r if key.startswith("audit/"))
+    return {name.removeprefix("audit/"): _mean_of_runs(metrics, name) for name in names}
 
 
 def _mean_of_runs(runs: list[list[dict[str, Any]]], key: str) -> float | None:

@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lilo_jax.report.speedup import BUDGETS, WINDOW
+from lilo_jax.report.speedup import WINDOW
+from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.ledger import training_total
 
 HEADING_WIDTH = 22
 """Longest baseline name shown in a heading."""
 NONE = "-"
-BUDGET_TITLES = {"steps": "steps", "generated_tokens": "generated tokens", "seconds": "seconds"}
+MAIN_BUDGETS = ("steps", "generated_tokens", "seconds")
+"""Those that every table of speed-ups has room for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +72,12 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
 
 
 def speedup_table(summary: Mapping[str, Any]) -> Table:
-    """Speed-ups over the baseline in each budget, with how many seeds they rest on."""
+    """Speed-ups over the baseline in the main budgets, with how many seeds they rest on."""
     baseline = summary["baseline"]
     rows, notes = [], []
     for arm, budgets in summary["speedup"].items():
-        rows.append([arm, *(speedup_cell(budgets[name]) for name in BUDGETS)])
-        unclear = [BUDGET_TITLES[name] for name in BUDGETS if includes_one(budgets[name])]
+        rows.append([arm, *(speedup_cell(budgets[name]) for name in MAIN_BUDGETS)])
+        unclear = [budget_title(name) for name in MAIN_BUDGETS if includes_one(budgets[name])]
         if unclear:
             notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
         steps = budgets["steps"]
@@ -85,7 +88,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
                 f"! {arm}: censored on {len(censored)} of {steps['of']} seeds ({', '.join(censored)}): "
                 f"it never reached {baseline}'s final accuracy there, {left}"
             )
-    few = max(s["reached"] for budgets in summary["speedup"].values() for s in budgets.values())
+    few = max(budgets["steps"]["reached"] for budgets in summary["speedup"].values())
     legend = [
         f"what {baseline} spent until it first reached its own final smoothed accuracy, over what the arm spent until "
         f"it first did, on the same seed; above 1 the arm needs less",
@@ -95,7 +98,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
         notes.append("one seed: no interval")
     elif 1 < few <= 3:
         notes.append(f"with {few} seeds the bootstrap interval is just the smallest and the largest ratio: too narrow")
-    columns = ["arm", *(BUDGET_TITLES[name] for name in BUDGETS)]
+    columns = ["arm", *map(budget_title, MAIN_BUDGETS)]
     return Table(f"Speed-up to the final accuracy of {baseline}", columns, rows, [*legend, *notes])
 
 
@@ -108,9 +111,9 @@ def seed_table(summary: Mapping[str, Any]) -> Table:
             seed = str(record["seed"])
             row = [arm, seed, str(record["steps"][-1])]
             row += [number(summary[moment][arm]["by_seed"][seed], ".4f") for moment in ("start", "final")]
-            row += [_seed_cell(budgets[name]["by_seed"], seed) if budgets else NONE for name in BUDGETS]
+            row += [_seed_cell(budgets[name]["by_seed"], seed) if budgets else NONE for name in MAIN_BUDGETS]
             rows.append(row)
-    columns = ["arm", "seed", "steps run", "start", "final", *(f"x {BUDGET_TITLES[name]}" for name in BUDGETS)]
+    columns = ["arm", "seed", "steps run", "start", "final", *(f"x {budget_title(name)}" for name in MAIN_BUDGETS)]
     notes = (
         ["x: speed-up on this seed; never: did not reach the baseline's final accuracy"] if summary["speedup"] else []
     )
@@ -124,31 +127,66 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
     rows = []
     for arm, ledger in summary["ledger"].items():
         shares = summary["zero_variance"][arm]
-        generated = sum(n for name, n in ledger.items() if name.endswith("/generated") and not _evaluation(name))
-        trained = sum(n for name, n in ledger.items() if name.endswith("/trained") and not _evaluation(name))
-        rejected = ledger.get("rejected/generated", 0.0)
+        generated, trained = (training_total(ledger, kind) for kind in ("generated", "trained"))
+        rejected = ledger.get("rejected/generated", 0.0) + ledger.get("screen/generated", 0.0)
         row = [arm, *(number(shares[kind], ".1%") for kind in ("collected", "admitted"))]
         rows.append([*row, *([tokens(generated), tokens(rejected), tokens(trained)] if ledger else [NONE] * 3)])
     notes = [
         "zero-variance: groups whose rollouts were all right or all wrong, mean over steps and seeds; tokens: of a "
-        "whole run, mean over seeds, evaluation left out; rejected: generated only to choose; trained: forward and "
-        "backward, counted once per epoch and model (policy, critic)"
+        "whole run, mean over seeds, evaluation and audit left out; rejected: generated only to choose, screening "
+        "included; trained: forward and backward, counted once per epoch and model (policy, critic)"
     ]
     columns = ["arm", "zero-variance collected", "admitted", "tokens generated", "rejected", "trained"]
     return Table("Groups and tokens", columns, rows, notes)
 
 
+def audit_table(summary: Mapping[str, Any]) -> Table:
+    """What audits say of the curricula's beliefs and of the whole pool."""
+    measures = ("brier", "learnability_mean", "ece", "spearman", "regret", "success_mean", "reward_mean")
+    rows = [[arm, *(number(found.get(name), ".4f") for name in measures)] for arm, found in summary["audit"].items()]
+    notes = [
+        "on training questions drawn uniformly, mean over audits and seeds; Brier score of the believed success rates "
+        "(at best the mean p(1 - p)); ECE: expected calibration error; rank correlation of believed and measured "
+        "p(1 - p); regret: measured p(1 - p) of the best eighth of the questions less that of the eighth that the "
+        "belief ranks first"
+    ]
+    columns = ["arm", "Brier", "at best", "ECE", "rank correlation", "regret", "success", "reward"]
+    return Table("Audit", columns, rows, notes)
+
+
 def ledger_table(summary: Mapping[str, Any]) -> Table:
-    """The whole ledger: tokens by purpose and kind, a column per arm."""
+    """The whole ledger: tokens by purpose and kind, and FLOPs by purpose, a column per arm."""
     arms = summary["ledger"]
     entries = list(dict.fromkeys(name for ledger in arms.values() for name in ledger))
     entries = [name for name in entries if any(ledger.get(name) for ledger in arms.values())]
-    rows = [[*name.split("/"), *(f"{ledger.get(name, 0):,.0f}" for ledger in arms.values())] for name in entries]
-    notes = ["tokens by the end of a run, mean over seeds; entries that are zero everywhere are left out"]
+    rows = [[*name.split("/"), *(_entry(name, ledger.get(name, 0)) for ledger in arms.values())] for name in entries]
+    notes = [
+        "tokens, and floating-point operations of the model, by the end of a run, mean over seeds; entries that are "
+        "zero everywhere are left out"
+    ]
     return Table("Ledger", ["purpose", "kind", *arms], rows, notes, text_columns=2)
 
 
+def budget_table(summary: Mapping[str, Any]) -> Table:
+    """Speed-ups in every budget in which there is one, a column per arm."""
+    arms = summary["speedup"]
+    named = [name for name in BUDGETS if any(budgets[name]["mean"] is not None for budgets in arms.values())]
+    rows = [[budget_title(name), *(speedup_cell(budgets[name]) for budgets in arms.values())] for name in named]
+    notes = [
+        "as above; a budget that an arm or the baseline never spends has no ratio, and is left out if none has one"
+    ]
+    return Table(f"Speed-up over {summary['baseline']} in every budget", ["budget", *arms], rows, notes)
+
+
 # ------------------------------------------------------------------------------------------------------ text of a cell
+def budget_title(name: str) -> str:
+    """A budget in words."""
+    purpose, _, kind = name.rpartition("/")
+    return (
+        f"{kind} tokens: {purpose.replace('_', ' ')}" if purpose else name.replace("_", " ").replace("flops", "FLOPs")
+    )
+
+
 def number(value: float | None, form: str) -> str:
     """A number in a format, or a dash."""
     return NONE if value is None else format(value, form)
@@ -165,6 +203,11 @@ def tokens(count: float) -> str:
         if count >= size:
             return f"{count / size:#.3g}".rstrip(".") + unit
     return f"{count:.0f}"
+
+
+def _entry(name: str, value: float) -> str:
+    """Tokens in full, operations to three digits."""
+    return f"{value:.2e}" if name.endswith("/flops") else f"{value:,.0f}"
 
 
 def includes_one(budget: Mapping[str, Any]) -> bool:
@@ -188,7 +231,3 @@ def speedup_cell(budget: Mapping[str, Any]) -> str:
 
 def _seed_cell(by_seed: Mapping[str, float | None], seed: str) -> str:
     return NONE if seed not in by_seed else number(by_seed[seed], ".2f").replace(NONE, "never")
-
-
-def _evaluation(entry: str) -> bool:
-    return entry.startswith("evaluation/")

@@ -1,7 +1,6 @@
 """A simulated run: a student, a curriculum, steps and evaluations; a function of its seed."""
 
 import dataclasses
-from typing import Literal
 
 import flax.struct
 import jax
@@ -20,8 +19,8 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, GroupSignals, Gro
 class Privileges:
     """What only a simulator can grant a rule, for arms that say how much there is to be had."""
 
-    knows: Literal["nothing", "success", "clean success"] = "nothing"
-    """what `Facts.grade` holds at every step: the measured grade; the true p; p of clean questions and 0 of others"""
+    knows_flaws: bool = False
+    """flawed questions have success rate 0 for a rule that wants the truth"""
     free_screening: bool = False
     """only tokens that are trained on are counted"""
     shuffled_features: bool = False
@@ -132,7 +131,10 @@ def _step(
     """Collect, admit, observe, learn, feed back: the order of `lilo_jax.trainer`."""
     collect_key, admit_key, noise_key = jax.random.split(key, 3)
     success = world.success(learner.ability)
-    state = _informed(learner.curriculum, world, success, settings.privileges)
+    state = learner.curriculum
+    if curriculum.wants.truth:
+        known = jnp.where(world.clean, success, 0) if settings.privileges.knows_flaws else success
+        state = state.replace(facts=state.facts.replace(grade=known))
     collected, given = collect(curriculum, state, world, success, collect_key, settings.world)
     admission = curriculum.admit(state, collected, admit_key)
     state = curriculum.observe(state, collected, step)
@@ -149,13 +151,6 @@ def _step(
     state = curriculum.feedback(state, question, admission.mask, signals, step)
     learner = Learner(optax.apply_updates(learner.ability, change), optimizer, state)
     return learner, _record(collected, trained, question, advantages, world, settings.privileges)
-
-
-def _informed(state: CurriculumState, world: World, success: Array, privileges: Privileges) -> CurriculumState:
-    if privileges.knows == "nothing":
-        return state
-    known = success if privileges.knows == "success" else jnp.where(world.clean, success, 0)
-    return state.replace(facts=state.facts.replace(grade=known))
 
 
 def _signals(trained: Answers, advantages: Array, success: Array) -> GroupSignals:

@@ -122,16 +122,24 @@ def draw_world(key: Array, settings: WorldSettings, count: int) -> World:
     )
 
 
-def features(world: World, width: int) -> Array | None:
-    """What a question shows, through a fixed random projection to `width` columns and one of ones, [M, width + 1].
+def features(world: World, blocks: tuple[int, ...]) -> Array | None:
+    """What a question shows, through fixed random projections: float32 [M, sum of blocks]; None without blocks.
 
-    Scaled as `lilo_jax.curriculum.features.standardized` scales; None for no width.
+    Every block but the last, which is the constant, shows the same in directions of its own, scaled as
+    `lilo_jax.curriculum.features.standardized` scales.
+
+    Args:
+        world: the questions.
+        blocks: widths, `Wants.blocks`.
     """
-    if not width:
+    if not blocks:
         return None
-    projection = jax.random.normal(stream_key(0, "projection"), (world.shown.shape[1], width))
-    columns = _standard(_standard(world.shown) @ projection) / jnp.sqrt(width)
-    return jnp.concatenate([columns, jnp.ones((columns.shape[0], 1))], axis=1)
+    shown = _standard(world.shown)
+    made = [jnp.ones((shown.shape[0], 1))]
+    for i, width in reversed(list(enumerate(blocks[:-1]))):
+        projection = jax.random.normal(stream_key(0, "projection", i), (shown.shape[1], width))
+        made.insert(0, _standard(shown @ projection) / max(width, 1) ** 0.5)
+    return jnp.concatenate(made, axis=1)
 
 
 def _standard(columns: Array) -> Array:
@@ -145,7 +153,7 @@ def facts(world: World, wants: Wants, grade: Array) -> Facts:
     """
     rank = jnp.argsort(jnp.argsort(world.difficulty))
     return Facts(
-        features=features(world, wants.text + wants.hidden),
+        features=features(world, wants.blocks),
         grade=grade,
         category=world.dominant,
         level=(rank * LEVELS // rank.shape[0]).astype(jnp.int32),

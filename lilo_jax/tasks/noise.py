@@ -14,7 +14,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question, Verdict
 
 WRONG_KEY, COIN_FLIP = "wrong_key", "coin_flip"
-ROLLOUT, FOLLOW_UP, GRADE = 0, 1, 2
+ROLLOUT, FOLLOW_UP, GRADE, AUDIT = 0, 1, 2, 3
 """Which phase of a step a draw of noise belongs to."""
 _STREAM = 0x6E6F6973
 

@@ -29,21 +29,23 @@ class Bots:
     """rho: what a predicted rollout counts"""
     target: float = 0.5
     """success rate that is sought"""
-    text: int = 32
-    """width of the features of the text"""
+    tokens: int = 32
+    """commonest tokens that the prediction reads"""
+    pairs: int = 32
+    """commonest pairs of neighbouring tokens that it reads"""
     window: int = 1024
     """groups that the prediction learns from"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` of the whole pool and trains on all."""
-        if not 0 <= self.forget <= 1 or not 0 <= self.share <= 1 or self.text < 1 or self.window < 1:
+        if not 0 <= self.forget <= 1 or not 0 <= self.share <= 1 or min(self.tokens, self.pairs, self.window) < 1:
             raise ValueError(
-                f"bots needs --curriculum.forget and --curriculum.share in [0, 1] and --curriculum.text and "
-                f"--curriculum.window "
-                f"of at least 1, got {self.forget}, {self.share}, {self.text} and {self.window}"
+                f"bots needs --curriculum.forget and --curriculum.share in [0, 1] and --curriculum.tokens, "
+                f"--curriculum.pairs and --curriculum.window of at least 1, got {self.forget}, {self.share}, "
+                f"{self.tokens}, {self.pairs} and {self.window}"
             )
-        wants = Wants(text=self.text)
-        predictor = logistic_regression(width=wants.features, window=self.window)
+        wants = Wants(tokens=self.tokens, pairs=self.pairs)
+        predictor = logistic_regression(blocks=wants.blocks, window=self.window)
         posterior = blended(predictor, forget=self.forget, share=self.share, samples=samples)
         return compose(
             source=whole_pool(pool_size),

@@ -42,7 +42,7 @@ class Dots:
                 f"{self.temperature}, {self.hidden} and {self.window}"
             )
         wants = Wants(hidden=self.hidden)
-        predictor = logistic_regression(width=wants.features, window=self.window)
+        predictor = logistic_regression(blocks=wants.blocks, window=self.window)
         return compose(
             source=whole_pool(pool_size),
             score=of_belief(predictor, lambda estimate: -jnp.abs(estimate.mean - 0.5)),

@@ -39,7 +39,7 @@ class Pcl:
                 f"{self.pool_ratio}, {self.hidden} and {self.window}"
             )
         wants = Wants(hidden=self.hidden)
-        value = logistic_regression(width=wants.features, window=self.window)
+        value = logistic_regression(blocks=wants.blocks, window=self.window)
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
             score=of_belief(value, functools.partial(nearness, target=self.target)),

@@ -1,0 +1,83 @@
+"""Frontier: questions that the policy is about to learn, predicted from their text, different from each other.
+
+Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
+
+    likely to teach     w = m (1 - m)^2 (1 - q), m the success rate that an online logistic regression predicts from
+                        the question's features, q the probability that it is a trap
+    diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
+
+and all of it is trained on.  The regression shares what each group showed with the questions that are like it, so that
+a question need not have been seen; m (1 - m)^2, the gain in success of a policy-gradient step, is highest at 1/3, below
+the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out: groups at
+the same frontier of the same skill say the same, and a batch of them is worth less than their number.
+
+Source: this project; docs/curricula.md says how it was found and what it does.  Its parts: Li et al. 2025 (Knapsack RL,
+arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
+"""
+
+import dataclasses
+
+from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.regression import logistic_regression
+from lilo_jax.curriculum.rounds import once
+from lilo_jax.curriculum.selectors import diverse
+from lilo_jax.curriculum.sources import random_pool
+from lilo_jax.curriculum.traps import trap_detector, trap_probability
+from lilo_jax.curriculum.values import hard_variance, success
+from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontier:
+    """Settings of frontier."""
+
+    pool_ratio: int = 64
+    """random questions per question trained on, among which the batch is chosen"""
+    tokens: int = 64
+    """commonest tokens of the prompts that are features"""
+    pairs: int = 64
+    """commonest pairs of neighbouring tokens that are features"""
+    hidden: int = 0
+    """width of the features that are the policy's mean hidden state over the prompt; 0: none"""
+    refresh_every: int = 50
+    """steps after which hidden states are computed anew"""
+    decay: float = 0.95
+    """weight of a group in the regression per step of its age"""
+    window: int = 24
+    """steps whose groups the regression learns from, 1024 groups at most"""
+    traps: float = 0.05
+    """share of traps expected in the pool; 0 suspects none"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """One round of `questions` groups, all trained on."""
+        if min(self.pool_ratio, self.window, self.tokens + self.pairs + self.hidden) < 1 or not 0 < self.decay <= 1:
+            raise ValueError(
+                "frontier needs --curriculum.pool-ratio and --curriculum.window of at least 1, --curriculum.decay in "
+                "(0, 1], and some features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden"
+            )
+        if not 0 <= self.traps < 1:
+            raise ValueError(f"--curriculum.traps must be in [0, 1), got {self.traps}")
+        wants = Wants(tokens=self.tokens, pairs=self.pairs, hidden=self.hidden, refresh_every=self.refresh_every)
+        window = min(self.window * questions, 1024)
+        regression = logistic_regression(blocks=wants.blocks, window=window, decay=self.decay)
+        predicted = of_belief(regression, success)
+        value = of_belief(regression, hard_variance)
+
+        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+            suspected = trap_probability(state.memory["traps"], state, ids, prior=self.traps)
+            # The constant would make all alike.
+            return value(state, ids, key) * (1 - suspected), state.facts.features[ids, :-1]
+
+        return compose(
+            source=random_pool(pool_size, self.pool_ratio * questions),
+            score=score,
+            select=diverse,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            remembers={"success": regression.tracker, "traps": trap_detector(predicted)},
+            wants=wants,
+            belief=predicted,
+        )

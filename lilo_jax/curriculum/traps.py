@@ -1,0 +1,109 @@
+"""A detector of traps: questions whose outcome says nothing of the answer, or that nothing can answer.
+
+A coin-flip grader has p = 1/2 for ever, the most attractive value for every rule that looks for p(1 - p), and teaches
+nothing; a wrong key has p = 0 whatever its text promises.  For every question three explanations of its groups are
+weighed, each group of n rollouts with s successes at a time:
+
+    clean   s ~ BetaBinomial(n, nu m, nu (1 - m)),  m what its features predicted just before
+    coin    s ~ Binomial(n, 1/2)
+    dead    s ~ Binomial(n, epsilon)
+
+A clean question may well be at 1/2 once, but then it moves, or its features say so: evidence for `coin` adds up only
+over visits at 1/2 that are not explained (many attempts, no drift, a residual).  Failures of the grader count apart.
+"""
+
+import flax.struct
+import jax.numpy as jnp
+from jax.scipy.special import betaln, xlog1py, xlogy
+
+from lilo_jax.curriculum.composition import Score
+from lilo_jax.curriculum.estimators import Tracker, places
+from lilo_jax.types import Array, CurriculumState, GroupStatistics
+
+EPSILON = 0.01
+"""Success rate of a question that nothing can answer: a grader errs now and then."""
+LEAST_RATE = 0.02
+"""Predictions are held this far from 0 and 1: no surprise is proof."""
+
+
+class Suspicion(flax.struct.PyTreeNode):
+    """Evidence against questions.
+
+    Attributes:
+        coin, dead: float32 [M], log-likelihood of either explanation over that of `clean`, summed over groups, as of
+            the question's last visit.
+    """
+
+    coin: Array
+    dead: Array
+
+
+def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = 0.99) -> Tracker:
+    """Weighs every group against what was predicted of it.
+
+    Args:
+        predicted: (state, ids, key) -> m, what the features say of the success rate; no key is consumed.
+        strength: nu, how many rollouts the prediction is worth.
+        fade: of the evidence with every step that passes: what nothing could answer, a better policy may.
+    """
+
+    def init(pool_size: int) -> Suspicion:
+        zeros = jnp.zeros(pool_size, jnp.float32)
+        return Suspicion(zeros, zeros)
+
+    def observe(memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Array) -> Suspicion:
+        index = places(collected, memory.coin.shape[0])
+        rate = predicted(state, jnp.maximum(collected.question, 0), None)
+        passed = (step - state.last_seen[jnp.maximum(collected.question, 0)]).astype(jnp.float32)
+        ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
+
+        def add(evidence: Array, ratio: Array) -> Array:
+            faded = evidence[jnp.maximum(collected.question, 0)] * fade**passed
+            return evidence.at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
+
+        return Suspicion(*map(add, (memory.coin, memory.dead), ratios))
+
+    return Tracker(init, observe)
+
+
+def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: float) -> tuple[Array, Array]:
+    """Log-likelihood ratios of `coin` and of `dead` over `clean`; binomial coefficients cancel.
+
+        clean: log B(s + nu m, n - s + nu (1 - m)) - log B(nu m, nu (1 - m)),  B the beta function
+
+    Args:
+        successes, attempts: s and n, float32 [K].
+        rate: m, float32 [K], held within `LEAST_RATE` of 0 and 1.
+        strength: nu.
+    """
+    rate = jnp.clip(rate, LEAST_RATE, 1 - LEAST_RATE)
+    a, b = strength * rate, strength * (1 - rate)
+    failures = attempts - successes
+    clean = betaln(a + successes, b + failures) - betaln(a, b)
+    coin = -attempts * jnp.log(2.0)
+    dead = xlogy(successes, EPSILON) + xlog1py(failures, -EPSILON)
+    return coin - clean, dead - clean
+
+
+def trap_probability(
+    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
+) -> Array:
+    """Probability that a question is a trap, float32 [J]: of `coin` or `dead`, or that its grader fails.
+
+        q = (e_coin + e_dead) / (e_coin + e_dead + 1 - prior),  e = prior / 2 exp(log-ratio)
+        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
+
+    Args:
+        memory: evidence.
+        state: for the lifetime counts of rollouts and of those that were graded.
+        ids: int32 [J].
+        prior: share of traps expected in the pool.
+        fade: as in `trap_detector`.
+    """
+    faded = fade ** (state.step - state.last_seen[ids]).astype(jnp.float32)
+    coin, dead = faded * memory.coin[ids], faded * memory.dead[ids]
+    largest = jnp.maximum(jnp.maximum(coin, dead), 0)
+    trap = prior / 2 * (jnp.exp(coin - largest) + jnp.exp(dead - largest))
+    clean = (1 - prior) * jnp.exp(-largest)
+    graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
+    return 1 - clean / (trap + clean) * graded

@@ -1,0 +1,444 @@
+"""Each rule of the catalogue against its paper's rule in plain Python, on recorded statistics."""
+
+import functools
+import sys
+import unittest.mock
+
+import curriculum_reference as reference
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
+
+from lilo_jax.curriculum import CURRICULA
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.types import GroupSignals, GroupStatistics
+
+STEPS, SLOTS = 7, 12
+SIZES = {"pool_size": POOL, "questions": QUESTIONS, "samples": SAMPLES}
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def record():
+    """[(question, successes, attempts)] a step: some questions come twice, some never, some are all right or wrong."""
+    rng = np.random.default_rng(11)
+    rates = rng.choice([0.0, 0.2, 0.5, 1.0], POOL)
+    steps = []
+    for _ in range(STEPS):
+        question = rng.integers(0, POOL - 6, SLOTS - 2)
+        question[1] = question[0]
+        attempts = rng.integers(1, SAMPLES + 1, len(question))
+        steps.append(
+            [(int(q), int(rng.binomial(n, rates[q])), int(n)) for q, n in zip(question, attempts, strict=True)]
+        )
+    return steps
+
+
+def statistics(groups):
+    """A step of the record, with an empty slot and a group without a verdict."""
+    columns = np.zeros((5, SLOTS), np.float32)
+    question, round_index = np.full(SLOTS, -1, np.int32), np.full(SLOTS, -1, np.int32)
+    for slot, (q, s, n) in enumerate([*groups, (POOL - 1, 0, 0)]):
+        question[slot], round_index[slot] = q, 0
+        columns[:, slot] = n, s, s, 3 * n, SAMPLES
+    return GroupStatistics(question, round_index, *columns)
+
+
+def parts(spec):
+    """What the rule composes."""
+    module, found = sys.modules[type(spec).__module__], {}
+    with unittest.mock.patch.object(module, "compose", side_effect=found.update):
+        spec.build(**SIZES)
+    return found
+
+
+class Played:
+    """A rule's parts, and its state after the record and updates on its groups."""
+
+    def __init__(self, spec):
+        self.parts = parts(spec)
+        curriculum = compose(**self.parts)
+        self.curriculum = curriculum
+        state = curriculum.init(facts(POOL, curriculum.wants))
+        observe, feedback = jax.jit(curriculum.observe), jax.jit(curriculum.feedback)
+        for step, groups in enumerate(record()):
+            collected = statistics(groups)
+            state = observe(state, collected, np.int32(step))
+            state = feedback(state, collected.question, collected.attempts > 0, signals(collected), np.int32(step))
+        self.state, self.facts, self.ids = state, state.facts, jnp.arange(POOL)
+
+    def score(self, key=KEY):
+        return jax.jit(self.parts["score"])(self.state, self.ids, key)
+
+    def choices(self, keys=400):
+        """Ids of the first round over many keys, int [keys, first round]."""
+        nothing = Simulation.empty(SLOTS)
+        propose = jax.jit(jax.vmap(lambda key: self.curriculum.propose(self.state, nothing, key)))
+        return propose(jax.random.split(KEY, keys))
+
+
+def signals(collected):
+    rate = collected.successes / np.maximum(collected.attempts, 1)
+    return GroupSignals(advantage_abs=2 * rate * (1 - rate) + 0.01 * rate, value_loss=0 * rate)
+
+
+def updates():
+    """(category, mean |advantage|) of the groups of each step."""
+    category = np.arange(POOL) % 3
+    found = []
+    for groups in record():
+        rates = [(q, s / n) for q, s, n in groups]
+        found.append([(int(category[q]), 2 * p * (1 - p) + 0.01 * p) for q, p in rates])
+    return found
+
+
+def assert_close(found, expected, **kwargs):
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected, np.float64), rtol=2e-5, atol=2e-6, **kwargs)
+
+
+# ------------------------------------------------------------------------------------------------- weights of questions
+def test_kimi_weighs_by_failures():
+    expected = [1 - p for p in reference.frequencies(record(), POOL, unseen=0.0)]
+    assert_close(Played(CURRICULA["kimi"]()).score(), expected)
+
+
+def test_spo_weighs_by_the_standard_deviation_and_a_floor():
+    a, b = reference.fading_counts(record(), POOL, 0.96, 1.0)
+    expected = [np.sqrt(x * y) / (x + y) + 0.05 for x, y in zip(a, b, strict=True)]
+    assert_close(Played(CURRICULA["spo"]()).score(), expected)
+
+
+def test_prime_rl_pools_weigh_by_the_last_rate():
+    rates = reference.last_rates(record(), POOL, unseen=None)
+    expected = reference.pool_weights(rates, 0.25, 0.75, (0.2, 1.0, 0.2), 1.0)
+    assert len(set(expected)) == 2
+    assert_close(Played(CURRICULA["prime_rl_pools"]()).score(), expected)
+    other = CURRICULA["prime_rl_pools"](hard_weight=0.3, normal_weight=2.0, easy_weight=0.1, unseen_weight=0.7)
+    expected = reference.pool_weights(rates, 0.25, 0.75, (0.3, 2.0, 0.1), 0.7)
+    assert len(set(expected)) == 4
+    assert_close(Played(other).score(), expected)
+
+
+def test_plr_mixes_ranks_and_staleness_and_new_questions():
+    played = Played(CURRICULA["plr"](beta=0.5))
+    scores, last_seen = [None] * POOL, [-1] * POOL
+    for step, groups in enumerate(record()):
+        sizes = {}
+        for q, s, n in groups:
+            sizes.setdefault(q, []).append(2 * s / n * (1 - s / n) + 0.01 * s / n)
+            last_seen[q] = step
+        for q, found in sizes.items():
+            scores[q] = max(found)
+    last_seen[POOL - 1] = STEPS - 1  # collected, though without a verdict
+    assert_close(played.state.memory["score"], [np.nan if s is None else s for s in scores])
+    found = np.asarray(played.score())
+    # Ties share their ranks at random: only distinct scores have probabilities of their own.
+    order = np.argsort(-found, kind="stable").argsort()
+    exact = [None if s is None else round(s, 6) for s in scores]
+    expected = reference.plr(exact, last_seen, STEPS, 0.5, 0.1, 0.5, order)
+    assert_close(found.sum(), 1)
+    unseen = [i for i in range(POOL) if last_seen[i] < 0]
+    assert_close(found[unseen], np.asarray(expected)[unseen])
+    by_score = sorted((i for i in range(POOL) if exact[i] is not None), key=lambda i: -exact[i])
+    distinct = [i for i in by_score if sum(exact[j] == exact[i] for j in by_score) == 1]
+    assert len(distinct) >= 4
+    assert_close(found[distinct], np.asarray(expected)[distinct])
+
+
+def test_retired_questions_come_last():
+    played = Played(CURRICULA["retire_solved"]())
+    rates = reference.last_rates(record(), POOL, unseen=0.0)
+    assert_close(played.score(), [-1.0 if p >= 1 else 0.0 for p in rates])
+    assert rates.count(1.0) >= 3
+    assert not {i for i, p in enumerate(rates) if p >= 1} & set(np.unique(played.choices().ids).tolist())
+
+
+# ------------------------------------------------------------------------------------------------------------- beliefs
+@pytest.mark.parametrize("decay", [1.0, 0.8])
+def test_mopps_keeps_beta_counts_and_draws_from_them(decay):
+    played = Played(CURRICULA["mopps"](decay=decay))
+    a, b = reference.fading_counts(record(), POOL, decay, 1.0)
+    expected = np.array(a) / (np.array(a) + np.array(b))
+    assert_close(played.curriculum.estimate(played.state, KEY), expected)
+    draws = jax.jit(jax.vmap(lambda key: played.parts["score"](played.state, played.ids, key)))
+    scores = np.asarray(draws(jax.random.split(KEY, 800)))
+    n = np.array(a) + np.array(b)
+    variance = expected * (1 - expected) / (n + 1)
+    np.testing.assert_allclose(scores.mean(axis=0), -(variance + (expected - 0.5) ** 2), atol=0.016)
+
+
+def predicted(features, blocks, decay=0.9):
+    """Success rates for the pool, after each step, by logistic regressions whose precisions follow the evidence."""
+    precisions, found = [0.0625] * len(blocks), []
+    for step in range(STEPS):
+        groups = [(*group, step - t) for t in range(step + 1) for group in record()[t]]
+        weights, covariance = reference.logistic_mode(features, groups, decay, np.repeat(precisions, blocks))
+        precisions = reference.evidence(weights, np.diag(covariance), precisions, blocks)
+        found.append(1 / (1 + np.exp(-features @ weights)))
+    return found
+
+
+def test_bots_counts_predictions_for_questions_that_were_not_asked():
+    played = Played(CURRICULA["bots"](tokens=2, pairs=2, window=128))
+    features = np.asarray(played.facts.features, np.float64)
+    predictions = predicted(features, played.parts["wants"].blocks)  # to convergence, ours by two warm steps
+    a, b = reference.blended_counts(record(), POOL, predictions, 0.1, 0.1, SAMPLES)
+    np.testing.assert_allclose(played.state.memory["success"].successes, a, atol=0.06)
+    np.testing.assert_allclose(played.state.memory["success"].failures, b, atol=0.06)
+
+
+@pytest.mark.parametrize(("name", "worth"), [("dots", lambda p: -abs(p - 0.5)), ("pcl", lambda p: -((p - 0.5) ** 2))])
+def test_dots_and_pcl_predict_by_logistic_regression(name, worth):
+    played = Played(CURRICULA[name](hidden=4, window=128))
+    mean = predicted(np.asarray(played.facts.features, np.float64), played.parts["wants"].blocks)[-1]
+    np.testing.assert_allclose(played.score(), worth(mean), atol=0.03)
+
+
+def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
+    dots = Played(CURRICULA["dots"](hidden=4, window=128))
+    distance = np.abs(np.asarray(dots.curriculum.estimate(dots.state, KEY)) - 0.5)
+    frequency = np.bincount(np.asarray(dots.choices().ids).ravel(), minlength=POOL) / 400
+    assert frequency[np.argsort(distance)[:2]].min() > 0.6  # the temperature is sharp
+    pcl = Played(CURRICULA["pcl"](hidden=4, window=128, pool_ratio=POOL))
+    nearest = np.argsort(np.abs(np.asarray(pcl.curriculum.estimate(pcl.state, KEY)) - 0.5))[:QUESTIONS]
+    assert {frozenset(row) for row in np.asarray(pcl.choices(20).ids).tolist()} == {frozenset(nearest.tolist())}
+
+
+def test_cdas_rates_difficulty_and_ability_and_chooses_around_it():
+    played = Played(CURRICULA["cdas"]())
+    difficulty, ability = reference.cdas(record(), POOL)
+    memory = played.state.memory["success"]
+    assert_close(memory.difficulty, difficulty)
+    assert_close(memory.ability, ability)
+    exact = np.asarray(memory.difficulty, np.float64)
+    for allowed in (reference.cdas_choice(exact, float(memory.ability), QUESTIONS),):
+        chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
+        assert chosen == {tuple(sorted(exact[list(allowed)]))}
+    # A side that is short: the ability above all difficulties.
+    played.state = played.state.replace(memory={"success": memory.replace(ability=jnp.float32(5))})
+    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
+    assert chosen == {tuple(sorted(exact[list(reference.cdas_choice(exact, 5.0, QUESTIONS))]))}
+
+
+def test_adarft_follows_its_target():
+    played = Played(CURRICULA["adarft"](pace=20.0))
+    target = reference.adarft_target(record(), 0.0, 20.0, 2.0, 0.5)
+    assert_close(played.state.memory["target"], target)
+    distance = np.abs(100 * (1 - np.asarray(played.facts.grade)) - target)
+    assert_close(played.score(), -distance)
+    best = np.sort(distance[~np.isnan(distance)])[:QUESTIONS]
+    for row in np.asarray(played.choices(20).ids):
+        assert_close(np.sort(distance[row]), best)
+
+
+def test_dps_filters_three_states():
+    played = Played(CURRICULA["dps"]())
+    expected = reference.dps(record(), POOL, 1.0, 0.9)
+    assert_close(played.score(), expected)
+    assert np.ptp(expected) > 0.3
+
+
+# ---------------------------------------------------------------------------------------------------------- categories
+def frequencies_of(groups, ids, count):
+    return np.bincount(np.asarray(groups)[np.asarray(ids)].ravel(), minlength=count) / np.asarray(ids).size
+
+
+def test_sec_values_categories_and_draws_them_by_softmax():
+    played = Played(CURRICULA["sec"](categories=5, temperature=0.2))
+    values = reference.sec(updates(), 5, 0.5)
+    assert_close(played.state.memory["values"], values)
+    expected = reference.softmax([v / 0.2 for v in values[:3]])
+    found = frequencies_of(played.facts.category, played.choices(1500).ids, 3)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+def test_dump_bounds_categories_from_above():
+    played = Played(CURRICULA["dump"](categories=5, window=60, temperature=0.5))
+    bounds = reference.dump(updates(), 5, 60 // SAMPLES, SAMPLES)
+    assert_close(played.score().logits, np.array(bounds) / 0.5)
+    expected = reference.softmax([v / 0.5 for v in bounds[:3]])
+    found = frequencies_of(played.facts.category, played.choices(1500).ids, 3)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["cosine", "gaussian"])
+def test_e2h_moves_from_easy_to_hard(name):
+    played = Played(CURRICULA["e2h"](schedule=name, steps=20, levels=3))
+    expected = getattr(reference, f"e2h_{name}")(STEPS / 20, 3)
+    arms = played.score()
+    assert_close(jnp.exp(arms.logits), expected)
+    grade, level = np.asarray(played.facts.grade), np.asarray(arms.groups)
+    assert set(level[np.isnan(grade)]) == {2}
+    for easier in range(2):  # a question of a lower level is not harder
+        assert np.nanmin(grade[level == easier]) >= np.nanmax(grade[level == easier + 1])
+    found = frequencies_of(level, played.choices(1500).ids, 3)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+def test_rlve_raises_levels_that_are_mastered():
+    spec = CURRICULA["rlve"](categories=4, levels=6, least=2, threshold=0.5, window=2)
+    played = Played(spec)
+    category, level = np.arange(POOL) % 3, np.arange(POOL) // 3 % 5
+    height = reference.rlve(record(), category, level, 4, 6, 0.5, 2)
+    assert np.asarray(played.state.memory["heights"].level).tolist() == height
+    assert max(height) > 0
+    ids, eligible = played.parts["source"](played.state, Simulation.empty(SLOTS), KEY)
+    expected = [height[category[i]] - 2 < level[i] <= height[category[i]] for i in range(POOL)]
+    assert np.asarray(eligible).tolist() == expected
+    assert np.asarray(ids).tolist() == list(range(POOL))
+    cells = {(int(category[i]), int(level[i])) for i in np.unique(np.asarray(played.choices().ids))}
+    assert cells == {(int(category[i]), int(level[i])) for i in range(POOL) if expected[i]}
+
+
+# ------------------------------------------------------------------------------------------------ rounds and admission
+def test_greso_steers_and_skips():
+    played = Played(CURRICULA["greso"]())
+    easy, hard, p = reference.greso(record(), POOL, 1 / 12, 1 / 6)
+    memory = played.state.memory["runs"]
+    assert_close(memory.easy, easy)
+    assert_close(memory.hard, hard)
+    assert_close(memory.keep, p)
+    expected = reference.skip_probability(easy, hard, p, 0.01)
+    offer = jax.jit(jax.vmap(lambda key: played.parts["source"](played.state, Simulation.empty(SLOTS), key)[1]))
+    skipped = 1 - np.asarray(offer(jax.random.split(KEY, 3000))).mean(axis=0)
+    np.testing.assert_allclose(skipped, expected, atol=0.05)
+    assert max(expected) > 0.7
+
+
+def test_greso_sizes_later_rounds_by_what_passed():
+    simulation = Simulation(CURRICULA["greso"]())
+    _, collected = simulation.rounds(KEY)
+    for passed, expected in [(1, 6), (2, 6), (3, 3), (4, 0)]:  # ceil(1.25 x missing x 6 / passed), at most 6
+        collected = simulation.empty(simulation.slots)
+        collected.question[:6], collected.round[:6] = np.arange(6), 0
+        collected.attempts[:6], collected.successes[:passed] = 5, 2
+        proposal = simulation.propose(simulation.state, collected, KEY)
+        assert int(proposal.mask.sum()) == expected
+        assert not set(range(6)) & set(proposal.ids[proposal.mask].tolist())
+
+
+def test_vcrl_replaces_dropped_groups_from_its_bank():
+    spec = CURRICULA["vcrl"](threshold=0.5, momentum=0.7)
+    played, largest = Played(spec), 6 / 25
+    bank = reference.vcrl_bank(record(), POOL, 0.5, 0.7, largest)
+    assert_close(played.state.memory["bank"], [np.nan if v is None else v for v in bank])
+    collected = Simulation.empty(SLOTS)
+    collected.question[:4], collected.round[:4] = [36, 37, 38, 39], 0
+    collected.attempts[:4], collected.successes[:4] = 5, [0, 2, 5, 3]
+    collected.rollouts[:4] = 5
+    proposal = jax.device_get(played.curriculum.propose(played.state, collected, KEY))
+    best = sorted((v for v in bank if v is not None), reverse=True)[:2]
+    assert_close(sorted((bank[i] for i in proposal.ids[proposal.mask]), reverse=True), best)
+    collected.question[4:6], collected.round[4:6] = proposal.ids[:2], 1
+    collected.attempts[4:6] = collected.rollouts[4:6] = 5
+    admission = jax.device_get(played.curriculum.admit(played.state, collected, KEY))
+    assert admission.indices[admission.mask].tolist() == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "passes"),
+    [
+        ("dapo", {"round_ratio": 1, "most_rounds": 5}, lambda s, n: 0 < s < n),
+        ("balanced", {"most_rounds": 5}, lambda s, n: 0.2 <= s / n <= 0.8),
+    ],
+)
+def test_refilling_goes_on_until_enough_groups_pass(name, settings, passes):
+    simulation = Simulation(CURRICULA[name](**settings), seed=2)
+    rounds = set()
+    for step in range(6):
+        proposals, collected, admission = simulation.step(step)
+        passed, expected_rounds = [], 0
+        for index, proposal in enumerate(proposals):
+            assert len(passed) < QUESTIONS
+            assert proposal.mask.sum() == QUESTIONS
+            slots = np.flatnonzero(collected.round == index)
+            passed += [k for k in slots if passes(collected.successes[k], collected.attempts[k])]
+            expected_rounds = index + 1
+        assert len(passed) >= QUESTIONS or expected_rounds == 5
+        assert admission.indices[admission.mask].tolist() == passed[:QUESTIONS]
+        assert len(set(collected.question[collected.question >= 0].tolist())) == QUESTIONS * expected_rounds
+        rounds.add(expected_rounds)
+    assert len(rounds) > 1
+
+
+def test_prime_prefers_its_band_and_fills_up():
+    simulation = Simulation(CURRICULA["prime"](oversample=2), seed=1)
+    shares = set()
+    for step in range(6):
+        (proposal,), collected, admission = simulation.step(step)
+        assert proposal.mask.sum() == 2 * QUESTIONS
+        rate = collected.successes / np.maximum(collected.attempts, 1)
+        inside = [k for k in range(8) if 0.2 <= rate[k] <= 0.8]
+        outside = [k for k in range(8) if k not in inside]
+        assert admission.mask.all()
+        assert admission.indices.tolist() == (inside + outside)[:QUESTIONS]
+        shares.add(len(inside))
+    assert min(shares) < QUESTIONS
+
+
+def test_speed_completes_groups_whose_screening_was_mixed():
+    simulation = Simulation(CURRICULA["speed"](screen=0.4), seed=1)  # 2 of 5 screen
+    for step in range(4):
+        key = jax.random.fold_in(jax.random.key(7), step)
+        screening = jax.device_get(simulation.propose(simulation.state, simulation.empty(simulation.slots), key))
+        assert screening.mask.sum() == 16
+        assert set(screening.samples.tolist()) == {2}
+        collected = simulation.empty(simulation.slots)
+        simulation._serve(screening, collected, 0)
+        mixed = [k for k in range(16) if collected.successes[k] == 1 and collected.attempts[k] == 2]
+        rest = jax.device_get(simulation.propose(simulation.state, collected, key))
+        assert rest.continues[rest.mask].tolist() == mixed[:QUESTIONS]
+        assert set(rest.samples[rest.mask].tolist()) <= {3}
+        simulation._serve(rest, collected, 1)
+        admission = simulation.admit(simulation.state, collected, key)
+        assert admission.indices[admission.mask].tolist() == mixed[:QUESTIONS]
+        assert set(collected.rollouts[mixed[:QUESTIONS]].tolist()) <= {5.0}
+
+
+def test_lilo_sequential_spends_its_budget_where_success_varied():
+    simulation = Simulation(CURRICULA["lilo_sequential"](rounds=2), seed=4)
+    later = []
+    for step in range(8):
+        proposals, collected, admission = simulation.step(step)
+        assert collected.rollouts.sum() == QUESTIONS * SAMPLES
+        assert proposals[0].mask.sum() == 2 * QUESTIONS
+        assert set(proposals[0].samples.tolist()) == {2}
+        assert admission.mask.sum() == 2 * QUESTIONS  # all are trained on
+        later += [(collected.rollouts[k], 0 < collected.successes[k] < collected.attempts[k]) for k in range(8)]
+    more, less = ([mixed for rollouts, mixed in later if (rollouts > 2) == drawn] for drawn in (True, False))
+    assert np.mean(more) > np.mean(less) + 0.3
+    # In proportion to p(1 - p): of two mixed groups and a third without variance, the two are drawn.
+    collected = simulation.empty(simulation.slots)
+    collected.question[:8], collected.round[:8] = np.arange(8), 0
+    collected.attempts[:8] = collected.rollouts[:8] = 2
+    collected.successes[[2, 5]] = 1
+    simulation = Simulation(CURRICULA["lilo_sequential"](rounds=1))
+    proposal = jax.device_get(simulation.propose(simulation.state, collected, KEY))
+    assert sorted(proposal.continues[proposal.mask].tolist()) == [2, 5]
+
+
+@pytest.mark.parametrize(("wrong", "ends"), [(1, lambda s, n: 0 < s < n), (0, lambda s, n: s > 0)])
+def test_reinforce_ada_stops_when_enough_was_shown(wrong, ends):
+    simulation = Simulation(CURRICULA["reinforce_ada"](rounds=4, wrong=wrong), seed=3)
+    sizes = set()
+    for step in range(5):
+        proposals, collected, _ = simulation.step(step)
+        assert set(proposals[0].samples.tolist()) == {2}
+        assert all(set(p.samples[p.mask].tolist()) == {1} for p in proposals[1:])
+        for k in range(QUESTIONS):
+            done = ends(collected.successes[k], collected.attempts[k])
+            assert done or collected.rollouts[k] == SAMPLES
+            sizes.add(int(collected.rollouts[k]))
+    assert {2, SAMPLES} <= sizes
+
+
+def test_knapsack_spends_as_the_dynamic_programme_does():
+    played = Played(CURRICULA["knapsack"](most=12))
+    rates = np.clip(reference.last_rates(record(), POOL, unseen=0.5), 0.1, 0.9)
+    proposals = jax.device_get(played.choices(30))
+    for ids, samples in zip(proposals.ids, proposals.samples, strict=True):
+        best, value = reference.knapsack(rates[ids], QUESTIONS * SAMPLES, 2, 12)
+        assert samples.sum() == QUESTIONS * SAMPLES
+        assert sum(value(p, int(n)) for p, n in zip(rates[ids], samples, strict=True)) == pytest.approx(best, abs=1e-5)
