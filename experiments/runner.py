@@ -139,6 +139,6 @@ def _run_quietly(job: _Job) -> None:
 
 
 def experiments() -> list[str]:
-    """Names of the experiment modules that train models; a simulation has no `Config`."""
+    """Names of the experiment modules that train a model: those that have a config."""
     here = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner", "simulate_selection"))
+    return sorted(p.stem for p in here.glob("*.py") if "\ndef config(" in p.read_text(encoding="utf-8"))
