@@ -79,8 +79,8 @@ def compare(
         }
         followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
     runs = {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
-    with _executor(min(jobs, len(arms) * len(seeds))) as executor:
-        _run_all(starts, followers, executor, lambda: after_each(runs))
+    with executor(min(jobs, len(arms) * len(seeds))) as workers:
+        _run_all(starts, followers, workers, lambda: after_each(runs))
     return runs
 
 
@@ -95,7 +95,7 @@ class _Job(NamedTuple):
         run(self.config, Launch(output_dir=self.path), name=self.name, bar=bar)
 
 
-def _executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
+def executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
     """Worker processes, or None for one.  They are spawned, not forked: JAX has threads."""
     if workers == 1:
         return contextlib.nullcontext()
@@ -139,6 +139,6 @@ def _run_quietly(job: _Job) -> None:
 
 
 def experiments() -> list[str]:
-    """Names of the experiment modules."""
+    """Names of the experiment modules that train a model: those that have a config."""
     here = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner", "controls"))
+    return sorted(p.stem for p in here.glob("*.py") if "\ndef config(" in p.read_text(encoding="utf-8"))

@@ -373,7 +373,7 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
 
     `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
     that name already, else the defaults), which the rest then overrides;
-    `--task.path` alone means the dataset task.  Raises `UsageError` in one sentence on anything it does not understand.
+    `--task.path` alone means the dataset task.  Mistakes as in `command_line`.
     """
     args = list(args)
     if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
@@ -384,6 +384,11 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
         if name is not None and type(getattr(config, field)) is not settings_class(field, name):
             config = dataclasses.replace(config, **{field: settings_class(field, name)()})
     options = dataclasses.replace(options, config=config)  # type: ignore[type-var]
+    return command_line(options, args, prog=prog, description=description)
+
+
+def command_line(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
+    """Overrides the fields of a dataclass; `UsageError` in one sentence on anything that it does not understand."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):

@@ -27,6 +27,7 @@ from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling import sample
 from lilo_jax.scoring import completion_mask, live_tokens, mean_states, score
+from lilo_jax.simulation.run import RunSettings, simulate
 from lilo_jax.types import (
     Admission,
     Algorithm,
@@ -204,6 +205,12 @@ def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferenceProgram
     model = _model(settings.model, mesh)
     sampler = _sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
     return InferencePrograms(model, sampler, _scorer(model, mesh, chunk=UpdateConfig().chunk))
+
+
+def build_simulator(curriculum: Curriculum, settings: RunSettings, *, at_once: int) -> Callable[[Array], Any]:
+    """(seeds int32 [S]) -> Trace of S runs, every leaf [S, ...]; `at_once` seeds side by side, which bounds memory."""
+    run = functools.partial(simulate, curriculum=curriculum, settings=settings)
+    return jax.jit(functools.partial(jax.lax.map, run, batch_size=at_once))
 
 
 def _sampler(

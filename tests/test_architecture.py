@@ -25,6 +25,7 @@ PURE = [
     "curriculum/*.py",
     "curriculum/rules/*.py",
     "rl/*.py",
+    "simulation/*.py",
 ]
 PURE_IMPORTS = {
     "chex",

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from experiments.quickstart import SETTINGS, QuickstartOptions
+from experiments.simulate_selection import SimulationOptions
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum import CURRICULA
@@ -91,7 +92,10 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
 def test_every_command_parses(command):
     _, _, module, *args = shlex.split(command)
     options = QuickstartOptions() if module.endswith("quickstart") else Options()
-    if "--help" in args:
+    if module.endswith("simulate_selection"):
+        options = SimulationOptions()
+        assert configuration.command_line(options, args, prog=module, description="") != options
+    elif "--help" in args:
         with pytest.raises(SystemExit) as caught:
             configuration.parse(options, args, prog=module, description="")
         assert caught.value.code == 0

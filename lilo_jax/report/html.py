@@ -108,18 +108,23 @@ def write_report(
     sections = [f"<h1>{_text(title)}</h1>"]
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{_text(first)}</p>', *(f"<p>{_text(line)}</p>" for line in others)]
-    sections += ["<h2>Results</h2>", *map(_table, build_tables(summary))]
-    sections += [_table(audit_table(summary))] if summary["audit"] else []
+    sections += ["<h2>Results</h2>", *map(table_element, build_tables(summary))]
+    sections += [table_element(audit_table(summary))] if summary["audit"] else []
     if importlib.util.find_spec("matplotlib") is None:
         sections.append('<p class="note">No figures: matplotlib is not installed (pip install "lilo-jax[plot]").</p>')
     else:
         split = summary["split"]
         curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
-        sections += map(_figure, draw_all(arms, curves, split, baseline, against))
+        sections += map(figure_element, draw_all(arms, curves, split, baseline, against))
     sections += [_examples(arms), "<h2>What it cost</h2>"]
-    sections += [_table(budget_table(summary))] if summary["speedup"] else []
-    sections += [_table(ledger_table(summary))]
+    sections += [table_element(budget_table(summary))] if summary["speedup"] else []
+    sections += [table_element(ledger_table(summary))]
     sections += [_provenance(arms, command)]
+    return write_page(path, title, sections)
+
+
+def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) -> pathlib.Path:
+    """Writes a page of elements in the report's style; returns its path."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(sections))
@@ -194,7 +199,9 @@ def _text(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def _table(table: Table) -> str:
+def table_element(table: Table) -> str:
+    """A table with its caption and notes."""
+
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(cells))]
         parts = (f"<{tag}{kind}>{_text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
@@ -208,7 +215,8 @@ def _table(table: Table) -> str:
     )
 
 
-def _figure(drawing: Drawing) -> str:
+def figure_element(drawing: Drawing) -> str:
+    """A figure with its title and caption."""
     return (
         f'<h2>{_text(drawing.title)}</h2>\n<figure id="{drawing.name}"><div class="wide">{drawing.svg}</div>'
         f"<figcaption>{_text(drawing.caption)}</figcaption></figure>"

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,21 +61,21 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         "baseline": baseline,
         "split": split,
         "arms": {name: [_curve_record(seed, c) for seed, c in own.items()] for name, own in curves.items()},
-        "speedup": {name: _speedups(curves[str(baseline)], curves[name]) for name in others},
-        "start": {name: _interval(values) for name, values in start.items()},
-        "final": {name: _interval(values) for name, values in final.items()},
-        "gap_to_baseline": {name: _interval(_paired(final[name], final[str(baseline)])) for name in others},
+        "speedup": {name: speedups(curves[str(baseline)], curves[name]) for name in others},
+        "start": {name: interval_of(values) for name, values in start.items()},
+        "final": {name: interval_of(values) for name, values in final.items()},
+        "gap_to_baseline": {name: interval_of(_paired(final[name], final[str(baseline)])) for name in others},
         "zero_variance": {name: _zero_variance(runs.values()) for name, runs in arms.items()},
         "audit": {name: found for name, runs in arms.items() if (found := _audit(runs.values()))},
         "ledger": {name: _last_ledger(runs.values()) for name, runs in arms.items()},
         "unfinished": {name: [s for s, run in runs.items() if not run.is_done()] for name, runs in arms.items()},
     }
-    return _finite(summary)
+    return finite(summary)
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
     """A summary as plain text of at most 110 columns: arms, speed-ups, every seed, groups and tokens, footnotes."""
-    return "\n\n".join(_plain(table) for table in build_tables(summary)) + "\n"
+    return "\n\n".join(plain(table) for table in build_tables(summary)) + "\n"
 
 
 def read_curve(run: RunDirectory, split: str) -> Curve:
@@ -107,7 +107,8 @@ def _t_quantile(freedom: int) -> float:
     return z + first + second + third
 
 
-def _interval(values: Mapping[int, float]) -> dict[str, Any]:
+def interval_of(values: Mapping[int, float]) -> dict[str, Any]:
+    """Mean over seeds with its 95% t-interval, and the values."""
     mean, low, high = mean_interval(values.values())
     return {"mean": mean, "low": low, "high": high, "by_seed": {str(seed): value for seed, value in values.items()}}
 
@@ -121,9 +122,12 @@ def _curve_record(seed: int, curve: Curve) -> dict[str, Any]:
     return {"seed": seed, "accuracy": curve.accuracy.tolist(), **spent}
 
 
-def _speedups(baseline: Mapping[int, Curve], arm: Mapping[int, Curve]) -> dict[str, Any]:
+def speedups(
+    baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budgets: Sequence[str] = BUDGETS
+) -> dict[str, Any]:
+    """`Speedup` in each budget, as dictionaries."""
     found = {}
-    for budget in BUDGETS:
+    for budget in budgets:
         s = speedup(baseline, arm, budget)
         by_seed = {str(seed): ratio for seed, ratio in s.by_seed.items()}
         found[budget] = {
@@ -162,17 +166,17 @@ def _last_ledger(runs: Iterable[RunDirectory]) -> dict[str, float]:
     return {name: float(np.mean([record.get(name, 0) for record in last])) for name in entries}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same structure, with None for what JSON cannot say."""
     if isinstance(value, dict):
-        return {name: _finite(v) for name, v in value.items()}
+        return {name: finite(v) for name, v in value.items()}
     if isinstance(value, list):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plain(table: Table) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
+def plain(table: Table) -> str:
+    """Aligned columns: those of text to the left, the others to the right."""
     rows = [table.columns, *([_cut(row[0]), *row[1:]] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
     lines = [

@@ -76,7 +76,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
     baseline = summary["baseline"]
     rows, notes = [], []
     for arm, budgets in summary["speedup"].items():
-        rows.append([arm, *(_speedup_cell(budgets[name]) for name in MAIN_BUDGETS)])
+        rows.append([arm, *(speedup_cell(budgets[name]) for name in MAIN_BUDGETS)])
         unclear = [budget_title(name) for name in MAIN_BUDGETS if includes_one(budgets[name])]
         if unclear:
             notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
@@ -171,7 +171,7 @@ def budget_table(summary: Mapping[str, Any]) -> Table:
     """Speed-ups in every budget in which there is one, a column per arm."""
     arms = summary["speedup"]
     named = [name for name in BUDGETS if any(budgets[name]["mean"] is not None for budgets in arms.values())]
-    rows = [[budget_title(name), *(_speedup_cell(budgets[name]) for budgets in arms.values())] for name in named]
+    rows = [[budget_title(name), *(speedup_cell(budgets[name]) for budgets in arms.values())] for name in named]
     notes = [
         "as above; a budget that an arm or the baseline never spends has no ratio, and is left out if none has one"
     ]
@@ -220,7 +220,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _speedup_cell(budget: Mapping[str, Any]) -> str:
+def speedup_cell(budget: Mapping[str, Any]) -> str:
+    """Mean, interval and seeds of a speed-up; * where the interval includes 1, ! where seeds are censored."""
     share = f"{budget['reached']}/{budget['of']}"
     if budget["mean"] is None:
         return f"never {share}!" if budget["of"] else NONE

@@ -1,0 +1,131 @@
+"""Answers of a simulated student, served to a curriculum as `lilo_jax.collection` serves those of a model.
+
+The random numbers of an answer belong to its place: group and number within the group.  A group that is continued in a
+later round therefore keeps what it has, and its statistics are a function of the places that are filled.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lilo_jax.simulation.world import World, WorldSettings
+from lilo_jax.types import Array, Curriculum, CurriculumState, GroupStatistics, Proposal
+
+
+class Groups(flax.struct.PyTreeNode):
+    """What has been asked in a step.
+
+    Attributes:
+        question, round: int32 [K]; -1 in an empty slot.
+        rollouts: int32 [K].
+    """
+
+    question: Array
+    round: Array
+    rollouts: Array
+
+    @classmethod
+    def none(cls, slots: int) -> "Groups":
+        """Empty slots."""
+        empty = jnp.full(slots, -1, jnp.int32)
+        return cls(question=empty, round=empty, rollouts=jnp.zeros(slots, jnp.int32))
+
+
+class Answers(flax.struct.PyTreeNode):
+    """Rollouts by place.
+
+    Attributes:
+        live: bool [K, G], places that are filled.
+        correct: bool [K, G], what the student did.
+        reward: float32 [K, G], what the verifier made of it; 0 where not live.
+        length: float32 [K, G], tokens; 0 where not live.
+    """
+
+    live: Array
+    correct: Array
+    reward: Array
+    length: Array
+
+
+def answers(groups: Groups, world: World, success: Array, key: Array, settings: WorldSettings, samples: int) -> Answers:
+    """The answers at all filled places.
+
+    Args:
+        groups: K of them.
+        world: the questions.
+        success: float32 [M], p_i of the student.
+        key: of the step: the same place gets the same answer from the same key.
+        settings: noise of verdicts and lengths.
+        samples: G, static, places of a group.
+    """
+    outcome_key, verdict_key, length_key = jax.random.split(key, 3)
+    shape = (groups.question.shape[0], samples)
+    index = jnp.maximum(groups.question, 0)
+    live = jnp.arange(samples) < groups.rollouts[:, None]
+    correct = jax.random.uniform(outcome_key, shape) < success[index][:, None]
+    verdict = correct
+    if settings.verdict_noise:
+        verdict = correct ^ (jax.random.uniform(verdict_key, shape) < settings.verdict_noise)
+    log_length = world.log_length[index][:, None] + settings.length_noise * jax.random.normal(length_key, shape)
+    length = jnp.ceil(jnp.exp(log_length) * jnp.where(correct, 1, settings.wrong_length))
+    return Answers(
+        live=live, correct=correct, reward=jnp.where(live & verdict, 1.0, 0.0), length=jnp.where(live, length, 0)
+    )
+
+
+def measured(groups: Groups, given: Answers) -> GroupStatistics:
+    """Statistics of the groups so far."""
+    successes, rollouts = jnp.sum(given.reward, axis=1), groups.rollouts.astype(jnp.float32)
+    return GroupStatistics(
+        question=groups.question,
+        round=groups.round,
+        attempts=rollouts,
+        successes=successes,
+        reward_sum=successes,
+        length_sum=jnp.sum(given.length, axis=1),
+        rollouts=rollouts,
+    )
+
+
+def served(groups: Groups, proposal: Proposal, round: Array, samples: int) -> Groups:
+    """The groups after a proposal: opened ones take the next free slots, in its order."""
+    slots = groups.question.shape[0]
+    opens = proposal.mask & (proposal.continues < 0)
+    first_free = jnp.sum(groups.question >= 0)
+    slot = jnp.where(opens, first_free + jnp.cumsum(opens) - 1, proposal.continues)
+    slot = jnp.where(proposal.mask, slot, slots)  # out of range: dropped
+    return Groups(
+        question=groups.question.at[slot].set(proposal.ids, mode="drop"),
+        round=groups.round.at[jnp.where(opens, slot, slots)].set(round, mode="drop"),
+        rollouts=jnp.minimum(groups.rollouts.at[slot].add(proposal.samples, mode="drop"), samples),
+    )
+
+
+def collect(
+    curriculum: Curriculum, state: CurriculumState, world: World, success: Array, key: Array, settings: WorldSettings
+) -> tuple[GroupStatistics, Answers]:
+    """Serves a curriculum's proposals for one step, until one is empty or all its rounds are used."""
+    propose_key, answer_key = jax.random.split(key)
+    samples = curriculum.max_samples
+    width = jax.eval_shape(curriculum.propose, state, measured(Groups.none(1), _no_answers(1, samples)), key).ids.shape
+
+    def seen(groups: Groups) -> tuple[GroupStatistics, Answers]:
+        given = answers(groups, world, success, answer_key, settings, samples)
+        return measured(groups, given), given
+
+    def serve(carry: tuple[Groups, Array, Array]) -> tuple[Groups, Array, Array]:
+        groups, round, _ = carry
+        proposal = curriculum.propose(state, seen(groups)[0], jax.random.fold_in(propose_key, round))
+        return served(groups, proposal, round, samples), round + 1, jnp.any(proposal.mask)
+
+    def goes_on(carry: tuple[Groups, Array, Array]) -> Array:
+        return (carry[1] < curriculum.max_rounds) & carry[2]
+
+    start = (Groups.none(width[0] * curriculum.max_rounds), jnp.int32(0), jnp.bool_(True))
+    groups, _, _ = serve(start) if curriculum.max_rounds == 1 else jax.lax.while_loop(goes_on, serve, start)
+    return seen(groups)
+
+
+def _no_answers(slots: int, samples: int) -> Answers:
+    zeros = jnp.zeros((slots, samples))
+    return Answers(live=zeros > 0, correct=zeros > 0, reward=zeros, length=zeros)
