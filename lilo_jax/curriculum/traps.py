@@ -13,11 +13,12 @@ over visits at 1/2 that are not explained (many attempts, no drift, a residual).
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import betaln, xlog1py, xlogy
 
 from lilo_jax.curriculum.composition import Score
-from lilo_jax.curriculum.estimators import Tracker, places
+from lilo_jax.curriculum.estimators import Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 EPSILON = 0.01
@@ -52,13 +53,15 @@ def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = 0.99
         return Suspicion(zeros, zeros)
 
     def observe(memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Array) -> Suspicion:
-        index = places(collected, memory.coin.shape[0])
-        rate = predicted(state, jnp.maximum(collected.question, 0), None)
-        passed = (step - state.last_seen[jnp.maximum(collected.question, 0)]).astype(jnp.float32)
+        # Groups without a verdict count as visits too: they add nothing, but what there was must fade up to them.
+        index = jnp.where(collected.question >= 0, collected.question, memory.coin.shape[0])
+        question = jnp.maximum(collected.question, 0)
+        rate = predicted(state, question, None)
+        passed = (step - state.last_seen[question]).astype(jnp.float32)
         ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
 
         def add(evidence: Array, ratio: Array) -> Array:
-            faded = evidence[jnp.maximum(collected.question, 0)] * fade**passed
+            faded = evidence[question] * fade**passed
             return evidence.at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
 
         return Suspicion(*map(add, (memory.coin, memory.dead), ratios))
@@ -102,8 +105,6 @@ def trap_probability(
     """
     faded = fade ** (state.step - state.last_seen[ids]).astype(jnp.float32)
     coin, dead = faded * memory.coin[ids], faded * memory.dead[ids]
-    largest = jnp.maximum(jnp.maximum(coin, dead), 0)
-    trap = prior / 2 * (jnp.exp(coin - largest) + jnp.exp(dead - largest))
-    clean = (1 - prior) * jnp.exp(-largest)
+    clean = jax.nn.sigmoid(-jnp.logaddexp(coin, dead) - jnp.log(prior / 2 / (1 - prior)))
     graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
-    return 1 - clean / (trap + clean) * graded
+    return 1 - clean * graded
