@@ -88,6 +88,8 @@ def arm(name: str, config: Config) -> Config:
     """The config of an arm: one of `ARMS`, or a curriculum by name with its default settings."""
     if name in ARMS:
         return ARMS[name](config)
+    if ":" not in name and name not in configuration.TABLES["curriculum"]:
+        raise unknown_name("arm", name, {*ARMS, *configuration.TABLES["curriculum"]})
     return configuration.replace(config, curriculum=configuration.settings_class("curriculum", name)())
 
 

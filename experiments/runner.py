@@ -141,4 +141,4 @@ def _run_quietly(job: _Job) -> None:
 def experiments() -> list[str]:
     """Names of the experiment modules."""
     here = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner"))
+    return sorted(p.stem for p in here.glob("*.py") if p.stem not in ("__init__", "runner", "controls"))
