@@ -49,10 +49,15 @@ class SweepOptions:
     """runs at a time; 0 takes one per CPU core"""
 
 
+def config() -> Config:
+    """What all arms have in common, before the settings of an algorithm."""
+    return quickstart.config("rloo")
+
+
 def main() -> None:
     """Runs what is not done yet and writes the table."""
     options = configuration.parse(
-        SweepOptions(config=quickstart.config("rloo")),
+        SweepOptions(config=config()),
         sys.argv[1:],
         prog="python -m experiments.sweep",
         description=__doc__ or "",

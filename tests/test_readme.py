@@ -11,6 +11,7 @@ import pytest
 
 from experiments.quickstart import SETTINGS, QuickstartOptions
 from experiments.simulate_selection import SimulationOptions
+from experiments.sweep import SweepOptions
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum import CURRICULA
@@ -91,7 +92,7 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_parses(command):
     _, _, module, *args = shlex.split(command)
-    options = QuickstartOptions() if module.endswith("quickstart") else Options()
+    options = {"quickstart": QuickstartOptions, "sweep": SweepOptions}.get(module.split(".")[-1], Options)()
     if module.endswith("simulate_selection"):
         options = SimulationOptions()
         assert configuration.command_line(options, args, prog=module, description="") != options

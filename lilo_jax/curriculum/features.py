@@ -45,16 +45,15 @@ def commonest(grams: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
         mask: bool [M, P], which are meant.
         width: columns.
     """
-    different, which = np.unique(grams, return_inverse=True)
-    which = which.reshape(grams.shape)
-    rows = np.broadcast_to(np.arange(len(grams))[:, None], grams.shape)
-    present = np.unique(np.stack([rows[mask], which[mask]]), axis=1)
-    share = np.bincount(present[1], minlength=len(different)) / max(len(grams), 1)
-    chosen = np.argsort(-share * (1 - share), kind="stable")[:width]
+    different, which = np.unique(grams[mask], return_inverse=True)
+    rows = np.nonzero(mask)[0]
+    present = np.unique(np.stack([rows, which]), axis=1)
+    holding = np.bincount(present[1], minlength=len(different))  # whole numbers, so that equals are equal
+    chosen = np.argsort(-holding * (len(grams) - holding), kind="stable")[:width]
     column = np.full(len(different), width)
     column[chosen] = np.arange(len(chosen))
     counts = np.zeros((len(grams), width + 1), np.float32)
-    np.add.at(counts, (rows[mask], column[which[mask]]), 1)
+    np.add.at(counts, (rows, column[which]), 1)
     return counts[:, :width]
 
 
@@ -89,6 +88,7 @@ def standardized(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """
     scaled = []
     for raw in blocks:
+        raw = raw.astype(np.float64)  # a column's sum over a large pool does not fit float32
         spread = raw.std(axis=0)
         varies = spread > 1e-6
         unit = (raw - raw.mean(axis=0)) / np.where(varies, spread, np.inf)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.special import betaln, expit, xlog1py, xlogy
 
 from lilo_jax.curriculum.composition import Score
-from lilo_jax.curriculum.estimators import Tracker, places
+from lilo_jax.curriculum.estimators import Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 EPSILON = 0.01
@@ -52,13 +52,15 @@ def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = 0.99
         return Suspicion(zeros, zeros)
 
     def observe(memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Array) -> Suspicion:
-        index = places(collected, memory.coin.shape[0])
-        rate = predicted(state, jnp.maximum(collected.question, 0), None)
-        passed = (step - state.last_seen[jnp.maximum(collected.question, 0)]).astype(jnp.float32)
+        # Groups without a verdict count as visits too: they add nothing, but what there was must fade up to them.
+        index = jnp.where(collected.question >= 0, collected.question, memory.coin.shape[0])
+        question = jnp.maximum(collected.question, 0)
+        rate = predicted(state, question, None)
+        passed = (step - state.last_seen[question]).astype(jnp.float32)
         ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
 
         def add(evidence: Array, ratio: Array) -> Array:
-            faded = evidence[jnp.maximum(collected.question, 0)] * fade**passed
+            faded = evidence[question] * fade**passed
             return evidence.at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
 
         return Suspicion(*map(add, (memory.coin, memory.dead), ratios))

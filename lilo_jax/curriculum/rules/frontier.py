@@ -51,10 +51,16 @@ class Frontier:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
-        if min(self.pool_ratio, self.window, self.tokens + self.pairs + self.hidden) < 1 or not 0 < self.decay <= 1:
+        if min(self.pool_ratio, self.window, self.refresh_every) < 1 or not 0 < self.decay <= 1:
             raise ValueError(
-                "frontier needs --curriculum.pool-ratio and --curriculum.window of at least 1, --curriculum.decay in "
-                "(0, 1], and some features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden"
+                "frontier needs --curriculum.pool-ratio, --curriculum.window and --curriculum.refresh-every of at "
+                "least 1, and --curriculum.decay in (0, 1]"
+            )
+        widths = (self.tokens, self.pairs, self.hidden)
+        if min(widths) < 0 or not any(widths):
+            raise ValueError(
+                "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0, and "
+                "none below"
             )
         if not 0 <= self.traps < 1:
             raise ValueError(f"--curriculum.traps must be in [0, 1), got {self.traps}")
