@@ -97,7 +97,7 @@ class MostLearnable:
         wants = Wants(hidden=64 * (self.estimator == "features"), truth=self.estimator == "truth")
         estimator: Estimator = {
             "counts": lambda: decayed_counts(decay=self.decay),
-            "features": lambda: logistic_regression(blocks=wants.blocks, window=16 * questions),
+            "features": lambda: logistic_regression(width=wants.features, window=16 * questions),
             "truth": measured,
         }[self.estimator]()
 

@@ -223,10 +223,16 @@ class Wants(NamedTuple):
     levels: int = 0
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the features by kind: counts of the text, tokens, pairs, hidden states, a constant."""
+        if not self.tokens + self.pairs + self.hidden:
+            return ()
+        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), self.hidden, 1)
+
+    @property
     def features(self) -> int:
-        """Width of all features together: of the text, of hidden states, and a constant."""
-        text = COUNTS + self.tokens + self.pairs if self.tokens + self.pairs else 0
-        return text + self.hidden + (text + self.hidden > 0)
+        """Width of all features together."""
+        return sum(self.blocks)
 
 
 NOTHING = Wants()

@@ -1,7 +1,7 @@
 """Features of questions without labels: what the text, and the policy's own states, say before any rollout.
 
 They let a rule share what it has seen of one question with others that are like it.  Nothing that a generator knows of
-a question's difficulty enters.  Columns come in blocks of one kind each: counts of the text, the
+a question's difficulty enters.  Columns come in blocks of one kind each (`Wants.blocks`): counts of the text, the
 commonest tokens, the commonest pairs of neighbours, the policy's hidden states, a constant.  Columns are standardised
 over the pool, and the mean square of a block's columns sums to 1, so that a kind has as much to say beforehand whatever
 its width.
