@@ -65,6 +65,41 @@ def logistic_mode(features, groups, decay, precision):
     return w, np.linalg.inv(hessian(w))
 
 
+def trap_evidence(record, pool, predictions, strength, fade):
+    """Log-likelihoods of a coin and of an unanswerable question over a clean one; predictions of before each step."""
+    evidence, seen = [[0.0] * pool, [0.0] * pool], [0] * pool
+
+    def log_beta(a, b):
+        return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+    for step, groups in enumerate(record):
+        for i in {i for i, *_ in groups}:
+            for kind in evidence:
+                kind[i] *= fade ** (step - seen[i])
+            seen[i] = step
+        for i, s, n in groups:
+            m = min(max(predictions[step][i], 0.02), 0.98)
+            a, b = strength * m, strength * (1 - m)
+            clean = log_beta(a + s, b + n - s) - log_beta(a, b)
+            evidence[0][i] += n * math.log(0.5) - clean
+            evidence[1][i] += s * math.log(0.01) + (n - s) * math.log(0.99) - clean
+    return evidence
+
+
+def diverse(weights, rows, count):
+    """Greedily the set of largest sum of log weights + log determinant of cosines."""
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    chosen = []
+    for _ in range(count):
+
+        def worth(i):
+            some = rows[[*chosen, i]]
+            return math.log(weights[i]) + np.linalg.slogdet(some @ some.T)[1]
+
+        chosen.append(max((i for i in range(len(weights)) if i not in chosen), key=worth))
+    return chosen
+
+
 def blended_counts(record, pool, predictions, forget, share, samples):
     """BOTS: explicit counts where there are some, else share x samples predicted ones; predictions one list a step."""
     a, b = [1.0] * pool, [1.0] * pool

@@ -3,17 +3,22 @@
 import dataclasses
 import json
 import os
+import re
+import shlex
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, checkpoint, flops, ours, table, workload
+from benchmarks import accelerator, checkpoint, flops, ours, selection, table, workload
 from benchmarks.arena import Arm, Outcome, compete
 from benchmarks.suite import EXPERIMENTS, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Shape, Sizes
+from lilo_jax.types import Proposal
 
 SMALL = Shape(num_layers=1, embed_dim=2, num_heads=1, num_kv_heads=1, head_dim=2, mlp_dim=3, vocab_size=5)
 TORCH = """raise ModuleNotFoundError("No module named 'torch'", name="torch")"""
@@ -232,3 +237,25 @@ def test_unknown_names_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["--only", "rolout"])
     assert "unknown 'rolout': known are parity, rollout" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------- selection
+def test_selection_prints_a_row_for_each_curriculum_and_copies_no_features(capsys):
+    selection.main(shlex.split("--pools 200,300 --curricula frontier,uniform,plr --questions 4 --rounds 1 --steps 0"))
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[0] == ["curriculum", "200 questions", "300 questions"]
+    assert [line[0] for line in lines[2:]] == ["frontier", "uniform", "plr"]
+    cells = [re.fullmatch(r"([\d.]+) \(([\d.]+) \+ ([\d.]+)\)", cell) for line in lines[2:] for cell in line[1:]]
+    assert all(cells)
+    for cell in cells:
+        both, propose, admit = map(float, cell.groups())
+        assert both == pytest.approx(propose + admit, abs=0.011)
+
+
+def test_groups_that_are_served_are_those_that_were_proposed():
+    proposal = Proposal.opening(jnp.array([5, 2, 9]), 4).replace(mask=np.array([True, False, True]))
+    served = selection._served(jax.device_get(proposal), np.random.default_rng(0))
+    assert served.question.tolist() == [5, -1, 9]
+    assert served.round.tolist() == [0, -1, 0]
+    assert served.attempts.tolist() == served.rollouts.tolist() == [4, 0, 4]
+    assert np.all(served.successes <= served.attempts)

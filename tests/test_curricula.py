@@ -13,6 +13,7 @@ from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation
 
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.statistics import learnability
@@ -32,6 +33,7 @@ SMALL = {
     "pcl": CURRICULA["pcl"](window=32, hidden=5),
     "rlve": CURRICULA["rlve"](least=1, threshold=0.5),
     "e2h": CURRICULA["e2h"](steps=4),
+    "frontier": CURRICULA["frontier"](pool_ratio=4, tokens=3, pairs=2),
 }
 """Settings that fit a pool of 40; all others are the defaults."""
 SPECS = {name: SMALL.get(name, spec()) for name, spec in CURRICULA.items()}
@@ -382,6 +384,15 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
         (SflBuffer(candidates=20, buffer_size=8, buffer_fraction=1.5), 4, "--curriculum.buffer-fraction"),
         (SflBuffer(candidates=20, buffer_size=8, buffer_fraction=-0.1), 4, "--curriculum.buffer-fraction"),
         (SflBuffer(candidates=40, buffer_size=40), 41, "--rollout.questions"),
+        (Frontier(pool_ratio=0), 4, "--curriculum.pool-ratio"),
+        (Frontier(window=0), 4, "--curriculum.window"),
+        (Frontier(decay=0.0), 4, "--curriculum.decay"),
+        (Frontier(decay=1.1), 4, "--curriculum.decay"),
+        (Frontier(hidden=4, refresh_every=0), 4, "--curriculum.refresh-every"),
+        (Frontier(tokens=0, pairs=0), 4, "--curriculum.tokens"),
+        (Frontier(tokens=-1), 4, "--curriculum.tokens"),
+        (Frontier(traps=1.0), 4, "--curriculum.traps"),
+        (Frontier(traps=-0.1), 4, "--curriculum.traps"),
     ],
 )
 def test_bad_settings_name_the_option(spec, questions, option):
@@ -433,5 +444,8 @@ def test_settings_at_the_limits_build():
     Lilo(pool_ratio=1).build(pool_size=POOL, questions=POOL, samples=1)
     Lilo().build(pool_size=POOL, questions=POOL // 4, samples=1)
     limits = SflBuffer(candidates=POOL, buffer_size=POOL, refresh_every=1, attempts=1, buffer_fraction=1.0)
+    Frontier(pool_ratio=1, tokens=0, pairs=0, hidden=1, window=1, decay=1.0, traps=0.0).build(
+        pool_size=POOL, questions=POOL, samples=1
+    )
     built = limits.build(pool_size=POOL, questions=POOL, samples=2)
     assert (built.max_rounds, built.max_samples, built.train_rows) == (2, 2, 2 * POOL)

@@ -11,7 +11,7 @@ from curriculum_simulation import Simulation, facts
 
 from lilo_jax.curriculum import allocators, controllers, dynamics, estimators, gates, prices, selectors, sources, values
 from lilo_jax.curriculum.estimators import Estimate
-from lilo_jax.curriculum.regression import fit, logistic_regression, relevance
+from lilo_jax.curriculum.regression import fit, logistic_regression
 from lilo_jax.curriculum.selectors import Arms
 from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.types import Wants
@@ -174,31 +174,19 @@ def test_the_regression_believes_about_questions_like_those_it_saw():
     assert 0.3 < np.mean(error**2) / variance[60:].mean() < 3
 
 
-def test_the_precision_of_a_block_by_hand():
-    """Directions that data decide over squared length, within the limits; a block without columns has the least."""
-    weights, variances = jnp.array([2.0, 1.0, 0.5, 0.01]), jnp.array([0.5, 1.5, 1.0, 0.1])
-    precisions = jnp.array([0.5, 0.2, 1.0, 1.0])
-    found = relevance(weights, variances, precisions, jnp.array([0, 0, 1, 3]))
-    # (1 - .25 + 1 - .75) / 5 = .2; (1 - .2) / .25 = 3.2, cut to 2; nothing; .9 / .0001, cut to 2.
-    np.testing.assert_allclose(found, [0.2, 2.0, 0.03, 2.0], rtol=1e-5)
-    np.testing.assert_allclose(relevance(weights, 4 / precisions[:1], precisions[:1], jnp.zeros(4, int)), 0.03)
-
-
-def test_a_block_that_says_nothing_fades_and_predictions_are_calibrated():
-    """Planted success on the first three features, noise beside them: limits of precisions, and rates by bins."""
+def test_predictions_are_calibrated_on_planted_rates():
+    """Planted success on the first three features, noise beside them: rates by bins of what is predicted."""
     rng, pool = np.random.default_rng(4), 1500
     features = rng.normal(size=(pool, 7)) / np.sqrt(3)
     features[:, -1] = 1
     truth = 1 / (1 + np.exp(-features @ np.array([3.0, -3.0, 2.0, 0, 0, 0, 0.5])))
     known = facts(pool, Wants(hidden=6)).replace(features=jnp.asarray(features, jnp.float32))
-    tracker, estimate = logistic_regression(blocks=(3, 3, 1), window=400)
+    tracker, estimate = logistic_regression(width=7, window=400)
     state, memory, observe = initial_state(known), tracker.init(pool), jax.jit(tracker.observe)
     for step in range(8):
         question = np.arange(50 * step, 50 * step + 50)
         groups = collected(question, rng.binomial(8, truth[question]), np.full(50, 8))
         memory = observe(memory, state, groups, jnp.int32(step))
-    assert memory.precisions[1] == 2
-    assert 0.03 <= memory.precisions[0] < 0.3
     mean = np.asarray(estimate(memory, state, jnp.arange(400, pool), KEY).mean)
     for low in np.arange(0, 1, 0.2):
         among = (mean >= low) & (mean < low + 0.2)

@@ -63,7 +63,9 @@ class Played:
         self.curriculum = curriculum
         state = curriculum.init(facts(POOL, curriculum.wants))
         observe, feedback = jax.jit(curriculum.observe), jax.jit(curriculum.feedback)
+        self.before = []
         for step, groups in enumerate(record()):
+            self.before.append(state)
             collected = statistics(groups)
             state = observe(state, collected, np.int32(step))
             state = feedback(state, collected.question, collected.attempts > 0, signals(collected), np.int32(step))
@@ -203,6 +205,43 @@ def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
     pcl = Played(CURRICULA["pcl"](hidden=4, window=128, pool_ratio=POOL))
     nearest = np.argsort(np.abs(np.asarray(pcl.curriculum.estimate(pcl.state, KEY)) - 0.5))[:QUESTIONS]
     assert {frozenset(row) for row in np.asarray(pcl.choices(20).ids).tolist()} == {frozenset(nearest.tolist())}
+
+
+def test_frontier_collects_evidence_against_what_it_predicted():
+    """Evidence group by group, of a coin and of a question that nothing answers, faded by the steps between visits."""
+    played = Played(CURRICULA["frontier"](tokens=3, pairs=2))
+    before = [np.asarray(played.curriculum.estimate(state, KEY)) for state in played.before]
+    coin, dead = reference.trap_evidence(record(), POOL, before, strength=4.0, fade=0.99)
+    found = played.state.memory["traps"]
+    assert max(coin) > 0.5  # there is something to compare
+    np.testing.assert_allclose(found.coin, coin, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.dead, dead, rtol=1e-3, atol=1e-3)
+
+
+def test_frontier_predicts_by_logistic_regression():
+    played = Played(CURRICULA["frontier"](tokens=3, pairs=2))
+    mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
+    np.testing.assert_allclose(played.curriculum.estimate(played.state, KEY), mean, atol=0.06)
+
+
+@pytest.mark.parametrize("traps", [0.05, 0.4, 0.0])
+def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
+    played = Played(CURRICULA["frontier"](tokens=1, pairs=0, pool_ratio=POOL, traps=traps))
+    features = np.asarray(played.facts.features, np.float64)
+    memory, state = played.state.memory, played.state
+    mean = 1 / (1 + np.exp(-features @ np.asarray(memory["success"].weights, np.float64)))
+    weights = []
+    for i in range(POOL):
+        faded = 0.99 ** (STEPS - int(state.last_seen[i]))
+        coin = traps * np.exp(faded * float(memory["traps"].coin[i]))
+        clean = (1 - traps) / (coin + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
+        weights.append(mean[i] * (1 - mean[i]) ** 2 * clean)
+    assert_close(played.score()[0], weights)
+    expected = reference.diverse(weights, features[:, :-1], QUESTIONS)
+    assert {tuple(row) for row in np.asarray(played.choices(20).ids).tolist()} == {tuple(expected)}
+    assert expected != np.argsort(weights)[: -QUESTIONS - 1 : -1].tolist()
+    proposal = jax.tree.map(lambda x: x[0], played.choices(1))
+    assert proposal.samples.tolist() == [SAMPLES] * QUESTIONS
 
 
 def test_cdas_rates_difficulty_and_ability_and_chooses_around_it():

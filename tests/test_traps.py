@@ -10,7 +10,15 @@ import pytest
 from curriculum_simulation import Simulation, facts
 
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.curriculum.traps import EPSILON, LEAST_RATE, Suspicion, log_ratios, trap_detector, trap_probability
+from lilo_jax.curriculum.traps import (
+    EPSILON,
+    LEAST_RATE,
+    Suspicion,
+    coin_probability,
+    log_ratios,
+    trap_detector,
+    trap_probability,
+)
 from lilo_jax.types import Wants
 
 PRIOR = 0.05
@@ -115,6 +123,21 @@ def probability(coin, dead, *, graded=8.0, rollouts=8.0, age=0, prior=PRIOR, fad
 def test_the_probability_is_bayes_rule(coin, dead):
     traps = PRIOR / 2 * (math.exp(coin) + math.exp(dead))
     assert probability(coin, dead) == pytest.approx(traps / (traps + 1 - PRIOR), rel=1e-4, abs=2e-7)
+
+
+def test_a_coin_is_told_from_a_question_that_nothing_answers():
+    """Only the coin's evidence counts against it, and rollouts without a verdict."""
+    state = pool_state(3).replace(
+        step=jnp.int32(5),
+        last_seen=jnp.full(3, 5),
+        attempts=jnp.array([8.0, 8.0, 1.0]),
+        rollouts=jnp.array([8.0, 8.0, 8.0]),
+    )
+    memory = Suspicion(jnp.array([3.0, 0.0, -9.0]), jnp.array([-9.0, 9.0, -9.0]))
+    odds = PRIOR / (1 - PRIOR) * math.exp(3)
+    expected = [odds / (1 + odds), PRIOR, 1 - 2 / 9]
+    np.testing.assert_allclose(coin_probability(memory, state, jnp.arange(3), prior=PRIOR), expected, rtol=1e-3)
+    assert trap_probability(memory, state, jnp.arange(3), prior=PRIOR)[1] > 0.99
 
 
 def test_much_evidence_is_no_overflow_and_no_prior_is_no_suspicion():

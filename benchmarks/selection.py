@@ -1,0 +1,164 @@
+"""What choosing questions costs: milliseconds a step to propose, and to admit and remember, by the size of the pool.
+
+    python -m benchmarks.selection --core 0
+    python -m benchmarks.selection --core 0 --pools 1000,10000 --rounds 5 --steps 0
+
+Outcomes are made up, and only what the curriculum computes is timed: `propose`, and `admit` with `observe` in one
+program whose state is given away, as a run has it (`lilo_jax/programs.py`).  With 64 questions a step, `frontier`
+chooses among 4096.  The last table has the quickstart's pool of 2000 with 8 questions of 8 rollouts, as a share of the
+median step of a short quickstart run with PPO and `uniform`.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import quickstart
+from lilo_jax import config as configuration
+from lilo_jax.config import Launch
+from lilo_jax.curriculum import CURRICULA
+from lilo_jax.run import run
+from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
+
+NAMES = ("frontier", "uniform", "lilo", "mopps", "plr")
+POOLS = (1_000, 10_000, 100_000, 1_000_000)
+QUESTIONS, SAMPLES = 64, 8
+QUICKSTART = {"pool_size": 2000, "questions": 8, "samples": 8}
+WARM = 2
+"""Steps before those that count: they compile."""
+
+
+class Cost(NamedTuple):
+    """Median milliseconds of a step.
+
+    Attributes:
+        propose, admit: of the two programs.
+        copied: whether the features of the questions changed their place in memory.
+    """
+
+    propose: float
+    admit: float
+    copied: bool
+
+
+def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, rounds: int) -> Cost:
+    """What a curriculum with its default settings takes."""
+    curriculum = CURRICULA[name]().build(pool_size=pool_size, questions=questions, samples=samples)
+    rng = np.random.default_rng(0)
+    state = jax.jit(curriculum.init)(_facts(curriculum, pool_size, rng))
+    propose, admit = jax.jit(curriculum.propose), jax.jit(_admit(curriculum), donate_argnums=0)
+    slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).ids.shape[0]
+    seconds: dict[str, list[float]] = {"propose": [], "admit": []}
+    copied = False
+    for step in range(WARM + rounds):
+        key = jax.random.key(step)
+        start = time.perf_counter()
+        proposal = jax.block_until_ready(propose(state, _nothing(slots), key))
+        proposed = time.perf_counter()
+        collected = _served(jax.device_get(proposal), rng)
+        place = _place(state)
+        before = time.perf_counter()
+        _, state = jax.block_until_ready(admit(state, collected, key, np.int32(step)))
+        after = time.perf_counter()
+        if step >= WARM:
+            seconds["propose"].append(1e3 * (proposed - start))
+            seconds["admit"].append(1e3 * (after - before))
+            copied |= _place(state) != place
+    return Cost(*map(statistics.median, seconds.values()), copied)
+
+
+def _admit(curriculum: Curriculum) -> Any:
+    def admit(
+        state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+    ) -> tuple[Admission, CurriculumState]:
+        return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
+
+    return admit
+
+
+def _facts(curriculum: Curriculum, pool_size: int, rng: np.random.Generator) -> Facts:
+    """Random features of the width that is wanted; no grades, categories or levels."""
+    width = curriculum.wants.features
+    none = jnp.zeros(pool_size, jnp.int32)
+    features = jnp.asarray(rng.standard_normal((pool_size, width), np.float32) / np.sqrt(width)) if width else None
+    return Facts(features=features, grade=jnp.full(pool_size, jnp.nan, jnp.float32), category=none, level=none)
+
+
+def _nothing(slots: int) -> GroupStatistics:
+    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+    return GroupStatistics(empty, empty, *[zeros] * 5)
+
+
+def _served(proposal: Proposal, rng: np.random.Generator) -> GroupStatistics:
+    """Groups of one round, each rollout right by chance."""
+    samples = np.where(proposal.mask, proposal.samples, 0).astype(np.float32)
+    right = rng.binomial(samples.astype(int), rng.random(len(samples))).astype(np.float32)
+    question = np.where(proposal.mask, proposal.ids, -1).astype(np.int32)
+    first = np.where(proposal.mask, 0, -1).astype(np.int32)
+    return GroupStatistics(
+        question=question, round=first, attempts=samples, successes=right, reward_sum=right,
+        length_sum=5 * samples, rollouts=samples,
+    )  # fmt: skip
+
+
+def _place(state: CurriculumState) -> int | None:
+    features = state.facts.features
+    return None if features is None else features.unsafe_buffer_pointer()
+
+
+def quickstart_step(steps: int) -> float:
+    """Median milliseconds of a step of the quickstart's PPO with `uniform`, compilation apart; after half of them."""
+    config = configuration.replace(quickstart.config("ppo"), num_steps=steps, evaluation__every=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        records = run(config, Launch(output_dir=folder), name="quickstart").directory.read("timings")
+    phases = [{k: v for k, v in record.items() if k not in ("step", "compile")} for record in records]
+    return 1e3 * statistics.median(sum(p.values()) for p in phases[len(phases) // 2 :])
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def milliseconds(cost: Cost) -> str:
+    """A cell: both programs together, and each."""
+    copied = ", features copied" if cost.copied else ""
+    return f"{cost.propose + cost.admit:.2f} ({cost.propose:.2f} + {cost.admit:.2f}{copied})"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--core", type=int, help="pin to this core, and compute with one thread")
+    parser.add_argument("--pools", default=",".join(map(str, POOLS)), help="sizes of pools")
+    parser.add_argument("--curricula", default=",".join(NAMES))
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="trained on a step, of 8 rollouts each")
+    parser.add_argument("--rounds", type=int, default=15, help="steps that are timed")
+    parser.add_argument("--steps", type=int, default=40, help="of the quickstart run; 0: none, and no second table")
+    options = parser.parse_args(arguments)
+    if options.core is not None:
+        os.sched_setaffinity(0, {options.core})
+        os.environ["NPROC"] = "1"  # read when the first array is made
+    names, pools = options.curricula.split(","), [int(size) for size in options.pools.split(",")]
+    sizes = {"questions": options.questions, "samples": SAMPLES, "rounds": options.rounds}
+    print(f"ms a step, propose + admit, {options.questions} questions; medians of {options.rounds} steps\n")
+    rows = [[n, *(milliseconds(selection_cost(n, pool_size=size, **sizes)) for size in pools)] for n in names]
+    print(table(["curriculum", *(f"{size:,} questions" for size in pools)], rows))
+    if options.steps:
+        whole = quickstart_step(options.steps)
+        costs = {name: selection_cost(name, **QUICKSTART, rounds=options.rounds) for name in names}
+        rows = [[n, milliseconds(c), f"{100 * (c.propose + c.admit) / whole:.2f}%"] for n, c in costs.items()]
+        print(f"\nThe quickstart's pool; a step of PPO with uniform takes {whole:.1f} ms\n")
+        print(table(["curriculum", "ms a step", "of a step"], rows))
+
+
+if __name__ == "__main__":
+    main()
