@@ -13,6 +13,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("LILO_JAX_TEST_CACHE") 
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -83,3 +85,16 @@ def tiny_run(tiny_config, tiny_start, tmp_path_factory):
     result = run(config, Launch(output_dir=str(tmp_path_factory.mktemp("tiny") / "run")))
     assert result.done
     return config, result.directory
+
+
+MOST_MAPS = 20_000
+"""Memory maps of a process after which its compiled programs are dropped; Linux allows 65,530, and then it crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Every compiled program takes memory maps, and a worker that goes through many modules compiles thousands."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
