@@ -122,10 +122,11 @@ def test_vmap_and_jit_agree_with_single_calls():
 
 
 # -------------------------------------------------------------------------------------------------------------- draw
-def test_draws_are_distinct_and_uniform_over_ordered_triples():
-    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw(key, size=4, k=3)))(many_keys()))
+@pytest.mark.parametrize(("size", "k"), [(4, 3), (5, 2)])  # by a permutation, and from a stream
+def test_draws_are_distinct_and_uniform_over_what_is_ordered(size, k):
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw(key, size=size, k=k)))(many_keys()))
     assert drawn.dtype == np.int32
-    counts = dict.fromkeys(itertools.permutations(range(4), 3), 0)
+    counts = dict.fromkeys(itertools.permutations(range(size), k), 0)
     for row in drawn.tolist():
         counts[tuple(row)] += 1
     assert_uniform(list(counts.values()))

@@ -12,6 +12,7 @@ outcomes as well.
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
 
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
@@ -29,7 +30,8 @@ class Evidence(flax.struct.PyTreeNode):
         step: int32 [W], when each was seen.
         next: int32 scalar, where the next one goes.
         weights: float32 [d], coefficients.
-        covariance: float32 [d, d], of the belief about them: the inverse of the negative log posterior's Hessian.
+        factor: float32 [d, d], lower triangular L; L L' is the Hessian of the negative log posterior, the inverse of
+            the covariance of the belief about them.
     """
 
     question: Array
@@ -38,7 +40,7 @@ class Evidence(flax.struct.PyTreeNode):
     step: Array
     next: Array
     weights: Array
-    covariance: Array
+    factor: Array
 
 
 def logistic_regression(*, width: int, window: int, decay: float = 0.95, precision: float = 0.03) -> Estimator:
@@ -64,7 +66,7 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.95, precisi
             step=jnp.zeros(window, jnp.int32),
             next=jnp.int32(0),
             weights=jnp.zeros(width, jnp.float32),
-            covariance=jnp.eye(width) / precision,
+            factor=jnp.eye(width) * precision**0.5,
         )
 
     def observe(evidence: Evidence, state: CurriculumState, collected: GroupStatistics, step: Array) -> Evidence:
@@ -73,13 +75,13 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.95, precisi
         age = (step - evidence.step).astype(jnp.float32)
         weight = jnp.where(evidence.question >= 0, evidence.attempts * decay**age, 0)
         rate = evidence.successes / jnp.maximum(evidence.attempts, 1)
-        weights, covariance = fit(state.facts.features[index], rate, weight, evidence.weights, precision=precision)
-        return evidence.replace(weights=weights, covariance=covariance)
+        weights, factor = fit(state.facts.features[index], rate, weight, evidence.weights, precision=precision)
+        return evidence.replace(weights=weights, factor=factor)
 
     def estimate(evidence: Evidence, state: CurriculumState, ids: Array, key: Array) -> Estimate:
         features = state.facts.features[ids]
         mean = jax.nn.sigmoid(features @ evidence.weights)
-        spread = jnp.sum(features @ evidence.covariance * features, axis=1)
+        spread = jnp.sum(solve_triangular(evidence.factor, features.T, lower=True) ** 2, axis=0)
         return Estimate(mean, jnp.minimum(spread * (mean * (1 - mean)) ** 2, mean * (1 - mean)))
 
     return Estimator(Tracker(init, observe), estimate)
@@ -108,7 +110,7 @@ def _added(evidence: Evidence, collected: GroupStatistics, step: Array) -> Evide
 
 
 def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision: float) -> tuple[Array, Array]:
-    """Mode and covariance of the coefficients, by Newton steps from `start`.
+    """Mode of the coefficients and the curvature there, by Newton steps from `start`.
 
     A whole step overshoots where outcomes are nearly certain, for the curvature is then small, and would diverge.  So
     each step is tried at lengths 1, 1/2, ..., 2^-(LENGTHS - 1) and 0, and the one of highest posterior is taken.
@@ -121,7 +123,8 @@ def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision:
         precision: of the prior.
 
     Returns:
-        Coefficients [d], and the inverse Hessian of the negative log posterior where the last step began [d, d].
+        Coefficients [d], and the lower Cholesky factor of the Hessian of the negative log posterior where the last
+        step began [d, d].
     """
     lengths = jnp.append(0.5 ** jnp.arange(LENGTHS), 0.0)
 
@@ -133,9 +136,10 @@ def fit(features: Array, rate: Array, weight: Array, start: Array, *, precision:
         w, _ = carry
         mean = jax.nn.sigmoid(features @ w)
         hessian = (features * (weight * mean * (1 - mean))[:, None]).T @ features + precision * jnp.eye(w.shape[0])
-        covariance = jnp.linalg.inv(hessian)
-        tried = w - lengths[:, None] * (covariance @ (features.T @ (weight * (mean - rate)) + precision * w))
+        factor = jnp.linalg.cholesky(hessian, symmetrize_input=False)
+        gradient = features.T @ (weight * (mean - rate)) + precision * w
+        tried = w - lengths[:, None] * cho_solve((factor, True), gradient)
         losses = jax.vmap(loss)(tried)
-        return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], covariance
+        return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], factor
 
-    return jax.lax.fori_loop(0, NEWTON_STEPS, newton, (start, jnp.eye(start.shape[0]) / precision))
+    return jax.lax.fori_loop(0, NEWTON_STEPS, newton, (start, jnp.eye(start.shape[0])))

@@ -211,21 +211,20 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
 def draw(key: Array, *, size: int, k: int) -> Array:
     """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement, int32 [k]; k <= size.
 
-    From a large pool: the first k different numbers of a stream of independent ones, which is a draw without
-    replacement, exactly.  A stream of 2 k holds too few only if more than half repeat; it is then drawn anew, which
-    favours no number over another.
+    The first k different numbers of a stream of independent ones, which is a draw without replacement, exactly, and
+    needs no sort.  A stream of 2 k may hold too few; it is then drawn anew, which favours no number over another.
     """
-    if size <= 8 * k:
+    if size < 2 * k:
         return jax.random.permutation(key, size)[:k].astype(jnp.int32)
 
     def stream(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         key, _, _ = carry
         key, own = jax.random.split(key)
         numbers = jax.random.randint(own, (2 * k,), 0, size, dtype=jnp.int32)
-        by_number = jnp.argsort(numbers, stable=True)
-        ordered = numbers[by_number]
-        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-        is_new = jnp.zeros(2 * k, bool).at[by_number].set(first)
-        return key, numbers[jnp.argsort(~is_new, stable=True)[:k]], jnp.sum(is_new)
+        place = jnp.arange(2 * k, dtype=jnp.int32)
+        is_new = jnp.full(size, 2 * k, jnp.int32).at[numbers].min(place)[numbers] == place
+        rank = jnp.cumsum(is_new)
+        slot = jnp.where(is_new, rank - 1, k)
+        return key, jnp.zeros(k, jnp.int32).at[slot].set(numbers, mode="drop"), rank[-1]
 
     return jax.lax.while_loop(lambda carry: carry[2] < k, stream, (key, jnp.zeros(k, jnp.int32), jnp.int32(0)))[1]
