@@ -263,7 +263,7 @@ def e2h_cosine(progress, levels):
     return [w / sum(weights) for w in weights]
 
 
-def e2h_gaussian(progress, levels, power=0.5, width=0.75):
+def e2h_gaussian(progress, levels, power=0.5, width=0.5):
     centre = progress**power * (levels - 1)
     weights = [math.exp(-((centre - k) ** 2) / (2 * width**2)) for k in range(levels)]
     return [w / sum(weights) for w in weights]

@@ -115,7 +115,7 @@ def cosine(progress: Array, levels: int) -> Array:
     return weights / jnp.sum(weights)
 
 
-def gaussian(progress: Array, levels: int, *, power: float = 0.5, width: float = 0.75) -> Array:
+def gaussian(progress: Array, levels: int, *, power: float = 0.5, width: float = 0.5) -> Array:
     """Weights of levels by exp(-(x - k)^2 / (2 width^2)), x = progress^power (K - 1); sums to 1 (E2H).
 
     Args:

@@ -68,7 +68,7 @@ class States(flax.struct.PyTreeNode):
     counts: Array
 
 
-def three_states(*, prior: float = 1.0, decay: float = 0.9) -> Tracker:
+def three_states(*, prior: float = 1.0, decay: float = 0.7) -> Tracker:
     """A hidden Markov filter per question over {unsolved, partly solved, solved}, whose moves it learns (DPS).
 
     A group shows its question's state: no success, some, or all.  With moves P = counts / column sums,

@@ -1,6 +1,6 @@
 """The questions that are most likely to be partly solved now, by a filter over unsolved, partly solved and solved.
 
-Source: Mao et al. 2026 (DPS, arXiv:2603.10887) and its release.
+Source: Mao et al. 2026 (DPS, arXiv:2603.10887) and its release, whose settings for mathematics are the defaults.
 Deviation: candidates are a random pool as in MoPPS, on whose code the release builds; there is no bonus for entropy.
 """
 
@@ -18,11 +18,11 @@ from lilo_jax.types import Curriculum
 class Dps:
     """Settings of DPS."""
 
-    pool_ratio: int = 16
+    pool_ratio: int = 32
     """candidates per question trained on"""
     prior: float = 1.0
     """Dirichlet count of every move between states"""
-    decay: float = 0.9
+    decay: float = 0.7
     """what stays of the counts of moves with every step"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:

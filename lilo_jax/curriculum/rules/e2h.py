@@ -1,7 +1,7 @@
 """From easy to hard on a fixed schedule: the share of each level of difficulty depends on the step alone.
 
-Source: Parashar et al. 2025 (E2H, arXiv:2506.06632): the cosine schedule, and the Gaussian one with its
-power 0.5 and width 0.75.
+Source: Parashar et al. 2025 (E2H, arXiv:2506.06632): the cosine schedule, and the Gaussian one with the
+power 0.5 and width 0.5 of its release.
 Deviation: levels are quantiles of the starting policy's success rate over `grade` rollouts, measured before the first
 step and paid for; the paper has labels.
 """
