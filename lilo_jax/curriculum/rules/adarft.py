@@ -39,8 +39,7 @@ class Adarft:
         if not 0 <= self.start <= 100 or self.pace < 0 or self.grade < 1:
             raise ValueError(
                 f"adarft needs --curriculum.start in [0, 100], --curriculum.pace of at least 0 and --curriculum.grade "
-                f"of at "
-                f"least 1, got {self.start}, {self.pace} and {self.grade}"
+                f"of at least 1, got {self.start}, {self.pace} and {self.grade}"
             )
         target = moving_target(
             start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate

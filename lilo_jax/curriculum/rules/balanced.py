@@ -29,8 +29,8 @@ class Balanced:
         if not 0 <= self.low <= self.high <= 1 or self.most_rounds < 1 or questions > pool_size:
             raise ValueError(
                 f"balanced keeps success rates in [{self.low}, {self.high}] over at most {self.most_rounds} rounds of "
-                f"{questions} "
-                f"questions out of {pool_size}; change --curriculum.low, --curriculum.high or --curriculum.most-rounds"
+                f"{questions} questions out of "
+                f"{pool_size}; change --curriculum.low, --curriculum.high or --curriculum.most-rounds"
             )
         gate = within(self.low, self.high)
         return compose(

@@ -38,8 +38,7 @@ class Dots:
         if self.temperature <= 0 or self.hidden < 1 or self.window < 1:
             raise ValueError(
                 f"dots needs --curriculum.temperature above 0 and --curriculum.hidden and --curriculum.window of at "
-                f"least 1, got "
-                f"{self.temperature}, {self.hidden} and {self.window}"
+                f"least 1, got {self.temperature}, {self.hidden} and {self.window}"
             )
         wants = Wants(hidden=self.hidden)
         predictor = logistic_regression(width=wants.features, window=self.window)

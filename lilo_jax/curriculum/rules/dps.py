@@ -30,8 +30,7 @@ class Dps:
         if self.pool_ratio < 1 or self.prior <= 0 or not 0 <= self.decay <= 1:
             raise ValueError(
                 f"dps needs --curriculum.pool-ratio of at least 1, --curriculum.prior above 0 and --curriculum.decay "
-                f"in [0, 1], "
-                f"got {self.pool_ratio}, {self.prior} and {self.decay}"
+                f"in [0, 1], got {self.pool_ratio}, {self.prior} and {self.decay}"
             )
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),

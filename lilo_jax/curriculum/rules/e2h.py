@@ -41,8 +41,7 @@ class E2h:
         if self.steps < 1 or self.levels < 2 or self.grade < 1:
             raise ValueError(
                 f"e2h needs --curriculum.steps and --curriculum.grade of at least 1 and --curriculum.levels of at "
-                f"least 2, got "
-                f"{self.steps}, {self.grade} and {self.levels}"
+                f"least 2, got {self.steps}, {self.grade} and {self.levels}"
             )
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:

@@ -36,8 +36,7 @@ class Knapsack:
         if not 1 <= self.least <= samples <= self.most:
             raise ValueError(
                 f"knapsack needs 1 <= least <= rollouts a question <= most, got {self.least}, {samples} and "
-                f"{self.most}; change "
-                f"--curriculum.least, --curriculum.most or --rollout.samples"
+                f"{self.most}; change --curriculum.least, --curriculum.most or --rollout.samples"
             )
         believed, budget = latest(unseen=0.5), questions * samples
         recall = recalled(believed)

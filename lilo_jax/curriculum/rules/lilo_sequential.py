@@ -40,8 +40,7 @@ class LiloSequential:
         if not (questions <= candidates <= pool_size and self.first * candidates <= budget):
             raise ValueError(
                 f"lilo_sequential gives {self.first} rollouts to each of {candidates} candidates out of a pool of "
-                f"{pool_size} "
-                f"and {budget} rollouts; change --curriculum.pool-ratio or --curriculum.first"
+                f"{pool_size} and {budget} rollouts; change --curriculum.pool-ratio or --curriculum.first"
             )
         if self.first < 1 or self.more < 1 or self.rounds < 1:
             raise ValueError(

@@ -35,8 +35,7 @@ class Mopps:
         if self.pool_ratio < 1 or not 0 < self.decay <= 1 or self.prior <= 0:
             raise ValueError(
                 f"mopps needs --curriculum.pool-ratio of at least 1, --curriculum.decay in (0, 1] and "
-                f"--curriculum.prior "
-                f"above 0, got {self.pool_ratio}, {self.decay} and {self.prior}"
+                f"--curriculum.prior above 0, got {self.pool_ratio}, {self.decay} and {self.prior}"
             )
         posterior = decayed_counts(decay=self.decay, prior=self.prior)
         return compose(

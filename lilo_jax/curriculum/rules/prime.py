@@ -30,8 +30,8 @@ class Prime:
         if not questions <= count <= pool_size or not 0 <= self.low <= self.high <= 1:
             raise ValueError(
                 f"prime rolls out {self.oversample} x {questions} questions of a pool of {pool_size} and prefers "
-                f"success rates "
-                f"in [{self.low}, {self.high}]; change --curriculum.oversample, --curriculum.low or --curriculum.high"
+                f"success rates in "
+                f"[{self.low}, {self.high}]; change --curriculum.oversample, --curriculum.low or --curriculum.high"
             )
         return compose(
             source=random_pool(pool_size, count),

@@ -34,8 +34,7 @@ class PrimeRlPools:
         if not self.hard < self.normal or min(*weights, self.unseen_weight) < 0:
             raise ValueError(
                 f"prime_rl_pools needs --curriculum.hard below --curriculum.normal and weights of at least 0, got "
-                f"{self.hard}, "
-                f"{self.normal} and {weights}"
+                f"{self.hard}, {self.normal} and {weights}"
             )
         believed = latest()
         return compose(

@@ -40,8 +40,8 @@ class Rlve:
         if min(self.window, self.least, self.categories, self.levels) < 1 or not 0 < self.threshold <= 1:
             raise ValueError(
                 f"rlve needs --curriculum.window, --curriculum.least, --curriculum.categories and --curriculum.levels "
-                f"of at "
-                f"least 1 and --curriculum.threshold in (0, 1], got {self.window}, {self.least}, {self.categories}, "
+                f"of at least 1 and --curriculum.threshold in (0, 1], got "
+                f"{self.window}, {self.least}, {self.categories}, "
                 f"{self.levels} and {self.threshold}"
             )
         allowed = window_below(self.categories, self.levels, self.window, "heights")

@@ -34,8 +34,7 @@ class Sec:
         if not 0 < self.rate <= 1 or self.temperature <= 0 or self.categories < 2:
             raise ValueError(
                 f"sec needs --curriculum.rate in (0, 1], --curriculum.temperature above 0 and --curriculum.categories "
-                f"of at "
-                f"least 2, got {self.rate}, {self.temperature} and {self.categories}"
+                f"of at least 2, got {self.rate}, {self.temperature} and {self.categories}"
             )
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:

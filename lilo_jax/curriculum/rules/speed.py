@@ -30,8 +30,7 @@ class Speed:
         if not questions <= candidates <= pool_size or not first < samples:
             raise ValueError(
                 f"speed screens {candidates} questions of a pool of {pool_size} with {first} of {samples} rollouts; "
-                f"change "
-                f"--curriculum.pool-ratio, --curriculum.screen or --rollout.samples"
+                f"change --curriculum.pool-ratio, --curriculum.screen or --rollout.samples"
             )
         return compose(
             source=random_pool(pool_size, candidates),

@@ -33,8 +33,7 @@ class Vcrl:
         if not 0 < self.threshold <= 1 or not 0 <= self.momentum < 1 or samples < 2:
             raise ValueError(
                 f"vcrl needs --curriculum.threshold in (0, 1], --curriculum.momentum in [0, 1) and --rollout.samples "
-                f"of at "
-                f"least 2, got {self.threshold}, {self.momentum} and {samples}"
+                f"of at least 2, got {self.threshold}, {self.momentum} and {samples}"
             )
         gate, pool = least_variance(self.threshold, samples), whole_pool(pool_size)
         of_bank = choice(pool, lambda state, ids, key: state.memory["bank"][ids], top_k)
