@@ -17,6 +17,7 @@ from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.statistics import learnability
+from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.types import GroupSignals
 
 SFL = SflBuffer(refresh_every=3, candidates=16, buffer_size=6, attempts=3, buffer_fraction=0.6)
@@ -132,8 +133,8 @@ def test_outcomes_that_are_all_alike_and_broken_graders_do_no_harm(name, rate):
 
 
 @pytest.mark.parametrize("name", CURRICULA)
-def test_a_state_survives_being_stored(name):
-    """Its leaves, put back into the structure of a fresh state, propose the same; shapes and dtypes never change."""
+def test_a_state_survives_a_checkpoint(name, tmp_path):
+    """Restored into the shapes of a fresh state it proposes the same; shapes and dtypes never change."""
     simulation = shared(name).again()
     fresh = simulation.state
     for step in range(2):
@@ -141,8 +142,11 @@ def test_a_state_survives_being_stored(name):
         simulation.update(collected, admission, step)
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in (fresh, simulation.state)]
     assert kinds[0] == kinds[1]
-    stored = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(simulation.state)]
-    restored = jax.tree.unflatten(jax.tree.structure(fresh), stored)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(2, simulation.state, {})
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        restored, _ = checkpoints.restore(2, fresh)
+    jax.tree.map(np.testing.assert_array_equal, restored, simulation.state)
     nothing = simulation.empty(simulation.slots)
     found, expected = (simulation.propose(state, nothing, jax.random.key(5)) for state in (restored, simulation.state))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
