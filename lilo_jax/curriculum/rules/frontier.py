@@ -47,7 +47,7 @@ class Frontier:
     window: int = 24
     """steps whose groups the regression learns from, 1024 groups at most"""
     traps: float = 0.05
-    """share of questions with a coin for a grader that is expected; 0 suspects none"""
+    """share of questions with a coin for a grader that is expected; 0 suspects failing graders alone"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
