@@ -1,4 +1,4 @@
-"""Curricula that only a study has: a free oracle of what p(1 - p) could know, and shuffled versions of `frontier`.
+"""Curricula that only a study has: free oracles of the success rate, and shuffled versions of `frontier`.
 
 python -m experiments.quickstart --curriculum experiments.controls:Oracle --output-dir runs/oracle
 """
@@ -13,9 +13,10 @@ from lilo_jax.curriculum.estimators import measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.rules.frontier import Frontier
+from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.values import variance
-from lilo_jax.types import Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal, Wants
+from lilo_jax.curriculum.values import hard_variance, variance
+from lilo_jax.types import Array, Curriculum, CurriculumState, GroupStatistics, Proposal, Wants
 
 SHUFFLE = 0x73687566
 
@@ -46,18 +47,49 @@ class Oracle:
 
 
 @dataclasses.dataclass(frozen=True)
+class OracleFrontier(Frontier):
+    """`frontier` that knows the current policy's exact p and need not predict it: what better prediction could give."""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """As `frontier`, but for its predictions; it suspects no traps."""
+        rule, truth = super().build(pool_size=pool_size, questions=questions, samples=samples), measured()
+
+        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+            return hard_variance(truth.estimate((), state, ids, key)), state.facts.features[ids, :-1]
+
+        return compose(
+            source=random_pool(pool_size, self.pool_ratio * questions),
+            score=score,
+            select=diverse,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            rows=questions * samples,
+            wants=rule.wants._replace(truth=True),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ShuffledFeatures(Frontier):
     """`frontier` with every question given another one's features: what is left is memory of single questions."""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
-        """As `frontier`, but for the facts it starts from."""
+        """As `frontier`, but for the features that it reads, those made anew during the run as well."""
         rule = super().build(pool_size=pool_size, questions=questions, samples=samples)
+        order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
 
-        def init(facts: Facts) -> CurriculumState:
-            order = jax.random.permutation(jax.random.key(SHUFFLE), pool_size)
-            return rule.init(facts.replace(features=facts.features[order]))
+        def shuffled(state: CurriculumState) -> CurriculumState:
+            return state.replace(facts=state.facts.replace(features=state.facts.features[order()]))
 
-        return rule._replace(init=init)
+        def propose(state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+            return rule.propose(shuffled(state), collected, key)
+
+        def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
+            return rule.observe(shuffled(state), collected, step).replace(facts=state.facts)
+
+        believed = rule.estimate
+        estimate = believed and (lambda state, key: believed(shuffled(state), key))
+        return rule._replace(propose=propose, observe=observe, estimate=estimate)
 
 
 @dataclasses.dataclass(frozen=True)

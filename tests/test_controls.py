@@ -6,23 +6,32 @@ import numpy as np
 import reference
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 
-from experiments.controls import Oracle, ShuffledFeatures, ShuffledScores
+from experiments.controls import SHUFFLE, Oracle, OracleFrontier, ShuffledFeatures, ShuffledScores
 from lilo_jax.curriculum.rules.frontier import Frontier
 
 SIZES = {"pool_size": POOL, "questions": QUESTIONS, "samples": SAMPLES}
-SETTINGS = {"tokens": 3, "pairs": 2, "pool_ratio": 4}
+SETTINGS = {"tokens": 3, "pairs": 2, "hidden": 0, "pool_ratio": 4}
 
 
 def test_shuffled_features_are_those_of_other_questions_and_nothing_else_moves():
+    """As the plain rule on features in another order, the same whenever features are made anew."""
     plain, shuffled = (spec(**SETTINGS).build(**SIZES) for spec in (Frontier, ShuffledFeatures))
-    known = facts(POOL, plain.wants)
-    a, b = plain.init(known).facts, shuffled.init(known).facts
-    where = [np.flatnonzero(np.all(np.asarray(a.features) == row, axis=1)).tolist() for row in np.asarray(b.features)]
-    assert sorted(where) == [[i] for i in range(POOL)]
-    assert sum(own != [i] for i, own in enumerate(where)) > POOL / 2
-    jax.tree.map(np.testing.assert_array_equal, a.replace(features=0), b.replace(features=0))
-    again = ShuffledFeatures(**SETTINGS).build(**SIZES).init(known).facts.features
-    np.testing.assert_array_equal(again, b.features)
+    order = np.asarray(jax.random.permutation(jax.random.key(SHUFFLE), POOL))
+    assert sum(order != np.arange(POOL)) > POOL / 2
+    state = other = shuffled.init(facts(POOL, plain.wants))
+    rng = np.random.default_rng(0)
+    for step in range(4):
+        features = rng.normal(size=state.facts.features.shape).astype(np.float32)
+        state = state.replace(facts=state.facts.replace(features=jnp.asarray(features)))
+        other = other.replace(facts=other.facts.replace(features=jnp.asarray(features[order])))
+        a, b = (r.propose(s, Simulation.empty(4), jax.random.key(step)) for r, s in ((shuffled, state), (plain, other)))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+        groups = Simulation.empty(len(a.ids))
+        groups.question[:], groups.round[:], groups.attempts[:] = a.ids, 0, 8
+        groups.successes[:] = rng.integers(0, 9, len(a.ids))
+        state, other = shuffled.observe(state, groups, jnp.int32(step)), plain.observe(other, groups, jnp.int32(step))
+        np.testing.assert_array_equal(state.facts.features, features)
+        np.testing.assert_allclose(shuffled.estimate(state, None), plain.estimate(other, None), rtol=1e-6)
 
 
 def test_shuffled_scores_put_one_question_for_another_always_the_same():
@@ -55,3 +64,17 @@ def test_the_oracle_takes_what_is_most_learnable_by_the_true_rates():
     few = Oracle(pool_ratio=1).build(**SIZES)
     ids = [few.propose(state, Simulation.empty(4), jax.random.key(key)).ids.tolist() for key in range(10)]
     assert len({i for own in ids for i in own}) > 2 * QUESTIONS  # of a small random pool it takes all
+
+
+def test_the_oracle_of_frontier_prefers_a_third_to_a_half_and_what_differs():
+    rule = OracleFrontier(hidden=2, pool_ratio=POOL).build(**SIZES)
+    assert rule.wants.truth
+    rates = np.zeros(POOL, np.float32)
+    rates[:3], rates[3:20] = 1 / 3, 0.5
+    angles = np.full(POOL, 0.1, np.float32)
+    angles[1:3] = 0.3, 1.6  # 0 and 1 are much alike; 2 is at a right angle to both
+    features = np.stack([np.cos(angles), np.sin(angles), np.ones(POOL)], axis=1)
+    known = facts(POOL, rule.wants).replace(grade=jnp.asarray(rates), features=jnp.asarray(features, jnp.float32))
+    first, second = rule.propose(rule.init(known), Simulation.empty(4), jax.random.key(0)).ids.tolist()[:2]
+    assert first in (0, 1, 2)
+    assert {first, second} in ({0, 2}, {1, 2})

@@ -34,7 +34,7 @@ SMALL = {
     "pcl": CURRICULA["pcl"](window=32, hidden=5),
     "rlve": CURRICULA["rlve"](least=1, threshold=0.5),
     "e2h": CURRICULA["e2h"](steps=4),
-    "frontier": CURRICULA["frontier"](pool_ratio=4, tokens=3, pairs=2),
+    "frontier": CURRICULA["frontier"](pool_ratio=4, tokens=3, pairs=2, hidden=0),
 }
 """Settings that fit a pool of 40; all others are the defaults."""
 SPECS = {name: SMALL.get(name, spec()) for name, spec in CURRICULA.items()}
@@ -393,7 +393,7 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
         (Frontier(decay=0.0), 4, "--curriculum.decay"),
         (Frontier(decay=1.1), 4, "--curriculum.decay"),
         (Frontier(hidden=4, refresh_every=0), 4, "--curriculum.refresh-every"),
-        (Frontier(tokens=0, pairs=0), 4, "--curriculum.tokens"),
+        (Frontier(hidden=0), 4, "--curriculum.tokens"),
         (Frontier(tokens=-1), 4, "--curriculum.tokens"),
         (Frontier(traps=1.0), 4, "--curriculum.traps"),
         (Frontier(traps=-0.1), 4, "--curriculum.traps"),
@@ -448,8 +448,6 @@ def test_settings_at_the_limits_build():
     Lilo(pool_ratio=1).build(pool_size=POOL, questions=POOL, samples=1)
     Lilo().build(pool_size=POOL, questions=POOL // 4, samples=1)
     limits = SflBuffer(candidates=POOL, buffer_size=POOL, refresh_every=1, attempts=1, buffer_fraction=1.0)
-    Frontier(pool_ratio=1, tokens=0, pairs=0, hidden=1, window=1, decay=1.0, traps=0.0).build(
-        pool_size=POOL, questions=POOL, samples=1
-    )
+    Frontier(pool_ratio=1, hidden=1, window=1, decay=1.0, traps=0.0).build(pool_size=POOL, questions=POOL, samples=1)
     built = limits.build(pool_size=POOL, questions=POOL, samples=2)
     assert (built.max_rounds, built.max_samples, built.train_rows) == (2, 2, 2 * POOL)

@@ -209,7 +209,7 @@ def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
 
 def test_frontier_collects_evidence_against_what_it_predicted():
     """Evidence group by group, of a coin and of a question that nothing answers, faded by the steps between visits."""
-    played = Played(CURRICULA["frontier"](tokens=3, pairs=2))
+    played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
     before = [np.asarray(played.curriculum.estimate(state, KEY)) for state in played.before]
     coin, dead = reference.trap_evidence(record(), POOL, before, strength=4.0, fade=0.99)
     found = played.state.memory["traps"]
@@ -219,14 +219,14 @@ def test_frontier_collects_evidence_against_what_it_predicted():
 
 
 def test_frontier_predicts_by_logistic_regression():
-    played = Played(CURRICULA["frontier"](tokens=3, pairs=2))
+    played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
     mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
     np.testing.assert_allclose(played.curriculum.estimate(played.state, KEY), mean, atol=0.06)
 
 
 @pytest.mark.parametrize("traps", [0.05, 0.4, 0.0])
 def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
-    played = Played(CURRICULA["frontier"](tokens=1, pairs=0, pool_ratio=POOL, traps=traps))
+    played = Played(CURRICULA["frontier"](tokens=1, hidden=0, pool_ratio=POOL, traps=traps))
     features = np.asarray(played.facts.features, np.float64)
     memory, state = played.state.memory, played.state
     mean = 1 / (1 + np.exp(-features @ np.asarray(memory["success"].weights, np.float64)))

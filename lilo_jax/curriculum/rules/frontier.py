@@ -1,4 +1,4 @@
-"""Frontier: questions that the policy is about to learn, predicted from their text, different from each other.
+"""Frontier: questions that the policy is about to learn, predicted from how it reads them, different from each other.
 
 Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
 
@@ -34,11 +34,11 @@ class Frontier:
 
     pool_ratio: int = 64
     """random questions per question trained on, among which the batch is chosen"""
-    tokens: int = 64
+    tokens: int = 0
     """commonest tokens of the prompts that are features"""
-    pairs: int = 64
+    pairs: int = 0
     """commonest pairs of neighbouring tokens that are features"""
-    hidden: int = 0
+    hidden: int = 64
     """width of the features that are the policy's mean hidden state over the prompt; 0: none"""
     refresh_every: int = 50
     """steps after which hidden states are computed anew"""
