@@ -16,13 +16,14 @@ from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, startin
 from lilo_jax.sft import fine_tune
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
-from lilo_jax.storage.run_directory import RunDirectory, open_run
+from lilo_jax.storage.run_directory import BEFORE, RunDirectory, open_run
 from lilo_jax.trainer import train
-from lilo_jax.types import PyTree, TrainState
+from lilo_jax.types import Facts, PyTree, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _train_from(
             params = _initial_weights(assembly, start)
             if not config.num_steps:
                 params = fine_tune(assembly, params, ledger, progress)
-            facts = question_facts(assembly, params, ledger)
+            facts = _starting_facts(assembly, params, ledger, directory)
             state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
             del params  # donated
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
@@ -128,6 +129,19 @@ def _train_from(
             recorder=recorder,
             last_step=last_step,
         )
+
+
+def _starting_facts(assembly: Assembly, params: PyTree, ledger: Ledger, directory: RunDirectory) -> Facts:
+    """What the curriculum wants to know of the questions, with a record of what that cost if it wants anything."""
+    clock, wants = PhaseClock(), assembly.programs.curriculum.wants
+    with clock.phase("features"):
+        facts = question_facts(assembly, params, ledger)
+    if wants.grade or wants.features:
+        directory.append("timings", {"step": BEFORE, **clock.take()})
+        directory.append("ledger", {"step": BEFORE, **ledger.to_dict()})
+        counts = assembly.graders.pool.take_counts()
+        directory.append("grading", {"step": BEFORE, **dataclasses.asdict(counts)})
+    return facts
 
 
 def _initial_weights(assembly: Assembly, start: PretrainedModel | None) -> PyTree:

@@ -205,7 +205,9 @@ def test_exact_rates_are_the_current_policys_at_every_step_and_in_no_budget(para
     seen = []
     for step in range(3):
         state = with_policy(state, params(assembly, seed=step))
-        state = refresh_facts(assembly, state, step, ledger, PhaseClock())
+        clock = PhaseClock()
+        state = refresh_facts(assembly, state, step, ledger, clock)
+        assert set(clock.take()) == {"truth", "compile"}
         rates = exact_rates(assembly, params(assembly, seed=step), held, Ledger())
         np.testing.assert_array_equal(state.curriculum.facts.grade, rates.astype(np.float32))
         seen.append(rates)
