@@ -9,7 +9,7 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.held_out import evaluate
-from lilo_jax.facts import check_facts, question_facts
+from lilo_jax.facts import question_facts
 from lilo_jax.flops import token_flops
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
@@ -72,8 +72,6 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
     start = starting_model(config, directory.path)
     assembly = assembling.assemble(config, task, tokenizer=start.tokenizer() if start else None, graders=launch.graders)
-    if config.num_steps:
-        check_facts(assembly)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:

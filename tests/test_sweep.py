@@ -70,6 +70,7 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (["--arms", "uniform,"], "different names"),
         (["--split", "tset"], "did you mean 'test'"),
         (["--seeds", "0"], "--seeds and --num-steps must be at least 1"),
+        (["--arms", "uniform,sec"], "chooses between categories"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_written(args, says, monkeypatch, capsys, tmp_path):

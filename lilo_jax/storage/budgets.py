@@ -29,8 +29,9 @@ def spent(directory: RunDirectory) -> dict[str, np.ndarray]:
     All but `steps` begin with what was paid to describe and grade the questions before the first step (`BEFORE`).
 
     `steps`; `seconds` of wall clock and `grader_seconds` of all graders together, both without compilation, evaluation,
-    audit and exact success rates, a ceiling that studies have for nothing; tokens and FLOPs of training so far, for which evaluation and audit do not count (see `Ledger`); and
-    tokens of each purpose, theirs included, as `train/generated`.
+    audit and exact success rates, a ceiling that studies have for nothing; tokens and FLOPs of training so far, for
+    which evaluation and audit do not count (see `Ledger`); and tokens of each purpose, theirs included, as
+    `train/generated`.
 
     Args:
         directory: of a run, finished or not.  Entries that an older one does not have are zero.
