@@ -260,7 +260,7 @@ def test_exact_rates_need_unique_answers():
 def test_exact_rates_need_a_tokenizer_of_single_characters():
     pieces = configuration.replace(CONFIG, tokenizer__kind="bpe", tokenizer__vocab_size=300)
     check_questions(Wants(), config=pieces)
-    with pytest.raises(UsageError, match="take --tokenizer[.]kind char"):
+    with pytest.raises(UsageError, match="only a tokenizer of single characters can tell: take --tokenizer"):
         check_questions(Wants(truth=True), config=pieces)
 
 

@@ -117,7 +117,7 @@ def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_to
     given = configuration.replace(shared, rollout__questions=16, optimizer__learning_rate=7.5e-4, update__epochs=3)
     refuse_ignored(given, shared, arms)
     with pytest.raises(
-        UsageError, match="--update[.]minibatches would be ignored, because the arm uniform has its own"
+        UsageError, match=r"--update[.]minibatches would be ignored, because the arm uniform has its own"
     ):
         refuse_ignored(configuration.replace(given, update__minibatches=2), shared, arms)
 
@@ -125,6 +125,6 @@ def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_to
 def test_the_comparison_of_algorithms_refuses_the_same(monkeypatch, tmp_path):
     arguments = ["--algorithms", "ppo", "--update.epochs", "7", "--output-dir", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["algorithms", *arguments])
-    with pytest.raises(UsageError, match="--update[.]epochs would be ignored, because the arm ppo_uniform"):
+    with pytest.raises(UsageError, match=r"--update[.]epochs would be ignored, because the arm ppo_uniform"):
         algorithms.main()
     assert not (tmp_path / "out").exists()
