@@ -24,6 +24,7 @@ from experiments import quickstart
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.report.tables import markdown
 from lilo_jax.run import run
 from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
 
@@ -55,7 +56,7 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
     state = jax.jit(curriculum.init)(_facts(curriculum, pool_size, rng))
     propose, admit = jax.jit(curriculum.propose), jax.jit(_admit(curriculum), donate_argnums=0)
     slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).ids.shape[0]
-    seconds: dict[str, list[float]] = {"propose": [], "admit": []}
+    taken: dict[str, list[float]] = {"propose": [], "admit": []}  # milliseconds
     copied = False
     for step in range(WARM + rounds):
         key = jax.random.key(step)
@@ -68,10 +69,10 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
         _, state = jax.block_until_ready(admit(state, collected, key, np.int32(step)))
         after = time.perf_counter()
         if step >= WARM:
-            seconds["propose"].append(1e3 * (proposed - start))
-            seconds["admit"].append(1e3 * (after - before))
+            taken["propose"].append(1e3 * (proposed - start))
+            taken["admit"].append(1e3 * (after - before))
             copied |= _place(state) != place
-    return Cost(statistics.median(seconds["propose"]), statistics.median(seconds["admit"]), copied)
+    return Cost(statistics.median(taken["propose"]), statistics.median(taken["admit"]), copied)
 
 
 def _admit(curriculum: Curriculum) -> Any:
@@ -122,12 +123,6 @@ def quickstart_step(steps: int) -> float:
     return 1e3 * statistics.median(sum(p.values()) for p in phases[len(phases) // 2 :])
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def milliseconds(cost: Cost) -> str:
     """A cell: both programs together, and each."""
     copied = ", features copied" if cost.copied else ""
@@ -151,13 +146,13 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {"questions": options.questions, "samples": SAMPLES, "rounds": options.rounds}
     print(f"ms a step, propose + admit, {options.questions} questions; medians of {options.rounds} steps\n")
     rows = [[n, *(milliseconds(selection_cost(n, pool_size=size, **sizes)) for size in pools)] for n in names]
-    print(table(["curriculum", *(f"{size:,} questions" for size in pools)], rows))
+    print(markdown(["curriculum", *(f"{size:,} questions" for size in pools)], rows))
     if options.steps:
         whole = quickstart_step(options.steps)
         costs = {name: selection_cost(name, **QUICKSTART, rounds=options.rounds) for name in names}
         rows = [[n, milliseconds(c), f"{100 * (c.propose + c.admit) / whole:.2f}%"] for n, c in costs.items()]
         print(f"\nThe quickstart's pool; a step of PPO with uniform takes {whole:.1f} ms\n")
-        print(table(["curriculum", "ms a step", "of a step"], rows))
+        print(markdown(["curriculum", "ms a step", "of a step"], rows))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ import numpy as np
 import tyro
 
 from experiments import quickstart
-from experiments.runner import Runs, compare, print_config
-from experiments.sweep import ratio
+from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.summary import summarize
+from lilo_jax.report.tables import markdown, speedup_cell
 from lilo_jax.types import Algorithm, Array, TrainBatch
 
 ARMS = ("uniform", "lilo", "control")
@@ -101,9 +101,13 @@ def main() -> None:
             raise unknown_name("algorithm", name, quickstart.SETTINGS)
     if options.seeds < 2 or options.config.num_steps < 1:
         raise UsageError("--seeds must be at least 2, and --num-steps at least 1")
-    every = {f"{name}_{arm}": c for name in names for arm, c in arms(options.config, name).items()}
+
+    def every(shared: Config) -> dict[str, Config]:
+        return {f"{name}_{arm}": c for name in names for arm, c in arms(shared, name).items()}
+
+    refuse_ignored(options.config, config(), every)
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    runs = compare(options.config, every, seeds=seeds, launch=options.launch, jobs=options.jobs)
+    runs = compare(options.config, every(options.config), seeds=seeds, launch=options.launch, jobs=options.jobs)
     report(
         {name: {arm: runs[f"{name}_{arm}"] for arm in ARMS} for name in names}, pathlib.Path(options.launch.output_dir)
     )
@@ -113,7 +117,7 @@ def report(runs: dict[str, Runs], root: pathlib.Path) -> None:
     """Prints the table, and writes it beside the numbers it is made of."""
     summaries = {name: summarize(own, split="test", baseline="uniform") for name, own in runs.items()}
     (root / "summary.json").write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
-    table = "\n".join([*_HEAD, *(_row(name, summary) for name, summary in summaries.items())]) + "\n"
+    table = markdown(_COLUMNS, [_row(name, summary) for name, summary in summaries.items()]) + "\n"
     (root / "table.md").write_text(table, encoding="utf-8")
     print(table)
     for arm in ("uniform", "control"):
@@ -134,29 +138,28 @@ def learned(summary: dict[str, Any], arm: str) -> bool:
     return mean > 2 * error
 
 
-_HEAD = (
-    "| algorithm | start | uniform | gain | gain of control | LILO | fewer steps | fewer tokens | tokens | seconds |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+_COLUMNS = (
+    *("algorithm", "start", "uniform", "gain", "gain of control"),
+    *("LILO", "fewer steps", "fewer tokens", "tokens", "seconds"),
 )
 
 
-def _row(name: str, summary: dict[str, Any]) -> str:
+def _row(name: str, summary: dict[str, Any]) -> list[str]:
     """A line of the table; tokens and seconds are those of a whole run, uniform / LILO."""
     accuracy = {arm: summary["final"][arm]["mean"] for arm in ("uniform", "lilo")}
     ratios = [summary["speedup"]["lilo"][budget] for budget in ("steps", "generated_tokens")]
     last = {arm: [curve[-1] for curve in _curves(summary, arm, "generated_tokens")] for arm in ("uniform", "lilo")}
     seconds = {arm: [curve[-1] for curve in _curves(summary, arm, "seconds")] for arm in ("uniform", "lilo")}
-    cells = [
+    return [
         f"`{name}`",
         f"{summary['start']['uniform']['mean']:.3f}",
         f"{accuracy['uniform']:.3f}",
         *("{:+.3f} ({:.3f})".format(*gains(summary, arm)) for arm in ("uniform", "control")),
         f"{accuracy['lilo']:.3f}",
-        *(ratio(speedup) for speedup in ratios),
+        *map(speedup_cell, ratios),
         f"{np.mean(last['uniform']) / 1e3:.0f}k / {np.mean(last['lilo']) / 1e3:.0f}k",
         f"{np.mean(seconds['uniform']):.0f} / {np.mean(seconds['lilo']):.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _curves(summary: dict[str, Any], arm: str, budget: str) -> list[list[float]]:

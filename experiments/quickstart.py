@@ -28,11 +28,12 @@ import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 
-from experiments.runner import Runs, compare, print_config
+from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch, exit_with_message
@@ -106,9 +107,18 @@ def arm(name: str, config: Config) -> Config:
     return configuration.replace(config, curriculum=configuration.settings_class("curriculum", name)())
 
 
+def labelled(names: Sequence[str]) -> dict[str, str]:
+    """Arms by label, under which a run is stored and shown: the name, or the class of a `package.module:ClassName`."""
+    labels = [name.rpartition(":")[2] for name in names]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"two arms would be called {label}: leave one out, or give its class another name")
+    return dict(zip(labels, names, strict=True))
+
+
 @dataclasses.dataclass(frozen=True)
 class QuickstartOptions:
-    """The command line of the quickstart.  A --curriculum is one arm more; --seed is set by each of the seeds."""
+    """The command line of the quickstart.  A --curriculum is one arm more."""
 
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()
     launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch(output_dir="runs/quickstart")
@@ -141,16 +151,19 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    names = [name.strip() for name in options.arms.split(",")]
+    own = configuration.option_value(sys.argv[1:], "--curriculum")
+    names = labelled([*(name.strip() for name in options.arms.split(",")), *filter(None, [own])])
     if options.split not in (splits := check(options.config).splits) or options.split == "train":
         raise unknown_name("split", options.split, set(splits) - {"train"})
     if options.seeds < 1 or options.config.num_steps < 1:
         raise UsageError("--seeds and --num-steps must be at least 1")
-    arms = {name: arm(name, options.config) for name in names}
-    if own := configuration.option_value(sys.argv[1:], "--curriculum"):
-        arms[own.replace(":", ".")] = options.config
+
+    def arms(shared: Config) -> dict[str, Config]:
+        return {label: shared if name == own else arm(name, shared) for label, name in names.items()}
+
+    refuse_ignored(configuration.replace(options.config, curriculum=Uniform()), config(algorithm), arms)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    runs = compare(options.config, arms, seeds=list(seeds), launch=options.launch, jobs=options.jobs)
+    runs = compare(options.config, arms(options.config), seeds=list(seeds), launch=options.launch, jobs=options.jobs)
     report(runs, options, algorithm)
 
 

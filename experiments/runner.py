@@ -16,6 +16,7 @@ import jax
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
+from lilo_jax.errors import UsageError
 from lilo_jax.run import Result, run
 from lilo_jax.storage.run_directory import RunDirectory, open_run
 
@@ -38,6 +39,29 @@ def print_config(config: Config, launch: Launch) -> bool:
     if launch.print_config:
         print(json.dumps(configuration.to_dict(config), indent=2))
     return launch.print_config
+
+
+def refuse_ignored(given: Config, default: Config, arms: Callable[[Config], Mapping[str, Config]]) -> None:
+    """Refuses an option of the command line that makes no difference to an arm, which sets its own.
+
+    Args:
+        given: what the arms have in common, from the command line.
+        default: the same without a command line.
+        arms: makes the arms of either.
+    """
+    if given.seed != default.seed:
+        raise UsageError("--seed would be ignored, because every run has its own: choose them with --first-seed")
+    asked, usual = (configuration.flat(configuration.to_dict(config)) for config in (given, default))
+    before = arms(default)
+    for name, arm in arms(given).items():
+        here, there = (configuration.flat(configuration.to_dict(config)) for config in (arm, before[name]))
+        for path, value in asked.items():
+            if value != usual.get(path) and here.get(path) == there.get(path) != value:
+                option = path.removesuffix(".name").replace("_", "-")
+                raise UsageError(
+                    f"--{option} would be ignored, because the arm {name} has its own: leave it out, or give it to "
+                    f"experiments.train"
+                )
 
 
 def compare(

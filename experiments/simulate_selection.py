@@ -41,7 +41,7 @@ from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.programs import build_simulator
-from lilo_jax.report.simulation import BASELINE, markdown, selection_table, summarize_cell, write_selection_page
+from lilo_jax.report.simulation import BASELINE, markdown_section, selection_table, summarize_cell, write_selection_page
 from lilo_jax.report.summary import plain
 from lilo_jax.simulation.run import Privileges, RunSettings, Trace
 from lilo_jax.simulation.student import StudentSettings
@@ -164,7 +164,7 @@ class SimulationOptions:
 # ------------------------------------------------------------------------------------------------- from names to arms
 def parse_arms(text: str) -> dict[str, Arm]:
     """Arms by the names that were given; uniform first, whether it was named or not."""
-    names = re.findall(r"[^,()\s][^,()]*(?:\([^()]*\))?", text) if text else [*CURRICULA, *REFERENCES]
+    names = re.split(r",(?![^()]*\))", text) if text else [*CURRICULA, *REFERENCES]  # commas in parentheses stay
     return {name.strip(): parse_arm(name.strip()) for name in dict.fromkeys([BASELINE, *names])}
 
 
@@ -178,20 +178,24 @@ def parse_arm(name: str) -> Arm:
         raise unknown_name("rule", rule, [*CURRICULA, *REFERENCES])
     arm = REFERENCES.get(rule) or Arm(settings_class("curriculum", rule)())
     known = [field.name for field in dataclasses.fields(arm.spec)]  # type: ignore[arg-type]
-    for setting in settings:
+    for setting, value in settings.items():
         if setting not in known:
             raise unknown_name(f"setting of {rule}", setting, known) if known else UsageError(f"{rule} has no settings")
+        usual = getattr(arm.spec, setting)
+        if usual is not None and type(value) is not type(usual) and (type(usual), type(value)) != (float, int):
+            raise UsageError(
+                f"cannot read the settings of {name!r}: {setting} takes a value like {usual!r}, not {value!r}"
+            )
     return arm._replace(spec=dataclasses.replace(arm.spec, **settings))  # type: ignore[type-var]
 
 
 def _settings(name: str, text: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        if call.args:
+        if not isinstance(call, ast.Call) or call.args:
             raise ValueError
         return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, TypeError, ValueError):
         raise UsageError(f"cannot read the settings of {name!r}: write them as in lilo(pool_ratio=8)") from None
 
 
@@ -301,7 +305,7 @@ def report(cells: Mapping[str, Any], options: SimulationOptions, command: str) -
     tables = [selection_table(cell["arms"], f"Cell {name}: {how}") for name, cell in cells.items()]
     summary = {"command": command, "options": dataclasses.asdict(options), "cells": cells}
     (root / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    (root / "table.md").write_text("\n".join(map(markdown, tables)), encoding="utf-8")
+    (root / "table.md").write_text("\n".join(map(markdown_section, tables)), encoding="utf-8")
     write_selection_page(root / "report.html", cells, tables, command)
     print("\n\n".join(map(plain, tables)))
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}\nMarkdown: {root / 'table.md'}")

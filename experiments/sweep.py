@@ -6,7 +6,8 @@
 An arm is one of the quickstart's, the name of a curriculum (with its default settings), or `package.module:ClassName`.
 All runs of a seed start from one fine-tuning, arms of all algorithms alike.  Stop it, or kill it, and the same command
 goes on; the same command with more arms, algorithms or seeds runs only what is new.  After every run `table.md` and
-`summary.json` are written anew from the runs that are done.
+`summary.json` are written anew from the runs that are done.  Steps, tokens and seconds of the table are speed-ups over
+the first arm [95% interval] seeds that reached its final accuracy/seeds; * the interval includes 1, ! not all did.
 
 Cost on the quickstart task: 10 to 30 seconds a run on a core, 30 a seed for its fine-tuning.
 """
@@ -21,12 +22,13 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import quickstart
-from experiments.runner import Runs, compare, print_config
+from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch, exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.summary import summarize
+from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    algorithms, names = (_listed(text) for text in (options.algorithms, options.arms))
+    algorithms, names = _listed(options.algorithms), quickstart.labelled(_listed(options.arms))
     for name in algorithms:
         if name not in quickstart.SETTINGS:
             raise unknown_name("algorithm", name, quickstart.SETTINGS)
@@ -72,26 +74,32 @@ def main() -> None:
         raise unknown_name("split", options.split, set(splits) - {"train"})
     if options.seeds < 1 or options.config.num_steps < 1:
         raise UsageError("--seeds and --num-steps must be at least 1")
-    arms = {
-        f"{algorithm}_{label(name)}": quickstart.arm(name, configuration.replace(options.config, **settings))
-        for algorithm in algorithms
-        for settings in (quickstart.SETTINGS[algorithm],)
-        for name in names
-    }
+
+    def arms(shared: Config) -> dict[str, Config]:
+        tuned = {name: configuration.replace(shared, **quickstart.SETTINGS[name]) for name in algorithms}
+        return {
+            f"{algorithm}_{label}": quickstart.arm(name, tuned[algorithm])
+            for algorithm in algorithms
+            for label, name in names.items()
+        }
+
+    refuse_ignored(options.config, config(), arms)
     root = pathlib.Path(options.launch.output_dir)
 
     def report(runs: Runs) -> None:
-        _report(root, _by_algorithm(runs, algorithms, names), options.split, label(names[0]))
+        _report(root, _by_algorithm(runs, algorithms, list(names)), options.split, next(iter(names)))
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    runs = compare(options.config, arms, seeds=list(seeds), launch=options.launch, jobs=options.jobs, after_each=report)
+    runs = compare(
+        options.config,
+        arms(options.config),
+        seeds=list(seeds),
+        launch=options.launch,
+        jobs=options.jobs,
+        after_each=report,
+    )
     report(runs)
     print((root / "table.md").read_text(encoding="utf-8"))
-
-
-def label(name: str) -> str:
-    """An arm's name as part of a path."""
-    return name.rpartition(":")[2]
 
 
 def _listed(text: str) -> list[str]:
@@ -101,11 +109,11 @@ def _listed(text: str) -> list[str]:
     return names
 
 
-def _by_algorithm(runs: Runs, algorithms: list[str], names: list[str]) -> dict[str, Runs]:
+def _by_algorithm(runs: Runs, algorithms: list[str], labels: list[str]) -> dict[str, Runs]:
     """Algorithm to arm to the runs that are done."""
     found: dict[str, Runs] = {}
     for algorithm in algorithms:
-        arms = {label(name): runs[f"{algorithm}_{label(name)}"] for name in names}
+        arms = {label: runs[f"{algorithm}_{label}"] for label in labels}
         done = {arm: {seed: run for seed, run in own.items() if run.is_done()} for arm, own in arms.items()}
         found[algorithm] = {arm: own for arm, own in done.items() if own}
     return found
@@ -114,18 +122,18 @@ def _by_algorithm(runs: Runs, algorithms: list[str], names: list[str]) -> dict[s
 def _report(root: pathlib.Path, found: Mapping[str, Runs], split: str, baseline: str) -> None:
     """Writes the table and the numbers it is made of; algorithms without a finished baseline wait."""
     summaries = {name: summarize(arms, split, baseline) for name, arms in found.items() if baseline in arms}
-    lines = [f"| algorithm | arm | seeds | final | steps | tokens | tokens of a run | zero variance, trained |{TRAPS}"]
-    lines += ["|---" * 9 + "|"]
-    for name, summary in summaries.items():
-        lines += [_row(name, arm, summary, found[name]) for arm in summary["arms"]]
+    rows = [_row(name, arm, summary, found[name]) for name, summary in summaries.items() for arm in summary["arms"]]
     (root / "summary.json").write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
-    (root / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (root / "table.md").write_text(markdown(_COLUMNS, rows, text_columns=2) + "\n", encoding="utf-8")
 
 
-TRAPS = " traps, trained |"
+_COLUMNS = (
+    *("algorithm", "arm", "seeds", "final", "steps", "tokens", "seconds"),
+    *("tokens of a run", "zero variance, trained", "traps, trained"),
+)
 
 
-def _row(algorithm: str, arm: str, summary: Mapping[str, Any], arms: Runs) -> str:
+def _row(algorithm: str, arm: str, summary: Mapping[str, Any], arms: Runs) -> list[str]:
     final, runs = summary["final"][arm], summary["arms"][arm]
     speedups = summary["speedup"].get(arm)
     tokens = [run["generated_tokens"][-1] for run in runs]
@@ -135,27 +143,16 @@ def _row(algorithm: str, arm: str, summary: Mapping[str, Any], arms: Runs) -> st
         for record in run.read("metrics")
         if record.get("curriculum/admitted_trap_fraction") is not None
     ]
-    interval = "" if final["low"] is None else f" [{final['low']:.3f}, {final['high']:.3f}]"
-    cells = [
+    return [
         algorithm,
         f"`{arm}`",
         str(len(runs)),
-        f"{final['mean']:.3f}{interval}",
-        *(ratio(speedups[budget]) if speedups else "1" for budget in ("steps", "generated_tokens")),
+        f"{final['mean']:.3f}{interval(final, '.3f')}",
+        *(speedup_cell(speedups[budget]) if speedups else "1" for budget in MAIN_BUDGETS),
         f"{sum(tokens) / len(tokens) / 1e3:.0f}k",
-        f"{summary['zero_variance'][arm]['admitted']:.2f}",
-        f"{sum(traps) / len(traps):.3f}" if traps else "-",
+        number(summary["zero_variance"][arm]["admitted"], ".2f"),
+        number(sum(traps) / len(traps) if traps else None, ".3f"),
     ]
-    return f"| {' | '.join(cells)} |"
-
-
-def ratio(speedup: Mapping[str, Any]) -> str:
-    """A speed-up with its interval, and on how many seeds it rests if not on all."""
-    if speedup["mean"] is None:
-        return f"never reached ({speedup['of']} seeds)"
-    interval = "" if speedup["low"] is None else f" [{speedup['low']:.2f}, {speedup['high']:.2f}]"
-    missing = "" if speedup["reached"] == speedup["of"] else f", {speedup['reached']} of {speedup['of']}"
-    return f"{speedup['mean']:.2f}x{interval}{missing}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.noise import plant
 from lilo_jax.tasks.suites import inherited, suites, with_settings
 from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
-from lilo_jax.types import Array, PyTree, Sequences, TrainState
+from lilo_jax.types import Array, Curriculum, PyTree, Sequences, TrainState, Wants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,13 +256,15 @@ def check(config: Config) -> Task:
     if config.num_steps:
         config.audit.check(len(task.splits["train"]))
         try:
-            _check_batch(config, pool_size=len(task.splits["train"]), shards=shards)
+            curriculum = _check_batch(config, pool_size=len(task.splits["train"]), shards=shards)
         except ValueError as error:
             raise UsageError(str(error)) from None
+        _check_facts(curriculum.wants, config, task)
     return task
 
 
-def _check_batch(config: Config, *, pool_size: int, shards: int) -> None:
+def _check_batch(config: Config, *, pool_size: int, shards: int) -> Curriculum:
+    """The curriculum, whose batch divides as it must."""
     rollout, update = config.rollout, config.update
     if rollout.questions > pool_size:
         raise UsageError(f"--rollout.questions {rollout.questions} is more than the {pool_size} of the pool")
@@ -276,6 +278,45 @@ def _check_batch(config: Config, *, pool_size: int, shards: int) -> None:
     block = getattr(config.algorithm, "whiten_rows", 0) if getattr(config.algorithm, "whitening", "") == "blocks" else 0
     if block and curriculum.train_rows % block:
         raise UsageError(f"--algorithm.whiten-rows {block} does not divide the batch of {curriculum.train_rows} rows")
+    return curriculum
+
+
+def _check_facts(wants: Wants, config: Config, task: Task) -> None:
+    """Refuses a curriculum whose facts the data cannot give."""
+    questions = task.splits["train"]
+    categories = len({question.category for question in questions})
+    if wants.categories and not wants.levels and categories < 2:
+        raise UsageError(
+            "the curriculum chooses between categories: give the questions a field category, or take another"
+        )
+    if wants.categories and categories > wants.categories:
+        raise UsageError(
+            f"the questions have {categories} categories and the curriculum tells {wants.categories} apart: raise "
+            f"--curriculum.categories"
+        )
+    if wants.truth and not task.unique_answers:
+        raise UsageError(
+            "the curriculum wants exact success rates, which only a task with unique answers has: take another task"
+        )
+    if wants.truth and not _tokenizer(config, task).unique_segmentation:
+        raise UsageError(
+            "the curriculum wants exact success rates, which only a tokenizer of single characters can tell: take "
+            "--tokenizer.kind char and a model trained with it"
+        )
+    levels = [question.level for question in questions if question.level is not None]
+    if wants.levels and len(levels) < len(questions):
+        raise UsageError("the curriculum turns a generator's level, which the questions do not have: take another")
+    if wants.levels and not 0 <= min(levels) <= max(levels) < wants.levels:
+        raise UsageError(
+            f"the questions' levels go from {min(levels)} to {max(levels)} and the curriculum knows 0 to "
+            f"{wants.levels - 1}: raise --curriculum.levels"
+        )
+
+
+def _tokenizer(config: Config, task: Task) -> Tokenizer:
+    """That of the model to start from, or what will be trained."""
+    path = config.model.path
+    return open_model(path, config.model.revision).tokenizer() if path else train_tokenizer(config, task)
 
 
 def train_tokenizer(config: Config, task: Task) -> Tokenizer:

@@ -323,6 +323,14 @@ def to_dict(config: Config) -> dict[str, Any]:
     return values
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary by paths: `{"rollout": {"questions": 8}}` is `{"rollout.questions": 8}`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict`; an unknown field is an error that names the nearest valid one."""
     values = dict(values)

@@ -9,20 +9,21 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.held_out import evaluate
-from lilo_jax.facts import check_facts, question_facts
+from lilo_jax.facts import question_facts
 from lilo_jax.flops import token_flops
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
-from lilo_jax.storage.run_directory import RunDirectory, open_run
+from lilo_jax.storage.run_directory import BEFORE, RunDirectory, open_run
 from lilo_jax.trainer import train
-from lilo_jax.types import PyTree, TrainState
+from lilo_jax.types import Facts, PyTree, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,6 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
     start = starting_model(config, directory.path)
     assembly = assembling.assemble(config, task, tokenizer=start.tokenizer() if start else None, graders=launch.graders)
-    if config.num_steps:
-        check_facts(assembly)
     last_step = min(launch.stop_at or config.num_steps, config.num_steps)
     progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
     try:
@@ -105,7 +104,7 @@ def _train_from(
             params = _initial_weights(assembly, start)
             if not config.num_steps:
                 params = fine_tune(assembly, params, ledger, progress)
-            facts = question_facts(assembly, params, ledger)
+            facts = _starting_facts(assembly, params, ledger, directory)
             state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
             del params  # donated
             recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
@@ -128,6 +127,19 @@ def _train_from(
             recorder=recorder,
             last_step=last_step,
         )
+
+
+def _starting_facts(assembly: Assembly, params: PyTree, ledger: Ledger, directory: RunDirectory) -> Facts:
+    """What the curriculum wants to know of the questions, with a record of what that cost if it wants anything."""
+    clock, wants = PhaseClock(), assembly.programs.curriculum.wants
+    with clock.phase("features"):
+        facts = question_facts(assembly, params, ledger)
+    if wants.grade or wants.features:
+        directory.append("timings", {"step": BEFORE, **clock.take()})
+        directory.append("ledger", {"step": BEFORE, **ledger.to_dict()})
+        counts = assembly.graders.pool.take_counts()
+        directory.append("grading", {"step": BEFORE, **dataclasses.asdict(counts)})
+    return facts
 
 
 def _initial_weights(assembly: Assembly, start: PretrainedModel | None) -> PyTree:

@@ -150,6 +150,11 @@ def test_bad_input_is_one_line_with_the_cure(case, monkeypatch, capsys, tmp_path
         (["--seeds", "0"], "--seeds and --num-steps must be at least 1"),
         (["--algorithm", "grppo"], "did you mean 'grpo'"),
         (["--frist-seed", "3"], "did you mean --first-seed"),
+        (["--seed", "3"], "choose them with --first-seed"),
+        (["--arms", "uniform,dump"], "chooses between categories"),
+        (["--arms", "uniform,a:Rule,b:Rule"], "two arms would be called Rule"),
+        (["--curriculum", "lilo"], "two arms would be called lilo"),
+        (["--arms", "uniform_fours", "--rollout.samples", "16"], "--rollout.samples would be ignored"),
     ],
 )
 def test_the_quickstart_refuses_bad_input(args, says, monkeypatch, capsys, tmp_path):

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import HeldOut, assemble
-from lilo_jax.config import Config, EvaluationConfig, ModelConfig, RolloutConfig
+from lilo_jax.assembly import HeldOut, assemble, check
+from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig
 from lilo_jax.curriculum.features import projected, standardized
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.held_out import exact_rates
-from lilo_jax.facts import check_facts, question_facts, refresh_facts
+from lilo_jax.facts import question_facts, refresh_facts
 from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.rloo import Rloo
+from lilo_jax.run import run
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger, training_total
 from lilo_jax.tasks.chain import Chain
@@ -205,7 +206,9 @@ def test_exact_rates_are_the_current_policys_at_every_step_and_in_no_budget(para
     seen = []
     for step in range(3):
         state = with_policy(state, params(assembly, seed=step))
-        state = refresh_facts(assembly, state, step, ledger, PhaseClock())
+        clock = PhaseClock()
+        state = refresh_facts(assembly, state, step, ledger, clock)
+        assert set(clock.take()) == {"truth", "compile"}
         rates = exact_rates(assembly, params(assembly, seed=step), held, Ledger())
         np.testing.assert_array_equal(state.curriculum.facts.grade, rates.astype(np.float32))
         seen.append(rates)
@@ -225,24 +228,50 @@ REFUSED = {
 }
 
 
+def check_questions(wants, change=lambda i: {}, *, config=CONFIG, unique_answers=True):
+    """Checks a config whose task gives the questions of the pool other fields."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Changed(Chain):
+        def build(self, seed):
+            task = super().build(seed)
+            train = [dataclasses.replace(q, **change(i)) for i, q in enumerate(task.splits["train"])]
+            return task._replace(splits=task.splits | {"train": train}, unique_answers=unique_answers)
+
+    changed = Changed(**dataclasses.asdict(config.task))
+    return check(configuration.replace(config, task=changed, curriculum=Knowing(wants)))
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_facts_that_the_data_cannot_give_are_refused_in_one_sentence(case):
     wants, change, says = REFUSED[case]
     with pytest.raises(UsageError, match=says) as caught:
-        check_facts(with_questions(assembly_of(wants), lambda i, q: change(i)))
+        check_questions(wants, change)
     assert "\n" not in str(caught.value)
     assert ". " not in str(caught.value)
 
 
 def test_exact_rates_need_unique_answers():
-    assembly = assembly_of(Wants(truth=True))
-    check_facts(assembly)
-    ambiguous = dataclasses.replace(assembly, task=assembly.task._replace(unique_answers=False))
-    with pytest.raises(UsageError, match="only a task with unique answers has"):
-        check_facts(ambiguous)
+    check_questions(Wants(truth=True))
+    with pytest.raises(UsageError, match="only a task with unique answers has: take another task"):
+        check_questions(Wants(truth=True), unique_answers=False)
+
+
+def test_exact_rates_need_a_tokenizer_of_single_characters():
+    pieces = configuration.replace(CONFIG, tokenizer__kind="bpe", tokenizer__vocab_size=300)
+    check_questions(Wants(), config=pieces)
+    with pytest.raises(UsageError, match="only a tokenizer of single characters can tell: take --tokenizer"):
+        check_questions(Wants(truth=True), config=pieces)
 
 
 def test_what_the_data_has_is_not_refused():
-    both = assembly_of(Wants(categories=4, levels=3))
-    check_facts(with_questions(both, lambda i, q: {"category": "ab"[i % 2], "level": i % 3}))
-    check_facts(with_questions(assembly_of(Wants(categories=1, levels=3)), lambda i, q: {"level": i % 3}))
+    check_questions(Wants(categories=4, levels=3), lambda i: {"category": "ab"[i % 2], "level": i % 3})
+    check_questions(Wants(categories=1, levels=3), lambda i: {"level": i % 3})
+
+
+def test_an_impossible_curriculum_is_refused_before_the_fine_tuning(tmp_path):
+    config = configuration.replace(CONFIG, curriculum=Knowing(Wants(categories=4)))
+    assert config.sft.steps
+    with pytest.raises(UsageError, match="chooses between categories"):
+        run(config, Launch(output_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()

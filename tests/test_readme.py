@@ -1,4 +1,4 @@
-"""What the README shows works: its code is run, its commands parse, its map is true."""
+"""What the README shows works: its code is run, its commands and those of docs/ parse, its map is true."""
 
 import dataclasses
 import importlib
@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from experiments.algorithms import AlgorithmsOptions
 from experiments.quickstart import SETTINGS, QuickstartOptions
 from experiments.simulate_selection import SimulationOptions
 from experiments.sweep import SweepOptions
@@ -22,7 +23,21 @@ from lilo_jax.tasks.chain import Chain
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^python -m experiments[^\n]*", README, re.MULTILINE)]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+COMMANDS = {
+    page: [
+        line.replace("\\\n", " ").split("#")[0].strip()
+        for line in re.findall(r"^python -m experiments(?:\\\n|[^\n])*", text, re.MULTILINE)
+    ]
+    for page, text in PAGES.items()
+}
+OF_MODULE = {
+    "algorithms": AlgorithmsOptions(),
+    "quickstart": QuickstartOptions(),
+    "simulate_selection": SimulationOptions(),
+    "sweep": SweepOptions(),
+    "train": Options(),
+}
 
 
 @pytest.fixture
@@ -38,7 +53,7 @@ def examples(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-DOCS = (ROOT / "docs" / "curricula.md").read_text(encoding="utf-8")
+DOCS = PAGES["curricula.md"]
 OWN = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", DOCS, flags=re.DOTALL)
 OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
 
@@ -89,20 +104,23 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
     assert admission.mask.all()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", dict.fromkeys(command for own in COMMANDS.values() for command in own))
 def test_every_command_parses(command):
     _, _, module, *args = shlex.split(command)
-    options = {"quickstart": QuickstartOptions, "sweep": SweepOptions}.get(module.split(".")[-1], Options)()
-    if module.endswith("simulate_selection"):
-        options = SimulationOptions()
-        assert configuration.command_line(options, args, prog=module, description="") != options
-    elif "--help" in args:
+    options = OF_MODULE[module.removeprefix("experiments.")]
+    parse = configuration.parse if hasattr(options, "config") else configuration.command_line
+    if "--help" in args:
         with pytest.raises(SystemExit) as caught:
-            configuration.parse(options, args, prog=module, description="")
+            parse(options, args, prog=module, description="")
         assert caught.value.code == 0
     else:
-        parsed = configuration.parse(options, args, prog=module, description="")
-        assert type(parsed) is type(options)
+        parsed = parse(options, args, prog=module, description="")
+        assert (parsed == options) == (not args)
+
+
+def test_the_commands_of_every_page_were_found():
+    assert {page for page, found in COMMANDS.items() if found} == {*PAGES} - {"grading.md"}
+    assert any(command.endswith("--output-dir runs/tune") for command in COMMANDS["quickstart.md"])  # of two lines
 
 
 def test_the_map_names_what_exists():
@@ -119,7 +137,7 @@ def test_links_to_files_exist():
 
 
 def test_the_docs_list_every_algorithm_and_options_that_exist():
-    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    text = PAGES["algorithms.md"]
     table = text[: text.index("## PPO")]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(ALGORITHMS) == set(SETTINGS)
     commands = re.findall(r"^python -m experiments.train ([^\n]*)", text, re.MULTILINE)

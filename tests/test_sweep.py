@@ -7,8 +7,12 @@ import sys
 
 import pytest
 
-from experiments import sweep
+from experiments import algorithms, quickstart, sweep
+from experiments.runner import refuse_ignored
+from lilo_jax import config as configuration
 from lilo_jax.config import exit_with_message
+from lilo_jax.errors import UsageError
+from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
 
 TINY = shlex.split("""--algorithms rloo --seeds 2 --num-steps 2 --jobs 1 --task.pool 32 --task.validation 8
     --task.test 8
@@ -44,14 +48,16 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (f"seed_{seed}", run) for seed in (601, 602) for run in ("sft", "rloo_uniform", "rloo_lilo")
     }
     head, rule, *body = rows(root)
-    assert {len(line) for line in (head, rule, *body)} == {9}
+    assert {len(line) for line in (head, rule, *body)} == {10}
     assert [line[:3] for line in body] == [("rloo", "`uniform`", "2"), ("rloo", "`lilo`", "2")]
     summary = json.loads((root / "summary.json").read_text())["rloo"]
     assert set(summary["arms"]) == {"uniform", "lilo"}
     for arm, cells in zip(("uniform", "lilo"), body, strict=True):
         assert cells[3].startswith(f"{summary['final'][arm]['mean']:.3f} [")
         tokens = [run["generated_tokens"][-1] for run in summary["arms"][arm]]
-        assert cells[6] == f"{sum(tokens) / 2 / 1e3:.0f}k"
+        if arm == "lilo":
+            assert cells[4:7] == tuple(speedup_cell(summary["speedup"][arm][budget]) for budget in MAIN_BUDGETS)
+        assert cells[7] == f"{sum(tokens) / 2 / 1e3:.0f}k"
     root = sweep_with("--arms", "uniform,lilo,kimi", *TINY)
     again = written(root)
     assert {path: again[path] for path in first} == first
@@ -70,14 +76,55 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (["--arms", "uniform,"], "different names"),
         (["--split", "tset"], "did you mean 'test'"),
         (["--seeds", "0"], "--seeds and --num-steps must be at least 1"),
+        (["--arms", "uniform,sec"], "chooses between categories"),
+        (["--arms", "uniform,a:Rule,b:Rule"], "two arms would be called Rule"),
+        (["--optimizer.learning-rate", "0.009"], "--optimizer.learning-rate would be ignored, .* rloo_uniform"),
+        (["--algorithm", "grpo"], "--algorithm would be ignored"),
+        (["--curriculum", "lilo"], "--curriculum would be ignored"),
+        (["--arms", "uniform,uniform_fours", "--rollout.samples", "16"], "--rollout.samples .* rloo_uniform_fours"),
+        (["--seed", "3"], "choose them with --first-seed"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_written(args, says, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["sweep", *args, "--output-dir", str(tmp_path / "out")])
+    monkeypatch.setattr(sys, "argv", ["sweep", "--algorithms", "rloo", *args, "--output-dir", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as caught:
         exit_with_message(sweep.main)
     err = capsys.readouterr().err
     assert caught.value.code == 2
     assert re.search(says, err)
     assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_arm_admitted_is_a_dash():
+    interval = {"mean": 0.5, "low": None, "high": None}
+    summary = {
+        "final": {"picky": interval},
+        "arms": {"picky": [{"generated_tokens": [0, 2000]}]},
+        "speedup": {},
+        "zero_variance": {"picky": {"admitted": None}},
+    }
+    assert sweep._row("rloo", "picky", summary, {"picky": {}})[-3:] == ["2k", "-", "-"]
+
+
+def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_too():
+    shared, names = sweep.config(), ("uniform", "uniform_wide")
+
+    def arms(config):
+        tuned = configuration.replace(config, **quickstart.SETTINGS["grpo"])
+        return {name: quickstart.arm(name, tuned) for name in names}
+
+    given = configuration.replace(shared, rollout__questions=16, optimizer__learning_rate=7.5e-4, update__epochs=3)
+    refuse_ignored(given, shared, arms)
+    with pytest.raises(
+        UsageError, match=r"--update[.]minibatches would be ignored, because the arm uniform has its own"
+    ):
+        refuse_ignored(configuration.replace(given, update__minibatches=2), shared, arms)
+
+
+def test_the_comparison_of_algorithms_refuses_the_same(monkeypatch, tmp_path):
+    arguments = ["--algorithms", "ppo", "--update.epochs", "7", "--output-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["algorithms", *arguments])
+    with pytest.raises(UsageError, match=r"--update[.]epochs would be ignored, because the arm ppo_uniform"):
+        algorithms.main()
     assert not (tmp_path / "out").exists()

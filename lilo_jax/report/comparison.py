@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lilo_jax.config import flat
 from lilo_jax.errors import UsageError
 from lilo_jax.report.summary import Arms
 from lilo_jax.storage.run_directory import RunDirectory
@@ -105,14 +106,4 @@ def _config(run: RunDirectory) -> dict[str, Any]:
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:
     """Everything that makes an arm, flat: `rollout.questions` to its value as text."""
-    flat: dict[str, str] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                add(f"{prefix}.{name}" if prefix else name, inner)
-        else:
-            flat[prefix] = str(value)
-
-    add("", config)
-    return {key: value for key, value in flat.items() if not _NOT_AN_ARM.fullmatch(key)}
+    return {key: str(value) for key, value in flat(config).items() if not _NOT_AN_ARM.fullmatch(key)}

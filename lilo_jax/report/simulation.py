@@ -13,7 +13,7 @@ from lilo_jax.report.figures import accuracy_figure, arm_colours
 from lilo_jax.report.html import figure_element, table_element, write_page
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import finite, interval_of, speedups
-from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, number, speedup_cell, tokens
+from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
 
 BASELINE = "uniform"
@@ -132,10 +132,9 @@ def selection_table(summary: Mapping[str, Any], title: str) -> Table:
     return Table(title, [*columns, "flat, trained", "flat, rolled out", "coin flips", "tokens"], rows, notes)
 
 
-def markdown(table: Table) -> str:
+def markdown_section(table: Table) -> str:
     """A table in Markdown, its notes below."""
-    lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    body = markdown(table.columns, table.rows, text_columns=table.text_columns)
     return "\n\n".join([f"## {table.title}", body, *(note.replace("*", r"\*") for note in table.notes)]) + "\n"
 
 

@@ -75,7 +75,7 @@ def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
     """What `curve` had spent of `budget` when its smoothed accuracy first reached `target`; None if it never did.
 
     The crossing lies on the straight line between the first evaluation at or above the target and the one before.
-    A curve that is there at its first evaluation has spent what that evaluation says (nothing, at step 0).  A curve
+    A curve that is there at its first evaluation has spent what that evaluation says.  A curve
     that falls below the target later has still reached it.
     """
     smoothed, spent = smooth(curve.accuracy), curve.budget(budget)
@@ -96,7 +96,8 @@ def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str
     A seed on which the arm never reaches the target is censored: counted in `of`, not in `reached` nor in the mean,
     which is then too favourable to the arm.  If both are there before anything is spent the ratio is 1.  If only one
     of the two is, the ratio would be 0 or infinite and the seed is censored as well; in a budget that every step takes
-    from, arms that start from the same weights cannot come to this.  What one of the two never spends has no ratio.
+    from, arms that start from the same weights come to this only if one of them paid before its first step.  What one
+    of the two never spends has no ratio.
     """
     by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in sorted(baseline.keys() & arm.keys())}
     ratios = np.array([ratio for ratio in by_seed.values() if ratio is not None])

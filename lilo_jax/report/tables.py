@@ -178,6 +178,12 @@ def budget_table(summary: Mapping[str, Any]) -> Table:
     return Table(f"Speed-up over {summary['baseline']} in every budget", ["budget", *arms], rows, notes)
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """Cells in Markdown: columns of text to the left, the others to the right."""
+    rule = [*["---"] * text_columns, *["---:"] * (len(columns) - text_columns)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+
+
 # ------------------------------------------------------------------------------------------------------ text of a cell
 def budget_title(name: str) -> str:
     """A budget in words."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lilo_jax.storage.ledger import PURPOSES, training_total
-from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.storage.run_directory import BEFORE, RunDirectory
 
 _TOTALS = {
     "generated_tokens": "generated",
@@ -19,16 +19,19 @@ _TOTALS = {
 _BY_PURPOSE = tuple(f"{purpose}/{kind}" for kind in ("generated", "prefilled") for purpose in PURPOSES)
 BUDGETS = ("steps", "seconds", *_TOTALS, "grader_seconds", *_BY_PURPOSE)
 """Every budget; those of one purpose are named as on the ledger."""
-_NOT_TRAINING = ("compile", "audit")
+_NOT_TRAINING = ("compile", "audit", "truth")
 """Phases of a step whose seconds are not training's."""
 
 
 def spent(directory: RunDirectory) -> dict[str, np.ndarray]:
     """What had been spent before the first step and after each one, by budget.
 
-    `steps`; `seconds` of wall clock and `grader_seconds` of all graders together, both without compilation, evaluation
-    and audit; tokens and FLOPs of training so far, for which evaluation and audit do not count (see `Ledger`); and
-    tokens of each purpose, theirs included, as `train/generated`.
+    All but `steps` begin with what was paid to describe and grade the questions before the first step (`BEFORE`).
+
+    `steps`; `seconds` of wall clock and `grader_seconds` of all graders together, both without compilation, evaluation,
+    audit and exact success rates, a ceiling that studies have for nothing; tokens and FLOPs of training so far, for
+    which evaluation and audit do not count (see `Ledger`); and tokens of each purpose, theirs included, as
+    `train/generated`.
 
     Args:
         directory: of a run, finished or not.  Entries that an older one does not have are zero.
@@ -36,8 +39,8 @@ def spent(directory: RunDirectory) -> dict[str, np.ndarray]:
     Returns:
         {budget: [steps + 1], non-decreasing}, for all of `BUDGETS`.
     """
-    ledger = directory.read("ledger")
-    steps = len(ledger)
+    steps = sum(r["step"] != BEFORE for r in directory.read("ledger"))
+    ledger = _of(directory, "ledger", steps)
     seconds = [
         sum(s for phase, s in r.items() if phase not in ("step", *_NOT_TRAINING))
         for r in _of(directory, "timings", steps)
@@ -45,24 +48,20 @@ def spent(directory: RunDirectory) -> dict[str, np.ndarray]:
     graders = [r.get("seconds", 0.0) for r in _of(directory, "grading", steps)]
     found = {
         "steps": np.arange(steps + 1),
-        "seconds": _cumulative(seconds),
-        "grader_seconds": _cumulative(graders),
-        **{budget: _after([training_total(r, kind) for r in ledger], kind) for budget, kind in _TOTALS.items()},
-        **{entry: _after([r.get(entry, 0) for r in ledger], entry) for entry in _BY_PURPOSE},
+        "seconds": np.cumsum(seconds, dtype=np.float64),
+        "grader_seconds": np.cumsum(graders, dtype=np.float64),
+        **{budget: _whole([training_total(r, kind) for r in ledger], kind) for budget, kind in _TOTALS.items()},
+        **{entry: _whole([r.get(entry, 0) for r in ledger], entry) for entry in _BY_PURPOSE},
     }
     return {budget: found[budget] for budget in BUDGETS}
 
 
 def _of(directory: RunDirectory, name: str, steps: int) -> list[Mapping[str, Any]]:
-    """The record of each step; an empty one where there is none."""
+    """The record from before the first step and of each step; an empty one where there is none."""
     records = {r["step"]: r for r in directory.read(name)}
-    return [records.get(step, {}) for step in range(steps)]
+    return [records.get(step, {}) for step in range(BEFORE, steps)]
 
 
-def _cumulative(values: list[float]) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(values)])
-
-
-def _after(totals: list[int], kind: str) -> np.ndarray:
+def _whole(totals: list[int], kind: str) -> np.ndarray:
     """Whole numbers stay whole, but for operations, which 64 bits cannot count."""
-    return np.array([0, *totals], np.float64 if kind == "flops" else np.int64)
+    return np.array(totals, np.float64 if kind == "flops" else np.int64)

@@ -6,6 +6,9 @@ timings.jsonl      one line a step     eval.jsonl         one line per evaluatio
 ledger.jsonl       one line a step     rollouts/          full rollouts of some steps
 grading.jsonl      one line a step     generations/       responses of sampled evaluations
 checkpoints/       tokenizer/          log.txt            report.html        DONE or FAILED
+
+What a curriculum had to be told of the questions before the first step has a line of step -1 in timings, ledger and
+grading.
 """
 
 import datetime
@@ -28,6 +31,8 @@ from lilo_jax.errors import UsageError
 from lilo_jax.json_lines import write_records
 
 RECORDS = ("metrics", "timings", "eval", "ledger", "grading", "suspects")
+BEFORE = -1
+"""The step whose records are of what was paid before the first one."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
