@@ -284,7 +284,7 @@ def test_dps_filters_three_states():
     played = Played(CURRICULA["dps"]())
     expected = reference.dps(record(), POOL, 1.0, 0.7)
     assert_close(played.score(), expected)
-    assert np.ptp(expected) > 0.3
+    assert np.ptp(expected) > 0.2  # there is something to tell apart
 
 
 # ---------------------------------------------------------------------------------------------------------- categories
