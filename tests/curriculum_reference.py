@@ -242,17 +242,18 @@ def softmax(logits):
     return [w / sum(weights) for w in weights]
 
 
-def rlve(record, category, level, categories, levels, threshold, least):
-    """Highest level of each category, from 0."""
+def rlve(record, category, level, categories, threshold, least):
+    """Highest level of each category that is asked, counted from its lowest in the pool."""
     height, shown = [0] * categories, [[] for _ in range(categories)]
+    held = [[level[i] for i in range(len(level)) if category[i] == c] or [0] for c in range(categories)]
     for step in record:
         for i, s, n in step:
-            if level[i] == height[category[i]]:
+            if level[i] == min(held[category[i]]) + height[category[i]]:
                 shown[category[i]].append((s, n))
         for c in range(categories):
             if len(shown[c]) >= least:
                 if sum(s for s, _ in shown[c]) / sum(n for _, n in shown[c]) >= threshold:
-                    height[c] = min(height[c] + 1, levels - 1)
+                    height[c] = min(height[c] + 1, max(held[c]) - min(held[c]))
                 shown[c] = []
     return height
 

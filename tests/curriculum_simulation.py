@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lilo_jax.curriculum import CURRICULA
 from lilo_jax.types import Facts, GroupSignals, GroupStatistics
 
 POOL, QUESTIONS, SAMPLES = 40, 4, 5
@@ -24,11 +25,32 @@ def facts(pool, wants, seed=0):
     )
 
 
+def proposed(name, groups, put=lambda tree: tree):
+    """(ids, mask) of what a rule asks first, and then on seeing some groups, which it has learnt from, again.
+
+    Args:
+        name: of the rule, whose batch is 16 questions of a pool of 64.
+        groups: of the pool, GroupStatistics.
+        put: places arrays on devices.
+    """
+    curriculum = CURRICULA[name]().build(pool_size=64, questions=16, samples=4)
+    state, groups = curriculum.init(put(facts(64, curriculum.wants))), put(groups)
+    rate = groups.successes / jnp.maximum(groups.attempts, 1)
+    signals = GroupSignals(advantage_abs=2 * rate * (1 - rate), value_loss=rate)
+    state = jax.jit(curriculum.observe)(state, groups, jnp.int32(0))
+    state = jax.jit(curriculum.feedback)(state, groups.question, groups.attempts > 0, signals, jnp.int32(0))
+    found = []
+    for collected in (put(Simulation.empty(len(groups.question))), groups):
+        proposal = jax.jit(curriculum.propose)(state, collected, jax.random.key(3))
+        found.append([proposal.ids.tolist(), proposal.mask.tolist()])
+    return found
+
+
 class Simulation:
     """Opens groups, or goes on with them, lets every rollout succeed by chance, sums up."""
 
-    def __init__(self, spec, *, pool=POOL, seed=0, failing=0.0):
-        self.curriculum = spec.build(pool_size=pool, questions=QUESTIONS, samples=SAMPLES)
+    def __init__(self, spec, *, pool=POOL, samples=SAMPLES, seed=0, failing=0.0):
+        self.curriculum = spec.build(pool_size=pool, questions=QUESTIONS, samples=samples)
         self.pool = pool
         self.propose, self.admit = jax.jit(self.curriculum.propose), jax.jit(self.curriculum.admit)
         self.observe, self.feedback = jax.jit(self.curriculum.observe), jax.jit(self.curriculum.feedback)

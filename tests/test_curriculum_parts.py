@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from curriculum_simulation import Simulation, facts
 
-from lilo_jax.curriculum import allocators, controllers, dynamics, estimators, gates, prices, selectors, sources, values
+from lilo_jax.curriculum import (
+    allocators,
+    buffers,
+    controllers,
+    dynamics,
+    estimators,
+    gates,
+    prices,
+    selectors,
+    sources,
+    traps,
+    values,
+)
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.curriculum.regression import fit, logistic_regression
 from lilo_jax.curriculum.selectors import Arms
@@ -131,9 +143,9 @@ def test_thompson_draws_have_the_moments_of_the_belief():
     groups = collected(*steps[0])
     memory, state = base.tracker.observe(memory, state, groups, jnp.int32(0)), remember(state, groups, jnp.int32(0))
     draw = estimators.thompson(base).estimate
-    draws = jax.jit(jax.vmap(lambda key: draw(memory, state, jnp.arange(8), key).mean))(jax.random.split(KEY, 1500))
-    np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.03)
-    np.testing.assert_allclose(draws.var(axis=0), variance, atol=0.012)
+    draws = jax.jit(jax.vmap(lambda key: draw(memory, state, jnp.arange(8), key).mean))(jax.random.split(KEY, 6000))
+    np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.015)
+    np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.1)
     assert draws.min() >= 0
     assert draws.max() <= 1
 
@@ -255,6 +267,16 @@ def test_a_mixture_fills_its_places_from_two_scores():
     assert sorted(indices[mask].tolist()) == [0, 4]
 
 
+@pytest.mark.parametrize(
+    ("share", "k", "some"), [(0.29, 100, 29), (0.57, 100, 57), (0.6, 4, 2), (1.0, 7, 7), (0, 7, 0)]
+)
+def test_a_mixture_loses_no_place_to_rounding(share, k, some):
+    assert 0.29 * 100 < 29
+    select = selectors.mixture(share, selectors.top_k, selectors.top_k)
+    indices, _ = select((jnp.arange(200.0), -jnp.arange(200.0)), KEY, k=k)
+    assert np.sum(np.asarray(indices) >= 100) == some
+
+
 def test_two_levels_draw_a_group_by_softmax_and_a_question_within():
     groups = jnp.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2])
     arms = Arms(jnp.arange(10.0), groups, jnp.log(jnp.array([0.2, 0.5, 0.3, 9.0])))
@@ -273,7 +295,7 @@ def _per_group():
 
 
 def test_a_draw_from_a_large_pool_is_uniform_over_pairs():
-    """8 k < size, so that numbers come from a stream: all ordered pairs of 17 are equally likely."""
+    """2 k <= size, so that numbers come from a stream: all ordered pairs of 17 are equally likely."""
     draws = np.asarray(jax.jit(jax.vmap(lambda key: selectors.draw(key, size=17, k=2)))(jax.random.split(KEY, 27200)))
     assert np.all(draws[:, 0] != draws[:, 1])
     counts = np.bincount(17 * draws[:, 0] + draws[:, 1], minlength=289).reshape(17, 17)[~np.eye(17, dtype=bool)]
@@ -290,6 +312,16 @@ def test_a_random_pool_leaves_out_what_was_collected():
     again, eligible = offer(state, taken, KEY)
     np.testing.assert_array_equal(again, ids)
     assert np.flatnonzero(~np.asarray(eligible)).tolist() == [0, 1, 2, 3]
+
+
+def test_the_least_visited_are_those_of_the_source_that_can_still_come():
+    """Questions 2 and 5 were visited least, but have groups in this step: those that come next are next."""
+    state = initial_state(facts(6, Wants())).replace(visits=jnp.array([3, 1, 0, 1, 2, 0]))
+    offer = sources.least_visited(sources.whole_pool(6))
+    assert np.flatnonzero(offer(state, Simulation.empty(3), KEY)[1]).tolist() == [2, 5]
+    both = collected(np.array([5, 2]), np.zeros(2), np.ones(2))
+    assert np.flatnonzero(offer(state, both, KEY)[1]).tolist() == [1, 3]
+    assert not offer(state, collected(np.arange(6), np.zeros(6), np.ones(6)), KEY)[1].any()
 
 
 # --------------------------------------------------------------------------------------------------------- allocations
@@ -356,6 +388,19 @@ def test_prices_divide_and_exclude():
     np.testing.assert_array_equal(retired, [np.nan, np.nan, 1, 1])
 
 
+def test_prices_of_length_and_of_visits():
+    """Expected lengths (30 + 4) / 3, (10 + 4) / 9 and 4; a question that is read backwards and twice."""
+    state = initial_state(facts(3, Wants())).replace(
+        length_sum=jnp.array([30.0, 10.0, 0.0]), rollouts=jnp.array([2.0, 8.0, 0.0]), visits=jnp.array([6, 2, 0])
+    )
+    ids, worth = jnp.array([2, 1, 0, 2]), jnp.array([1.0, 2.0, 3.0, np.nan])
+    lengths = np.array([4, 14 / 9, 34 / 3, 4])
+    for power in (0.0, 0.5, 1.0):
+        found = prices.per_length(worth, state, ids, power=power)
+        np.testing.assert_allclose(found, np.array([1, 2, 3, np.nan]) / lengths**power, rtol=1e-6)
+    np.testing.assert_allclose(prices.per_visit(worth, state, ids, scale=4.0), [1, 2 / 1.5, 3 / 2.5, np.nan], rtol=1e-6)
+
+
 def test_gates_let_through_what_they_say():
     groups = collected(np.arange(6), np.array([0, 1, 2, 3, 4, 0]), np.array([4, 4, 4, 4, 4, 0]))
     groups.round[:] = [0, 0, 1, 1, 1, -1]
@@ -379,6 +424,48 @@ def test_gates_let_through_what_they_say():
 
 
 # --------------------------------------------------------------------------------------------------------- controllers
+def by_features(state, ids, key):
+    return jax.nn.sigmoid(2 * state.facts.features[ids, 0])
+
+
+TRACKERS = {
+    "three states": dynamics.three_states(),
+    "runs": controllers.runs(targets=(0.1, 0.2)),
+    "variance bank": buffers.variance_bank(0.7, 0.5, 0.25),
+    "last signal": controllers.last_signal(),
+    "heights": controllers.heights(3, threshold=0.3, least=2),
+    "trap detector": traps.trap_detector(by_features),
+}
+
+
+def remembered(tracker, order):
+    """Memory after the history and an update on each of its steps, the questions renamed by `order`."""
+    state = initial_state(jax.tree.map(lambda x: jnp.zeros_like(x).at[order].set(x), facts(POOL, Wants(hidden=1))))
+    memory = tracker.init(POOL)
+    for step, (question, successes, attempts) in enumerate(history()):
+        groups, size = collected(order[question], successes, attempts), jnp.asarray(successes / (1 + attempts))
+        signals = controllers.GroupSignals(size, jnp.zeros_like(size))
+        memory = tracker.observe(memory, state, groups, jnp.int32(step))
+        state = remember(state, groups, jnp.int32(step))
+        memory = tracker.feedback(memory, state, groups.question, groups.attempts > 0, signals, jnp.int32(step))
+    return memory
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_renaming_questions_renames_what_is_remembered(name):
+    """What is kept of each question moves with it; what is kept of all, or of categories, stays."""
+    order = np.random.default_rng(1).permutation(POOL)
+    plain, renamed = (remembered(TRACKERS[name], o) for o in (np.arange(POOL), order))
+    start = TRACKERS[name].init(POOL)
+    moved = [
+        not np.array_equal(a, b, equal_nan=True) for a, b in zip(*map(jax.tree.leaves, (plain, start)), strict=True)
+    ]
+    assert any(moved)
+    for before, after in zip(jax.tree.leaves(plain), jax.tree.leaves(renamed), strict=True):
+        of_questions = before.ndim > 0 and before.shape[0] == POOL
+        np.testing.assert_allclose(before, after[order] if of_questions else after, rtol=1e-5, atol=1e-5)
+
+
 def test_levels_are_quantiles_of_what_was_measured():
     easiness = jnp.array([1.0, 0.9, 0.5, 0.4, 0.1, 0.0, np.nan])
     assert controllers.quantile_levels(easiness, jnp.arange(7), 3).tolist() == [0, 0, 1, 1, 2, 2, 2]

@@ -106,6 +106,15 @@ def test_kimi_weighs_by_failures():
     assert_close(Played(CURRICULA["kimi"]()).score(), expected)
 
 
+@pytest.mark.parametrize(("name", "rates"), [("kimi", reference.frequencies), ("knapsack", reference.last_rates)])
+def test_nothing_is_believed_of_a_question_without_a_verdict(name, rates):
+    """What stands in for it when rollouts are handed out is no belief that an audit may judge."""
+    played = Played(CURRICULA[name]())
+    expected = rates(record(), POOL, unseen=np.nan)
+    assert 5 < np.isnan(expected).sum() < POOL / 2
+    assert_close(played.curriculum.estimate(played.state, KEY), expected)
+
+
 def test_spo_weighs_by_the_standard_deviation_and_a_floor():
     a, b = reference.fading_counts(record(), POOL, 0.96, 1.0)
     expected = [np.sqrt(x * y) / (x + y) + 0.05 for x, y in zip(a, b, strict=True)]
@@ -251,9 +260,9 @@ def test_cdas_rates_difficulty_and_ability_and_chooses_around_it():
     assert_close(memory.difficulty, difficulty)
     assert_close(memory.ability, ability)
     exact = np.asarray(memory.difficulty, np.float64)
-    for allowed in (reference.cdas_choice(exact, float(memory.ability), QUESTIONS),):
-        chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
-        assert chosen == {tuple(sorted(exact[list(allowed)]))}
+    allowed = reference.cdas_choice(exact, float(memory.ability), QUESTIONS)
+    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
+    assert chosen == {tuple(sorted(exact[list(allowed)]))}
     # A side that is short: the ability above all difficulties.
     played.state = played.state.replace(memory={"success": memory.replace(ability=jnp.float32(5))})
     chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
@@ -275,7 +284,7 @@ def test_dps_filters_three_states():
     played = Played(CURRICULA["dps"]())
     expected = reference.dps(record(), POOL, 1.0, 0.7)
     assert_close(played.score(), expected)
-    assert np.ptp(expected) > 0.3
+    assert np.ptp(expected) > 0.2  # there is something to tell apart
 
 
 # ---------------------------------------------------------------------------------------------------------- categories
@@ -319,7 +328,7 @@ def test_rlve_raises_levels_that_are_mastered():
     spec = CURRICULA["rlve"](categories=4, levels=6, least=2, threshold=0.5, window=2)
     played = Played(spec)
     category, level = np.arange(POOL) % 3, np.arange(POOL) // 3 % 5
-    height = reference.rlve(record(), category, level, 4, 6, 0.5, 2)
+    height = reference.rlve(record(), category, level, 4, 0.5, 2)
     assert np.asarray(played.state.memory["heights"].level).tolist() == height
     assert max(height) > 0
     ids, eligible = played.parts["source"](played.state, Simulation.empty(SLOTS), KEY)
@@ -328,6 +337,33 @@ def test_rlve_raises_levels_that_are_mastered():
     assert np.asarray(ids).tolist() == list(range(POOL))
     cells = {(int(category[i]), int(level[i])) for i in np.unique(np.asarray(played.choices().ids))}
     assert cells == {(int(category[i]), int(level[i])) for i in range(POOL) if expected[i]}
+
+
+def test_rlve_goes_on_when_every_level_is_mastered():
+    """A category ends at its highest level in the pool, wherever that is: with a window of one it is asked for ever."""
+    simulation = Simulation(CURRICULA["rlve"](least=1, threshold=0.5, window=1))
+    facts = simulation.state.facts
+    facts = facts.replace(level=facts.level + 2 * facts.category)  # levels 0..4, 2..6 and 4..8
+    simulation.state, simulation.rates[:] = simulation.state.replace(facts=facts), 1.0
+    steps = []
+    for step in range(40):
+        (proposal,), collected, _ = simulation.step(step)
+        assert proposal.mask.sum() == QUESTIONS
+        steps.append([(q, SAMPLES, SAMPLES) for q in collected.question.tolist()])
+    height = reference.rlve(steps, facts.category.tolist(), facts.level.tolist(), 64, 0.5, 1)
+    assert height[:4] == [4, 4, 4, 0]
+    assert simulation.state.memory["heights"].level.tolist() == height
+
+
+def test_rlve_draws_a_category_then_a_level():
+    """Categories with one, two and four open levels come alike, and so do the levels of each."""
+    played = Played(CURRICULA["rlve"](categories=4, levels=6, window=4))
+    heights = played.state.memory["heights"].replace(level=jnp.array([0, 1, 3, 0]))
+    played.state = played.state.replace(memory={"heights": heights})
+    cells = 6 * np.asarray(played.facts.category) + np.asarray(played.facts.level)
+    found = frequencies_of(cells, played.choices(3000).ids, 24).reshape(4, 6)
+    expected = [[1 / 3, *[0] * 5], [1 / 6] * 2 + [0] * 4, [1 / 12] * 4 + [0] * 2, [0] * 6]
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 # ------------------------------------------------------------------------------------------------ rounds and admission
@@ -343,18 +379,6 @@ def test_greso_steers_and_skips():
     skipped = 1 - np.asarray(offer(jax.random.split(KEY, 3000))).mean(axis=0)
     np.testing.assert_allclose(skipped, expected, atol=0.05)
     assert max(expected) > 0.7
-
-
-def test_greso_sizes_later_rounds_by_what_passed():
-    simulation = Simulation(CURRICULA["greso"]())
-    _, collected = simulation.rounds(KEY)
-    for passed, expected in [(1, 6), (2, 6), (3, 3), (4, 0)]:  # ceil(1.25 x missing x 6 / passed), at most 6
-        collected = simulation.empty(simulation.slots)
-        collected.question[:6], collected.round[:6] = np.arange(6), 0
-        collected.attempts[:6], collected.successes[:passed] = 5, 2
-        proposal = simulation.propose(simulation.state, collected, KEY)
-        assert int(proposal.mask.sum()) == expected
-        assert not set(range(6)) & set(proposal.ids[proposal.mask].tolist())
 
 
 def test_vcrl_replaces_dropped_groups_from_its_bank():
@@ -373,103 +397,6 @@ def test_vcrl_replaces_dropped_groups_from_its_bank():
     collected.attempts[4:6] = collected.rollouts[4:6] = 5
     admission = jax.device_get(played.curriculum.admit(played.state, collected, KEY))
     assert admission.indices[admission.mask].tolist() == [1, 3, 4, 5]
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "passes"),
-    [
-        ("dapo", {"round_ratio": 1, "most_rounds": 5}, lambda s, n: 0 < s < n),
-        ("balanced", {"most_rounds": 5}, lambda s, n: 0.2 <= s / n <= 0.8),
-    ],
-)
-def test_refilling_goes_on_until_enough_groups_pass(name, settings, passes):
-    simulation = Simulation(CURRICULA[name](**settings), seed=2)
-    rounds = set()
-    for step in range(6):
-        proposals, collected, admission = simulation.step(step)
-        passed, expected_rounds = [], 0
-        for index, proposal in enumerate(proposals):
-            assert len(passed) < QUESTIONS
-            assert proposal.mask.sum() == QUESTIONS
-            slots = np.flatnonzero(collected.round == index)
-            passed += [k for k in slots if passes(collected.successes[k], collected.attempts[k])]
-            expected_rounds = index + 1
-        assert len(passed) >= QUESTIONS or expected_rounds == 5
-        assert admission.indices[admission.mask].tolist() == passed[:QUESTIONS]
-        assert len(set(collected.question[collected.question >= 0].tolist())) == QUESTIONS * expected_rounds
-        rounds.add(expected_rounds)
-    assert len(rounds) > 1
-
-
-def test_prime_prefers_its_band_and_fills_up():
-    simulation = Simulation(CURRICULA["prime"](oversample=2), seed=1)
-    shares = set()
-    for step in range(6):
-        (proposal,), collected, admission = simulation.step(step)
-        assert proposal.mask.sum() == 2 * QUESTIONS
-        rate = collected.successes / np.maximum(collected.attempts, 1)
-        inside = [k for k in range(8) if 0.2 <= rate[k] <= 0.8]
-        outside = [k for k in range(8) if k not in inside]
-        assert admission.mask.all()
-        assert admission.indices.tolist() == (inside + outside)[:QUESTIONS]
-        shares.add(len(inside))
-    assert min(shares) < QUESTIONS
-
-
-def test_speed_completes_groups_whose_screening_was_mixed():
-    simulation = Simulation(CURRICULA["speed"](screen=0.4), seed=1)  # 2 of 5 screen
-    for step in range(4):
-        key = jax.random.fold_in(jax.random.key(7), step)
-        screening = jax.device_get(simulation.propose(simulation.state, simulation.empty(simulation.slots), key))
-        assert screening.mask.sum() == 16
-        assert set(screening.samples.tolist()) == {2}
-        collected = simulation.empty(simulation.slots)
-        simulation._serve(screening, collected, 0)
-        mixed = [k for k in range(16) if collected.successes[k] == 1 and collected.attempts[k] == 2]
-        rest = jax.device_get(simulation.propose(simulation.state, collected, key))
-        assert rest.continues[rest.mask].tolist() == mixed[:QUESTIONS]
-        assert set(rest.samples[rest.mask].tolist()) <= {3}
-        simulation._serve(rest, collected, 1)
-        admission = simulation.admit(simulation.state, collected, key)
-        assert admission.indices[admission.mask].tolist() == mixed[:QUESTIONS]
-        assert set(collected.rollouts[mixed[:QUESTIONS]].tolist()) <= {5.0}
-
-
-def test_lilo_sequential_spends_its_budget_where_success_varied():
-    simulation = Simulation(CURRICULA["lilo_sequential"](rounds=2), seed=4)
-    later = []
-    for step in range(8):
-        proposals, collected, admission = simulation.step(step)
-        assert collected.rollouts.sum() == QUESTIONS * SAMPLES
-        assert proposals[0].mask.sum() == 2 * QUESTIONS
-        assert set(proposals[0].samples.tolist()) == {2}
-        assert admission.mask.sum() == 2 * QUESTIONS  # all are trained on
-        later += [(collected.rollouts[k], 0 < collected.successes[k] < collected.attempts[k]) for k in range(8)]
-    more, less = ([mixed for rollouts, mixed in later if (rollouts > 2) == drawn] for drawn in (True, False))
-    assert np.mean(more) > np.mean(less) + 0.3
-    # In proportion to p(1 - p): of two mixed groups and a third without variance, the two are drawn.
-    collected = simulation.empty(simulation.slots)
-    collected.question[:8], collected.round[:8] = np.arange(8), 0
-    collected.attempts[:8] = collected.rollouts[:8] = 2
-    collected.successes[[2, 5]] = 1
-    simulation = Simulation(CURRICULA["lilo_sequential"](rounds=1))
-    proposal = jax.device_get(simulation.propose(simulation.state, collected, KEY))
-    assert sorted(proposal.continues[proposal.mask].tolist()) == [2, 5]
-
-
-@pytest.mark.parametrize(("wrong", "ends"), [(1, lambda s, n: 0 < s < n), (0, lambda s, n: s > 0)])
-def test_reinforce_ada_stops_when_enough_was_shown(wrong, ends):
-    simulation = Simulation(CURRICULA["reinforce_ada"](rounds=4, wrong=wrong), seed=3)
-    sizes = set()
-    for step in range(5):
-        proposals, collected, _ = simulation.step(step)
-        assert set(proposals[0].samples.tolist()) == {2}
-        assert all(set(p.samples[p.mask].tolist()) == {1} for p in proposals[1:])
-        for k in range(QUESTIONS):
-            done = ends(collected.successes[k], collected.attempts[k])
-            assert done or collected.rollouts[k] == SAMPLES
-            sizes.add(int(collected.rollouts[k]))
-    assert {2, SAMPLES} <= sizes
 
 
 def test_knapsack_spends_as_the_dynamic_programme_does():

@@ -50,6 +50,16 @@ def test_the_set_is_that_of_a_greedy_search_over_determinants(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_renaming_entries_renames_the_choice(seed):
+    weights, rows = drawn(seed)
+    assert greedy(weights, rows, 6)[1] > 2e-4  # more than ties are broken by
+    order = np.random.default_rng(seed).permutation(len(weights))
+    chosen = select(on_device(weights, rows), KEY, k=6)[0]
+    renamed = select(on_device(weights[order], rows[order]), jax.random.key(1), k=6)[0]
+    assert order[np.asarray(renamed)].tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_of_rows_at_right_angles_the_heaviest_are_taken(seed):
     weights = drawn(seed, 12)[0]
     turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(12, 12)))[0] * np.arange(1, 13)[:, None]

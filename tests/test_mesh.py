@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -10,10 +11,10 @@ import textwrap
 import jax
 import numpy as np
 import pytest
+from curriculum_simulation import proposed
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
-from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import top_k
@@ -197,14 +198,17 @@ def test_no_array_is_gathered_whole_by_accident(runs):
         assert "Involuntary full rematerialization" not in errors
 
 
+RULES = ("mopps", "cdas", "bots", "frontier", "sec", "dump", "dapo", "greso")
+"""Beliefs, predictions from features, a diverse set, bandits over categories, several rounds."""
 EIGHT_DEVICES = """
-    import json, pathlib, sys
+    import functools, json, pathlib, sys
     import jax, numpy as np
+    sys.path.append(sys.argv[3])
+    from curriculum_simulation import proposed
     from jax.sharding import AxisType, Mesh
     from lilo_jax import config as configuration
     from lilo_jax.assembly import assemble, check
     from lilo_jax.collection import collect, training_batch
-    from lilo_jax.curriculum import CURRICULA
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
     from lilo_jax.keys import stream_key
@@ -231,14 +235,9 @@ EIGHT_DEVICES = """
         assert len(rows.sharding.device_set) == 8 and not rows.sharding.is_fully_replicated
         found["top"].append(jax.jit(lambda x, k: top_k(x, k, k=5))(rows, stream_key(2, "top", trial))[0].tolist())
 
-    found["proposed"] = {}
-    for name in ("mopps", "cdas", "bots"):
-        curriculum = CURRICULA[name]().build(pool_size=64, questions=4, samples=4)
-        known = put_replicated(mesh, no_facts(64, curriculum.wants))
-        collected = put_replicated(mesh, GroupStatistics(**{name: values[0] for name, values in statistics.items()}))
-        remembered = jax.jit(curriculum.observe)(curriculum.init(known), collected, np.int32(0))
-        ids = jax.jit(curriculum.propose)(remembered, collected, stream_key(3, "propose")).ids
-        found["proposed"][name] = ids.tolist()
+    groups = GroupStatistics(**{name: values[0] for name, values in statistics.items()})
+    everywhere = functools.partial(put_replicated, mesh)
+    found["proposed"] = {name: proposed(name, groups, everywhere) for name in sys.argv[4:]}
 
     def layout(tree):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -298,7 +297,7 @@ def eight_devices(config, statistics, tmp_path_factory):
     np.savez(root / "statistics.npz", **{f.name: getattr(statistics, f.name) for f in dataclasses.fields(statistics)})
     command = [sys.executable, "-c", textwrap.dedent(EIGHT_DEVICES), str(root / "config.json")]
     process = subprocess.run(
-        [*command, str(root / "statistics.npz")],
+        [*command, str(root / "statistics.npz"), str(pathlib.Path(__file__).parent), *RULES],
         env=environment(8), capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -320,13 +319,11 @@ def test_selection_picks_the_same_groups_on_one_and_on_eight_devices(statistics,
     assert len({str(picked) for picked in eight_devices["admitted"]}) == 8
 
 
-@pytest.mark.parametrize("name", ["mopps", "cdas", "bots"])
-def test_beliefs_propose_the_same_questions_on_one_and_on_eight_devices(name, statistics, eight_devices):
-    curriculum = CURRICULA[name]().build(pool_size=64, questions=4, samples=4)
-    one = jax.tree.map(lambda x: x[0], statistics)
-    state = jax.jit(curriculum.observe)(curriculum.init(no_facts(64, curriculum.wants)), one, np.int32(0))
-    proposal = jax.jit(curriculum.propose)(state, one, stream_key(3, "propose"))
-    assert eight_devices["proposed"][name] == proposal.ids.tolist()
+@pytest.mark.parametrize("name", RULES)
+def test_rules_propose_the_same_questions_on_one_and_on_eight_devices(name, statistics, eight_devices):
+    expected = proposed(name, jax.tree.map(lambda x: x[0], statistics))
+    assert all(any(mask) for _, mask in expected)
+    assert eight_devices["proposed"][name] == expected
 
 
 def test_updates_leave_every_array_where_it_was(eight_devices):

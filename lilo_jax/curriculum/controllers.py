@@ -222,11 +222,11 @@ class Heights(flax.struct.PyTreeNode):
     groups: Array
 
 
-def heights(categories: int, levels: int, *, threshold: float, least: int) -> Tracker:
+def heights(categories: int, *, threshold: float, least: int) -> Tracker:
     """The highest level of each category, raised by one where it is mastered (RLVE).
 
     Once `least` groups at a category's highest level are in, their success rate is judged: at or above `threshold` the
-    level rises, and in either case counting starts anew.
+    level rises, unless the pool has no higher one of the category, and in either case counting starts anew.
 
     Source: Zeng et al. 2025 (RLVE, arXiv:2511.07317).
     """
@@ -240,8 +240,9 @@ def heights(categories: int, levels: int, *, threshold: float, least: int) -> Tr
         index = places(collected, pool_size)
         question = index.clip(max=pool_size - 1)
         category = facts.category[question]
-        highest = facts.level[question] == (_lowest(state, categories) + memory.level)[category]
-        where = jnp.where((index < pool_size) & highest, category, categories)
+        lowest, highest = _ends(state, categories)
+        counts_here = facts.level[question] == (lowest + memory.level)[category]
+        where = jnp.where((index < pool_size) & counts_here, category, categories)
 
         def added(counts: Array, values: Array) -> Array:
             return counts.at[where].add(values, mode="drop")
@@ -251,21 +252,23 @@ def heights(categories: int, levels: int, *, threshold: float, least: int) -> Tr
         judged = groups >= least
         rises = judged & (successes >= threshold * attempts)
         fresh = [jnp.where(judged, 0, counts) for counts in (successes, attempts, groups)]
-        return Heights(jnp.minimum(memory.level + rises, levels - 1), *fresh)
+        return Heights(jnp.minimum(memory.level + rises, highest - lowest), *fresh)
 
     return Tracker(init, observe)
 
 
-def _lowest(state: CurriculumState, categories: int) -> Array:
-    facts = state.facts
-    return jnp.full(categories, jnp.iinfo(jnp.int32).max).at[facts.category].min(facts.level, mode="drop")
+def _ends(state: CurriculumState, categories: int) -> tuple[Array, Array]:
+    """The lowest and the highest level of each category in the pool, int32 [categories]; 0 where it has none."""
+    level, category = state.facts.level, state.facts.category
+    highest = jnp.zeros(categories, jnp.int32).at[category].max(level, mode="drop")
+    return highest.at[category].min(level, mode="drop"), highest
 
 
 def window_below(categories: int, levels: int, window: int, name: str) -> Callable[[CurriculumState], Array]:
     """(state) -> bool [categories, levels]: the `window` levels up to the highest one of each category."""
 
     def allowed(state: CurriculumState) -> Array:
-        top = (_lowest(state, categories) + state.memory[name].level)[:, None]
+        top = (_ends(state, categories)[0] + state.memory[name].level)[:, None]
         level = jnp.arange(levels)
         return (level <= top) & (level > top - window)
 

@@ -95,13 +95,13 @@ def lifetime(prior: float = 1.0) -> Estimator:
     return Estimator(Tracker(lambda pool_size: ()), estimate)
 
 
-def frequency(unseen: float = jnp.nan) -> Estimator:
-    """The share of all rollouts ever that were right, held for certain; `unseen` before the first."""
+def frequency() -> Estimator:
+    """The share of all rollouts ever that were right, held for certain; NaN before the first."""
 
     def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
         attempts = state.attempts[ids]
         rate = state.successes[ids] / jnp.maximum(attempts, 1)
-        return Estimate(jnp.where(attempts > 0, rate, unseen), jnp.zeros(ids.shape))
+        return Estimate(jnp.where(attempts > 0, rate, jnp.nan), jnp.zeros(ids.shape))
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)
 
@@ -186,14 +186,14 @@ def thompson(estimator: Estimator) -> Estimator:
     return Estimator(estimator.tracker, estimate)
 
 
-def latest(unseen: float = jnp.nan) -> Estimator:
-    """The success rate of the last step that rolled a question out, all its groups taken together; `unseen` before."""
+def latest() -> Estimator:
+    """The success rate of the last step that rolled a question out, all its groups taken together; NaN before."""
 
     def observe(rate: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
         successes, attempts = totals(collected, rate.shape[0])
         return jnp.where(attempts > 0, successes / jnp.maximum(attempts, 1), rate)
 
-    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, unseen, jnp.float32), observe), _as_remembered)
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, jnp.nan, jnp.float32), observe), _as_remembered)
 
 
 def moving_average(rate: float, start: float = 0.0) -> Estimator:

@@ -93,11 +93,12 @@ def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int, late
 
     def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
         missing = needed - jnp.sum(~jnp.isnan(gate(collected)))
-        ids, mask = choose(state, collected, key, count)
+        first_key, later_key = jax.random.split(key)
+        ids, mask = choose(state, collected, first_key, count)
         if later is not None:
             opened = current_round(collected) > 0
             ids, mask = jax.tree.map(
-                lambda a, b: jnp.where(opened, a, b), later(state, collected, key, count), (ids, mask)
+                lambda a, b: jnp.where(opened, a, b), later(state, collected, later_key, count), (ids, mask)
             )
         return Proposal.opening(ids, samples, mask & (jnp.arange(count) < missing))
 
@@ -165,9 +166,10 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
     """
 
     def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        choice_key, own = jax.random.split(key)
         screened = current_round(collected) > 0
-        ids, mask = choose(state, collected, key, candidates)
-        slots, passed = top_k(gate(collected), key, k=keep)
+        ids, mask = choose(state, collected, choice_key, candidates)
+        slots, passed = top_k(gate(collected), own, k=keep)
         slots, passed = jnp.pad(slots, (0, candidates - keep)), jnp.pad(passed, (0, candidates - keep))
         go_on = passed & (collected.rollouts[slots] <= screen)
         return Proposal(

@@ -102,6 +102,11 @@ def rank_power(beta: float) -> Selector:
     return select
 
 
+def whole_part(share: float, k: int) -> int:
+    """floor(share * k), held against rounding: 0.29 of 100 is 29, though the product of floats is below it."""
+    return int(share * k + 1e-9)
+
+
 def mixture(share: float, first: Selector, second: Selector) -> Selector:
     """The first `share` of the places by `first`, the rest by `second` from what is left.
 
@@ -115,7 +120,7 @@ def mixture(share: float, first: Selector, second: Selector) -> Selector:
         scores, others = pair
         ours, theirs = jax.random.split(key)
         eligible = jnp.ones(scores.shape, bool) if eligible is None else eligible
-        some = int(share * k)
+        some = whole_part(share, k)
         indices, mask = first(scores, ours, k=some, eligible=eligible)
         left = eligible.at[jnp.where(mask, indices, scores.shape[0])].set(False, mode="drop")
         more, more_mask = second(others, theirs, k=k - some, eligible=left)

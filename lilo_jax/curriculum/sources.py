@@ -1,7 +1,8 @@
 """Question sources: which questions a rule may choose from, now.
 
 A source is a function (state, collected so far in this step, key) -> (ids int32 [J], eligible bool [J]).  Questions
-that have a group in this step already are not eligible, so that further rounds ask others.
+that have a group in this step already are not eligible, so that further rounds ask others; but for the source of
+`buffers.Screened`, whose groups so far only screen, and whose best are what the next round asks.
 """
 
 from collections.abc import Callable

@@ -24,6 +24,8 @@ EPSILON = 0.01
 """Success rate of a question that nothing can answer: a grader errs now and then."""
 LEAST_RATE = 0.02
 """Predictions are held this far from 0 and 1: no surprise is proof."""
+FADE = 0.99
+"""What stays of the evidence with every step that passes: what nothing could answer, a better policy may."""
 
 
 class Suspicion(flax.struct.PyTreeNode):
@@ -38,13 +40,13 @@ class Suspicion(flax.struct.PyTreeNode):
     dead: Array
 
 
-def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = 0.99) -> Tracker:
+def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = FADE) -> Tracker:
     """Weighs every group against what was predicted of it.
 
     Args:
         predicted: (state, ids, key) -> m, what the features say of the success rate; no key is consumed.
         strength: nu, how many rollouts the prediction is worth.
-        fade: of the evidence with every step that passes: what nothing could answer, a better policy may.
+        fade: what stays of the evidence with every step that passes.
     """
 
     def init(pool_size: int) -> Suspicion:
@@ -98,7 +100,7 @@ def _graded(state: CurriculumState, ids: Array) -> Array:
 
 
 def coin_probability(
-    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
+    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = FADE
 ) -> Array:
     """Probability that a question's outcome is a coin's, or its grader's failure; float32 [J].
 
@@ -119,7 +121,7 @@ def coin_probability(
 
 
 def trap_probability(
-    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = 0.99
+    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = FADE
 ) -> Array:
     """Probability that a question is a trap of either kind, or that its grader fails; float32 [J].  For reports.
 

@@ -36,10 +36,11 @@ class Adarft:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes the `questions` nearest to the target and trains on all."""
-        if not 0 <= self.start <= 100 or self.pace < 0 or self.grade < 1:
+        if not 0 <= self.start <= 100 or self.pace < 0 or not 0 <= self.rate <= 1 or self.grade < 1:
             raise ValueError(
-                f"adarft needs --curriculum.start in [0, 100], --curriculum.pace of at least 0 and --curriculum.grade "
-                f"of at least 1, got {self.start}, {self.pace} and {self.grade}"
+                f"adarft needs --curriculum.start in [0, 100], --curriculum.pace of at least 0, --curriculum.rate in "
+                f"[0, 1] and --curriculum.grade of at least 1, got {self.start}, {self.pace}, {self.rate} and "
+                f"{self.grade}"
             )
         target = moving_target(
             start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate

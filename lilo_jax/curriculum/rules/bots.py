@@ -38,11 +38,12 @@ class Bots:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` of the whole pool and trains on all."""
-        if not 0 <= self.forget <= 1 or not 0 <= self.share <= 1 or min(self.tokens, self.pairs, self.window) < 1:
+        shares, sizes = (self.forget, self.share, self.target), (self.tokens, self.pairs, self.window)
+        if not all(0 <= share <= 1 for share in shares) or min(sizes) < 1:
             raise ValueError(
-                f"bots needs --curriculum.forget and --curriculum.share in [0, 1] and --curriculum.tokens, "
-                f"--curriculum.pairs and --curriculum.window of at least 1, got {self.forget}, {self.share}, "
-                f"{self.tokens}, {self.pairs} and {self.window}"
+                f"bots needs --curriculum.forget, --curriculum.share and --curriculum.target in [0, 1] and "
+                f"--curriculum.tokens, --curriculum.pairs and --curriculum.window of at least 1, got "
+                f"{', '.join(map(str, (*shares, *sizes)))}"
             )
         wants = Wants(tokens=self.tokens, pairs=self.pairs)
         predictor = logistic_regression(width=wants.features, window=self.window)

@@ -6,11 +6,11 @@ Nothing is rolled out only to choose.  Of a random part of the pool, a batch is 
                         the question's features, q the probability that its outcome is a coin's
     diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
 
-and all of it is trained on.  The features are the policy's own hidden states over the prompts, made anew now and then by
-a forward pass of the pool.  The regression shares what each group showed with the questions that are like it, so that a
-question need not have been seen; m (1 - m)^2, the gain in success of a policy-gradient step, is highest at 1/3, below
-the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out: groups at
-the same frontier of the same skill say the same, and a batch of them is worth less than their number.
+and all of it is trained on.  The features are the policy's own hidden states over the prompts, made anew now and then
+by a forward pass of the pool.  The regression shares what each group showed with the questions that are like it, so
+that a question need not have been seen; m (1 - m)^2, the gain in success of a policy-gradient step, is highest at 1/3,
+below the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out:
+groups at the same frontier of the same skill say the same, and a batch of them is worth less than their number.
 
 Source: this project; docs/curricula.md says how it was found and what it does.  Its parts: Li et al. 2025 (Knapsack RL,
 arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.

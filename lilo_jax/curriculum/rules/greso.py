@@ -46,6 +46,11 @@ class Greso:
                 f"{self.most_rounds} rounds, exploring with {self.explore}; change --curriculum.first-ratio, "
                 f"--curriculum.most-rounds or --curriculum.explore"
             )
+        if not (0 <= self.easy_target <= 1 and 0 <= self.hard_target <= 1 and self.margin >= 1):
+            raise ValueError(
+                f"greso needs --curriculum.easy-target and --curriculum.hard-target in [0, 1] and --curriculum.margin "
+                f"of at least 1, got {self.easy_target}, {self.hard_target} and {self.margin}"
+            )
 
         def probability(state: CurriculumState, ids: Array) -> Array:
             return skipping(state.memory["runs"], ids, explore=self.explore)

@@ -1,12 +1,13 @@
 """Prioritised sampling: questions come in proportion to how often they failed.
 
-Source: Kimi Team 2025 (Kimi k1.5, arXiv:2501.12599): w_i = 1 - s_i with the success rate tracked over
-training.
-Deviation: a question that was never seen has s_i = 0; the paper also orders by labels of difficulty, which are not
+Source: Kimi Team 2025 (Kimi k1.5, arXiv:2501.12599): w_i = 1 - s_i with the success rate tracked over training.
+Deviation: a question that was never seen has w_i = 1; the paper also orders by labels of difficulty, which are not
 used.
 """
 
 import dataclasses
+
+import jax.numpy as jnp
 
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.estimators import frequency
@@ -24,10 +25,10 @@ class Kimi:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` in proportion to 1 - success rate and trains on all."""
-        believed = frequency(unseen=0.0)
+        believed = frequency()
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(believed, failure),
+            score=of_belief(believed, lambda estimate: jnp.nan_to_num(failure(estimate), nan=1.0)),
             select=gumbel_top_k,
             rounds=once(questions, samples),
             gate=everything,

@@ -38,12 +38,13 @@ class Knapsack:
                 f"knapsack needs 1 <= least <= rollouts a question <= most, got {self.least}, {samples} and "
                 f"{self.most}; change --curriculum.least, --curriculum.most or --rollout.samples"
             )
-        believed, budget = latest(unseen=0.5), questions * samples
+        believed, budget = latest(), questions * samples
         recall = recalled(believed)
 
         def allocate(state: CurriculumState, ids: Array, key: Array) -> Array:
             estimate = recall(state, ids, key)
-            inside = estimate._replace(mean=jnp.clip(estimate.mean, 0.5 / samples, 1 - 0.5 / samples))
+            mean = jnp.nan_to_num(estimate.mean, nan=0.5)
+            inside = estimate._replace(mean=jnp.clip(mean, 0.5 / samples, 1 - 0.5 / samples))
             return knapsack(inside, budget=budget, least=self.least, most=self.most)
 
         return compose(

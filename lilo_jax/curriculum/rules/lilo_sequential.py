@@ -4,8 +4,10 @@ Every candidate gets `first` rollouts; then, until questions x samples are used,
 p(1 - p) of what they have shown and get `more`.  All rollouts are trained on.
 
 Source: Foster et al. 2025 (LILO, arXiv:2502.12272), algorithm 3 in appendix D.1, which gives no number of candidates.
-Deviation: the paper draws one candidate at a time; here each of `rounds` rounds draws several at once, without
-replacement, and so a candidate gets `more` rollouts once a round.  Where all scores are 0 the draw is uniform.
+Deviation: the paper draws one candidate at a time; here each round draws several at once, without replacement, and so
+a candidate gets `more` rollouts once a round.  There are `rounds` of them, or as many as it takes for none to draw more
+than half of the candidates, so that what they have shown can decide.  Where all scores are 0 the draw is uniform.  A
+rest of the budget that is less than `more` rollouts is not spent.
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ class LiloSequential:
     more: int = 2
     """rollouts that a draw adds"""
     rounds: int = 4
-    """draws are made in so many rounds"""
+    """draws are made in so many rounds, or in more if one would draw over half of the candidates"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Spends questions x samples rollouts on pool_ratio x `questions` candidates."""
@@ -47,7 +49,8 @@ class LiloSequential:
                 "lilo_sequential needs --curriculum.first, --curriculum.more and --curriculum.rounds of at least 1"
             )
         draws = (budget - self.first * candidates) // self.more
-        a_round = min(-(-draws // self.rounds), candidates)
+        rounds = max(self.rounds, -(-2 * draws // candidates))
+        a_round = -(-draws // rounds)
 
         def go_on(collected: GroupStatistics, key: Array) -> Array:
             left = (budget - jnp.sum(collected.rollouts)) // self.more
@@ -57,7 +60,7 @@ class LiloSequential:
 
         return compose(
             source=random_pool(pool_size, candidates),
-            rounds=successive(candidates, self.first, self.more, most=1 + self.rounds, go_on=go_on),
+            rounds=successive(candidates, self.first, self.more, most=1 + rounds, go_on=go_on),
             gate=everything,
             count=candidates,
             rows=budget,

@@ -32,10 +32,11 @@ class Mopps:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` out of pool_ratio x as many and trains on all."""
-        if self.pool_ratio < 1 or not 0 < self.decay <= 1 or self.prior <= 0:
+        if self.pool_ratio < 1 or not 0 <= self.target <= 1 or not 0 < self.decay <= 1 or self.prior <= 0:
             raise ValueError(
-                f"mopps needs --curriculum.pool-ratio of at least 1, --curriculum.decay in (0, 1] and "
-                f"--curriculum.prior above 0, got {self.pool_ratio}, {self.decay} and {self.prior}"
+                f"mopps needs --curriculum.pool-ratio of at least 1, --curriculum.target in [0, 1], --curriculum.decay "
+                f"in (0, 1] and --curriculum.prior above 0, got {self.pool_ratio}, {self.target}, {self.decay} and "
+                f"{self.prior}"
             )
         posterior = decayed_counts(decay=self.decay, prior=self.prior)
         return compose(

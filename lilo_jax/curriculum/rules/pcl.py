@@ -33,10 +33,10 @@ class Pcl:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes the `questions` nearest to the target out of pool_ratio x as many, and trains on all."""
-        if self.pool_ratio < 1 or self.hidden < 1 or self.window < 1:
+        if min(self.pool_ratio, self.hidden, self.window) < 1 or not 0 <= self.target <= 1:
             raise ValueError(
-                f"pcl needs --curriculum.pool-ratio, --curriculum.hidden and --curriculum.window of at least 1, got "
-                f"{self.pool_ratio}, {self.hidden} and {self.window}"
+                f"pcl needs --curriculum.pool-ratio, --curriculum.hidden and --curriculum.window of at least 1 and "
+                f"--curriculum.target in [0, 1], got {self.pool_ratio}, {self.hidden}, {self.window} and {self.target}"
             )
         wants = Wants(hidden=self.hidden)
         value = logistic_regression(width=wants.features, window=self.window)

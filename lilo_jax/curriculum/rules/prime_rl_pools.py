@@ -24,17 +24,22 @@ class PrimeRlPools:
     normal: float = 0.75
     """largest success rate of the normal pool; what is above is easy"""
     hard_weight: float = 0.2
+    """weight of a question of the hard pool"""
     normal_weight: float = 1.0
+    """weight of a question of the normal pool"""
     easy_weight: float = 0.2
+    """weight of a question of the easy pool"""
     unseen_weight: float = 1.0
+    """weight of a question that was never seen"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` in proportion to the weights of their pools and trains on all."""
         weights = (self.hard_weight, self.normal_weight, self.easy_weight)
         if not self.hard < self.normal or min(*weights, self.unseen_weight) < 0:
             raise ValueError(
-                f"prime_rl_pools needs --curriculum.hard below --curriculum.normal and weights of at least 0, got "
-                f"{self.hard}, {self.normal} and {weights}"
+                f"prime_rl_pools needs --curriculum.hard below --curriculum.normal and --curriculum.hard-weight, "
+                f"--curriculum.normal-weight, --curriculum.easy-weight and --curriculum.unseen-weight of at least 0, "
+                f"got {self.hard}, {self.normal}, {', '.join(map(str, weights))} and {self.unseen_weight}"
             )
         believed = latest()
         return compose(

@@ -6,12 +6,15 @@ Deviation: when fewer than a batch are left, retired questions come back at rand
 
 import dataclasses
 
-from lilo_jax.curriculum.composition import compose, of_belief
-from lilo_jax.curriculum.estimators import latest
+import jax.numpy as jnp
+
+from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.estimators import latest, recalled
 from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.prices import retired
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.types import Curriculum
+from lilo_jax.types import Array, Curriculum, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +28,17 @@ class RetireSolved:
         """Draws `questions` of those that are not solved and trains on all."""
         if not 0 < self.threshold <= 1:
             raise ValueError(f"retire_solved needs --curriculum.threshold in (0, 1], got {self.threshold}")
-        believed = latest(unseen=0.0)
+        believed = latest()
+        recall = recalled(believed)
+
+        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+            mean = recall(state, ids, key).mean
+            left = retired(jnp.zeros(ids.shape), mean, state.attempts[ids], threshold=self.threshold)
+            return jnp.nan_to_num(left, nan=-1.0)  # retired ones come last, but they do come
+
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(believed, lambda estimate: -1.0 * (estimate.mean >= self.threshold)),
+            score=score,
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -1,6 +1,6 @@
 """A generator's level rises, category by category, when the policy has mastered the highest one that it is asked.
 
-Each place draws a category and a level among the `window` up to the category's highest, uniformly, then a question.
+Each place draws a category, a level among the `window` up to the category's highest, and a question, all uniformly.
 
 Source: Zeng et al. 2025 (RLVE, arXiv:2511.07317): a window of 4 levels, a rise at 90% over 8 prompts.
 Deviation: questions are those of a pool in which every category has all its levels without a gap, not made on demand; a
@@ -47,8 +47,11 @@ class Rlve:
         allowed = window_below(self.categories, self.levels, self.window, "heights")
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
-            cells = state.facts.category[ids] * self.levels + state.facts.level[ids]
-            return Arms(jnp.zeros(ids.shape), cells, jnp.zeros(self.categories * self.levels))
+            category, level = state.facts.category[ids], state.facts.level[ids]
+            held = jnp.zeros((self.categories, self.levels), bool).at[category, level].set(True)
+            # A category's levels share its probability, so that categories are alike however many of theirs are open.
+            logits = -jnp.log(jnp.maximum(jnp.sum(allowed(state) & held, axis=1), 1))
+            return Arms(jnp.zeros(ids.shape), category * self.levels + level, jnp.repeat(logits, self.levels))
 
         return compose(
             source=at_levels(whole_pool(pool_size), allowed),
@@ -58,6 +61,6 @@ class Rlve:
             gate=everything,
             count=questions,
             rows=questions * samples,
-            remembers={"heights": heights(self.categories, self.levels, threshold=self.threshold, least=self.least)},
+            remembers={"heights": heights(self.categories, threshold=self.threshold, least=self.least)},
             wants=Wants(categories=self.categories, levels=self.levels),
         )

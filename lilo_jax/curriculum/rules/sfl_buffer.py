@@ -10,13 +10,12 @@ takes what the buffer's part leaves, so that a batch always has |B| questions.
 """
 
 import dataclasses
-import math
 
 from lilo_jax.curriculum.buffers import Screened
 from lilo_jax.curriculum.composition import alike, choice, compose
 from lilo_jax.curriculum.gates import everything, of_last_round
 from lilo_jax.curriculum.rounds import screened
-from lilo_jax.curriculum.selectors import mixture, top_k
+from lilo_jax.curriculum.selectors import mixture, top_k, whole_part
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.types import Curriculum
 
@@ -49,7 +48,7 @@ class SflBuffer:
                 f"sfl_buffer trains on {questions} questions a step from a pool of {pool_size}; "
                 f"lower --rollout.questions"
             )
-        from_buffer = math.floor(self.buffer_fraction * questions)
+        from_buffer = whole_part(self.buffer_fraction, questions)
         if not from_buffer <= self.buffer_size <= self.candidates <= pool_size:
             raise ValueError(
                 f"sfl_buffer needs rho |B| <= K <= N <= pool, got {from_buffer} <= {self.buffer_size} <= "

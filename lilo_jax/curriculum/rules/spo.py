@@ -2,7 +2,7 @@
 
     w_i = sqrt(p_i (1 - p_i)) + floor,   p_i the mean of Beta counts that fade
 
-Source: Xu and Ding 2025 (SPO, arXiv:2509.13232).3.
+Source: Xu and Ding 2025 (SPO, arXiv:2509.13232).
 Deviation: SPO rolls a question out once and uses p_i as its baseline, here groups are as large as the run's; its counts
 fade by how far the policy has moved (between 0.875 and 0.96), here by a constant per step.
 """
