@@ -242,8 +242,9 @@ def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
     weights = []
     for i in range(POOL):
         faded = 0.99 ** (STEPS - int(state.last_seen[i]))
-        coin = traps * np.exp(faded * float(memory["traps"].coin[i]))
-        clean = (1 - traps) / (coin + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
+        evidence = [faded * float(side[i]) for side in (memory["traps"].coin, memory["traps"].dead)]
+        trap = traps * np.mean(np.exp(evidence))
+        clean = (1 - traps) / (trap + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
         weights.append(mean[i] * (1 - mean[i]) ** 2 * clean)
     assert_close(played.score()[0], weights)
     expected = reference.diverse(weights, features[:, :-1], QUESTIONS)

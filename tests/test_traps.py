@@ -14,7 +14,6 @@ from lilo_jax.curriculum.traps import (
     EPSILON,
     LEAST_RATE,
     Suspicion,
-    coin_probability,
     log_ratios,
     trap_detector,
     trap_probability,
@@ -125,19 +124,16 @@ def test_the_probability_is_bayes_rule(coin, dead):
     assert probability(coin, dead) == pytest.approx(traps / (traps + 1 - PRIOR), rel=1e-4, abs=2e-7)
 
 
-def test_a_coin_is_told_from_a_question_that_nothing_answers():
-    """Only the coin's evidence counts against it, and rollouts without a verdict."""
-    state = pool_state(3).replace(
-        step=jnp.int32(5),
-        last_seen=jnp.full(3, 5),
-        attempts=jnp.array([8.0, 8.0, 1.0]),
-        rollouts=jnp.array([8.0, 8.0, 8.0]),
-    )
-    memory = Suspicion(jnp.array([3.0, 0.0, -9.0]), jnp.array([-9.0, 9.0, -9.0]))
-    odds = PRIOR / (1 - PRIOR) * math.exp(3)
-    expected = [odds / (1 + odds), PRIOR, 1 - 2 / 9]
-    np.testing.assert_allclose(coin_probability(memory, state, jnp.arange(3), prior=PRIOR), expected, rtol=1e-3)
-    assert trap_probability(memory, state, jnp.arange(3), prior=PRIOR)[1] > 0.99
+def test_a_wrong_key_is_told_from_a_hard_question_by_what_was_predicted():
+    """No answer of eight is right, twice: of a question that was promised and of one that was not."""
+    rates = jnp.array([0.7, 0.02, 0.3])
+    tracker = trap_detector(lambda state, ids, key: rates[ids])
+    visits = [(step, collected([0, 1, 2], [0, 0, 3], [8, 8, 8])) for step in range(2)]
+    memory, state = judged(tracker, visits)
+    promised, hard, fair = np.asarray(trap_probability(memory, state, jnp.arange(3), prior=PRIOR))
+    assert promised > 0.9
+    assert hard < 2 * PRIOR
+    assert fair < 2 * PRIOR
 
 
 def test_much_evidence_is_no_overflow_and_no_prior_is_no_suspicion():

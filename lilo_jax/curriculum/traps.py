@@ -89,46 +89,26 @@ def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: floa
     return coin - clean, dead - clean
 
 
-def _faded(memory: Suspicion, state: CurriculumState, ids: Array, fade: float) -> tuple[Array, Array]:
-    passed = (state.step - state.last_seen[ids]).astype(jnp.float32)
-    return memory.coin[ids] * fade**passed, memory.dead[ids] * fade**passed
-
-
-def _graded(state: CurriculumState, ids: Array) -> Array:
-    """Share of rollouts whose grader came to a verdict, with one more that did."""
-    return (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
-
-
-def coin_probability(
+def trap_probability(
     memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = FADE
 ) -> Array:
-    """Probability that a question's outcome is a coin's, or its grader's failure; float32 [J].
+    """Probability that a question is a trap of either kind, or that its grader fails; float32 [J].
 
-        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1),  q = sigmoid(log(prior / (1 - prior)) + coin)
+        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
+        q = sigmoid(log(prior / (1 - prior)) + log((e^coin + e^dead) / 2))
 
-    What a rule stays away from: a question that nothing answers looks like one that is still too hard, and takes no
-    more than its share, while a coin draws every rule that looks for p(1 - p).
+    A wrong key is told from a question that is still too hard by what was predicted: where the features promise success
+    and nothing answers, `dead` explains more than `clean`; where they promise none, as much.
 
     Args:
         memory: evidence.
         state: for the lifetime counts of rollouts and of those that were graded.
         ids: int32 [J].
-        prior: share of coins expected in the pool, in [0, 1).
+        prior: share of traps expected in the pool, in [0, 1).
         fade: as in `trap_detector`.
     """
-    coin, _ = _faded(memory, state, ids, fade)
-    return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + coin)) * _graded(state, ids)
-
-
-def trap_probability(
-    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = FADE
-) -> Array:
-    """Probability that a question is a trap of either kind, or that its grader fails; float32 [J].  For reports.
-
-        1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
-        q = sigmoid(log(prior / (1 - prior)) + log((e^coin + e^dead) / 2))
-
-    Args: as `coin_probability`, the prior being that of both kinds together.
-    """
-    either = jnp.logaddexp(*_faded(memory, state, ids, fade)) - jnp.log(2.0)
-    return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + either)) * _graded(state, ids)
+    passed = (state.step - state.last_seen[ids]).astype(jnp.float32)
+    coin, dead = (evidence[ids] * fade**passed for evidence in (memory.coin, memory.dead))
+    either = jnp.logaddexp(coin, dead) - jnp.log(2.0)
+    graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
+    return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + either)) * graded

@@ -3,7 +3,7 @@
 Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
 
     likely to teach     w = m (1 - m)^2 (1 - q), m the success rate that an online logistic regression predicts from
-                        the question's features, q the probability that its outcome is a coin's
+                        the question's features, q the probability that it is a trap
     diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
 
 and all of it is trained on.  The features are the policy's own hidden states over the prompts, made anew now and then
@@ -24,7 +24,7 @@ from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.traps import coin_probability, trap_detector, trap_probability
+from lilo_jax.curriculum.traps import trap_detector, trap_probability
 from lilo_jax.curriculum.values import hard_variance, success
 from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 
@@ -48,7 +48,7 @@ class Frontier:
     window: int = 24
     """steps whose groups the regression learns from, 1024 groups at most"""
     traps: float = 0.05
-    """share of questions with a coin for a grader that is expected; 0 suspects failing graders alone"""
+    """share of traps that is expected: coins for graders, wrong keys; 0 suspects failing graders alone"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
@@ -71,10 +71,12 @@ class Frontier:
         predicted = of_belief(regression, success)
         value = of_belief(regression, hard_variance)
 
+        def suspected(state: CurriculumState, ids: Array) -> Array:
+            return trap_probability(state.memory["traps"], state, ids, prior=self.traps)
+
         def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-            suspected = coin_probability(state.memory["traps"], state, ids, prior=self.traps)
             # The constant would make all alike.
-            return value(state, ids, key) * (1 - suspected), state.facts.features[ids, :-1]
+            return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.features[ids, :-1]
 
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
@@ -87,5 +89,5 @@ class Frontier:
             remembers={"success": regression.tracker, "traps": trap_detector(predicted)},
             wants=wants,
             belief=predicted,
-            suspicion=lambda state, ids: trap_probability(state.memory["traps"], state, ids, prior=self.traps),
+            suspicion=suspected,
         )
