@@ -90,6 +90,7 @@ ARMS = {
     ),
     # Groups of 4 in twice the steps: the tokens of 8 in all.
     "uniform_fours": lambda config: _in_fours(config, Uniform()),
+    "lilo_fours": lambda config: _in_fours(config, Lilo(pool_ratio=4)),
     "frontier_fours": lambda config: _in_fours(config, Frontier()),
 }
 
