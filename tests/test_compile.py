@@ -43,6 +43,8 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
         num_steps=6,
         curriculum=curriculum,
         optimizer__learning_rate=1.5e-4,
+        audit__questions=2,
+        audit__samples=2,
     )
     start = open_model(tiny_start)
     assembly = assemble(config, check(config), tokenizer=start.tokenizer())

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from lilo_jax.assembly import Assembly
-from lilo_jax.curriculum.selectors import draw
 from lilo_jax.evaluation.calibration import audit_measures
 from lilo_jax.evaluation.outcomes import outcomes
 from lilo_jax.keys import stream_key
@@ -27,7 +26,8 @@ def audit(
         return {}
     with clock.phase("audit"):
         key = stream_key(config.seed, "audit questions", step)
-        ids = np.asarray(draw(key, size=len(assembly.pool.lengths), k=config.audit.questions))
+        # Not `selectors.draw`, whose loop would be compiled anew at every call outside of a program.
+        ids = np.asarray(jax.random.choice(key, len(assembly.pool.lengths), (config.audit.questions,), replace=False))
         counts = outcomes(
             assembly, assembly.policy(state), ids, step, ledger,
             samples=config.audit.samples, purpose="audit", phase=AUDIT,
