@@ -8,7 +8,7 @@ import functools
 
 import jax
 
-from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.composition import choice, compose
 from lilo_jax.curriculum.estimators import measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
@@ -57,15 +57,12 @@ class OracleFrontier(Frontier):
         def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
             return hard_variance(truth.estimate((), state, ids, key)), state.facts.features[ids, :-1]
 
-        return compose(
-            source=random_pool(pool_size, self.pool_ratio * questions),
-            score=score,
-            select=diverse,
-            rounds=once(questions, samples),
-            gate=everything,
-            count=questions,
-            rows=questions * samples,
+        choose = choice(random_pool(pool_size, self.pool_ratio * questions), score, diverse)
+        return rule._replace(
+            propose=functools.partial(once(questions, samples).propose, choose),
             wants=rule.wants._replace(truth=True),
+            estimate=None,
+            suspicion=None,
         )
 
 

@@ -75,8 +75,8 @@ def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
     """What `curve` had spent of `budget` when its smoothed accuracy first reached `target`; None if it never did.
 
     The crossing lies on the straight line between the first evaluation at or above the target and the one before.
-    A curve that is there at its first evaluation has spent what that evaluation says.  A curve
-    that falls below the target later has still reached it.
+    A curve that is there at its first evaluation has spent what that evaluation says.  A curve that falls below the
+    target later has still reached it.
     """
     smoothed, spent = smooth(curve.accuracy), curve.budget(budget)
     there = np.flatnonzero(smoothed >= target - ROUND_OFF)
