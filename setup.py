@@ -36,9 +36,10 @@ setup(
         "jax>=0.7.2",
         "flax>=0.11.2",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.25",
+        "orbax-checkpoint>=0.11.25,<1",  # 1 has another interface: see lilo_jax/storage/checkpoints.py
         "chex>=0.1.90",
         "datasets>=4.0",
+        "filelock>=3.13",
         "huggingface-hub>=0.34",
         "jinja2>=3.1.6",
         "math-verify[antlr4_13_2]>=0.8",
@@ -50,6 +51,7 @@ setup(
         "pebble>=5.0.7",
         "tqdm>=4.66",
         "tyro>=0.9.1",
+        "xxhash>=3.5",
     ],
     extras_require={
         "plot": PLOT,

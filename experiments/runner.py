@@ -18,7 +18,8 @@ from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import UsageError
 from lilo_jax.run import Result, run
-from lilo_jax.storage.run_directory import RunDirectory, open_run
+from lilo_jax.storage.opening import open_run
+from lilo_jax.storage.run_directory import RunDirectory
 
 Runs = dict[str, dict[int, RunDirectory]]
 """Arm to seed to the run's directory."""
@@ -88,7 +89,19 @@ def compare(
     config, arms = resolve(config), {name: resolve(arm) for name, arm in arms.items()}
     for arm in arms.values():
         check(arm)
-    root = open_run(launch.output_dir, config, launch.resume).path
+    with open_run(launch.output_dir, config, launch.resume, {}) as root:
+        return _compare(root.path, config, arms, seeds=seeds, jobs=jobs, after_each=after_each)
+
+
+def _compare(
+    root: pathlib.Path,
+    config: Config,
+    arms: Mapping[str, Config],
+    *,
+    seeds: Sequence[int],
+    jobs: int,
+    after_each: Callable[[Runs], None],
+) -> Runs:
     jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
     starts, followers = [], []
     # The longest of a seed's runs first, so that no worker is left alone with one at the end.

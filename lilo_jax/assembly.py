@@ -391,6 +391,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         end_ids=tokenizer.end_ids,
         known_ids=tokenizer.vocab_size,
         lora=config.lora,
+        reference_dtype=config.model.reference_dtype,
     )
     encode = functools.partial(encode_prompts, tokenizer, chat=config.tokenizer.chat)
     pool = encode(plant(task.splits["train"], config.noise, config.seed))

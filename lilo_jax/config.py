@@ -22,7 +22,7 @@ import tyro
 
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
 from lilo_jax.evaluation.calibration import AuditConfig
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.mesh import MeshConfig
@@ -39,7 +39,7 @@ from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.noise import NoiseConfig
 from lilo_jax.types import PyTree
 
-TABLES: dict[str, Mapping[str, type]] = {"task": TASKS, "curriculum": CURRICULA, "algorithm": ALGORITHMS}
+TABLES: dict[str, Mapping[str, type]] = {"algorithm": ALGORITHMS, "curriculum": CURRICULA, "task": TASKS}
 """The fields of `Config` that hold the settings of something chosen by name."""
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class ModelConfig(DecoderConfig):
     """branch, tag or commit of a hub id"""
     critic: str = ""
     """exported critic, or run directory, that the critic starts from; empty: the policy's weights with a new head"""
+    reference_dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the frozen weights that a KL term keeps the policy near to; bfloat16 takes half the memory"""
 
     @property
     def decoder(self) -> DecoderConfig:
@@ -214,8 +216,8 @@ class StorageConfig:
 
     save_every: int = 50
     """steps between checkpoints; the last step is always saved"""
-    keep: int = 1
-    """checkpoints kept"""
+    keep: int = 2
+    """checkpoints kept: should the newest be damaged, the one before it is there"""
     rollouts_every: int = 20
     """steps between records of full rollouts; 0 records none"""
     generations: Literal["last", "all", "none"] = "last"
@@ -269,10 +271,15 @@ class Launch:
     """Where a run writes and how it starts; none of it changes a number."""
 
     output_dir: str = "runs/latest"
-    resume: Literal["auto", "must", "never"] = "auto"
-    """auto: go on where the same config stopped; must: fail if there is nothing to go on with; never: the opposite"""
+    resume: Literal["auto", "must", "never", "previous"] = "auto"
+    """auto: go on where the same config stopped, or begin; must: only go on; never: only begin; previous: like auto,
+    from the newest checkpoint that is not damaged; those that are move aside"""
     stop_at: int = 0
     """save and stop before this step; 0 runs to the end"""
+    max_seconds: float = 0.0
+    """save and stop at the first step that begins after so many seconds; 0 sets no limit"""
+    grace: float = 25.0
+    """seconds from SIGTERM, SIGHUP or Ctrl-C to the end of the process at the latest; Ctrl-C twice ends at once"""
     graders: int = 0
     """processes for what cannot be graded at once; 0: one per core, started when first needed"""
     print_config: bool = False
@@ -358,10 +365,16 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def load(path: pathlib.Path) -> Config:
     """Reads a `config.json`."""
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return from_text(path.read_bytes(), path)
     except FileNotFoundError:
         raise UsageError(f"no config at {path}: is {path.parent} a run directory?") from None
-    except (json.JSONDecodeError, TypeError) as error:
+
+
+def from_text(content: bytes, path: pathlib.Path) -> Config:
+    """The config in the content of the `config.json` at `path`, which a mistake is named by."""
+    try:
+        return from_dict(json.loads(content))
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{path} is not a config: {error}") from None
 
 
@@ -438,8 +451,8 @@ def exit_with_message(main: Callable[[], object]) -> None:
     """Runs an entry point; a user's mistake becomes one line on stderr and exit 2, a failed run exit 1."""
     try:
         main()
-    except (UsageError, RunError) as error:
+    except (UsageError, RunError, Stopped) as error:
         if "--debug" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(error.code if isinstance(error, Stopped) else 2 if isinstance(error, UsageError) else 1)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user: its message is one sentence that names the cure."""
+"""Exceptions whose message is one sentence for the user: a mistake with its cure, a run that failed or was stopped."""
 
 import difflib
 from collections.abc import Iterable
@@ -18,3 +18,18 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
+
+
+class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
+    """A run that was asked to stop, and can be gone on with.  Entry points print it and exit with `code`.
+
+    Attributes:
+        code: 128 and the number of the signal, as shells have it: 143, 129 or 130.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message, code)  # both, so that it comes whole out of a worker process
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])

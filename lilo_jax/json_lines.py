@@ -1,12 +1,12 @@
 """JSON-lines files of a user: each mistake is reported with its line, and no file is left half written."""
 
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lilo_jax.errors import UsageError
+from lilo_jax.files import whole_file
 
 
 def read_records(path: pathlib.Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -56,11 +56,6 @@ def check_new_directory(path: pathlib.Path) -> None:
 
 def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        for record in records:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())

@@ -13,7 +13,6 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from lilo_jax import config as configuration
 from lilo_jax import hub
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
@@ -126,7 +125,7 @@ class RunModel:
     @property
     def config(self) -> Config:
         """Of the run."""
-        return configuration.load(RunDirectory(self.directory).config_path)
+        return RunDirectory(self.directory).config()
 
     def architecture(self) -> Architecture:
         """Of the run's config."""
@@ -134,15 +133,11 @@ class RunModel:
 
     def tokenizer(self) -> Tokenizer:
         """That the run kept."""
-        path = RunDirectory(self.directory).tokenizer_path
-        if not path.is_dir():
-            raise UsageError(f"{self.directory} holds no tokenizer: the run has not got as far as its first checkpoint")
-        return load_tokenizer(path)
+        return load_tokenizer(RunDirectory(self.directory).tokenizer_path)
 
     def check(self) -> None:
-        """There is a finished checkpoint; orbax writes it whole or not at all."""
-        if not any(RunDirectory(self.directory).checkpoints_path.glob("[0-9]*")):
-            raise UsageError(f"{self.directory} holds no finished checkpoint: the run has not saved yet")
+        """There is a finished checkpoint; its arrays are checked when they are read."""
+        RunDirectory(self.directory).newest_step()
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the policy; adapters are merged into their base."""
@@ -169,6 +164,7 @@ class RunModel:
         return merge(combine(start.weights(model, mesh), trained, config.lora.scale))
 
     def _stream(self, prefix: str) -> Iterator[tuple[tuple[str, ...], int | None, np.ndarray]]:
+        self.check()
         _, arrays, _ = load_arrays(RunDirectory(self.directory).checkpoints_path, prefix)
         if not arrays:
             raise UsageError(f"{self.directory} holds no {prefix.partition('/')[0]}: its algorithm trains none")

@@ -70,6 +70,7 @@ class ProgramSettings:
     end_ids: tuple[int, ...]
     known_ids: int
     lora: LoraConfig
+    reference_dtype: str = "float32"
 
 
 class Programs(NamedTuple):
@@ -83,6 +84,7 @@ class Programs(NamedTuple):
         features: (params, Prompts) -> float32 [N, D], the policy's mean hidden state over each prompt.
         start: (params, critic params or None, key, Facts) -> TrainState; donates the first two.  Without critic params
             the critic's trunk is a copy of the policy's weights, as the reference is.
+        reference: (params) -> the reference of a run that started with them, as `start` makes it.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> float32 [M], or None; see `Curriculum`.
@@ -108,6 +110,7 @@ class Programs(NamedTuple):
     sft_step: Callable[..., tuple[Trainable, Metrics]]
     features: Callable[..., Array]
     start: Callable[..., TrainState]
+    reference: Callable[..., PyTree]
     state: TrainState
     propose: Callable[..., Proposal]
     estimate: Callable[..., Array] | None
@@ -136,7 +139,15 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     critic_optimizer = settings.critic_optimizer.build(settings.optimizer_steps)
     sft_optimizer = settings.sft_optimizer.build(settings.sft_steps)
     parts = _Parts(
-        model, algorithm, curriculum, optimizer, critic_optimizer, settings.update, rollout.temperature, settings.lora
+        model,
+        algorithm,
+        curriculum,
+        optimizer,
+        critic_optimizer,
+        settings.update,
+        rollout.temperature,
+        settings.reference_dtype,
+        settings.lora,
     )
     start = functools.partial(_start, parts)
 
@@ -166,6 +177,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         ),
         features=jax.jit(functools.partial(mean_states, model), out_shardings=everywhere),
         start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
+        reference=jax.jit(functools.partial(_reference, settings.reference_dtype), out_shardings=params_layout),
         state=placed_shapes(state_shape, whole_layout),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
         estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
@@ -261,6 +273,7 @@ class _Parts(NamedTuple):
     critic_optimizer: optax.GradientTransformation
     update: UpdateConfig
     temperature: float
+    reference_dtype: str
     lora: LoraConfig
 
     def model_of(self, state: TrainState) -> Model:
@@ -282,11 +295,16 @@ def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Arr
         step=jnp.int32(0),
         policy=Trainable(params=trained, optimizer=parts.optimizer.init(trained)),
         critic=critic,
-        reference=params if parts.algorithm.needs_reference and not adapts else None,
+        reference=_reference(parts.reference_dtype, params) if parts.algorithm.needs_reference and not adapts else None,
         base=params if adapts else None,
         curriculum=parts.curriculum.init(facts),
         memory=jax.tree.map(jnp.asarray, parts.algorithm.init()),
     )
+
+
+def _reference(dtype: str, params: PyTree) -> PyTree:
+    """The weights that the policy is kept near to."""
+    return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
 def _admit(

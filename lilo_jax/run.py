@@ -1,27 +1,40 @@
 """A run from its config: start or resume, train, and leave a directory that says how it went."""
 
+import contextlib
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from lilo_jax import assembly as assembling
 from lilo_jax.assembly import Assembly
 from lilo_jax.config import Config, Launch
-from lilo_jax.errors import RunError, UsageError
+from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.facts import question_facts
 from lilo_jax.flops import token_flops
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
+from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.budgets import spent
-from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.checkpoints import (
+    DAMAGED,
+    Checkpoints,
+    finished_steps,
+    read_record,
+    set_aside,
+    weights_fingerprint,
+)
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.opening import open_run
 from lilo_jax.storage.progress import Progress
+from lilo_jax.storage.questions_file import fingerprint
 from lilo_jax.storage.recorder import Recorder
-from lilo_jax.storage.run_directory import BEFORE, RunDirectory, open_run
+from lilo_jax.storage.run_directory import BEFORE, TOKENIZER, RunDirectory
+from lilo_jax.storage.saver import Saver, unfrozen
 from lilo_jax.trainer import train
 from lilo_jax.types import Facts, PyTree, TrainState
 
@@ -62,71 +75,128 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     keep_compiled_programs()
     if launch.graders < 0:
         raise UsageError("--graders must not be negative; 0 takes a process per core")
+    with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds) as stop:
+        return _run(config, launch, stop, name=name, bar=bar)
+
+
+def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: bool) -> Result:
     config = assembling.resolve(config)
     task = assembling.check(config)
-    directory = open_run(launch.output_dir, config, launch.resume)
-    if directory.is_done():
-        return Result(directory, done=True, state=None)
-    if config.num_steps and config.sft.steps:
-        fine_tuned = Launch(output_dir=str(directory.path / FINE_TUNED), graders=launch.graders)
-        run(assembling.start_config(config), fine_tuned, name=f"{name} sft", bar=bar)
-    start = starting_model(config, directory.path)
-    assembly = assembling.assemble(config, task, tokenizer=start.tokenizer() if start else None, graders=launch.graders)
-    last_step = min(launch.stop_at or config.num_steps, config.num_steps)
-    progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
-    try:
-        with assembly.graders.pool:
-            state = _train_from(assembly, directory, progress, start, last_step)
-    except Exception as error:
-        directory.mark("FAILED", str(error))
-        directory.log(f"failed: {error}")
-        raise
-    finally:
-        progress.close()
-    done = last_step == config.num_steps
-    if done:
-        directory.mark("DONE", f"{config.num_steps} steps")
-    directory.log(f"{'done' if done else 'stopped'} after {last_step} steps")
-    return Result(directory, done=done, state=state)
+    with open_run(launch.output_dir, config, launch.resume, task.splits) as directory:
+        if directory.is_done():
+            return Result(directory, done=True, state=None)
+        if config.num_steps and config.sft.steps:
+            fine_tuned = Launch(output_dir=str(directory.path / FINE_TUNED), graders=launch.graders)
+            _run(assembling.start_config(config), fine_tuned, stop, name=f"{name} sft", bar=bar)
+        start = starting_model(config, directory.path)
+        tokenizer = start.tokenizer() if start else None
+        assembly = assembling.assemble(config, task, tokenizer=tokenizer, graders=launch.graders)
+        progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
+        try:
+            with assembly.graders.pool:
+                state = _train(assembly, directory, progress, start, stop, launch)
+        except Stopped as stopped:
+            directory.log(str(stopped))
+            raise
+        except Exception as error:
+            with contextlib.suppress(OSError):  # of a full disk, say: the first error is the one to tell
+                directory.mark("FAILED", str(error))
+                directory.log(f"failed: {error}")
+            raise
+        finally:
+            progress.close()
+        step = int(state.step)
+        if done := step == config.num_steps:
+            directory.mark("DONE", f"{step} steps")
+        directory.log(f"{'done' if done else 'stopped'} after {step} steps")
+        return Result(directory, done=done, state=state)
 
 
-def _train_from(
-    assembly: Assembly, directory: RunDirectory, progress: Progress, start: PretrainedModel | None, last_step: int
+def _train(
+    assembly: Assembly,
+    directory: RunDirectory,
+    progress: Progress,
+    start: PretrainedModel | None,
+    stop: StopRequest,
+    launch: Launch,
 ) -> TrainState:
-    config, programs = assembly.config, assembly.programs
-    recorder, costs = Recorder(directory, progress, generations=config.storage.generations), token_flops(programs.state)
-    ledger = Ledger(token_flops=costs)
-    with Checkpoints(directory.checkpoints_path, keep=config.storage.keep) as checkpoints:
-        saved = checkpoints.latest_step()
-        directory.forget_after(-1 if saved is None else saved)
-        if saved is None:
-            assembly.tokenizer.save(directory.tokenizer_path)
-            params = _initial_weights(assembly, start)
-            if not config.num_steps:
-                params = fine_tune(assembly, params, ledger, progress)
-            facts = _starting_facts(assembly, params, ledger, directory)
-            state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
-            del params  # donated
-            recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
-            assembly.graders.pool.take_counts()
-            checkpoints.save(0, state.replace(base=None), ledger.to_dict())
+    """Trains, from the newest checkpoint if there is one; what it returns is saved."""
+    config, path = assembly.config, directory.checkpoints_path
+    if launch.resume == "previous":
+        for step in set_aside(path):
+            progress.line(f"the checkpoint of step {step} is damaged and was moved to {DAMAGED}/")
+    recorder = Recorder(directory, progress, generations=config.storage.generations)
+    with Checkpoints(path, keep=config.storage.keep) as checkpoints:
+        steps = finished_steps(path)
+        record = read_record(path, steps[-1]) if steps else None
+        directory.rewind(record["files"] if record else None)
+        if record:
+            state, ledger, origin = _resumed(assembly, checkpoints, steps[-1], record, start)
+            progress.line(f"resumed after step {steps[-1]}")
         else:
-            state, record = checkpoints.restore(saved, programs.state.replace(base=None))
-            if config.lora.rank:
-                state = state.replace(base=_initial_weights(assembly, start))
-            ledger = Ledger.from_dict(record, costs)
-            progress.line(f"resumed after step {saved}")
+            state, ledger, origin = _begun(assembly, directory, progress, recorder, start, stop)
+        saver = Saver(checkpoints, directory, questions=fingerprint(assembly.task.splits), origin=origin)
+        saver.save(int(state.step), state, ledger)
+        checkpoints.wait()  # from here on, records without a checkpoint mean that the checkpoints are lost
+        last_step = min(launch.stop_at or config.num_steps, config.num_steps)
         if int(state.step) > last_step:
             raise UsageError(f"the run is already at step {int(state.step)}, beyond --stop-at {last_step}")
-        return train(
-            assembly,
-            state,
-            ledger,
-            directory=directory,
-            checkpoints=checkpoints,
-            recorder=recorder,
-            last_step=last_step,
+        state = train(
+            assembly, state, ledger, directory=directory, saver=saver, recorder=recorder, stop=stop, last_step=last_step
         )
+    if int(state.step) < last_step:
+        where = f"after {int(state.step)} of {config.num_steps} steps, which are saved: the same command goes on"
+        stop.check(where)
+        progress.line(f"stopped at --max-seconds {where}")
+    return state
+
+
+def _begun(
+    assembly: Assembly,
+    directory: RunDirectory,
+    progress: Progress,
+    recorder: Recorder,
+    start: PretrainedModel | None,
+    stop: StopRequest,
+) -> tuple[TrainState, Ledger, str]:
+    """The state before the first step, what it has cost, and the fingerprint of the frozen weights to be read again."""
+    config, programs = assembly.config, assembly.programs
+    ledger = Ledger(token_flops=token_flops(programs.state))
+    assembly.tokenizer.save(directory.path / TOKENIZER)
+    directory.files.adopt(TOKENIZER)
+    params = _initial_weights(assembly, start)
+    if not config.num_steps:
+        params = fine_tune(assembly, params, ledger, progress, stop)
+    origin = weights_fingerprint(params) if start and _freezes(assembly) else ""
+    facts = _starting_facts(assembly, params, ledger, directory)
+    state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
+    del params  # donated
+    recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
+    assembly.graders.pool.take_counts()
+    return state, ledger, origin
+
+
+def _resumed(
+    assembly: Assembly, checkpoints: Checkpoints, step: int, record: dict[str, Any], start: PretrainedModel | None
+) -> tuple[TrainState, Ledger, str]:
+    """The same of a checkpoint; weights that are not in it are read from where the run started."""
+    shapes, origin = assembly.programs.state, record["origin"]
+    state = checkpoints.restore(step, unfrozen(shapes) if origin else shapes)
+    if origin:
+        params = _initial_weights(assembly, start)
+        if weights_fingerprint(params) != origin:
+            raise RunError(
+                "the model that the run started from has other weights now: put them back, or start anew in another "
+                "--output-dir"
+            )
+        adapts = shapes.base is not None
+        state = state.replace(**({"base": params} if adapts else {"reference": assembly.programs.reference(params)}))
+    return state, Ledger.from_dict(record["ledger"], token_flops(shapes)), origin
+
+
+def _freezes(assembly: Assembly) -> bool:
+    """Whether the state holds weights that never change."""
+    return assembly.programs.state != unfrozen(assembly.programs.state)
 
 
 def _starting_facts(assembly: Assembly, params: PyTree, ledger: Ledger, directory: RunDirectory) -> Facts:

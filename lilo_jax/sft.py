@@ -6,12 +6,13 @@ import numpy as np
 from lilo_jax.assembly import Assembly, encode_pairs
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, pack_blocks
+from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.types import PyTree, Sequences
 
 
-def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Progress) -> PyTree:
+def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Progress, stop: StopRequest) -> PyTree:
     """Trains weights on batches of demonstrations, each epoch in a new random order.
 
     Source: the recipe of Foster et al. 2025 takes the token mean per example, then the mean over the batch.
@@ -23,6 +24,7 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     slots = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
+        stop.check(f"in step {step} of fine-tuning, which the same command begins again")
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
         plan = _plan(assembly, batch)
         state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_slots=slots)

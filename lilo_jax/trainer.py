@@ -16,11 +16,12 @@ from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
 from lilo_jax.rl.prepare import prepare_blocks
-from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.recorder import Recorder
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.storage.saver import Saver
 from lilo_jax.types import Admission, Array, Metrics, TrainBatch, TrainState
 
 
@@ -30,16 +31,23 @@ def train(
     ledger: Ledger,
     *,
     directory: RunDirectory,
-    checkpoints: Checkpoints,
+    saver: Saver,
     recorder: Recorder,
+    stop: StopRequest,
     last_step: int,
 ) -> TrainState:
-    """Takes steps until `last_step` of them are done, from wherever `state` is; the last one is always saved."""
+    """Takes steps from wherever `state` is, until `last_step` are done or `stop` asks; the last one is saved."""
     config, clock = assembly.config, PhaseClock()
     for step in range(int(state.step), last_step):
+        before, booked = state, ledger.to_dict()
+        if stop.asked:
+            break
         state = refresh_facts(assembly, state, step, ledger, clock)
         audited = audit(assembly, state, step, ledger, clock)
         collected = collect(assembly, state, step, clock)
+        if stop.asked:  # a step that has not been trained on is taken again
+            state, ledger = before, Ledger.from_dict(booked, ledger.token_flops)
+            break
         admission, state = admit(assembly, state, collected, step, clock)
         batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
         state, updated = update(assembly, state, batch, step, clock)
@@ -60,9 +68,11 @@ def train(
             assembly.graders.pool.take_counts()  # those of a step are its own
             if suspected := suspects(assembly, state):
                 directory.append("suspects", {"step": done, "questions": suspected})
-        if done % config.storage.save_every == 0 or done == last_step:
+        if done % config.storage.save_every == 0:
             recorder.flush()
-            checkpoints.save(done, state.replace(base=None), ledger.to_dict())
+            saver.save(done, state, ledger)
+    recorder.flush()
+    saver.save(int(state.step), state, ledger)
     return state
 
 

@@ -29,8 +29,8 @@ from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import starting_model
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
-from lilo_jax.storage.checkpoints import digests
 from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.digest import digests
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import NoiseConfig
 
@@ -162,7 +162,7 @@ def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_
         changed = {name for name in without if without[name] != with_audit[name]}
         assert changed == {"audit/prefilled", "audit/generated", "audit/flops"}
     assert runs["plain"].read("eval") == runs["audited"].read("eval")
-    plain_state, audited_state = (digests(directory.checkpoints_path) for directory in runs.values())
+    plain_state, audited_state = (digests(directory) for directory in runs.values())
     assert {n for n in plain_state if plain_state[n] != audited_state[n]} == {"record"}
     answers = [[r["answers"] for r in directory.read("grading")] for directory in runs.values()]
     assert answers[0] == answers[1]

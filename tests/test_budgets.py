@@ -1,7 +1,6 @@
 """What curves are drawn against: it begins with what was paid before the first step, whatever cut the run short."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -63,7 +62,8 @@ def test_curves_begin_with_what_the_facts_cost_also_after_a_crash_and_a_resume(
 def recorded(path, **records):
     directory = RunDirectory(path)
     for name, own in records.items():
-        (path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in own))
+        for record in own:
+            directory.append(name, record)
     return directory
 
 

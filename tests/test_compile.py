@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from directories import opened
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check
@@ -12,12 +13,13 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import stream_key
 from lilo_jax.pretrained import open_model
+from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock, compilation
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
-from lilo_jax.storage.run_directory import open_run
+from lilo_jax.storage.saver import Saver
 from lilo_jax.trainer import train
 
 
@@ -48,7 +50,7 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     )
     start = open_model(tiny_start)
     assembly = assemble(config, check(config), tokenizer=start.tokenizer())
-    ledger, directory = Ledger(), open_run(tmp_path / "run", config, "never")
+    ledger, directory = Ledger(), opened(tmp_path / "run", config, "never")
     params = start.weights(assembly.programs.model, assembly.mesh)
     facts = no_facts(len(assembly.pool.questions))
     state = assembly.programs.start(params, None, stream_key(config.seed, "critic"), facts)
@@ -56,7 +58,8 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))
     with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:
-        train(assembly, state, ledger, directory=directory, checkpoints=checkpoints, recorder=recorder, last_step=6)
+        saver, stop = Saver(checkpoints, directory, questions="", origin=""), StopRequest(grace=60)
+        train(assembly, state, ledger, directory=directory, saver=saver, recorder=recorder, stop=stop, last_step=6)
     first, *others = recorder.compiled
     assert first - before >= 4  # sampling, scoring, selection, update
     assert others == [first] * 5

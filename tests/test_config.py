@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from directories import opened
 
 import experiments.quickstart
 import experiments.train
@@ -15,7 +16,6 @@ from lilo_jax.config import Config, Launch, Options, exit_with_message, parse
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.errors import UsageError
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.storage.run_directory import open_run
 from lilo_jax.tasks.dataset import Dataset
 
 
@@ -54,7 +54,7 @@ def test_a_users_own_curriculum_by_module_and_name():
 
 def test_dump_and_reload_is_the_identity(tmp_path):
     config = configuration.replace(Config(), seed=9, curriculum=SflBuffer(), rollout__top_p=0.9)
-    directory = open_run(tmp_path / "run", config, "auto")
+    directory = opened(tmp_path / "run", config, "auto")
     assert configuration.load(directory.config_path) == config
 
 
@@ -185,7 +185,7 @@ def test_a_bad_line_of_a_data_file_is_named(lines, says, monkeypatch, capsys, tm
 
 
 def test_a_directory_of_another_config_is_refused_and_kept(monkeypatch, capsys, tmp_path):
-    open_run(tmp_path / "run", Config(), "auto")
+    opened(tmp_path / "run", Config(), "auto")
     before = (tmp_path / "run" / "config.json").read_text()
     code, err = failure(train_main, ["--seed", "1", "--output-dir", str(tmp_path / "run")], monkeypatch, capsys)
     assert code == 2
@@ -194,7 +194,7 @@ def test_a_directory_of_another_config_is_refused_and_kept(monkeypatch, capsys, 
 
 
 def test_a_start_of_another_shape_is_refused(monkeypatch, capsys, tmp_path):
-    open_run(tmp_path / "start", configuration.replace(Config(), model__num_layers=4), "auto")
+    opened(tmp_path / "start", configuration.replace(Config(), model__num_layers=4), "auto")
     args = ["--model.path", str(tmp_path / "start"), "--model.num-layers", "3", "--output-dir", str(tmp_path / "run")]
     code, err = failure(train_main, args, monkeypatch, capsys)
     assert code == 2
@@ -206,7 +206,7 @@ def test_a_start_of_another_shape_is_refused(monkeypatch, capsys, tmp_path):
 def test_a_foreign_directory_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UsageError, match="not empty and holds no run"):
-        open_run(tmp_path, Config(), "auto")
+        opened(tmp_path, Config(), "auto")
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 

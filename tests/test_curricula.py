@@ -153,7 +153,7 @@ def test_a_state_survives_a_checkpoint(name, tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(2, simulation.state, {})
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        restored, _ = checkpoints.restore(2, fresh)
+        restored = checkpoints.restore(2, fresh)
     jax.tree.map(np.testing.assert_array_equal, restored, simulation.state)
     nothing = simulation.empty(simulation.slots)
     found, expected = (simulation.propose(state, nothing, jax.random.key(5)) for state in (restored, simulation.state))

@@ -20,7 +20,8 @@ from lilo_jax.pretrained import open_model
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
-from lilo_jax.storage.checkpoints import digests, load_arrays
+from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.digest import digests
 
 CONFIG = DecoderConfig(num_layers=3, embed_dim=16, num_heads=4, num_kv_heads=2, head_dim=6, mlp_dim=24, vocab_size=23)
 SCANNED = dataclasses.replace(CONFIG, train_layers="scanned", decode_layers="scanned")
@@ -167,7 +168,7 @@ def test_a_stopped_run_of_adapters_goes_on_bit_for_bit(lora_run, tmp_path):
     path = str(tmp_path / "run")
     run(config, Launch(output_dir=path, stop_at=2))
     again = run(config, Launch(output_dir=path))
-    assert digests(again.directory.checkpoints_path) == digests(result.directory.checkpoints_path)
+    assert digests(again.directory) == digests(result.directory)
 
 
 def test_the_reference_is_the_base(lora_run):

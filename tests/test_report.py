@@ -35,10 +35,10 @@ def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings)
         "rollout": {"questions": 4, "samples": 8},
         "storage": {"keep": seed},
     } | settings
-    (path / "config.json").write_text(json.dumps(config))
-    environment = {"python": "3.11", "platform": "here", "packages": {"jax": "0.9"}, "devices": ["cpu:0"], "commit": ""}
-    (path / "environment.json").write_text(json.dumps(environment))
     run, rng = RunDirectory(path), np.random.default_rng(seed)
+    run.files.write("config.json", json.dumps(config).encode())
+    environment = {"python": "3.11", "platform": "here", "packages": {"jax": "0.9"}, "devices": ["cpu:0"], "commit": ""}
+    run.files.write("environment.json", json.dumps(environment).encode())
     ledger = {f"{purpose}/{kind}": 0 for purpose in ("sft", "train", "rejected", "evaluation") for kind in KINDS}
     ledger["train/flops"] = 0
     for step in range(STEPS + 1):
@@ -73,7 +73,7 @@ def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings)
             step, [common | {"question": q, "verdict": v, "response": r} for q, (v, r) in enumerate(rows)]
         )
     if done:
-        run.mark("DONE", "done")
+        run.mark("DONE", f"{STEPS} steps")
     return run
 
 
@@ -376,7 +376,9 @@ def test_report_of_a_run_with_evaluations_only(tmp_path):
     pytest.importorskip("matplotlib")
     run = RunDirectory(tmp_path / "bare")
     run.path.mkdir()
-    run.config_path.write_text(json.dumps({"seed": 0, "curriculum": {"name": "lilo"}, "algorithm": {"name": "ppo"}}))
+    config = {"seed": 0, "curriculum": {"name": "lilo"}, "algorithm": {"name": "ppo"}}
+    run.files.write("config.json", json.dumps(config).encode())
+    run.files.write("environment.json", b"{}")
     run.append("eval", {"step": 0, "split": "validation", "accuracy": 0.25})
     text = report.report_runs([run.path], tmp_path / "bare.html").read_text(encoding="utf-8")
     assert Page(text).tags.count("svg") == 1

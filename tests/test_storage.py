@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from directories import opened
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, encode_pairs, encode_prompts
@@ -15,11 +16,12 @@ from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.flops import matrix_weights, token_flops
 from lilo_jax.run import run
-from lilo_jax.storage.checkpoints import Checkpoints, digests, load_arrays
+from lilo_jax.storage.checkpoints import Checkpoints, finished_steps, load_arrays, read_record
+from lilo_jax.storage.digest import digests
 from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger, training_total
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder, mean_values
-from lilo_jax.storage.run_directory import RunDirectory, open_run
+from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tokenizers import load_tokenizer
 from lilo_jax.types import Mean
 
@@ -150,9 +152,9 @@ def test_ledger_of_fine_tuning_and_evaluation(tiny_config, tiny_run, tiny_start)
     pairs = [(q.prompt, q.answer) for name in config.evaluation.splits for q in task.splits[name]]
     each = sum(len(tokenizer.encode(prompt)) + len(tokenizer.encode(answer)) + 2 for prompt, answer in pairs)
     assert [r["evaluation/scored"] for r in directory.read("ledger")] == [each * (1 + step // 5) for step in range(20)]
-    assert load_arrays(directory.checkpoints_path)[2]["evaluation/scored"] == 5 * each
+    assert load_arrays(directory.checkpoints_path)[2]["ledger"]["evaluation/scored"] == 5 * each
 
-    record = load_arrays(RunDirectory(tiny_start).checkpoints_path)[2]
+    record = load_arrays(RunDirectory(tiny_start).checkpoints_path)[2]["ledger"]
     demonstrations = encode_pairs(tokenizer, task.demonstrations)
     lengths = demonstrations.prompt_lengths + demonstrations.completion_lengths
     epochs, rest = divmod(tiny_config.sft.steps * tiny_config.sft.batch, len(lengths))
@@ -176,29 +178,29 @@ def test_encoded_prompts_and_pairs_have_begin_and_end_tokens(tiny_run):
 
 # --------------------------------------------------------------------------------------------------- run directory
 def test_a_directory_takes_one_config_and_says_what_differs(tiny_config, tmp_path):
-    open_run(tmp_path / "run", tiny_config, "auto")
+    opened(tmp_path / "run", tiny_config, "auto")
     assert configuration.load(tmp_path / "run" / "config.json") == tiny_config
     assert {"python", "packages", "devices", "command"} <= set(
         json.loads((tmp_path / "run" / "environment.json").read_text())
     )
     other = configuration.replace(tiny_config, rollout__questions=8)
     with pytest.raises(UsageError, match=r"another config \(rollout.questions is 4 there and 8 here\)"):
-        open_run(tmp_path / "run", other, "auto")
+        opened(tmp_path / "run", other, "auto")
     with pytest.raises(UsageError, match="--output-dir"):
-        open_run(tmp_path / "run", configuration.replace(tiny_config, seed=3), "must")
+        opened(tmp_path / "run", configuration.replace(tiny_config, seed=3), "must")
     assert configuration.load(tmp_path / "run" / "config.json") == tiny_config
     elsewhere = configuration.replace(tiny_config, mesh__data=4, mesh__tensor=2)
-    assert open_run(tmp_path / "run", elsewhere, "auto").path == tmp_path / "run"
+    assert opened(tmp_path / "run", elsewhere, "auto").path == tmp_path / "run"
 
 
 def test_resume_must_and_never(tiny_config, tmp_path):
     with pytest.raises(UsageError, match="no run in"):
-        open_run(tmp_path / "run", tiny_config, "must")
+        opened(tmp_path / "run", tiny_config, "must")
     assert not (tmp_path / "run").exists()
-    open_run(tmp_path / "run", tiny_config, "never")
+    opened(tmp_path / "run", tiny_config, "never")
     with pytest.raises(UsageError, match="already holds a run"):
-        open_run(tmp_path / "run", tiny_config, "never")
-    open_run(tmp_path / "run", tiny_config, "must")
+        opened(tmp_path / "run", tiny_config, "never")
+    opened(tmp_path / "run", tiny_config, "must")
 
 
 def test_foreign_directories_and_files_are_refused_and_left_alone(tiny_config, tmp_path):
@@ -206,12 +208,12 @@ def test_foreign_directories_and_files_are_refused_and_left_alone(tiny_config, t
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     for resume in ("auto", "never", "must"):
         with pytest.raises(UsageError, match="not empty and holds no run"):
-            open_run(tmp_path / "thesis", tiny_config, resume)
+            opened(tmp_path / "thesis", tiny_config, resume)
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
     with pytest.raises(UsageError, match="is a file"):
-        open_run(tmp_path / "thesis" / "chapter.txt", tiny_config, "auto")
+        opened(tmp_path / "thesis" / "chapter.txt", tiny_config, "auto")
     (tmp_path / "empty").mkdir()
-    open_run(tmp_path / "empty", tiny_config, "auto")
+    opened(tmp_path / "empty", tiny_config, "auto")
     assert (tmp_path / "empty" / "config.json").exists()
 
 
@@ -232,39 +234,41 @@ def test_a_mistake_leaves_no_directory(tiny_config, tmp_path):
 
 
 def test_outcomes_replace_one_another(tiny_config, tmp_path):
-    directory = open_run(tmp_path / "run", tiny_config, "auto")
+    directory = opened(tmp_path / "run", tiny_config, "auto")
     directory.mark("FAILED", "first")
     assert not directory.is_done()
-    directory.mark("DONE", "then")
+    directory.mark("DONE", "20 steps")
     assert (directory.is_done(), (directory.path / "FAILED").exists()) == (True, False)
     directory.mark("FAILED", "again")
     assert not directory.is_done()
-    open_run(tmp_path / "run", tiny_config, "auto")
+    opened(tmp_path / "run", tiny_config, "auto")
     assert not (directory.path / "FAILED").exists()
 
 
 def test_records_are_read_back_and_forgotten_by_step(tiny_config, tmp_path):
-    directory = open_run(tmp_path / "run", tiny_config, "auto")
+    directory = opened(tmp_path / "run", tiny_config, "auto")
     assert directory.read("metrics") == []
     for step in range(6):
+        if step % 2 == 0:
+            directory.append("eval", {"step": step})
+        if step == 4:
+            written = json.loads(json.dumps(directory.files.state()))  # as a checkpoint keeps it
         directory.append("metrics", {"step": step, "x": step / 3})
         directory.write_rollouts(step, [{"step": step}])
-    for step in (0, 2, 4, 6):
-        directory.append("eval", {"step": step})
     with open(directory.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "x"')
     assert directory.read("metrics") == [{"step": step, "x": step / 3} for step in range(6)]
-    directory.forget_after(4)
+    directory.rewind(written)
     assert [r["step"] for r in directory.read("metrics")] == [0, 1, 2, 3]
     assert [r["step"] for r in directory.read("eval")] == [0, 2, 4]
     assert list(directory.rollouts()) == [0, 1, 2, 3]
-    directory.forget_after(-1)
-    assert directory.read("metrics") == directory.read("eval") == []
-    assert directory.rollouts() == {}
+    assert (directory.path / "metrics.jsonl").read_text().count("\n") == 4
+    with pytest.raises(RunError, match="records of steps and no finished checkpoint"):
+        directory.rewind(None)
 
 
 def test_rollouts_keep_any_text(tiny_config, tmp_path):
-    directory = open_run(tmp_path / "run", tiny_config, "auto")
+    directory = opened(tmp_path / "run", tiny_config, "auto")
     records = [{"response": "a\u2028b\u0085c\x0bd\re\nf 日本語 😀"}, {"response": ""}]
     directory.write_rollouts(3, records)
     assert directory.rollouts() == {3: records}
@@ -284,12 +288,12 @@ def test_checkpoints_keep_none_and_empty_tuples_and_every_dtype(tmp_path):
     }
     record = {"train/generated": 2**40, "text": "ok"}
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        assert checkpoints.latest_step() is None
+        assert finished_steps(tmp_path / "c") == []
         for step in (1, 2, 3):
             checkpoints.save(step, jax.tree.map(lambda x, s=step: x if x.dtype == bool else x + s, state), record)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        assert checkpoints.latest_step() == 3
-        restored, found = checkpoints.restore(3, state)
+        assert finished_steps(tmp_path / "c") == [2, 3]
+        restored, found = checkpoints.restore(3, state), read_record(tmp_path / "c", 3)
     assert found == record
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert restored["none"] is None
@@ -315,9 +319,10 @@ def test_saving_a_step_again_keeps_the_first(tmp_path):
 
 def test_digests_tell_values_shapes_dtypes_and_records_apart(tmp_path):
     def digest(name: str, x, n: int) -> dict[str, str]:
-        with Checkpoints(tmp_path / name, keep=1) as checkpoints:
-            checkpoints.save(0, {"x": x, "y": jnp.ones(2)}, {"n": n})
-        return digests(tmp_path / name)
+        directory = RunDirectory(tmp_path / name)
+        with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:
+            checkpoints.save(0, {"x": x, "y": jnp.ones(2)}, {"ledger": {"n": n}, "files": {name: None}})
+        return digests(directory)
 
     base = digest("a", jnp.zeros(4), 1)
     assert digest("b", jnp.zeros(4), 1) == base
@@ -336,7 +341,7 @@ def test_digests_tell_values_shapes_dtypes_and_records_apart(tmp_path):
 
 
 def test_checkpoint_of_another_model_and_missing_checkpoints_are_named(tmp_path):
-    with pytest.raises(UsageError, match="no checkpoints at"):
+    with pytest.raises(UsageError, match="no finished checkpoint"):
         load_arrays(tmp_path / "none")
     (tmp_path / "c").mkdir()
     with pytest.raises(UsageError, match="no finished checkpoint"):
@@ -380,7 +385,7 @@ def written_by(recorder, *skipped):
 
 def test_a_run_ends_after_three_steps_in_a_row_without_a_finite_gradient(tmp_path):
     def recorder(name):
-        directory = open_run(str(tmp_path / name), Config(), "auto")
+        directory = opened(str(tmp_path / name), Config(), "auto")
         return Recorder(directory, Progress("x", total=9, every=1, bar=False)), directory
 
     fine, directory = recorder("fine")
@@ -393,7 +398,7 @@ def test_a_run_ends_after_three_steps_in_a_row_without_a_finite_gradient(tmp_pat
 
 
 def test_numbers_that_are_not_finite_end_a_run(tmp_path):
-    directory = open_run(str(tmp_path / "run"), Config(), "auto")
+    directory = opened(str(tmp_path / "run"), Config(), "auto")
     recorder = Recorder(directory, Progress("x", total=9, every=1, bar=False))
     recorder.write_step(0, {}, {"loss/policy": Mean(total=np.float32(np.nan), weight=np.float32(1))}, Ledger(), {})
     with pytest.raises(RunError, match="loss/policy is not finite; the last checkpoint is intact"):

@@ -95,9 +95,9 @@ def _label(key: str, keys: Sequence[str]) -> str:
 def _config(run: RunDirectory) -> dict[str, Any]:
     """The stored config as it is: a curriculum of the user's own need not be importable to be reported."""
     try:
-        config = json.loads(run.config_path.read_text(encoding="utf-8"))
+        config = run.config_values()
         complete = all(key in config for key in ("seed", "curriculum", "algorithm"))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (UsageError, ValueError, TypeError):
         complete = False
     if not complete:
         raise UsageError(f"{run.config_path} is not the config of a run")

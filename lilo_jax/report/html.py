@@ -2,7 +2,6 @@
 
 import html
 import importlib.util
-import json
 import pathlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -279,10 +278,7 @@ def _provenance(arms: Arms, command: str) -> str:
 
 
 def _environment(run: RunDirectory) -> str:
-    path = run.path / "environment.json"
-    if not path.exists():
-        return "no environment.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = run.environment()
     packages = ", ".join(f"{name} {version}" for name, version in found.get("packages", {}).items())
     lines = {
         "python": f"{found.get('python', '?')} on {found.get('platform', '?')}",

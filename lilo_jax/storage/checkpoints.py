@@ -1,98 +1,235 @@
-"""Checkpoints of a whole `TrainState` with its ledger, through orbax."""
+"""Checkpoints of a whole `TrainState` with a record, through orbax; every array and record with its checksum.
 
-import hashlib
+orbax writes a step beside the others and renames it when all of it is there, so a save that was cut short is as if it
+had not begun.  Readers open files and nothing else: they never disturb a run that is saving.
+
+Written for orbax-checkpoint below 1: version 1 replaces CheckpointManager, its args and its handlers by
+`orbax.checkpoint.v1` (`training.Checkpointer`, `save_pytree`), all of which this module alone would have to take up.
+"""
+
+import contextlib
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import xxhash
 
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.storage.checked_files import FORMAT, hash_of
 from lilo_jax.types import PyTree
+
+STATE, RECORD = "state", "record"
+DAMAGED = "damaged"
+"""Where damaged checkpoints are moved to, beside the directory of checkpoints."""
 
 
 class Checkpoints:
-    """Saves and restores steps under one directory; a save that was cut short is as if it had not begun."""
+    """Saves and restores steps under one directory; the one writer there."""
 
     def __init__(self, path: pathlib.Path, *, keep: int) -> None:
         self._path = path
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        handlers = {STATE: ocp.StandardCheckpointHandler(), RECORD: ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(*([RunError] if kind else [])):  # the first error is the one to tell
+            self.wait()
         self._manager.close()
 
-    def latest_step(self) -> int | None:
-        """The newest finished step, or None."""
-        return self._manager.latest_step()
+    def wait(self) -> None:
+        """Returns when everything saved is on disk."""
+        with _saving(self._path):
+            self._manager.wait_until_finished()
 
-    def save(self, step: int, state: PyTree, record: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, record: Mapping[str, Any]) -> None:
         """Saves the state after `step` steps with a JSON record; returns before it is on disk."""
-        if step not in self._manager.all_steps():
-            arguments = ocp.args.Composite(state=ocp.args.StandardSave(_flat(state)), record=ocp.args.JsonSave(record))
-            self._manager.save(step, args=arguments, force=True)
+        if step in self._manager.all_steps():
+            return
+        arrays = _flat(state)
+        with _saving(self._path):
+            signed = _signed({"format": FORMAT, "arrays": checksums(arrays), "record": dict(record)})
+            items = {STATE: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(signed)}
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The state and record of a step.
+    def restore(self, step: int, like: PyTree) -> PyTree:
+        """The state of a step.
 
         Args:
             step: a finished one.
             like: a tree of arrays or shape structs with the shapes, dtypes and shardings wanted.
         """
-        state, record = self._restore(step, _flat(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
-        return jax.tree.unflatten(jax.tree.structure(like), [state[name] for name in _flat(like)]), record
+        wanted = _flat(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        known = _read(self._path, step)["arrays"]
+        if different := _differences(known, wanted):
+            raise RunError(f"the checkpoint {self._path}/{step} does not fit this model: {different}")
+        with _reading(self._path, step):
+            arguments = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(wanted)})
+            found = self._manager.restore(step, args=arguments)[STATE]
+        _check(self._path, step, known, found)
+        return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
-    def restore_arrays(self, step: int, prefix: str = "") -> dict[str, np.ndarray]:
-        """The arrays of a step whose names begin with `prefix`, on the host; needs no knowledge of the model."""
-        metadata = self._manager.item_metadata(step)["state"]
-        names = [name for name in getattr(metadata, "tree", metadata) if name.startswith(prefix)]
-        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=how, partial_restore=True)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(self._path / str(step) / "state", args=arguments)
 
-    def restore_record(self, step: int) -> dict[str, Any]:
-        """The record of a step."""
-        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+# ---------------------------------------------------------------------------------------------------------- reading
+def finished_steps(path: pathlib.Path) -> list[int]:
+    """The steps that lie whole under `path`, in order."""
+    return sorted(int(p.name) for p in path.glob("*") if p.name.isdecimal() and p.is_dir())
 
-    def _restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
+
+def read_record(path: pathlib.Path, step: int) -> dict[str, Any]:
+    """The record of a step."""
+    return _read(path, step)["record"]
+
+
+def read_arrays(path: pathlib.Path, step: int, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a step whose names begin with `prefix`, on the host; needs no knowledge of the model."""
+    known = {name: mark for name, mark in _read(path, step)["arrays"].items() if name.startswith(prefix)}
+    if not known:
+        return {}
+    how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in known}
+    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(known, 0), restore_args=how, partial_restore=True)
+    with _reading(path, step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        found = checkpointer.restore(path / str(step) / STATE, args=arguments)
+    _check(path, step, known, found)
+    return found
+
+
+def newest(path: pathlib.Path) -> int:
+    """The newest finished step under `path`; raises `UsageError` if there is none."""
+    steps = finished_steps(path)
+    if not steps:
+        raise UsageError(f"no finished checkpoint in {path}: the run has not saved yet, or its checkpoints are lost")
+    return steps[-1]
+
+
+def load_arrays(path: pathlib.Path, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+    """The newest step under `path`, its arrays by name, those that begin with `prefix`, and its record.
+
+    A live run may delete a step while it is read: then the next one is taken.
+    """
+    while True:
+        step = newest(path)
         try:
-            restored = self._manager.restore(step, args=arguments)
-        except ValueError as error:
-            first_line = str(error).splitlines()[0]
-            raise RunError(f"the checkpoint {self._path}/{step} does not fit this model: {first_line}") from None
-        return restored["state"], restored["record"]
+            return step, read_arrays(path, step, prefix), read_record(path, step)
+        except RunError:
+            if newest(path) == step:
+                raise
+
+
+def set_aside(path: pathlib.Path) -> list[int]:
+    """Moves the newest steps that are damaged to `DAMAGED` beside `path`, until one is whole; returns those moved."""
+    moved = []
+    for step in reversed(finished_steps(path)):
+        try:
+            read_arrays(path, step)
+            break
+        except RunError:
+            target = path.with_name(DAMAGED)
+            target.mkdir(exist_ok=True)
+            names = {p.name for p in target.iterdir()}
+            name = next(n for n in (str(step), *(f"{step}-{i}" for i in range(1, 10**6))) if n not in names)
+            (path / str(step)).rename(target / name)
+            moved.append(step)
+    return moved
+
+
+# -------------------------------------------------------------------------------------------------------- checksums
+def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """`dtype[shape] XXH3` of every array, by name."""
+    return {name: _mark(array) for name, array in arrays.items()}
+
+
+def weights_fingerprint(params: PyTree) -> str:
+    """One hash of all weights of a model."""
+    return hash_of(checksums(_flat(params)))
+
+
+def _mark(array: Any) -> str:
+    host = np.ascontiguousarray(jax.device_get(array))
+    return f"{_kind(array)} {xxhash.xxh3_128_hexdigest(host.reshape(-1).view(np.uint8).data)}"
+
+
+def _kind(array: Any) -> str:
+    return f"{np.dtype(array.dtype).name}[{','.join(map(str, np.shape(array)))}]"
+
+
+def _check(path: pathlib.Path, step: int, known: Mapping[str, str], found: Mapping[str, Any]) -> None:
+    for name, mark in known.items():
+        if name not in found or _mark(found[name]) != mark:
+            raise _damaged(path, step, f"{name} is not what was written")
+
+
+def _differences(known: Mapping[str, str], wanted: Mapping[str, Any]) -> str:
+    """What the first array that differs is there and here; "" if none does."""
+    kinds = {name: mark.split()[0] for name, mark in known.items()}
+    for name in sorted(kinds.keys() | wanted.keys()):
+        there, here = kinds.get(name, "missing"), _kind(wanted[name]) if name in wanted else "missing"
+        if there != here:
+            return f"{name} is {there} there and {here} here"
+    return ""
+
+
+def _signed(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"checksum": _signature(content)}
+
+
+def _signature(content: Mapping[str, Any]) -> str:
+    return hash_of({name: value for name, value in content.items() if name != "checksum"})
+
+
+def _read(path: pathlib.Path, step: int) -> dict[str, Any]:
+    """What stands beside the arrays of a step: format, checksums and the record."""
+    with _reading(path, step), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        content = checkpointer.restore(path / str(step) / RECORD)
+    version = content.get("format") if isinstance(content, dict) else None
+    if version is None or not isinstance(version, int):
+        raise RunError(f"the checkpoint {path}/{step} has no format: an earlier lilo_jax wrote it, or it is damaged")
+    if content.get("checksum") != _signature(content):
+        raise _damaged(path, step, "its record is not what was written")
+    if version != FORMAT:
+        raise RunError(
+            f"the checkpoint {path}/{step} is of format {version}, and this version of lilo_jax reads {FORMAT}: take "
+            f"the version that environment.json names"
+        )
+    return content
+
+
+def _damaged(path: pathlib.Path, step: int, why: str) -> RunError:
+    others = [other for other in finished_steps(path) if other < step]
+    cure = f"--resume previous goes on from an earlier one ({others[-1]})" if others else "there is no earlier one"
+    return RunError(f"the checkpoint {path}/{step} is damaged ({why}): put a copy of it back; {cure}")
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path, step: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever orbax and tensorstore raise at a file that is not theirs any more
+        raise _damaged(path, step, _first_line(error)) from None
+
+
+@contextlib.contextmanager
+def _saving(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a full disk, say, in whatever clothes
+        whole = finished_steps(path)
+        intact = f"the one of step {whole[-1]} is intact" if whole else "there is none yet"
+        raise RunError(f"a checkpoint could not be written to {path} ({_first_line(error)}): {intact}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by path, so that structs, tuples and None need no meaning on disk."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def load_arrays(path: pathlib.Path, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
-    """The newest step under `path`, its arrays by name, those that begin with `prefix`, and its record."""
-    if not path.is_dir():
-        raise UsageError(f"no checkpoints at {path}: is {path.parent} a run directory?")
-    with Checkpoints(path, keep=1) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is None:
-            raise UsageError(f"no finished checkpoint in {path}: the run has not saved yet")
-        return step, checkpoints.restore_arrays(step, prefix), checkpoints.restore_record(step)
-
-
-def digests(path: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every array of the newest checkpoint and of its record, by name, sorted."""
-    _, arrays, record = load_arrays(path)
-    found = {"record": hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()}
-    for name, array in arrays.items():
-        content = f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
-        found[name] = hashlib.sha256(content).hexdigest()
-    return dict(sorted(found.items()))

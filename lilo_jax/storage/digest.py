@@ -3,8 +3,10 @@
 import hashlib
 import pathlib
 
+import numpy as np
+
 from lilo_jax.errors import UsageError
-from lilo_jax.storage.checkpoints import digests
+from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.run_directory import RunDirectory
 
 _DETERMINISTIC = ("metrics", "eval", "ledger")
@@ -23,9 +25,19 @@ def digest_lines(path: pathlib.Path) -> list[str]:
     for run in runs:
         directory, prefix = RunDirectory(run), "" if run == path else f"{run.relative_to(path).as_posix()}/"
         for name in _DETERMINISTIC:
-            file = directory.path / f"{name}.jsonl"
-            if file.exists():
-                lines.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {prefix}{file.name}")
-        parts = digests(directory.checkpoints_path)
-        lines += [f"{value}  {prefix}checkpoint/{name}" for name, value in parts.items()]
+            content = directory.files.read(f"{name}.jsonl")
+            if content is not None:
+                lines.append(f"{hashlib.sha256(content).hexdigest()}  {prefix}{name}.jsonl")
+        lines += [f"{value}  {prefix}checkpoint/{name}" for name, value in digests(directory).items()]
     return lines
+
+
+def digests(directory: RunDirectory) -> dict[str, str]:
+    """SHA-256 of every array of a run's newest checkpoint, and of the ledger in its record, by name, sorted."""
+    directory.newest_step()
+    _, arrays, record = load_arrays(directory.checkpoints_path)
+    found = {"record": hashlib.sha256(repr(sorted(record["ledger"].items())).encode()).hexdigest()}
+    for name, array in arrays.items():
+        content = f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        found[name] = hashlib.sha256(content).hexdigest()
+    return dict(sorted(found.items()))

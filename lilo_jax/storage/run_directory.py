@@ -17,19 +17,26 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
-from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import write_records
+from lilo_jax.errors import RunError, UsageError
+from lilo_jax.files import write_whole
+from lilo_jax.storage.checked_files import CheckedFiles, Entry
+from lilo_jax.storage.checkpoints import newest
 
+CONFIG, ENVIRONMENT, QUESTIONS = "config.json", "environment.json", "questions.jsonl"
+DESCRIPTION = (ENVIRONMENT, QUESTIONS, CONFIG)
+"""What is written before anything is computed."""
+TOKENIZER = "tokenizer"
 RECORDS = ("metrics", "timings", "eval", "ledger", "grading", "suspects")
 BEFORE = -1
 """The step whose records are of what was paid before the first one."""
@@ -37,149 +44,150 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sent
 
 
 class RunDirectory:
-    """Reads and writes one run's files."""
+    """Reads and writes one run's files.  Reading changes nothing; who writes holds the lock (see `open_run`)."""
 
     def __init__(self, path: pathlib.Path | str) -> None:
         self.path = pathlib.Path(path).absolute()
+        self.files = CheckedFiles(self.path)
 
     @property
     def config_path(self) -> pathlib.Path:
         """Where the resolved config is."""
-        return self.path / "config.json"
+        return self.path / CONFIG
 
     @property
     def tokenizer_path(self) -> pathlib.Path:
-        """Where the tokenizer is."""
-        return self.path / "tokenizer"
+        """Where the tokenizer is; raises `UsageError` if there is none yet, `RunError` if it is damaged."""
+        if not self.files.check_folder(TOKENIZER):
+            raise UsageError(f"{self.path} holds no tokenizer: the run has not got as far as its first checkpoint")
+        return self.path / TOKENIZER
 
     @property
     def checkpoints_path(self) -> pathlib.Path:
         """Where checkpoints are."""
         return self.path / "checkpoints"
 
+    def config_values(self) -> dict[str, Any]:
+        """What stands in `config.json`, as it was written."""
+        return json.loads(self._described(CONFIG))
+
+    def config(self) -> Config:
+        """The run's config; raises `UsageError` if there is none."""
+        return configuration.from_text(self._described(CONFIG), self.config_path)
+
+    def environment(self) -> dict[str, Any]:
+        """What stands in `environment.json`."""
+        return json.loads(self._described(ENVIRONMENT))
+
+    def done_steps(self) -> int | None:
+        """The steps after which the run was done; None if it is not."""
+        try:
+            text = (self.path / "DONE").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        found = re.fullmatch(r"(\d+) steps\n", text)
+        if not found:
+            raise RunError(f"{self.path / 'DONE'} is damaged: delete it and go on with the run, which writes it again")
+        return int(found[1])
+
     def is_done(self) -> bool:
         """Whether the run reached its last step."""
-        return (self.path / "DONE").exists()
+        return self.done_steps() is not None
+
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; of a finished run its last one, or `RunError`."""
+        step, done = newest(self.checkpoints_path), self.done_steps()
+        if done not in (None, step):
+            raise RunError(
+                f"{self.path} was done after {done} steps and its newest checkpoint is of step {step}: put the "
+                f"missing one back, or delete DONE and go on with the run"
+            )
+        return step
 
     def mark(self, outcome: str, message: str) -> None:
         """Writes DONE or FAILED, and removes the other."""
         for name in ("DONE", "FAILED"):
             (self.path / name).unlink(missing_ok=True)
-        (self.path / outcome).write_text(message + "\n", encoding="utf-8")
+        write_whole(self.path / outcome, message + "\n")
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Adds a line to one of the `RECORDS`."""
-        with open(self.path / f"{name}.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self.files.append(f"{name}.jsonl", (json.dumps(record) + "\n").encode())
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """All lines of one of the `RECORDS`; none if there is no such file."""
-        return list(_lines(self.path / f"{name}.jsonl"))
+        """All lines of one of the `RECORDS`; none if nothing was recorded."""
+        return self._lines(f"{name}.jsonl")
 
-    def write_rollouts(self, step: int, records: list[dict[str, Any]]) -> None:
+    def write_rollouts(self, step: int, records: Iterable[dict[str, Any]]) -> None:
         """Writes the rollouts of a step."""
-        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+        self._write_lines(f"rollouts/step_{step:06d}.jsonl", records)
 
     def rollouts(self) -> dict[int, list[dict[str, Any]]]:
         """Recorded rollouts by step."""
-        files = sorted((self.path / "rollouts").glob("step_*.jsonl"))
-        return {int(file.stem.removeprefix("step_")): list(_lines(file)) for file in files}
+        return {_step_of(name): self._lines(name) for name in self.files.names("rollouts")}
 
     def write_generations(self, step: int, split: str, records: Iterable[dict[str, Any]], *, only: bool) -> None:
         """Writes the responses of an evaluation; with `only`, those of earlier steps are dropped."""
-        path = self.path / "generations" / f"step_{step:06d}_{split}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        write_records(path, records)
-        for older in path.parent.glob("step_*.jsonl"):
-            if only and older != path and older.stem.split("_", 2)[2] == split:
-                older.unlink()
+        new = f"generations/step_{step:06d}_{split}.jsonl"
+        self._write_lines(new, records)
+        of_split = [name for name in self.files.names("generations") if name.split("_", 2)[2] == f"{split}.jsonl"]
+        if only:
+            self.files.remove(name for name in of_split if name != new)
 
-    def forget_after(self, step: int) -> None:
-        """Drops the records of steps that a resumed run will take again: those beyond the checkpoint at `step`.
+    def rewind(self, written: Mapping[str, Entry] | None) -> None:
+        """Goes back to what had been written at a checkpoint; None: to what describes the run.
 
-        A step's own records carry its number before the step is counted; an evaluation carries the number of steps
-        taken, and the one at `step` belongs to the checkpoint.
+        Raises:
+            RunError: there are records of steps but no checkpoint, or a file is not what it was then.
         """
-        for name in RECORDS:
-            path = self.path / f"{name}.jsonl"
-            kept = [r for r in _lines(path) if r["step"] < step or (name in ("eval", "suspects") and r["step"] == step)]
-            if path.exists():
-                _replace(path, "".join(json.dumps(r) + "\n" for r in kept))
-        for taken in (self.path / "rollouts").glob("step_*.jsonl"):
-            if int(taken.stem.removeprefix("step_")) >= step:
-                taken.unlink()
-        for taken in (self.path / "generations").glob("step_*.jsonl"):
-            if int(taken.stem.split("_")[1]) > step:
-                taken.unlink()
+        if written is None:
+            written = {name: entry for name, entry in self.files.state().items() if name in DESCRIPTION}
+            if "metrics.jsonl" in self.files.state() or self.is_done():
+                raise RunError(
+                    f"{self.path} has records of steps and no finished checkpoint: put {self.checkpoints_path.name}/ "
+                    f"back, or pass another --output-dir"
+                )
+        self.files.rewind(written)
 
     def log(self, message: str) -> None:
         """Adds a dated line to log.txt."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+        descriptor = os.open(self.path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        with open(descriptor, "a", encoding="utf-8") as file:
             file.write(f"{now} {message}\n")
 
+    def describe(self, config: Config, questions: bytes) -> None:
+        """Writes what the run is, before anything is computed."""
+        self.files.write(ENVIRONMENT, _json(_environment()))
+        self.files.write(QUESTIONS, questions)
+        self.store_config(config)
 
-def open_run(path: pathlib.Path | str, config: Config, resume: str) -> RunDirectory:
-    """The directory of a run, new or to be gone on with; refuses one that holds something else.
+    def store_config(self, config: Config) -> None:
+        """Writes the config, in place of an earlier one."""
+        self.files.write(CONFIG, _json(configuration.to_dict(config)))
 
-    Args:
-        path: of the directory.
-        config: of the run.  It may differ from a stored one in `mesh` only.
-        resume: as in `Launch.resume`.
-    """
-    directory = RunDirectory(path)
-    if directory.path.is_file():
-        raise UsageError(f"{path} is a file; pass another --output-dir")
-    if not directory.config_path.exists():
-        if directory.path.exists() and any(directory.path.iterdir()):
-            raise UsageError(f"{path} is not empty and holds no run; pass another --output-dir")
-        if resume == "must":
-            raise UsageError(f"--resume must, but there is no run in {path}")
-        directory.path.mkdir(parents=True, exist_ok=True)
-        _replace(directory.path / "environment.json", json.dumps(_environment(), indent=2) + "\n")
-        _replace(directory.config_path, json.dumps(configuration.to_dict(config), indent=2) + "\n")
-        return directory
-    if resume == "never":
-        raise UsageError(f"{path} already holds a run; pass another --output-dir, or --resume auto to go on with it")
-    differences = _differences(
-        configuration.to_dict(configuration.load(directory.config_path)), configuration.to_dict(config)
-    )
-    if differences:
-        raise UsageError(
-            f"{path} holds a run of another config ({'; '.join(differences[:4])}); pass another --output-dir, "
-            f"or the config of that run to go on with it"
-        )
-    (directory.path / "FAILED").unlink(missing_ok=True)
-    return directory
+    def _described(self, name: str) -> bytes:
+        content = self.files.read(name)
+        if content is None:
+            raise UsageError(f"no {name} in {self.path}: is it a run directory?")
+        return content
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        *whole, _ = (self.files.read(name) or b"").decode().split("\n")  # a response may hold other line separators
+        return [json.loads(line) for line in whole]
+
+    def _write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self.files.write(name, "".join(lines).encode())
 
 
-def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name in sorted(stored.keys() | asked.keys()):
-        before, now = stored.get(name), asked.get(name)
-        if prefix + name == "mesh" or before == now:
-            continue
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{prefix}{name}.")
-        else:
-            found.append(f"{prefix}{name} is {before!r} there and {now!r} here")
-    return found
+def _step_of(name: str) -> int:
+    """Of `folder/step_000020...`."""
+    return int(name.partition("/step_")[2][:6])
 
 
-def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of a JSON-lines file; a last line cut short by a crash is left out."""
-    if path.exists():
-        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # a response may hold other line separators
-        yield from map(json.loads, whole)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a crash leaves the old one or the new one."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def _environment() -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""Files that are written whole: a crash leaves the old one or the new one, and never one outside of their directory."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import BinaryIO
+
+TEMPORARY = ".tmp-"
+"""What the names of files that are still being written begin with."""
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A binary file to fill; it appears at `path`, or replaces what is there, when the block ends without an error.
+
+    The temporary file is a new one beside `path`: a link that stands there is never followed.
+    """
+    temporary = path.with_name(TEMPORARY + secrets.token_hex(6))
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one; text as UTF-8."""
+    with whole_file(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def remove_unfinished(directory: pathlib.Path) -> None:
+    """Deletes the temporary files that a killed process has left in a directory; nobody else may be writing there."""
+    for left in directory.glob(f"{TEMPORARY}*"):
+        left.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""What a checkpoint of a run holds beside its arrays, so that going on from it is going on with the same run."""
+
+from typing import Any
+
+from lilo_jax.storage.checkpoints import Checkpoints
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.types import TrainState
+
+
+class Saver:
+    """Saves a run's state with its ledger, what its records were then, and fingerprints of what it depends on."""
+
+    def __init__(self, checkpoints: Checkpoints, directory: RunDirectory, *, questions: str, origin: str) -> None:
+        """Sets it up.
+
+        Args:
+            checkpoints: to save to.
+            directory: of the run.
+            questions: fingerprint of the questions.
+            origin: fingerprint of the weights that the run began with, if they are frozen in its state and can be read
+                again; "" keeps what is frozen in every checkpoint.
+        """
+        self._checkpoints, self._directory = checkpoints, directory
+        self._fixed = {"questions": questions, "origin": origin}
+
+    def save(self, step: int, state: TrainState, ledger: Ledger) -> None:
+        """Saves the state after `step` steps, unless it has been; returns before it is on disk."""
+        written: dict[str, Any] = {"ledger": ledger.to_dict(), "files": self._directory.files.state()}
+        self._checkpoints.save(step, unfrozen(state) if self._fixed["origin"] else state, written | self._fixed)
+
+
+def unfrozen(state: TrainState) -> TrainState:
+    """The state, or its shapes, without the weights that never change."""
+    return state.replace(base=None, reference=None)
