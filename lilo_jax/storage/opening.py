@@ -92,8 +92,7 @@ def _begin(directory: RunDirectory, config: Config, questions: Mapping[str, Sequ
     if directory.done_steps() not in (None, config.num_steps):
         (directory.path / "DONE").unlink()
     if not directory.files.known or directory.files.read(CONFIG) is None:
-        if not directory.checkpoints_path.exists():
-            directory.describe(config, questions_file.lines(questions))
+        directory.describe(config, questions_file.lines(questions))
     elif directory.config() != config:
         directory.store_config(config)
 

@@ -134,20 +134,23 @@ class RunDirectory:
         if only:
             self.files.remove(name for name in of_split if name != new)
 
+    def written(self) -> dict[str, Entry]:
+        """What has been recorded so far, JSON-ready: where `rewind` goes back to."""
+        return {name: entry for name, entry in self.files.state().items() if name not in DESCRIPTION}
+
     def rewind(self, written: Mapping[str, Entry] | None) -> None:
-        """Goes back to what had been written at a checkpoint; None: to what describes the run.
+        """Goes back to what had been recorded at a checkpoint; None: to nothing.
 
         Raises:
             RunError: there are records of steps but no checkpoint, or a file is not what it was then.
         """
-        if written is None:
-            written = {name: entry for name, entry in self.files.state().items() if name in DESCRIPTION}
-            if "metrics.jsonl" in self.files.state() or self.is_done():
-                raise RunError(
-                    f"{self.path} has records of steps and no finished checkpoint: put {self.checkpoints_path.name}/ "
-                    f"back, or pass another --output-dir"
-                )
-        self.files.rewind(written)
+        if written is None and (self.path / "metrics.jsonl").exists():
+            raise RunError(
+                f"{self.path} has records of steps and no finished checkpoint: put {self.checkpoints_path.name}/ back, "
+                f"or pass another --output-dir"
+            )
+        description = {name: entry for name, entry in self.files.state().items() if name in DESCRIPTION}
+        self.files.rewind((written or {}) | description)
 
     def log(self, message: str) -> None:
         """Adds a dated line to log.txt."""

@@ -26,7 +26,7 @@ class Saver:
 
     def save(self, step: int, state: TrainState, ledger: Ledger) -> None:
         """Saves the state after `step` steps, unless it has been; returns before it is on disk."""
-        written: dict[str, Any] = {"ledger": ledger.to_dict(), "files": self._directory.files.state()}
+        written: dict[str, Any] = {"ledger": ledger.to_dict(), "files": self._directory.written()}
         self._checkpoints.save(step, unfrozen(state) if self._fixed["origin"] else state, written | self._fixed)
 
 
