@@ -32,6 +32,9 @@ _COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(r"(?<=\d)\\[,;:](?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
+    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?:\\operatorname\{lg\}|\\?(?<![A-Za-z])lg)(?![A-Za-z_])"), r"\\log_{10} "),
     (re.compile(r"\\\$"), r" \\dollar "),
     (re.compile(r"\\%|%|\bper\s?cent\b"), r" \\percent "),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\textdegree|\bdegrees?\b"), r" \\degree "),
@@ -55,6 +58,13 @@ _COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w({\\])"), r"\\cdot "),
     (re.compile(r"(?<=\d)[ ](?=\d{3}(?:[ ]\d{3})*(?![\d/.]))"), ","),
 ]
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d+(?:,\d{3})*)?\.(\d*)"
+    r"(?:\\(?:overline|bar)\s*\{(\d+)\}|\\(?:overline|bar)\s*(\d)|(?<=\.)\((\d+)\)"
+    r"|(\\dot\s*(?:\{\d\}|\d)(?:\d*\\dot\s*(?:\{\d\}|\d))?)|((?:\d[\u0305\u0307])+))(?![\d.])"
+)
+"""A decimal whose digits under a line, between dots or, right behind the point, in brackets repeat for ever."""
+_QUOTED = re.compile(r"^(?:([\"'])((?:(?!\1).)+)\1|``([^`']+)'')$", re.DOTALL)
 _WRAPPED = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathbf|mathit|mbox|operatorname\*?|emph|f?boxed|fbox|mathsf)\s*\{"
 )
@@ -68,6 +78,7 @@ def normalise(text: str) -> str:
     text = text.strip()
     if len(text) > LONGEST:
         return text
+    text = _REPEATING.sub(_as_fraction, text)
     text = _unicode(text)
     text = _without_delimiters(text)
     for pattern, replacement in _COMMANDS:
@@ -93,6 +104,15 @@ def compact(text: str) -> str:
         out.append(f" {token}" if command or numbers else token)
         before = token
     return "".join(out)
+
+
+def _as_fraction(repeating: re.Match[str]) -> str:
+    """A repeating decimal is the fraction that it stands for."""
+    whole, fixed, *period = (re.sub(r"\D", "", group or "") for group in repeating.groups())
+    digits = "".join(period)
+    places = 10 ** len(fixed)
+    numerator = int(f"{whole}{fixed}{digits}") - int(f"{whole}{fixed}" or 0)
+    return rf"\frac{{{numerator}}}{{{places * (10 ** len(digits) - 1)}}}"
 
 
 def _unicode(text: str) -> str:
@@ -138,5 +158,6 @@ def _stripped(text: str) -> str:
         text = text.strip().rstrip(".,;:").strip().lstrip(":,;#=").strip()
         if text.startswith("{") and text.endswith("}") and "," not in text and text.count("{") == text.count("}") == 1:
             text = text[1:-1]
+        text = _QUOTED.sub(r"\2\3", text)
         if text == before:
             return text
