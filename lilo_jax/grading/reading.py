@@ -167,7 +167,7 @@ def _equation(text: str, depth: int) -> Answer | None:
     if member := re.match(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*", text):
         return _read(text[member.end() :], depth)
     sides = _split(text, re.compile(r"(?<![<>!:])="))
-    if len(sides) < 2 or len(_split(text, re.compile(r",|;|\bor\b|\band\b"))) > 1:
+    if len(sides) < 2 or len(_split(text, re.compile(r",(?!\d{3}(?!\d))|;|\bor\b|\band\b"))) > 1:
         return None
     name = sides[0].strip()
     if not all(side.strip() for side in sides):
@@ -230,7 +230,8 @@ def _excluded(text: str, depth: int) -> Union | None:
         return None
     items = _split(unequal[2] if unequal else without[1], re.compile(r",|\band\b"))  # type: ignore[index]
     again = rf"(?:{re.escape(unequal[1])}\s?\\ne\s)?" if unequal else ""
-    found = [_read(re.sub(rf"^\s*{again}\s*", "", item).strip(), depth) for item in items]
+    read_items = [_read(re.sub(rf"^\s*{again}\s*", "", item).strip(), depth) for item in items]
+    found = [point for item in read_items for point in (item.items if isinstance(item, Set) else (item,))]
     points = [point for point in found if isinstance(point, Number)]
     if len(found) > 1 and len(points) == len(found):
         found = [*sorted(points, key=lambda point: point.value)]
