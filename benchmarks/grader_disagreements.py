@@ -76,9 +76,18 @@ REASONS: dict[str, dict[str, str]] = {
         "paper": "brackets are cut off unread, and inequalities are strings",
         "math_verify": "an interval never equals an inequality",
     },
+    "labels": {
+        "paper": "a letter or a word alone is no answer to it; of words around a number the last number counts",
+        "math_verify": "of words around a value the last number counts, and in a box they are letters",
+    },
     "last_number": {
         "exact": "equal only after algebra",
         "paper": "the last number of a fraction or a percentage is a part of it",
+    },
+    "lines": {
+        "exact": "equal only after algebra",
+        "paper": "an equation equals another one that it can compare side by side",
+        "math_verify": "equations are solved, and so is the question itself; a list of lines is not",
     },
     "logarithms_exponentials": {
         "exact": "equal only after algebra",
@@ -104,6 +113,11 @@ REASONS: dict[str, dict[str, str]] = {
         "paper": "every box counts, the last ones most; fbox is not known, and large powers are refused",
         "math_verify": "the inner box counts alone",
     },
+    "notation": {
+        "exact": "equal only after algebra",
+        "paper": "choose, lg, inequalities and units with powers are strings",
+        "math_verify": "units are removed unread, lg and what is excluded are not read",
+    },
     "percent": {
         "paper": "a number equals its hundredth and its hundredfold; other spellings of a percentage are strings",
         "math_verify": "a percentage equals its number with and without the sign; the question is not read",
@@ -124,6 +138,11 @@ REASONS: dict[str, dict[str, str]] = {
         "math_verify": "a decimal of six equal digits is equal",
     },
     "refusal": {"paper": "text is compared with its capitals"},
+    "repeating_decimals": {
+        "exact": "equal only after algebra",
+        "paper": "a line or a dot over digits is not read, and numbers within 0.001 are equal",
+        "math_verify": "a line or a dot over digits is not read; a decimal of many equal digits is equal",
+    },
     "scientific": {
         "paper": "e is not read in a power of ten, 10^5 is not computed, spaces and {,} stay",
         "math_verify": "1e5 is the product of 1, Euler's number and 5; thousands separated by spaces are products",
@@ -137,10 +156,24 @@ REASONS: dict[str, dict[str, str]] = {
         "paper": "text is compared with its capitals and articles, and only in a box or behind the phrase",
         "math_verify": "words are products of letters, or not found",
     },
+    "thinking": {
+        "paper": "what is thought counts as what is said",
+        "math_verify": "what is thought counts as what is said",
+    },
     "thousands": {
         "exact": "equal only after algebra",
         "paper": "{,} and spaces stay in the string",
         "math_verify": "thousands separated by spaces are products",
+    },
+    "times": {
+        "exact": "ratios are equal only after algebra",
+        "paper": "times are strings, of which the last number counts in prose",
+        "math_verify": "times are ratios or numbers, and a.m. is dropped or read as letters",
+    },
+    "tiny_values": {
+        "exact": "equal only after algebra",
+        "paper": "large powers are refused",
+        "math_verify": "a difference is rounded to 12 decimals",
     },
     "trigonometry": {
         "exact": "equal only after algebra",
@@ -160,6 +193,10 @@ REASONS: dict[str, dict[str, str]] = {
     "units": {
         "paper": "units are removed where they are \\text at the end, and else stay in the string",
         "math_verify": "units are removed unread, different ones too",
+    },
+    "worked_equations": {
+        "paper": "an equation is compared as a string, and of prose the last number counts",
+        "math_verify": "the last side counts whether the equation holds or not, also of an equation with letters",
     },
 }
 """Why a grader differs from `default`, by category of the corpus."""

@@ -5,6 +5,7 @@ Modules that only one verb needs are imported in it: `lilo --help` should not lo
 
 import dataclasses
 import importlib.metadata
+import math
 import pathlib
 import platform
 from collections.abc import Iterable, Iterator, Sequence
@@ -151,8 +152,18 @@ def _answered(path: pathlib.Path, number: int, record: dict[str, Any]) -> tuple[
     gold, response = record.get("gold"), record.get("response")
     if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not isinstance(response, str):
         raise UsageError(f'{path}, line {number}: expected {{"gold": text or number, "response": text}}')
+    if not _is_answer(gold):
+        raise UsageError(
+            f"{path}, line {number}: no response can match the gold {gold!r}; correct it or leave the line out"
+        )
     text, solution = (record.get(name) or "" for name in ("question", "solution"))
     return Question(prompt="", answer=str(gold), text=str(text), solution=str(solution)), response
+
+
+def _is_answer(gold: str | float) -> bool:
+    from lilo_jax.grading.rules import can_match
+
+    return can_match(gold) if isinstance(gold, str) else math.isfinite(gold)
 
 
 def data(action: str, source: str, question: str, answer: str, template: str) -> None:

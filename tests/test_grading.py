@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import gsm8k_solutions
 from lilo_jax import cli
 from lilo_jax.grading import GRADERS, grader
-from lilo_jax.grading.answers import Expression, Interval, Matrix, Number, Set, Tuple, Union, Words
+from lilo_jax.grading.answers import Expression, Interval, Matrix, Named, Number, Set, Time, Tuple, Union, Words
+from lilo_jax.grading.clock import same_time
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.notation import compact, normalise
 from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import read
+from lilo_jax.grading.sums import holds
 from lilo_jax.grading.symbolic import equivalent, readable
 from lilo_jax.questions import Question, Verdict
 
@@ -33,7 +36,7 @@ CORPUS = [
 REQUIRED = """
     nested_boxes multiple_boxes fractions mixed_numbers percent units currency thousands scientific intervals tuples
     sets matrices radicals trigonometry polynomials equations inequalities text choices plus_minus degrees unicode empty
-    refusal code hostile
+    refusal code hostile tiny_values worked_equations thinking repeating_decimals lines times labels notation
 """
 CATEGORIES = REQUIRED.split()
 
@@ -127,6 +130,13 @@ def test_an_unknown_grader_is_named():
         ("So there are 24 apples left over in it.", ("24", "last")),
         (r"It follows that $x=5$ where we used 3 rules, so $y=7$ holds here.", ("y=7", "last")),
         (r"We multiply and get \frac{3}{4} of the whole cake here.", (r"\frac{3}{4}", "last")),
+        (r"<think> \boxed{3} </think> \boxed{4}", ("4", "boxed")),
+        (r"\boxed{3} </think> The answer is 4.", ("4", "phrase")),
+        ("<think> 3", None),
+        (r"\boxed{3} <think> or \boxed{4}", ("3", "boxed")),
+        (r"\boxed{\text{<think>}}", (r"\text{<think>}", "boxed")),
+        ("<ANSWER>5</Answer>", ("5", "tags")),
+        ("The train that we wait for leaves the station at 10:30 p.m. sharp", ("10:30 p.m", "last")),
         (r"We get \boxed{} in the end 5.", None),
         ("", None),
         ("I do not know how to solve this.", None),
@@ -143,6 +153,8 @@ def test_extraction_by_rule(response, expected):
         (r"so \boxed{5}", "5"),
         ("2+3=5\n#### 5", "5"),
         ("the answer is 5", "the answer is 5"),
+        (r"<think> \boxed{4} </think> \boxed{5}", "5"),
+        ("<think>", "<think>"),
         (" x=3 ", "x=3"),
     ],
 )
@@ -159,6 +171,16 @@ def test_a_gold_is_a_bare_answer_or_a_solution(gold, answer):
         (r"1.5 \times 10^{-3}", Number),
         (r"50\%", Number),
         ("12 apples", Number),
+        ("12 (twelve)", Number),
+        ("8:30", Time),
+        ("8 a.m.", Time),
+        ("28:30", Expression),
+        ("8:3", Expression),
+        ("Area: 5", Named),
+        ("2+3=5", Named),
+        ("2+3=6", Expression),
+        ("x=3", Named),
+        (r"x \ne 3", Union),
         (r"\sqrt{2}", Expression),
         ("Paris", Words),
         ("(B)", Words),
@@ -195,6 +217,74 @@ def test_spellings_become_one(one, other):
     assert compact(normalise(one)) == compact(normalise(other))
 
 
+@pytest.mark.parametrize(
+    ("text", "numerator", "denominator"),
+    [
+        (r"0.\overline{3}", 1, 3),
+        (r"0.\overline{142857}", 1, 7),
+        (r"0.1\overline{6}", 1, 6),
+        (r"0.\bar 3", 1, 3),
+        (r".\dot3", 1, 3),
+        (r"0.1\dot{4}2857\dot{1}", 1, 7),  # 0.1 428571 428571 ...
+        ("0.(27)", 3, 11),
+        ("-2.(3)", -7, 3),
+        ("0.3\u0305", 1, 3),
+        (r"1,000.\overline{9}", 1001, 1),
+        (r"0.\overline{0}", 0, 1),
+        (r"50.\overline{0}\%", 1, 2),
+    ],
+)
+def test_repeating_decimals_are_fractions(text, numerator, denominator):
+    assert read(text).value == fractions.Fraction(numerator, denominator)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("8:30 a.m.", "8:30 AM", True),
+        ("8:30 a.m.", "8:30 p.m.", False),
+        ("8:30", "8:30 p.m.", True),
+        ("8:30", "20:30", False),
+        ("20:30", "8:30 p.m.", True),
+        ("20:30", "8:30 a.m.", False),
+        ("12:10 a.m.", "0:10", True),
+        ("12:10 p.m.", "0:10", False),
+        ("12:10", "12:10 a.m.", True),
+        ("12 noon", "12:00 p.m.", True),
+        ("midnight", "12 a.m.", True),
+        ("8:30:15 a.m.", "8:30 a.m.", False),
+        ("8:30:15 a.m.", "8:30:15", True),
+    ],
+)
+def test_times_of_day(one, other, same):
+    assert same_time(read(one), read(other)) is same
+    assert same_time(read(other), read(one)) is same
+
+
+@pytest.mark.parametrize(
+    ("equation", "true"),
+    [
+        ("12+30=42", True),
+        ("12+30=41", False),
+        (r"\frac{1}{2}+\frac{1}{3}=\frac{5}{6}", True),
+        ("6 x 7 = 42", True),
+        ("2 apples + 3 apples = 5 apples", True),
+        (r"20\percent \cdot 50=10", True),
+        ("2/3=0.67", True),
+        ("2/3=0.66", False),
+        ("2/3=1", False),
+        ("x+1=3", False),
+        ("1+1=2=2", True),
+        ("1+1=2=3", False),
+        ("9^{9^{9^9}}=1", False),
+        ("=", False),
+        ("(=(", False),
+    ],
+)
+def test_whether_an_equation_of_numbers_holds(equation, true):
+    assert holds(equation.split("=")) is true
+
+
 def test_numbers_are_exact():
     assert read("0.1").value == fractions.Fraction(1, 10)
     assert read("1e-3").value == fractions.Fraction(1, 1000)
@@ -216,6 +306,14 @@ def test_numbers_are_exact():
         ("x^2", "x^3", False),
         (r"\ln(xy)", r"\ln x+\ln y", None),  # a question of domain
         ("10^{100}", "10^{100}+1", None),  # beyond the digits
+        ("2^{-97}", "2^{-96}", False),
+        ("2^{-97}", r"\frac{3}{3\cdot 2^{97}}", True),
+        ("e^{-200}x", "e^{-201}x", False),
+        ("2^{-2000}", "4^{-1000}", True),
+        (r"\sin(\pi)", "0", True),  # but for rounding
+        (r"\sin(\pi)", "2^{-250}", False),
+        ("(1+10^{-80})-1", "10^{-80}", True),  # more digits than are compared cancel
+        ("2^{-20000}", "2^{-20001}", None),  # too small to compute
         ("9^{9^{9^9}}", "1", None),
         ("1/2x", "0.5x", None),  # read in two ways
         (r"\sum_{n=1}^{10} n", "55", None),  # not read
@@ -279,6 +377,8 @@ def test_what_is_not_tame_is_not_parsed():
     for text in ("9^{9^{9^9}}", "(" * 30 + "1" + ")" * 30, "(10^9)!", "1" * 400, "__import__", "x@y", "{" * 3):
         assert not readable(text)
         assert not equivalent(text, text)
+    assert not equivalent("2^{-20000}", "2^{-20001}")
+    assert equivalent("2^{-20000}", "4^{-10000}")
     assert equivalent("2x+y=3", "4x+2y=6")
     assert not equivalent("2x+y=3", "4x+2y=7")
     assert equivalent(r"\sum_{n=1}^{10} n", "55")
@@ -388,6 +488,15 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
         "=",
         r"\(",
         "½",
+        "<think>",
+        "</think>",
+        "{a",
+        "0.3",
+        "a: ",
+        "is 5 ",
+        "5 (a",
+        "'",
+        "1+1=",
     ],
 )
 def test_a_megabyte_of_anything_is_told_at_once(piece):
@@ -397,6 +506,18 @@ def test_a_megabyte_of_anything_is_told_at_once(piece):
         found = GRADERS[name].quick(Question("", "5"), text)
         assert time.perf_counter() - started < 5
         assert found is None or found.verdict in (Verdict.WRONG, Verdict.NO_ANSWER)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{a", "0.3", "0.", "a: ", "is 5 ", "5 (a", "'", '"', "1+1=", "x \\ne ", "8:30 ", "\\dot3", "{", "a b", "1,"],
+)
+def test_the_longest_answer_that_is_read_is_told_at_once(piece):
+    text = (piece * 2000)[:1990]
+    for form in (text, text + "=1", text + " (a)", f"at {text}", f"{text}\\choose"):
+        started = time.perf_counter()
+        GRADERS["default"].quick(Question("", "5"), rf"\boxed{{{form}}}")
+        assert time.perf_counter() - started < 2
 
 
 def test_no_answer_is_ever_executed(tmp_path):
@@ -464,6 +585,12 @@ def test_training_and_lilo_grade_use_the_same_function(tiny_run, monkeypatch, tm
         ('{"gold": [5], "response": "5"}', [], "line 2: expected"),
         ('{"gold": "5", "response": 5}', [], "line 2: expected"),
         ('{"gold": "5", ', [], "line 2: not valid JSON"),
+        ('{"gold": "", "response": "5"}', [], "line 2: no response can match the gold ''"),
+        ('{"gold": " ", "response": "5"}', [], "line 2: no response can match"),
+        ('{"gold": NaN, "response": "nan"}', [], "line 2: no response can match the gold nan"),
+        ('{"gold": 1e999, "response": "inf"}', [], "line 2: no response can match the gold inf"),
+        (r'{"gold": "\\boxed{}", "response": "5"}', [], "line 2: no response can match"),
+        ('{"gold": "$.$", "response": "5"}', [], "line 2: no response can match"),
         ('{"gold": "5", "response": "5"}', ["--grader", "defualt"], "did you mean 'default'"),
         ('{"gold": "5", "response": "5"}', ["--deadline", "0"], "--deadline must be"),
     ],
@@ -501,3 +628,54 @@ def test_the_docs_list_every_disagreement():
             assert (name in REASONS[category]) == any(row[name] != row["default"] for _, row in rows), (category, name)
     assert f"{len(CORPUS)} cases" in text
     assert f"{len(GOLDEN)} categories" in text
+
+
+# ------------------------------------------------------------------------------------------------ answers of models
+def solutions(path: pathlib.Path, *answers: tuple[str, bool]) -> pathlib.Path:
+    models = {f"model {i}": {"solution": text, "is_correct": label} for i, (text, label) in enumerate(answers)}
+    row = {"question": "How many pens are 2 and 3?", "ground_truth": "They are 2+3=<<2+3=5>>5 pens.\nA: 5", **models}
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+def test_answers_of_models_are_counted_and_disagreements_shown(tmp_path, monkeypatch, capsys):
+    file = solutions(
+        tmp_path / "file.jsonl", ("2+3=<<2+3=5>>5\nA: 5", True), ("2*3=6\nA: 6", False), ("A few.\nA: 6", True)
+    )
+    monkeypatch.setattr(sys, "argv", ["gsm8k_solutions", str(file)])
+    gsm8k_solutions.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(" verdicts")[0] for line in printed[:4]] == [
+        "model 0: 1 of 1",
+        "model 1: 1 of 1",
+        "model 2: 0 of 1",
+        "all: 2 of 3",
+    ]
+    assert printed[4] == "line 1, model 2: wrong, labelled correct; gold '5'; ...'A few. #### 6'"
+    assert re.fullmatch(r"\d+\.\d\d ms an answer", printed[5])
+    assert len(printed) == 6
+
+
+def test_no_more_than_twenty_disagreements_are_shown(tmp_path):
+    found = gsm8k_solutions.labelled(solutions(tmp_path / "file.jsonl", *[("A: 6", True)] * 30))
+    assert len(gsm8k_solutions.report(found, [Verdict.WRONG] * 30)) == 31 + 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"question": "q", "answer": "5"}',
+        '{"question": "q", "ground_truth": "5", "m": {"solution": 5}}',
+    ],
+)
+def test_a_file_of_another_schema_is_refused_in_one_sentence(text, tmp_path, monkeypatch):
+    (tmp_path / "file.jsonl").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["gsm8k_solutions", str(tmp_path / "file.jsonl")])
+    with pytest.raises(SystemExit) as caught:
+        gsm8k_solutions.main()
+    assert isinstance(caught.value.code, str)  # which exits with 1
+    assert caught.value.code.startswith("error: ")
+    assert "\n" not in caught.value.code

@@ -1,4 +1,4 @@
-"""What an answer can be: a number, a tuple, a set, intervals, a matrix, words, or else an expression."""
+"""What an answer can be: a number, a time, a tuple, a set, intervals, a matrix, words, or else an expression."""
 
 import dataclasses
 import fractions
@@ -27,6 +27,21 @@ class Expression:
 
     latex: str
     unit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """A time of day.
+
+    Attributes:
+        clock: as written, without a.m. or p.m.
+        seconds: since midnight.
+        marked: whether a.m. or p.m. is said; else the hour counts from 0 to 23, or may be of either half.
+    """
+
+    clock: str
+    seconds: int
+    marked: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +97,7 @@ class Matrix:
     rows: tuple[tuple["Answer", ...], ...]
 
 
-Answer = Number | Expression | Words | Named | Tuple | Set | Interval | Union | Matrix
+Answer = Number | Expression | Time | Words | Named | Tuple | Set | Interval | Union | Matrix
 INFINITY = Expression(r"\infty")
 MINUS_INFINITY = Expression(r"-\infty")
 
@@ -94,6 +109,9 @@ def shown(answer: Answer) -> str:
             return f"{answer.value} {answer.unit}".strip()
         case Expression():
             return f"{compact(answer.latex)} {answer.unit}".strip()
+        case Time():
+            half = ("a.m.", "p.m.")[answer.seconds >= 43200] if answer.marked else ""
+            return f"{answer.clock} {half}".strip()
         case Words():
             return answer.text
         case Named():

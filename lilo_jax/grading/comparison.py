@@ -4,6 +4,7 @@ Numbers are exact, brackets mean what they mean in mathematics, and what one sid
 against it.
 """
 
+import fractions
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,15 @@ from lilo_jax.grading.answers import (
     Named,
     Number,
     Set,
+    Time,
     Tuple,
     Union,
     Words,
 )
+from lilo_jax.grading.clock import same_time
 from lilo_jax.grading.notation import compact
 from lilo_jax.grading.reading import MOST_ITEMS
+from lilo_jax.grading.symbolic import sides
 
 Same = bool | None
 Algebra = Callable[[str, str], Same]
@@ -34,9 +38,14 @@ def compare(gold: Answer, answer: Answer, algebra: Algebra) -> Same:
         gold, answer: as read.
         algebra: (LaTeX, LaTeX) to whether they are equal, or None if it cannot tell.
     """
+    if lines := _lines(gold, answer):
+        return algebra(*lines)
     if isinstance(gold, Named) and isinstance(answer, Named) and not _same_name(gold.name, answer.name):
         return False
     gold, answer = (x.value if isinstance(x, Named) else x for x in (gold, answer))
+    if isinstance(gold, Time) and isinstance(answer, Time):
+        return same_time(gold, answer)
+    gold, answer = (_written(x) if isinstance(x, Time) else x for x in (gold, answer))
     pair = (gold, answer)
     if any(isinstance(x, Interval | Union) for x in pair):
         return _same_union(_as_union(gold), _as_union(answer), algebra)
@@ -74,6 +83,33 @@ def _all(found: Iterator[Same]) -> Same:
     return None if unknown else True
 
 
+def _written(time: Time) -> Number | Expression:
+    """A time beside what is none: 8 a.m. is the number of the hour, 8:30 may be a ratio."""
+    return Expression(time.clock) if ":" in time.clock else Number(fractions.Fraction(time.clock), "hour")
+
+
+def _lines(gold: Answer, answer: Answer) -> tuple[str, str] | None:
+    """Two equations in coordinates, one of them solved for a letter, as LaTeX; None if they are anything else.
+
+    An equation in one letter is no line: it would be the question again (2x = 6) where its solution is asked for.
+    """
+    equations = _line(gold), _line(answer)
+    if sum(isinstance(x, Named) for x in (gold, answer)) != 1 or not all(equations):
+        return None
+    return equations  # type: ignore[return-value]
+
+
+def _line(answer: Answer) -> str | None:
+    latex = ""
+    if isinstance(answer, Named) and isinstance(answer.value, Number | Expression) and not answer.value.unit:
+        latex = f"{answer.name}={_latex(answer.value)}"
+    elif isinstance(answer, Expression) and not answer.unit:
+        latex = answer.latex
+    letters = set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", latex))
+    coordinates = set("".join(letters))
+    return latex if len(sides(latex)) == 2 and coordinates <= set("xyz") and len(coordinates) > 1 else None
+
+
 def _same_unit(gold: str, answer: str) -> bool:
     return not gold or not answer or gold == answer
 
@@ -89,7 +125,13 @@ def _latex(answer: Answer) -> str:
 def _same_name(one: str, other: str) -> bool:
     """Whether left sides may mean the same: y and f(x) may, or a word and a letter, but not x and y."""
     letters = [name for name in (one, other) if re.fullmatch(r"\\?[a-z]+|[A-Z]{1,4}", name)]
+    if all(map(_is_sum, (one, other))):  # 1 + 4 = 5 is not the equation 2 + 3 = 5
+        return sorted(compact(one)) == sorted(compact(other))
     return len(letters) < 2 or one == other
+
+
+def _is_sum(name: str) -> bool:
+    return bool(re.search(r"\d", name)) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]", name)
 
 
 def _same_words(gold: Answer, answer: Answer) -> bool:

@@ -1,6 +1,7 @@
 r"""Finding the answer within a response, by named rules.
 
-The first rule that finds something counts:
+What a model thinks, before the last </think> and within a <think> that is never closed, is no part of its response.
+The first rule that finds something in the rest counts:
 
 boxed    the last balanced \boxed{...}; of nested ones the outermost
 tags     what stands in the last <answer>...</answer>, or behind an <answer> that a stop string left open
@@ -37,8 +38,11 @@ _ADVERBS = re.compile(
     re.IGNORECASE,
 )
 _AFTERTHOUGHT = re.compile(r",?\s(?:since|because|as|which|not)\s.*", re.DOTALL)
+_THINKING, _THOUGHT = (re.compile(rf"(?<![{{`\"']){tag}", re.IGNORECASE) for tag in ("<think>", "</think>"))
+"""The tags; behind a brace or a quotation mark they are text."""
+_OPEN, _CLOSE = (re.compile(tag, re.IGNORECASE) for tag in ("<answer>", "</answer>"))
 _NUMBER = re.compile(
-    r"(?<![\w.^:_])[-−–]?\s?(?:\\?[$€£]\s?)?"
+    r"(?<![\w.^:_])\d{1,2}(?::\d\d)+(?:\s?[aApP]\.?\s?[mM]\b)?|(?<![\w.^:_])[-−–]?\s?(?:\\?[$€£]\s?)?"
     r"(?:\\[dtc]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|\.\d+)"
     r"(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s?\\?%)?"
@@ -54,6 +58,7 @@ class Extracted(NamedTuple):
 
 def extract(response: str) -> Extracted | None:
     """The answer within a response, or None."""
+    response = spoken(response)
     for rule, find in RULES.items():
         found = find(response)
         if found is None:
@@ -66,11 +71,21 @@ def extract(response: str) -> Extracted | None:
 
 def gold_answer(gold: str) -> str:
     r"""A gold answer as it stands, or the answer within a gold solution, which has a \boxed{} or ends with #### n."""
+    gold = spoken(gold).strip() or gold
     for rule in ("boxed", "hashes"):
         found = RULES[rule](gold)
         if found is not None:
             return found.strip()
     return gold.strip()
+
+
+def spoken(response: str) -> str:
+    """A response without what was thought."""
+    if "think>" not in response.lower():
+        return response
+    response = response[max((found.end() for found in _THOUGHT.finditer(response)), default=0) :]
+    unclosed = _THINKING.search(response)
+    return response[: unclosed.start()] if unclosed else response
 
 
 def boxed(text: str) -> str | None:
@@ -94,8 +109,8 @@ def boxed(text: str) -> str | None:
 
 def tags(text: str) -> str | None:
     """See the module."""
-    start = text.rfind("<answer>")
-    return None if start < 0 else text[start + len("<answer>") :].partition("</answer>")[0]
+    starts = [found.end() for found in _OPEN.finditer(text)]
+    return _CLOSE.split(text[starts[-1] :], maxsplit=1)[0] if starts else None
 
 
 def hashes(text: str) -> str | None:

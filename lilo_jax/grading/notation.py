@@ -31,7 +31,8 @@ _COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(r"\s+(?<!\\)\}"), "}"),
     (re.compile(r"(?<=\d)\\[,;:](?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])"), " "),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\[dtc](frac|binom)(?![A-Za-z])"), r"\\\1"),
+    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\\$"), r" \\dollar "),
     (re.compile(r"\\%|%|\bper\s?cent\b"), r" \\percent "),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\textdegree|\bdegrees?\b"), r" \\degree "),
@@ -50,11 +51,20 @@ _COMMANDS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(r"\\(?:varphi)(?![A-Za-z])"), r"\\phi "),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<!\\)\bsqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|sec|csc|ln|log|arcsin|arccos|arctan)(?![a-z])"), r"\\\1 "),
+    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|sec|csc|ln|lg|log|arcsin|arccos|arctan)(?![a-z])"), r"\\\1 "),
+    (re.compile(r"\\lg(?![A-Za-z_])|\\operatorname\{\\?lg *\}"), r"\\log_{10} "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w({\\])"), r"\\cdot "),
     (re.compile(r"(?<=\d)[ ](?=\d{3}(?:[ ]\d{3})*(?![\d/.]))"), ","),
 ]
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d+(?:,\d{3})*)?\.(\d*)"
+    r"(?:\\(?:overline|bar)\s*\{(\d+)\}|\\(?:overline|bar)\s*(\d)|(?<=\.)\((\d+)\)"
+    r"|(\\dot\s*(?:\{\d\}|\d)(?:\d*\\dot\s*(?:\{\d\}|\d))?)|((?:\d[\u0305\u0307])+))(?![\d.])"
+)
+"""A decimal whose digits under a line, between dots or, right behind the point, in brackets repeat for ever."""
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_QUOTED = re.compile(r"^(?:([\"'])((?:(?!\1).)+)\1|``([^`']+)'')$", re.DOTALL)
 _WRAPPED = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathbf|mathit|mbox|operatorname\*?|emph|f?boxed|fbox|mathsf)\s*\{"
 )
@@ -68,6 +78,7 @@ def normalise(text: str) -> str:
     text = text.strip()
     if len(text) > LONGEST:
         return text
+    text = _REPEATING.sub(_as_fraction, text) if "." in text else text
     text = _unicode(text)
     text = _without_delimiters(text)
     for pattern, replacement in _COMMANDS:
@@ -95,6 +106,15 @@ def compact(text: str) -> str:
     return "".join(out)
 
 
+def _as_fraction(repeating: re.Match[str]) -> str:
+    """A repeating decimal is the fraction that it stands for."""
+    whole, fixed, *period = (re.sub(r"\D", "", group or "") for group in repeating.groups())
+    digits = "".join(period)
+    places = 10 ** len(fixed)
+    numerator = int(f"{whole}{fixed}{digits}") - int(f"{whole}{fixed}" or 0)
+    return rf"\frac{{{numerator}}}{{{places * (10 ** len(digits) - 1)}}}"
+
+
 def _unicode(text: str) -> str:
     text = re.sub(r"[₀-₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿⁱˣᵏᵐ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
@@ -107,10 +127,10 @@ def _unicode(text: str) -> str:
 
 
 def _without_delimiters(text: str) -> str:
-    r"""Without $...$, \(...\), \[...\] and markdown emphasis; a single $ is a currency."""
-    if len(re.findall(r"(?<!\\)\$", text)) == 1:
-        text = text.replace("$", r"\$")
-    text = re.sub(r"(?<!\\)\$+", "", text)
+    r"""Without $...$, \(...\), \[...\] and markdown emphasis; a single $, or one before every number, is a currency."""
+    if "$" in text:
+        currency = len(_DOLLAR.findall(text)) == 1 or not re.search(r"(?<!\\)\$(?![-.\d])", text)
+        text = _DOLLAR.sub(r"\\$" if currency else "", text)
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
     return re.sub(r"^\*\*(.*)\*\*$|^`(.*)`$", lambda m: m[1] or m[2] or "", text.strip())
 
@@ -138,5 +158,6 @@ def _stripped(text: str) -> str:
         text = text.strip().rstrip(".,;:").strip().lstrip(":,;#=").strip()
         if text.startswith("{") and text.endswith("}") and "," not in text and text.count("{") == text.count("}") == 1:
             text = text[1:-1]
+        text = _QUOTED.sub(r"\2\3", text) if text[:1] in "\"'`" else text
         if text == before:
             return text

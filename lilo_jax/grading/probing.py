@@ -22,7 +22,9 @@ AGREED = mpmath.mpf(10) ** -50
 COARSE = 1e-6
 """Relative difference, in double precision, above which they are not."""
 LARGEST = 1e25
-"""Values beyond this, or below its inverse, decide nothing."""
+"""Values beyond this decide nothing; those below its inverse are computed again, with more digits."""
+LARGEST_POWER = 5000
+"""Natural logarithm of the largest power that is computed, and of the inverse of the smallest."""
 POINTS = 4
 TRIES = 12
 
@@ -93,19 +95,31 @@ def _same_at(point: dict[str, float], wanted: Node, found: Node) -> tuple[bool, 
         real = all(abs(value.imag) <= COARSE * max(abs(value), 1e-9) for value in coarse)
         if 1e-3 < scale < 1e9 and abs(coarse[0] - coarse[1]) > COARSE * scale:
             return False, real
-    except (OverflowError, ValueError):
+    except (OverflowError, ValueError, ZeroDivisionError):  # beyond double precision, perhaps
         pass
-    with mpmath.workdps(DIGITS):
-        exact = {name: mpmath.mpf(value) for name, value in point.items()}
-        fine = [mpmath.mpc(_value(node, exact, _PRECISE)) for node in (wanted, found)]
+    fine = _values(point, wanted, found, digits=DIGITS)
+    scale = max(map(abs, fine))
+    if scale > LARGEST or not mpmath.isfinite(scale):
+        raise UndecidedError
+    if scale * LARGEST < 1:
+        again = _values(point, wanted, found, digits=4 * DIGITS)
+        fine = [_without_noise(value, more) for value, more in zip(fine, again, strict=True)]
         scale = max(map(abs, fine))
-        if scale > LARGEST or not mpmath.isfinite(scale):
-            raise UndecidedError
+    with mpmath.workdps(DIGITS):
         real = all(abs(value.imag) <= AGREED * max(abs(value), 1) for value in fine)
-        difference = abs(fine[0] - fine[1])
-        if scale < 1 / mpmath.mpf(LARGEST) and difference:
-            raise UndecidedError
-        return bool(difference <= AGREED * max(scale, 1 / mpmath.mpf(LARGEST))), real
+        return bool(abs(fine[0] - fine[1]) <= AGREED * scale), real
+
+
+def _values(point: dict[str, float], *nodes: Node, digits: int) -> list[Any]:
+    with mpmath.workdps(digits):
+        exact = {name: mpmath.mpf(value) for name, value in point.items()}
+        return [mpmath.mpc(_value(node, exact, _PRECISE)) for node in nodes]
+
+
+def _without_noise(value: Any, again: Any) -> Any:
+    """A tiny value computed twice: what more digits make vanish, as of sin(pi), is the error of a zero."""
+    small = abs(again) < mpmath.mpf(10) ** (-3 * DIGITS)
+    return mpmath.mpc(0) if small and (not value or abs(again) < AGREED * abs(value)) else again
 
 
 # ------------------------------------------------------------------------------------------------------------ values
@@ -159,7 +173,7 @@ def _power(base: Any, exponent: Any, field: _Field) -> Any:
             raise ZeroDivisionError
         return base
     size = abs(complex(exponent)) * abs(math.log(abs(complex(base)) or 1.0))
-    if size > 200:
+    if size > LARGEST_POWER:
         raise UndecidedError
     if (
         abs(complex(base).imag) < 1e-30

@@ -2,6 +2,7 @@ r"""Finding out what an answer is, of its text."""
 
 import fractions
 import functools
+import itertools
 import re
 
 from lilo_jax.grading.answers import (
@@ -14,11 +15,14 @@ from lilo_jax.grading.answers import (
     Named,
     Number,
     Set,
+    Time,
     Tuple,
     Union,
     Words,
 )
+from lilo_jax.grading.clock import time_of_day
 from lilo_jax.grading.notation import LONGEST, normalise
+from lilo_jax.grading.sums import holds, plain
 from lilo_jax.grading.units import split_unit
 
 MOST_ITEMS = 40
@@ -51,26 +55,52 @@ _EMPTY = re.compile(r"\\emptyset|no (?:real )?solutions?|\\\{\s*\\\}", re.IGNORE
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc).*\\degree", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\\degree")
+_ANSWER = re.compile(
+    r"(?:the )?(?:(?:final|correct|right) )*(?:answer|option|choice)\b\s*(?:is|:|=)?\s*(?=[-\\\d(]|[A-Z](?![A-Za-z ]))",
+    re.IGNORECASE,
+)
+_LABELLED = re.compile(
+    r"((?:[A-Za-z][\w'-]* )*[A-Za-z][\w'-]+)\s?:\s*(.+)|((?:[A-Za-z][\w'-]* )*[A-Za-z][\w'-]*) "
+    r"(?:is|are|was|were|equals?|gets?|has|have|makes?|gives?|leaves?|costs?|at) (.+)",
+    re.DOTALL,
+)
+_TURNED = re.compile(
+    r"\b(?:not|never|no|nor|or|except|without|minus|negative|wrong|incorrect|if|mod|base|less|more|over|under"
+    r"|hundreds?|thousands?|millions?|billions?)\b",
+    re.IGNORECASE,
+)
+"""Words that make another value of a label's or a remark's."""
+_REMARK = re.compile(r"(.*[\w}]) \((?=[^)]*[aeiou])([A-Za-z][A-Za-z' -]+[A-Za-z])\)")
+_UNEQUAL = re.compile(r"(\\?[A-Za-z]+)\s?\\ne\s+(.+)")
+_WITHOUT = re.compile(r"\\reals\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}")
+_APPLIED = re.compile(r"[f-hp-rF-HP-R]\s?\([a-z]\)")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
 @functools.lru_cache(maxsize=16384)
 def read(text: str) -> Answer:
     """What an answer is, of its text as extracted."""
-    return _read(normalise(text), 0)
+    return _read(_spoken(text), 0)
 
 
 def chosen_letter(text: str) -> str | None:
     """The letter of an answer such as "(B)", "B." or "B) 7"."""
-    text = normalise(text)
+    text = _spoken(text)
     found = _ANY_CHOICE.fullmatch(text) or _LETTERED.match(text)
     return next(filter(None, found.groups())) if found else None
+
+
+def _spoken(text: str) -> str:
+    """The normalised text without the word "answer" in front."""
+    text = normalise(text)
+    found = _ANSWER.match(text)
+    return text[found.end() :] if found else text
 
 
 def _read(text: str, depth: int) -> Answer:
     if depth > DEEPEST or len(text) > LONGEST:
         return Expression(text)
-    for reader in (_number, _matrix, _equation, _intervals, _bracketed, _list, _plus_minus, _words):
+    for reader in READERS:
         found = reader(text.strip(), depth + 1)
         if found is not None:
             return found
@@ -80,12 +110,17 @@ def _read(text: str, depth: int) -> Answer:
     return Expression(_THOUSANDS.sub(lambda m: m[0].replace(",", ""), head), unit)
 
 
+def _time(text: str, depth: int) -> Time | None:
+    return time_of_day(text)
+
+
 def _number(text: str, depth: int) -> Number | None:
     head, percent = re.subn(r"\s?\\percent\s?$", "", text)
     head, unit = split_unit(head) if not percent else (head, "")
     value = _value(head)
     if value is None:
-        return None
+        remark = _REMARK.fullmatch(text)
+        return _number(remark[1], depth) if remark and not _TURNED.search(remark[2]) else None
     return Number(value / 100 if percent else value, unit, bool(percent))
 
 
@@ -128,19 +163,38 @@ def _matrix(text: str, depth: int) -> Matrix | None:
 
 
 def _equation(text: str, depth: int) -> Answer | None:
-    r"""The right side of "x = 3", "x \in [0, 1)" or "x = 1/2 = 0.5"."""
+    r"""The right side of "x = 3", "x \in [0, 1)", "x = 1/2 = 0.5" or "12 + 30 = 42"."""
     if member := re.match(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*", text):
         return _read(text[member.end() :], depth)
     sides = _split(text, re.compile(r"(?<![<>!:])="))
-    if len(sides) < 2 or len(_split(text, re.compile(r",|;|\bor\b|\band\b"))) > 1:
+    if len(sides) < 2 or len(_split(text, re.compile(r",(?!\d{3}(?!\d))|;|\bor\b|\band\b"))) > 1:
         return None
     name = sides[0].strip()
     if not all(side.strip() for side in sides):
         return None
-    if len(sides) == 2 and not _LEFT_SIDE.fullmatch(name):
+    if _LEFT_SIDE.fullmatch(name):
+        return Named(name, _read(sides[-1].strip(), depth))
+    if holds(sides):
+        return Named("=".join(map(plain, sides[:-1])), _read(sides[-1].strip(), depth))
+    return _read(sides[-1].strip(), depth) if len(sides) > 2 else None
+
+
+def _labelled(text: str, depth: int) -> Named | None:
+    """What "Area: 5" or "there are 5 apples" says; a label names mathematics only."""
+    found = _LABELLED.fullmatch(text)
+    label, rest = (found[1] or found[3], found[2] or found[4]) if found else ("", "")
+    if not label or _TURNED.search(label) or not re.search(r"\d", rest) or re.search(r"[A-Za-z]\s?:", rest):
         return None
-    value = _read(sides[-1].strip(), depth)
-    return Named(name, value) if _LEFT_SIDE.fullmatch(name) else value
+    value = _read(rest.strip(), depth)
+    return Named(label, value) if _is_mathematical(value) else None
+
+
+def _is_mathematical(answer: Answer) -> bool:
+    if isinstance(answer, Named):
+        return _is_mathematical(answer.value)
+    if isinstance(answer, Expression):
+        return not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", answer.latex)
+    return not isinstance(answer, Words)
 
 
 def _intervals(text: str, depth: int) -> Answer | None:
@@ -149,6 +203,8 @@ def _intervals(text: str, depth: int) -> Answer | None:
         return Union(tuple(_read(part.strip(), depth) for part in parts))
     if text == r"\reals":
         return Interval(MINUS_INFINITY, INFINITY, False, False)
+    if excluded := _excluded(text, depth):
+        return excluded
     if _split(text, re.compile(r",|;|\bor\b|\band\b"))[1:]:
         return _interval(text, depth)
     return _inequality(text, depth) or _interval(text, depth)
@@ -165,6 +221,24 @@ def _interval(text: str, depth: int) -> Interval | None:
         return None
     low, high = (_read(item.strip(), depth) for item in items)
     return Interval(low, high, text[0] == "[", text[-1] == "]")
+
+
+def _excluded(text: str, depth: int) -> Union | None:
+    r"""All numbers but some: "x \ne 2", "x \ne 1, 2", "\mathbb{R} \setminus \{1, 2\}"."""
+    unequal, without = _UNEQUAL.fullmatch(text), _WITHOUT.fullmatch(text)
+    if not (unequal or without):
+        return None
+    items = _split(unequal[2] if unequal else without[1], re.compile(r",|\band\b"))  # type: ignore[index]
+    again = rf"(?:{re.escape(unequal[1])}\s?\\ne\s)?" if unequal else ""
+    read_items = [_read(re.sub(rf"^\s*{again}\s*", "", item).strip(), depth) for item in items]
+    found = [point for item in read_items for point in (item.items if isinstance(item, Set) else (item,))]
+    points = [point for point in found if isinstance(point, Number)]
+    if len(found) > 1 and len(points) == len(found):
+        found = [*sorted(points, key=lambda point: point.value)]
+    elif len(found) > 1 or not isinstance(found[0], Number | Expression):
+        return None
+    ends = [MINUS_INFINITY, *found, INFINITY]
+    return Union(tuple(Interval(low, high, False, False) for low, high in itertools.pairwise(ends)))
 
 
 def _inequality(text: str, depth: int) -> Interval | None:
@@ -193,7 +267,8 @@ def _inequality(text: str, depth: int) -> Interval | None:
 
 
 def _is_variable(text: str) -> bool:
-    return bool(re.fullmatch(r"\\?[A-Za-z]+(?:_\w+)?", text.strip())) and text.strip() != r"\infty"
+    text = text.strip()
+    return text != r"\infty" and bool(re.fullmatch(r"\\?[A-Za-z]+(?:_\w+)?", text) or _APPLIED.fullmatch(text))
 
 
 def _split_list(text: str, words: str = "") -> list[str]:
@@ -294,3 +369,9 @@ def _split(text: str, separator: re.Pattern[str]) -> list[str]:
             continue
         depth = max(depth + (character in _OPENING) - (character in _CLOSING), 0)
     return [*parts, text[start:]]
+
+
+READERS = (
+    _time, _number, _matrix, _equation, _intervals, _labelled, _bracketed, _list, _plus_minus, _words,
+)  # fmt: skip
+"""What is tried in this order."""

@@ -58,6 +58,12 @@ class Exact:
         return self.judge(question, response).verdict
 
 
+def can_match(gold: str) -> bool:
+    r"""Whether a response could be correct: none is if the gold answer says nothing, such as "" or "\boxed{}"."""
+    answer = gold_answer(gold)
+    return bool(answer) and (len(answer) > LONGEST or bool(normalise(answer)))
+
+
 def _at_once(gold: str, answer: str) -> Same:
     """What values at points tell; algebra is not worth a process where it would not be tried."""
     same = probe(gold, answer) if len(sides(gold)) == len(sides(answer)) else False

@@ -50,7 +50,7 @@ def equivalent(gold: str, answer: str) -> bool:
         return False
     from math_verify import verify
 
-    return bool(verify(wanted, found, float_rounding=12, timeout_seconds=None))
+    return bool(verify(wanted, found, float_rounding=12, timeout_seconds=None)) and not _tiny_but_apart(wanted, found)
 
 
 def sides(expression: str) -> list[str]:
@@ -81,6 +81,21 @@ def _same_equation(gold: list[str], answer: list[str]) -> bool:
         return not difference
     ratio = sympy.simplify(difference / other)
     return bool(ratio.is_number and ratio.is_finite and ratio != 0)
+
+
+def _tiny_but_apart(one: Any, other: Any) -> bool:
+    """Whether two values are different and so small that their difference is rounded to zero by `math-verify`."""
+    import sympy
+
+    if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
+        return False
+    letters = sorted(one.free_symbols | other.free_symbols, key=str)
+    point = {letter: sympy.Rational(7 + i, 5) for i, letter in enumerate(letters)}
+    values = [each.subs(point).doit().evalf(30) for each in (one, other)]
+    if not all(value.is_number and value.is_finite for value in values):
+        return False
+    scale = max(map(abs, values))
+    return bool(scale < 1e-10 and abs(values[0] - values[1]) > 1e-10 * scale)
 
 
 def warm_up() -> None:

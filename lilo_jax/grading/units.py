@@ -41,14 +41,13 @@ _NAMES = {
     "kelvin": "K kelvins",
     "hertz": "Hz hz",
     "mole": "mol moles",
-    "mile per hour": "mph",
-    "kilometer per hour": "kph",
     "celsius": "",
     "fahrenheit": "",
     "unit": "units",
 }
 UNITS = {name: canonical for canonical, names in _NAMES.items() for name in [canonical, *names.split()]}
 """Every spelling to the one name."""
+_SHORT = {"mph": "mile/hour", "kph": "kilometer/hour", "kmh": "kilometer/hour"}
 
 _CURRENCY = re.compile(r"\s*([-+]?)\s*\\(dollar|euro|pound|yen)\s*(?=[-+\d.\\(])")
 _ONE = r"\\?[A-Za-z°]+"
@@ -102,12 +101,13 @@ def _canonical(name: str) -> str | None:
     """The canonical name of a unit, its powers and quotients included; None if a part of it is unknown."""
     name = re.sub(r"\b(?:square|sq\.?)\s(\S+)", r"\1^2", name)
     name = re.sub(r"\b(?:cubic|cu\.?)\s(\S+)", r"\1^3", name)
-    parts = re.split(r"\s?/\s?|\sper\s|\s?·\s?|\s?\\cdot\s?|\s+", re.sub(r"\s?\^\s?\{?(-?\d)\}?", r"^\1", name))
-    signs = re.findall(r"/|\bper\b", name)
-    found = []
-    for part in filter(None, parts):
-        word, _, power = part.partition("^")
-        if word not in UNITS:
-            return None
-        found.append(UNITS[word] + (f"^{power}" if power else ""))
-    return ("/" if signs else " ").join(found)
+    name = re.sub(r"\s?\^\s?\{?(-?\d)\}?", r"^\1", _SHORT.get(name, name))
+    powers: dict[str, int] = {}
+    above, *below = re.split(r"\s?/\s?|\bper\s", name)  # all behind the first stroke is below it
+    for sign, part in ((1, above), *((-1, part) for part in below)):
+        for factor in filter(None, re.split(r"\s?·\s?|\s?\\cdot\s?|\s+", part)):
+            word, _, power = factor.partition("^")
+            if word not in UNITS:
+                return None
+            powers[UNITS[word]] = powers.get(UNITS[word], 0) + sign * int(power or 1)
+    return " ".join(unit if power == 1 else f"{unit}^{power}" for unit, power in sorted(powers.items()) if power)
