@@ -3,8 +3,18 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics, PyTree, TrainBatch
+from lilo_jax.types import (
+    Array,
+    Curriculum,
+    CurriculumState,
+    Facts,
+    GroupSignals,
+    GroupStatistics,
+    PyTree,
+    TrainBatch,
+)
 
 
 def group_statistics(
@@ -48,6 +58,17 @@ def group_statistics(
         length_sum=total(length, row_mask),
         rollouts=total(jnp.ones_like(reward), row_mask),
     )
+
+
+def nothing_collected(curriculum: Curriculum, state: CurriculumState) -> GroupStatistics:
+    """The statistics before the first round of a step: an empty slot for every group that its rounds can open."""
+    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), jax.random.key(0)).ids.shape[0]
+    return _empty(proposed * curriculum.max_rounds)
+
+
+def _empty(slots: int) -> GroupStatistics:
+    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+    return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
 
 
 def expected_lengths(state: CurriculumState, ids: Array) -> Array:

@@ -15,6 +15,8 @@ from lilo_jax.types import Metrics
 
 PATIENCE = 3
 """Steps in a row that may pass without a finite gradient."""
+EMPTY_PATIENCE = 10
+"""Steps in a row that may pass without a rollout to train on."""
 
 
 class Recorder:
@@ -47,6 +49,8 @@ class Recorder:
         self._directory.append("ledger", {"step": step, **ledger})
         success = description.get("curriculum/collected_success_mean")
         note = f"success {success:.3f}" if success is not None else "nothing collected"
+        if "curriculum/groups_wanted" in description:
+            note += f", {description['curriculum/groups_admitted']}/{description['curriculum/groups_wanted']} groups"
         self._progress.step(step + 1, seconds, note)
         broken = [name for name, value in values.items() if value is not None and not math.isfinite(value)]
         if broken:
