@@ -93,7 +93,7 @@ def learnability(successes: Array, attempts: Array) -> Array:
     """Variance of the success of a question: p(1 - p) with p = successes / attempts, in [0, 1/4].
 
     Equals the population variance of the 0/1 outcomes.  NaN where there are no attempts: never measured is not the
-    same as unlearnable, and selection ranks NaN last.
+    same as unlearnable, and selection never takes NaN.
 
     Args:
         successes, attempts: float32, any shape; attempts >= successes >= 0.

@@ -189,7 +189,9 @@ def update(
             critic_norm = optax.global_norm(critic_gradient)
             metrics["value/gradient_norm"] = Mean.once(critic_norm)
             is_finite &= jnp.isfinite(critic_norm)
-            critic = _if(is_finite & live, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic)
+            critic = _if(
+                is_finite & live, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic
+            )
         ratio = _mean_ratio(metrics)
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
