@@ -33,6 +33,7 @@ setup(
     packages=find_packages(include=["lilo_jax*", "experiments*"]),
     package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl"]},
     install_requires=[
+        "annotated-types>=0.7",
         "jax>=0.7.2",
         "flax>=0.11.2",
         "optax>=0.2.5",

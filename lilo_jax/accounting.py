@@ -49,6 +49,7 @@ def describe(assembly: Assembly, collected: Collected, admission: Admission) -> 
     description: dict[str, Any] = {
         "curriculum/groups_collected": len(filled),
         "curriculum/groups_admitted": len(admitted),
+        "curriculum/groups_wanted": len(admission.mask),
         "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
         "rollout/truncated_fraction": float(np.mean(truncated)) if truncated else 0.0,
         "rollout/unparsable_fraction": sum(r.ended and r.verdict is Verdict.NO_ANSWER for r in collected.rollouts)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lilo_jax import checking
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.uniform import Uniform
@@ -27,9 +28,8 @@ from lilo_jax.models.lora import TARGETS, combine
 from lilo_jax.pretrained import open_model
 from lilo_jax.programs import Programs, ProgramSettings, build_programs
 from lilo_jax.questions import Question, Task
+from lilo_jax.rehearsal import rehearse
 from lilo_jax.rewards import Reward
-from lilo_jax.rl import ALGORITHMS
-from lilo_jax.rl.bounds import check_bounds
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
 from lilo_jax.tasks.noise import plant
@@ -99,47 +99,18 @@ class Assembly:
 
 def validate(config: Config) -> None:
     """Checks what can be checked without reading data; raises `UsageError` in one sentence with the cure."""
-    rollout, update, model = config.rollout, config.update, config.model
-    positive = {
-        "rollout.questions": rollout.questions,
-        "rollout.samples": rollout.samples,
-        "rollout.max-new-tokens": rollout.max_new_tokens,
-        "rollout.prefill-tokens": rollout.prefill_tokens,
-        "rollout.calls": rollout.calls,
-        "update.epochs": update.epochs,
-        "update.minibatches": update.minibatches,
-        "update.microbatches": update.microbatches,
-        "update.chunk": update.chunk,
-        "model.num-layers": model.num_layers,
-        "evaluation.every": config.evaluation.every,
-        "evaluation.rows": config.evaluation.rows,
-        "storage.save-every": config.storage.save_every,
-        "storage.keep": config.storage.keep,
-        "sft.batch": config.sft.batch,
-    }
-    for name, value in positive.items():
-        if value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
-    if config.num_steps < 0 or config.sft.steps < 0:
-        raise UsageError("--num-steps and --sft.steps must not be negative")
-    if rollout.temperature <= 0 or not 0 < rollout.top_p <= 1 or rollout.top_k < 0 or not 0 <= rollout.min_p <= 1:
-        raise UsageError(
-            "--rollout.temperature must be positive, --rollout.top-p in (0, 1], --rollout.top-k at least 0 and "
-            "--rollout.min-p in [0, 1]"
-        )
-    if not 0 <= rollout.min_new_tokens <= rollout.max_new_tokens or rollout.slots < 0:
-        raise UsageError(
-            "--rollout.min-new-tokens must be between 0 and --rollout.max-new-tokens, and --rollout.slots at least 0"
-        )
+    rollout, model = config.rollout, config.model
+    checking.check(config)
+    for field in configuration.TABLES:
+        if not callable(getattr(getattr(config, field), "build", None)):
+            raise UsageError(f"--{field} must be settings with a build method, got {getattr(config, field)!r}")
+    if rollout.min_new_tokens > rollout.max_new_tokens:
+        raise UsageError("--rollout.min-new-tokens must be at most --rollout.max-new-tokens")
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
-    if not update.max_ratio > 1:
-        raise UsageError(f"--update.max-ratio must be above 1, got {update.max_ratio}")
     _validate_algorithm(config)
     _validate_lora(config)
-    config.protocol.check("--evaluation.")
-    if config.seed < 0 or config.evaluation.max_questions < 0:
-        raise UsageError("--seed and --evaluation.max-questions must not be negative")
+    _validate_sizes(config)
     config.reward.build(max_new_tokens=rollout.max_new_tokens)
     plant([], config.noise, config.seed)
     try:
@@ -157,21 +128,43 @@ def validate(config: Config) -> None:
 
 
 def _validate_algorithm(config: Config) -> None:
-    """Bounds are those of the package's own settings; one of a user's may mean something else by a name."""
     try:
-        if type(config.algorithm) in ALGORITHMS.values():
-            check_bounds(config.algorithm)
-        config.algorithm.build()
+        algorithm = config.algorithm.build()
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if config.num_steps:
+        _check_samples(config, "algorithm", algorithm.least_samples)
+
+
+def _check_samples(config: Config, field: str, least: int) -> None:
+    """Refuses groups that are too small for an algorithm or a curriculum to tell anything by."""
+    if config.rollout.samples < least:
+        name = configuration.settings_name(field, getattr(config, field))
+        raise UsageError(
+            f"--rollout.samples must be at least {least}, because the {field} {name} compares the rollouts of a "
+            f"question, got {config.rollout.samples}"
+        )
+
+
+def _validate_sizes(config: Config) -> None:
+    """Refuses arrays with more elements than their indices can count."""
+    rollout, evaluation, audit = config.rollout, config.evaluation, config.audit
+    tokens = ("--rollout.max-new-tokens", rollout.max_new_tokens)
+    products = [
+        (("--rollout.questions", rollout.questions), ("--rollout.samples", rollout.samples), tokens),
+        (("--evaluation.rows", evaluation.rows), ("--evaluation.max-new-tokens", config.protocol.max_new_tokens)),
+        (("--audit.questions", audit.questions), ("--audit.samples", audit.samples), tokens),
+    ]
+    for factors in products:
+        if math.prod(value for _, value in factors) >= checking.TOO_LARGE:
+            numbers = " x ".join(f"{name} {value}" for name, value in factors)
+            raise UsageError(f"{numbers} must be below {checking.TOO_LARGE}: lower one of them")
 
 
 def _validate_lora(config: Config) -> None:
     lora = config.lora
-    if lora.rank < 0 or lora.alpha <= 0 or not lora.targets or len(set(lora.targets)) < len(lora.targets):
-        raise UsageError(
-            "--lora.rank must be at least 0, --lora.alpha positive, and --lora.targets one or more different names"
-        )
+    if not lora.targets or len(set(lora.targets)) < len(lora.targets):
+        raise UsageError("--lora.targets must be one or more different names")
     for name in lora.targets:
         if name not in TARGETS:
             raise unknown_name("LoRA target", name, TARGETS)
@@ -187,6 +180,7 @@ def _validate_lora(config: Config) -> None:
 
 def resolve(config: Config) -> Config:
     """The config with the shape of the model that it starts from filled in; refuses to be told another one."""
+    checking.check(config)
     model = config.model
     if not model.path:
         return config
@@ -260,6 +254,7 @@ def check(config: Config) -> Task:
         except ValueError as error:
             raise UsageError(str(error)) from None
         _check_facts(curriculum.wants, config, task)
+        rehearse(curriculum, task.splits["train"], config.rollout.questions)
     return task
 
 
@@ -269,6 +264,7 @@ def _check_batch(config: Config, *, pool_size: int, shards: int) -> Curriculum:
     if rollout.questions > pool_size:
         raise UsageError(f"--rollout.questions {rollout.questions} is more than the {pool_size} of the pool")
     curriculum = config.curriculum.build(pool_size=pool_size, questions=rollout.questions, samples=rollout.samples)
+    _check_samples(config, "curriculum", curriculum.least_samples)
     if curriculum.train_rows % (update.minibatches * update.microbatches * shards):
         raise UsageError(
             f"a batch of {curriculum.train_rows} rows does not divide into {update.minibatches} minibatches x "

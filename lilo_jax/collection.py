@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from lilo_jax.assembly import Assembly
+from lilo_jax.curriculum.statistics import nothing_collected
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.responses import Answer, Graded
@@ -169,18 +170,11 @@ def _rollouts(
 
 
 def _nothing_collected(assembly: Assembly, state: TrainState) -> Collected:
-    curriculum = assembly.programs.curriculum
-    key = stream_key(0, "shape")
-    slots = jax.eval_shape(curriculum.propose, state.curriculum, _empty_statistics(1), key).ids.shape[0]
-    slots *= curriculum.max_rounds
-    empty = np.full(slots, -1, np.int32)
-    statistics = put_replicated(assembly.mesh, _empty_statistics(slots))
-    return Collected(statistics, empty, empty.copy(), [], np.zeros(slots, np.int64))
-
-
-def _empty_statistics(slots: int) -> GroupStatistics:
-    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
-    return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
+    nothing = nothing_collected(assembly.programs.curriculum, state.curriculum)
+    empty = nothing.question
+    return Collected(
+        put_replicated(assembly.mesh, nothing), empty.copy(), empty.copy(), [], np.zeros(len(empty), np.int64)
+    )
 
 
 @dataclasses.dataclass

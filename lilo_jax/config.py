@@ -12,7 +12,6 @@ import json
 import pathlib
 import re
 import sys
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -20,6 +19,8 @@ import jax
 import optax
 import tyro
 
+from lilo_jax.bounds import Count, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, Whole
+from lilo_jax.checking import Naming, build, shown
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
@@ -51,7 +52,7 @@ class TokenizerConfig:
 
     kind: Literal["auto", "char", "bpe"] = "auto"
     """if trained: a token per character, or byte-pair merges; auto takes char for a task with unique answers"""
-    vocab_size: int = 512
+    vocab_size: Count = 512
     """if trained: upper bound on the number of ids"""
     chat: bool = False
     """prompts are put as a user's turn into the model's chat template"""
@@ -81,27 +82,27 @@ class ModelConfig(DecoderConfig):
 class RolloutConfig:
     """How completions are sampled."""
 
-    questions: int = 8
+    questions: Count = 8
     """|B|: questions trained on per step"""
-    samples: int = 8
+    samples: Count = 8
     """G: rollouts per question"""
-    max_new_tokens: int = 11
+    max_new_tokens: Count = 11
     """longest completion, its end token included"""
-    min_new_tokens: int = 0
+    min_new_tokens: Whole = 0
     """no end token is drawn before this many tokens"""
     stop: tuple[str, ...] = ()
     """strings that end a completion; the answer is what stands before"""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: Positive = 1.0
+    top_p: PositiveShare = 1.0
+    top_k: Whole = 0
     """draw from the k most likely tokens; 0 from all"""
-    min_p: float = 0.0
+    min_p: Share = 0.0
     """draw from the tokens at least this share as likely as the most likely one"""
-    slots: int = 0
+    slots: Whole = 0
     """completions decoding at the same time; 0 decodes all of a call"""
-    prefill_tokens: int = 2048
+    prefill_tokens: Count = 2048
     """prompt tokens run at the same time; bounds the memory of prefill"""
-    calls: int = 1
+    calls: Count = 1
     """sampling calls per round: completions of one are graded while the next decodes"""
 
     @property
@@ -114,21 +115,21 @@ class RolloutConfig:
 class OptimizerConfig:
     """AdamW with a warm-up, a schedule, and global-norm clipping."""
 
-    learning_rate: float = 5e-4
+    learning_rate: Positive = 5e-4
     """peak"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """what follows the warm-up"""
-    warmup_steps: int = 10
+    warmup_steps: Whole = 10
     """optimiser steps of linear warm-up, the first of them at peak / (warmup_steps + 1)"""
-    final_fraction: float = 0.0
+    final_fraction: Share = 0.0
     """learning rate at the end of a linear or cosine schedule, as a share of the peak"""
-    beta1: float = 0.9
-    beta2: float = 0.99
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    beta1: ShareBelowOne = 0.9
+    beta2: ShareBelowOne = 0.99
+    epsilon: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
     decayed: Literal["matrices", "all"] = "matrices"
     """weights that decay: all but norms and biases, or all"""
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: Positive = 1.0
 
     def build(self, total_steps: int) -> optax.GradientTransformation:
         """The optimiser for a run of `total_steps` optimiser steps."""
@@ -168,9 +169,9 @@ def are_matrices(params: PyTree) -> PyTree:
 class SftConfig:
     """Supervised fine-tuning, which makes the starting point of RL."""
 
-    steps: int = 800
+    steps: Whole = 800
     """0: reinforcement learning starts from the model as it is"""
-    batch: int = 64
+    batch: Count = 64
     """demonstrations per step"""
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=4e-3,
@@ -189,7 +190,7 @@ class SftConfig:
 class EvaluationConfig:
     """Accuracy on held-out questions."""
 
-    every: int = 10
+    every: Count = 10
     """steps between evaluations"""
     splits: tuple[str, ...] = ()
     """held-out sets evaluated each time; empty: all that the task has"""
@@ -198,15 +199,15 @@ class EvaluationConfig:
     protocol: str = ""
     """vineppo, oat or greedy: its samples, temperature, top-p and max-new-tokens where they are not given, its stop
     strings, prompt style and grader"""
-    samples: int = 4
+    samples: Count = 4
     """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 0
+    temperature: NotNegative = 1.0
+    top_p: PositiveShare = 1.0
+    max_new_tokens: Whole = 0
     """longest completion; 0: as in training"""
-    max_questions: int = 0
+    max_questions: Whole = 0
     """questions per set, the first ones; 0 takes all"""
-    rows: int = 256
+    rows: Count = 256
     """sequences per device call"""
 
 
@@ -214,11 +215,11 @@ class EvaluationConfig:
 class StorageConfig:
     """What is kept on disk."""
 
-    save_every: int = 50
+    save_every: Count = 50
     """steps between checkpoints; the last step is always saved"""
-    keep: int = 2
+    keep: Count = 2
     """checkpoints kept: should the newest be damaged, the one before it is there"""
-    rollouts_every: int = 20
+    rollouts_every: Whole = 20
     """steps between records of full rollouts; 0 records none"""
     generations: Literal["last", "all", "none"] = "last"
     """which evaluations keep their responses, where accuracy is sampled"""
@@ -228,9 +229,9 @@ class StorageConfig:
 class Config:
     """One training run."""
 
-    seed: int = 0
+    seed: Whole = 0
     """of everything random"""
-    num_steps: int = 200
+    num_steps: Whole = 200
     task: Any = Chain()
     """settings of the task; choose another with --task NAME"""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -246,7 +247,7 @@ class Config:
     """settings of the algorithm; choose another with --algorithm NAME"""
     update: UpdateConfig = UpdateConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    critic_learning_rate: float = 0.0
+    critic_learning_rate: NotNegative = 0.0
     """peak of the critic's own optimiser, which else is set up as the policy's; 0: the policy's"""
     mesh: MeshConfig = MeshConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -274,13 +275,13 @@ class Launch:
     resume: Literal["auto", "must", "never", "previous"] = "auto"
     """auto: go on where the same config stopped, or begin; must: only go on; never: only begin; previous: like auto,
     from the newest checkpoint that is not damaged; those that are move aside"""
-    stop_at: int = 0
+    stop_at: Whole = 0
     """save and stop before this step; 0 runs to the end"""
-    max_seconds: float = 0.0
+    max_seconds: NotNegative = 0.0
     """save and stop at the first step that begins after so many seconds; 0 sets no limit"""
-    grace: float = 25.0
+    grace: Positive = 25.0
     """seconds from SIGTERM, SIGHUP or Ctrl-C to the end of the process at the latest; Ctrl-C twice ends at once"""
-    graders: int = 0
+    graders: Whole = 0
     """processes for what cannot be graded at once; 0: one per core, started when first needed"""
     print_config: bool = False
     """print the resolved config as JSON and exit"""
@@ -306,8 +307,8 @@ def settings_class(field: str, name: str) -> type:
     module_name, class_name = name.split(":", 1)
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot load {field} {name!r}: {error}; the form is package.module:ClassName") from None
+    except Exception as error:  # whatever the module does when it is imported
+        raise UsageError(f"cannot load {field} {name!r}: {error}; the form is package.module:ClassName") from error
     if not (dataclasses.is_dataclass(found) and callable(getattr(found, "build", None))):
         raise UsageError(f"{field} {name!r} is not a dataclass with a build method")
     return cast(type, found)
@@ -338,44 +339,43 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`; an unknown field is an error that names the nearest valid one."""
-    values = dict(values)
-    for field in TABLES:
-        if field in values:
-            settings = dict(values[field])
-            values[field] = _build(settings_class(field, settings.pop("name")), settings, field)
-    return _build(Config, values, "config")
+def from_dict(values: Any, source: str = "config") -> Config:
+    """The inverse of `to_dict`; `UsageError` at anything that is not a config, naming the field and its `source`."""
+
+    def naming(path: tuple[str, ...]) -> str:
+        return f"{source}: {'.'.join(path)}" if path else source
+
+    if isinstance(values, Mapping):
+        named = {field: _named(field, values[field], naming) for field in TABLES if field in values}
+        values = {**values, **named}
+    return build(Config, values, naming)
 
 
-def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    types = typing.get_type_hints(cls)
-    built = {}
-    for name, value in values.items():
-        if name not in types:
-            raise unknown_name(f"field of {where}", name, types)
-        if dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):
-            value = _build(types[name], value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)
+def _named(field: str, values: Any, naming: Naming) -> Any:
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise UsageError(f"{naming((field,))} must be an object with the name of a {field}, got {shown(values)}")
+    settings = {key: value for key, value in values.items() if key != "name"}
+    return build(settings_class(field, values["name"]), settings, naming, (field,))
 
 
 def load(path: pathlib.Path) -> Config:
     """Reads a `config.json`."""
     try:
-        return from_text(path.read_bytes(), path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"no config at {path}: is {path.parent} a run directory?") from None
+    except OSError as error:
+        raise UsageError(f"{path} is not a config: {error}") from None
+    return from_text(content, path)
 
 
 def from_text(content: bytes, path: pathlib.Path) -> Config:
     """The config in the content of the `config.json` at `path`, which a mistake is named by."""
     try:
-        return from_dict(json.loads(content))
-    except (ValueError, TypeError) as error:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a config: {error}") from None
+    return from_dict(values, str(path))
 
 
 def replace(config: Config, **changes: Any) -> Config:

@@ -1,6 +1,7 @@
 """Random keys: each is a pure function of (seed, stream name, indices), so none is stored and none is reused."""
 
 import zlib
+from typing import NamedTuple
 
 import jax
 
@@ -20,3 +21,18 @@ def stream_key(seed: int, stream: str, *indices: int) -> jax.Array:
     for index in indices:
         key = jax.random.fold_in(key, index)
     return key
+
+
+class StartKeys(NamedTuple):
+    """What the new weights of a run are drawn by; see `start_keys`."""
+
+    policy_adapters: jax.Array
+    critic_adapters: jax.Array
+    critic_head: jax.Array
+
+
+def start_keys(seed: int) -> StartKeys:
+    """The keys of a run's new weights."""
+    return StartKeys(
+        stream_key(seed, "policy adapters"), stream_key(seed, "critic adapters"), stream_key(seed, "critic")
+    )

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lilo_jax.bounds import Count, Whole
 from lilo_jax.types import Array, Constrain, PyTree
 
 AXES = ("data", "fsdp", "tensor")
@@ -34,18 +35,16 @@ LogicalAxes = tuple[str | None, ...]
 class MeshConfig:
     """How many devices each mesh axis spans; the product must be the number of devices."""
 
-    data: int = 0
+    data: Whole = 0
     """copies of the model, each with its own rows; 0 takes all devices that the other axes leave"""
-    fsdp: int = 1
+    fsdp: Count = 1
     """devices over which rows *and* weights are split; weights are gathered where they are used"""
-    tensor: int = 1
+    tensor: Count = 1
     """devices over which heads, MLP and vocabulary are split"""
 
 
 def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
     """The sizes of (data, fsdp, tensor); raises ValueError, naming the cure, if they do not make `num_devices`."""
-    if min(config.data, config.fsdp, config.tensor) < 0 or 0 in (config.fsdp, config.tensor):
-        raise ValueError(f"mesh sizes must be positive (data may be 0 for «the rest»), got {config}")
     rest = config.fsdp * config.tensor
     data = config.data or num_devices // rest
     if data * rest != num_devices:

@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.config import OptimizerConfig, RolloutConfig
 from lilo_jax.curriculum.features import no_facts
-from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
+from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics, nothing_collected
+from lilo_jax.keys import StartKeys, start_keys
 from lilo_jax.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
@@ -82,8 +83,8 @@ class Programs(NamedTuple):
         start_sft: (params) -> Trainable.
         sft_step: (Trainable, Sequences, plan=None, *, completion_slots) -> (Trainable, metrics); donates the first.
         features: (params, Prompts) -> float32 [N, D], the policy's mean hidden state over each prompt.
-        start: (params, critic params or None, key, Facts) -> TrainState; donates the first two.  Without critic params
-            the critic's trunk is a copy of the policy's weights, as the reference is.
+        start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
+            params the critic's trunk is a copy of the policy's weights, as the reference is.
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
@@ -157,7 +158,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     params_shape = jax.eval_shape(model.init, jax.random.key(0))
     params_layout = weights_layout(mesh, model.axes, params_shape)
     facts_shape = jax.eval_shape(functools.partial(no_facts, settings.pool_size, curriculum.wants))
-    state_shape = jax.eval_shape(start, params_shape, None, jax.random.key(0), facts_shape)
+    state_shape = jax.eval_shape(start, params_shape, None, start_keys(0), facts_shape)
     whole_layout = state_layout(
         mesh, model, settings.lora, state_shape, optimizer=optimizer, critic_optimizer=critic_optimizer
     )
@@ -225,6 +226,16 @@ def build_simulator(curriculum: Curriculum, settings: RunSettings, *, at_once: i
     return jax.jit(functools.partial(jax.lax.map, run, batch_size=at_once))
 
 
+def first_proposal(curriculum: Curriculum, facts: Facts) -> Proposal:
+    """What the curriculum asks for before anything is known but these facts."""
+    nothing = nothing_collected(curriculum, jax.eval_shape(curriculum.init, facts))
+
+    def propose(facts: Facts, collected: GroupStatistics, key: Array) -> Proposal:
+        return curriculum.propose(curriculum.init(facts), collected, key)
+
+    return jax.jit(propose)(facts, nothing, jax.random.key(0))
+
+
 def _sampler(
     model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int
 ) -> Callable[..., Any]:
@@ -281,15 +292,15 @@ class _Parts(NamedTuple):
         return self.model if state.base is None else adapted(self.model, state.base, self.lora.scale)
 
 
-def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, key: Array, facts: Facts) -> TrainState:
+def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, keys: StartKeys, facts: Facts) -> TrainState:
     """The state before the first step; reference and critic trunk are copies of the policy's weights, or share them."""
     adapts = parts.lora.rank > 0
-    trained = init_adapters(parts.model, parts.lora, jax.random.fold_in(key, 1)) if adapts else params
+    trained = init_adapters(parts.model, parts.lora, keys.policy_adapters) if adapts else params
     critic = None
     if parts.algorithm.needs_values:
         if critic_params is None:
-            trunk = init_adapters(parts.model, parts.lora, jax.random.fold_in(key, 2)) if adapts else params
-            critic_params = parts.model.init_critic(key) | {"trunk": trunk["trunk"]}
+            trunk = init_adapters(parts.model, parts.lora, keys.critic_adapters) if adapts else params
+            critic_params = parts.model.init_critic(keys.critic_head) | {"trunk": trunk["trunk"]}
         critic = Trainable(params=critic_params, optimizer=parts.critic_optimizer.init(critic_params))
     return TrainState(
         step=jnp.int32(0),

@@ -5,10 +5,10 @@ whatever is earned.  Shaping changes what the algorithm learns from, never which
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal
 
+from lilo_jax.bounds import NotNegative, Whole
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import boxed
 from lilo_jax.questions import Verdict
@@ -48,20 +48,16 @@ class RewardConfig:
 
     format: Literal["", "boxed", "hashes", "r1"] = ""
     """form of a response that earns format-weight: an answer in a box, after ####, or in the tags of r1"""
-    format_weight: float = 0.1
-    length_penalty: float = 0.0
+    format_weight: NotNegative = 0.1
+    length_penalty: NotNegative = 0.0
     """taken off at the longest length, falling linearly to nothing at length-free tokens"""
-    length_free: int = 0
+    length_free: Whole = 0
     """tokens that cost nothing"""
 
     def build(self, *, max_new_tokens: int) -> Reward:
         """The reward function; `max_new_tokens` is the longest length."""
-        if not 0 <= self.length_free < max_new_tokens:
-            raise UsageError(
-                f"--reward.length-free must be from 0 to below the {max_new_tokens} tokens of a completion"
-            )
-        if not all(math.isfinite(x) and x >= 0 for x in (self.format_weight, self.length_penalty)):
-            raise UsageError("--reward.format-weight and --reward.length-penalty must be numbers of at least 0")
+        if self.length_free >= max_new_tokens:
+            raise UsageError(f"--reward.length-free must be below the {max_new_tokens} tokens of a completion")
         reward: Reward = correctness
         if self.format:
             reward = with_format(reward, FORMATS[self.format], weight=self.format_weight)

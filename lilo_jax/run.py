@@ -8,12 +8,13 @@ import numpy as np
 
 from lilo_jax import assembly as assembling
 from lilo_jax.assembly import Assembly
+from lilo_jax.checking import check
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.facts import question_facts
 from lilo_jax.flops import token_flops
-from lilo_jax.keys import stream_key
+from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
 from lilo_jax.stopping import StopRequest
@@ -73,8 +74,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     """
     launch = Launch() if launch is None else launch
     keep_compiled_programs()
-    if launch.graders < 0:
-        raise UsageError("--graders must not be negative; 0 takes a process per core")
+    check(launch)
     with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds) as stop:
         return _run(config, launch, stop, name=name, bar=bar)
 
@@ -169,7 +169,7 @@ def _begun(
         params = fine_tune(assembly, params, ledger, progress, stop)
     origin = weights_fingerprint(params) if start and _freezes(assembly) else ""
     facts = _starting_facts(assembly, params, ledger, directory)
-    state = programs.start(params, _initial_critic(assembly), stream_key(config.seed, "critic"), facts)
+    state = programs.start(params, _initial_critic(assembly), start_keys(config.seed), facts)
     del params  # donated
     recorder.write_evaluation(evaluate(assembly, assembly.policy(state), 0, ledger))
     assembly.graders.pool.take_counts()

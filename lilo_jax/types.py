@@ -279,6 +279,8 @@ class Curriculum(NamedTuple):
         wants: facts that it needs.
         estimate: (state, key) -> float32 [M], success rates that it believes in; None if it has no such belief.
         suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
+        least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
+        may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
     """
 
     init: Callable[[Facts], CurriculumState]
@@ -292,6 +294,8 @@ class Curriculum(NamedTuple):
     wants: Wants = NOTHING
     estimate: Callable[[CurriculumState, Array], Array] | None = None
     suspicion: Callable[[CurriculumState], Array] | None = None
+    least_samples: int = 1
+    may_propose_fewer: bool = False
 
 
 class CurriculumSpec(Protocol):
@@ -436,6 +440,7 @@ class Algorithm(NamedTuple):
         follow_ups: what it asks the sampler for besides, or None.
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
+        least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
     """
 
     advantages: Callable[[TrainBatch], tuple[Array, Array]]
@@ -445,6 +450,7 @@ class Algorithm(NamedTuple):
     follow_ups: FollowUpRequests | None = None
     init: Callable[[], PyTree] = tuple
     remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
+    least_samples: int = 1
 
     @property
     def needs_values(self) -> bool:

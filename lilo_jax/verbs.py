@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lilo_jax.checking import check
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.evaluation.protocols import Protocol
@@ -57,7 +58,7 @@ def generate(
 
     check_output(output)
     protocol = Protocol(samples, temperature, top_p, max_new_tokens, seed=seed)
-    protocol.check()
+    check(protocol)
     source = open_model(model)
     tokenizer, config = source.tokenizer(), decoder_config(source)
 
@@ -219,7 +220,7 @@ def evaluate(
     assert model is not None
     source = open_model(model)
     how = dataclasses.replace(named(protocol or "greedy"), **changes)
-    how.check()
+    check(how)
     run = source.config if isinstance(source, RunModel) else None
     how = dataclasses.replace(
         how,

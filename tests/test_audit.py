@@ -25,7 +25,7 @@ from lilo_jax.evaluation.calibration import (
 )
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.facts import question_facts
-from lilo_jax.keys import stream_key
+from lilo_jax.keys import start_keys
 from lilo_jax.pretrained import starting_model
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
@@ -179,7 +179,7 @@ def test_an_audit_of_the_whole_pool_against_exact_success_rates(tiny_config, tin
     ledger = Ledger()
     rates = exact_rates(assembly, params, HeldOut(assembly.pool, assembly.task.grade, True), ledger)
     facts = question_facts(assembly, params, ledger)
-    state = assembly.programs.start(params, None, stream_key(0, "critic"), facts)
+    state = assembly.programs.start(params, None, start_keys(0), facts)
 
     def audited(belief):
         estimate = None if belief is None else lambda state, key: jnp.asarray(belief)

@@ -11,7 +11,7 @@ from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.evaluation.held_out import evaluate
-from lilo_jax.keys import stream_key
+from lilo_jax.keys import start_keys
 from lilo_jax.pretrained import open_model
 from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.checkpoints import Checkpoints
@@ -53,7 +53,7 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     ledger, directory = Ledger(), opened(tmp_path / "run", config, "never")
     params = start.weights(assembly.programs.model, assembly.mesh)
     facts = no_facts(len(assembly.pool.questions))
-    state = assembly.programs.start(params, None, stream_key(config.seed, "critic"), facts)
+    state = assembly.programs.start(params, None, start_keys(config.seed), facts)
     evaluate(assembly, state.policy.params, 0, ledger)
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))

@@ -25,7 +25,7 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.keys import stream_key
+from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.advantages import per_token
@@ -177,7 +177,7 @@ def start(random_weights):
         shapes = jax.eval_shape(assembly.programs.init, jax.random.key(0))
         params = random_weights(shapes, deviation=0.15)
         facts = no_facts(len(assembly.pool.questions))
-        return assembly.programs.start(put_replicated(assembly.mesh, params), None, jax.random.key(1), facts)
+        return assembly.programs.start(put_replicated(assembly.mesh, params), None, start_keys(1), facts)
 
     return make
 

@@ -15,6 +15,7 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.facts import question_facts, refresh_facts
+from lilo_jax.keys import start_keys
 from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.rloo import Rloo
@@ -93,7 +94,7 @@ def params(random_weights):
 
 def started(assembly, params, ledger):
     facts = question_facts(assembly, params(assembly), ledger)
-    return assembly.programs.start(params(assembly), None, jax.random.key(1), facts)
+    return assembly.programs.start(params(assembly), None, start_keys(1), facts)
 
 
 def with_policy(state, params):

@@ -19,7 +19,7 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.measures import wilson
 from lilo_jax.follow_ups import add_follow_ups, step_of_each_token
-from lilo_jax.keys import stream_key
+from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.monte_carlo import until_certain, wilson_width
@@ -114,7 +114,7 @@ def followed(assembly, params, *, step=0):
     """(batch with follow-ups, sampling calls made for them as (prompts, requests, completions), ledger)."""
     copy = jax.tree.map(lambda x: x + 0, params)
     facts = no_facts(len(assembly.pool.questions))
-    state = assembly.programs.start(copy, None, jax.random.key(1), facts)
+    state = assembly.programs.start(copy, None, start_keys(1), facts)
     clock, ledger, calls = PhaseClock(), Ledger(), []
     collected = collect(assembly, state, step, clock)
     admission, state = admit(assembly, state, collected, step, clock)
@@ -197,7 +197,7 @@ def test_advantages_are_what_each_step_adds_and_children_are_not_trained_on(nine
         value[i, t] = np.mean(rewards[prefix_of(batch, i, t)])
     mask = np.arange(SLOTS) < batch.sequences.completion_lengths[:, None]
     facts = no_facts(len(assembly.pool.questions))
-    state = assembly.programs.start(jax.tree.map(lambda x: x + 0, params), None, jax.random.key(1), facts)
+    state = assembly.programs.start(jax.tree.map(lambda x: x + 0, params), None, start_keys(1), facts)
     prepared, metrics = assembly.programs.prepare(state, put_replicated(assembly.mesh, batch))
     expected = reference.step_advantages(value, mask, batch.reward, mask, batch.reasoning_step)
     np.testing.assert_allclose(prepared.advantages, expected, atol=1e-6)

@@ -211,7 +211,7 @@ EIGHT_DEVICES = """
     from lilo_jax.collection import collect, training_batch
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
-    from lilo_jax.keys import stream_key
+    from lilo_jax.keys import start_keys, stream_key
     from lilo_jax.mesh import AXES, make_mesh, put_replicated, put_rows
     from lilo_jax.storage.clock import PhaseClock
     from lilo_jax.types import GroupStatistics
@@ -222,7 +222,7 @@ EIGHT_DEVICES = """
     assembly = assemble(config, check(config))
     programs, mesh = assembly.programs, assembly.mesh
     params = programs.init(stream_key(0, "init"))
-    state = programs.start(params, None, stream_key(0, "critic"), no_facts(len(assembly.pool.questions)))
+    state = programs.start(params, None, start_keys(0), no_facts(len(assembly.pool.questions)))
 
     found = {"devices": mesh.devices.size, "admitted": [], "top": []}
     for trial in range(8):

@@ -25,7 +25,7 @@ from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.types import NOTHING, Array, Curriculum, CurriculumState, Facts, GroupSignals, GroupStatistics, Wants
 
 Score = Callable[[CurriculumState, Array, Array], Array]
-"""(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN comes after every number."""
+"""(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN is never chosen."""
 
 
 def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
@@ -65,6 +65,7 @@ def compose(
     wants: Wants = NOTHING,
     belief: Score | None = None,
     suspicion: Callable[[CurriculumState, Array], Array] | None = None,
+    least_samples: int = 1,
 ) -> Curriculum:
     """A curriculum whose steps go through these parts.
 
@@ -78,6 +79,7 @@ def compose(
         wants: facts about the questions that the rule needs.
         belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
         suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
+        least_samples: rollouts of a question without which the rule has nothing to choose by.
     """
     trackers = dict(remembers or {})
 
@@ -112,4 +114,5 @@ def compose(
         wants=wants,
         estimate=belief and (lambda state, key: belief(state, everyone(state), key)),
         suspicion=suspicion and (lambda state: suspicion(state, everyone(state))),
+        least_samples=least_samples,
     )

@@ -25,9 +25,10 @@ Scores are float32 [J], but for `mixture` and `per_group`, which say what they r
 def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
     """Indices of the `k` highest scores; equal scores are ordered at random.
 
-    NaN and ineligible entries rank below every number, so a question that was never measured cannot displace a
-    measured one.  (A plain sort or `lax.top_k` ranks NaN first, and breaks ties by position: with 8 attempts p(1-p)
-    takes five values only, so position would decide most choices.)
+    Every number may be chosen, infinities too: -inf comes after all others.  NaN and ineligible entries are never
+    chosen, though fewer than `k` are then: what was never measured has no place among what was.  (A plain sort or
+    `lax.top_k` ranks NaN first, and breaks ties by position: with 8 attempts p(1-p) takes five values only, so
+    position would decide most choices.)
 
     Args:
         scores: float32 [J].
@@ -36,8 +37,8 @@ def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -
         eligible: bool [J] or None for all.
 
     Returns:
-        indices int32 [k], distinct where the mask is, best first; and bool [k], False where fewer than `k` entries
-        were eligible numbers.
+        indices int32 [k], distinct where the mask is, best first; and bool [k], whose first entries are True, as many
+        as there are eligible numbers.
     """
     chex.assert_rank(scores, 1)
     usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
@@ -110,7 +111,8 @@ def whole_part(share: float, k: int) -> int:
 def mixture(share: float, first: Selector, second: Selector) -> Selector:
     """The first `share` of the places by `first`, the rest by `second` from what is left.
 
-    Each place is decided by a fixed split, floor(share * k) of them, not by a coin, so that batches are alike.
+    Each place is decided by a fixed split, floor(share * k) of them, not by a coin, so that batches are alike.  Places
+    that `first` cannot fill are handed on to `second`.
 
     Returns:
         A selector of a pair: scores that the first reads [J], and scores that the second reads [J].
@@ -119,12 +121,19 @@ def mixture(share: float, first: Selector, second: Selector) -> Selector:
     def select(pair: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
         scores, others = pair
         ours, theirs = jax.random.split(key)
-        eligible = jnp.ones(scores.shape, bool) if eligible is None else eligible
+        left = jnp.ones(scores.shape, bool) if eligible is None else eligible
         some = whole_part(share, k)
-        indices, mask = first(scores, ours, k=some, eligible=eligible)
-        left = eligible.at[jnp.where(mask, indices, scores.shape[0])].set(False, mode="drop")
-        more, more_mask = second(others, theirs, k=k - some, eligible=left)
-        return jnp.concatenate([indices, more]), jnp.concatenate([mask, more_mask])
+        # The last part is for the places of the first that are still empty.
+        parts = [(first, scores, ours, some), (second, others, theirs, k - some)]
+        parts += [(second, others, jax.random.fold_in(theirs, 1), some)]
+        chosen = []
+        for choose, read, own_key, count in parts:
+            indices, mask = choose(read, own_key, k=count, eligible=left)
+            left = left.at[jnp.where(mask, indices, left.shape[0])].set(False, mode="drop")
+            chosen.append((indices, mask))
+        indices, mask = map(jnp.concatenate, zip(*chosen, strict=True))
+        filled_first = jnp.argsort(~mask, stable=True)[:k]
+        return indices[filled_first], mask[filled_first]
 
     return select
 
@@ -186,7 +195,7 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
 
     Args:
         weighted: w, float32 [J], at least 0, and a row for each, float32 [J, d].
-        key, k, eligible: as in `top_k`; of weight 0 or NaN come last.
+        key, k, eligible: as in `top_k`; those of weight 0 come last.
 
     Returns:
         As `top_k`, in the order in which they were chosen.

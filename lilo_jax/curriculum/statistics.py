@@ -3,8 +3,18 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics, PyTree, TrainBatch
+from lilo_jax.types import (
+    Array,
+    Curriculum,
+    CurriculumState,
+    Facts,
+    GroupSignals,
+    GroupStatistics,
+    PyTree,
+    TrainBatch,
+)
 
 
 def group_statistics(
@@ -50,6 +60,17 @@ def group_statistics(
     )
 
 
+def nothing_collected(curriculum: Curriculum, state: CurriculumState) -> GroupStatistics:
+    """The statistics before the first round of a step: an empty slot for every group that its rounds can open."""
+    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), jax.random.key(0)).ids.shape[0]
+    return _empty(proposed * curriculum.max_rounds)
+
+
+def _empty(slots: int) -> GroupStatistics:
+    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+    return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
+
+
 def expected_lengths(state: CurriculumState, ids: Array) -> Array:
     """Mean completion length of questions, drawn towards that of the pool where little is known.
 
@@ -72,7 +93,7 @@ def learnability(successes: Array, attempts: Array) -> Array:
     """Variance of the success of a question: p(1 - p) with p = successes / attempts, in [0, 1/4].
 
     Equals the population variance of the 0/1 outcomes.  NaN where there are no attempts: never measured is not the
-    same as unlearnable, and selection ranks NaN last.
+    same as unlearnable, and selection never takes NaN.
 
     Args:
         successes, attempts: float32, any shape; attempts >= successes >= 0.

@@ -6,9 +6,12 @@ learnability p (1 - p).
 """
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
+from lilo_jax.bounds import Count, Whole
 from lilo_jax.errors import UsageError
 
 BINS = 10
@@ -21,21 +24,17 @@ CHOSEN = 8
 class AuditConfig:
     """Rollouts of training questions drawn uniformly, which measure what the curriculum believes and change nothing."""
 
-    questions: int = 0
+    questions: Whole = 0
     """audited at a time; 0: none are"""
-    every: int = 1
+    every: Count = 1
     """steps between audits"""
-    samples: int = 64
+    samples: Annotated[int, Ge(2)] = 64
     """rollouts per audited question, at least 2"""
 
     def check(self, pool_size: int) -> None:
         """Raises `UsageError` if a pool of that size cannot be audited so."""
-        if not 0 <= self.questions <= pool_size:
-            raise UsageError(
-                f"--audit.questions must be between 0 and the {pool_size} of the pool, got {self.questions}"
-            )
-        if self.every < 1 or self.samples < 2:
-            raise UsageError("--audit.every must be at least 1 and --audit.samples at least 2")
+        if self.questions > pool_size:
+            raise UsageError(f"--audit.questions must be at most the {pool_size} of the pool, got {self.questions}")
 
 
 def audit_measures(

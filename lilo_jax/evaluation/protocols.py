@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.bounds import Count, NotNegative, PositiveShare, Whole
+from lilo_jax.errors import unknown_name
 from lilo_jax.sampling import TokenRule
 
 
@@ -21,21 +22,14 @@ class Protocol:
         seed: of the draws.
     """
 
-    samples: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    samples: Count
+    temperature: NotNegative
+    top_p: PositiveShare
+    max_new_tokens: Count
     stop: tuple[str, ...] = ()
     template: str = ""
     grader: str = ""
-    seed: int = 0
-
-    def check(self, prefix: str = "--") -> None:
-        """Raises `UsageError` if it cannot be followed; `prefix` begins the names of the options that set it."""
-        if self.samples < 1 or self.max_new_tokens < 1:
-            raise UsageError(f"{prefix}samples and {prefix}max-new-tokens must be at least 1")
-        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
-            raise UsageError(f"{prefix}temperature must be at least 0 and {prefix}top-p in (0, 1]")
+    seed: Whole = 0
 
     @property
     def rule(self) -> TokenRule:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+from annotated_types import Ge, MultipleOf
+
+from lilo_jax.bounds import Count, NotNegative, Number, Positive, Whole
 from lilo_jax.models.rope import Rope
 
 
@@ -13,44 +16,44 @@ class Architecture:
 
     family: str = "llama"
     """how it is written for others: llama, mistral, qwen2, qwen3, gemma2, gemma3_text, olmo2"""
-    num_layers: int = 2
-    embed_dim: int = 64
-    num_heads: int = 4
-    num_kv_heads: int = 2
+    num_layers: Count = 2
+    embed_dim: Count = 64
+    num_heads: Count = 4
+    num_kv_heads: Count = 2
     """key and value heads; divides num_heads"""
-    head_dim: int = 16
+    head_dim: Annotated[int, Ge(4), MultipleOf(2)] = 16
     """even"""
-    mlp_dim: int = 128
-    vocab_size: int = 0
+    mlp_dim: Count = 128
+    vocab_size: Whole = 0
     """0: the tokenizer's"""
-    context_length: int = 0
+    context_length: Whole = 0
     """longest sequence in tokens; 0: any"""
     tie_embeddings: bool = False
     """the output projection is the embedding table"""
-    embedding_scale: float = 1.0
+    embedding_scale: Positive = 1.0
     """embeddings are multiplied by it"""
     rope: Rope = Rope()
     """rotation of queries and keys"""
-    local_rope_theta: float = 0.0
+    local_rope_theta: NotNegative = 0.0
     """base of the wavelengths, unstretched, in layers with a window; 0: rope there too"""
-    windows: tuple[int, ...] = ()
+    windows: tuple[Whole, ...] = ()
     """of each layer: how many tokens a query sees, its own included, 0 for all; empty: all in every layer"""
     attention_bias: Literal["none", "qkv", "all"] = "none"
     """which projections of attention add a bias: none, queries keys and values, or the output too"""
     query_key_norm: Literal["none", "head", "projection"] = "none"
     """RMS norm of queries and keys before rotation: over each head, or over all heads together"""
-    score_scale: float = 0.0
+    score_scale: NotNegative = 0.0
     """q k^T is multiplied by it; 0: 1 / sqrt(head_dim)"""
-    attention_softcap: float = 0.0
+    attention_softcap: NotNegative = 0.0
     """scores become cap tanh(score / cap); 0: they do not"""
-    logit_softcap: float = 0.0
+    logit_softcap: NotNegative = 0.0
     """the same for logits"""
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
     """of the gate"""
     norm_placement: Literal["before", "after", "both"] = "before"
     """norms before attention and MLP, on their outputs, or both"""
-    norm_epsilon: float = 1e-6
-    norm_offset: float = 0.0
+    norm_epsilon: NotNegative = 1e-6
+    norm_offset: Number = 0.0
     """added to the stored scales of norms: Gemma stores scale - 1"""
 
 
@@ -90,13 +93,9 @@ def plain_attention(config: Architecture) -> bool:
 
 def check_architecture(config: Architecture) -> None:
     """Raises ValueError, in one sentence with the cure, if the numbers do not fit together."""
-    if min(config.num_layers, config.embed_dim, config.num_heads, config.num_kv_heads, config.mlp_dim) < 1:
-        raise ValueError("--model.num-layers, embed-dim, num-heads, num-kv-heads and mlp-dim must be at least 1")
-    if config.num_heads % config.num_kv_heads or config.head_dim % 2 or config.head_dim < 4:
-        raise ValueError(
-            "--model.num-kv-heads must divide --model.num-heads, and --model.head-dim must be even and at least 4"
-        )
-    if len(config.windows) not in (0, config.num_layers) or min(config.windows, default=0) < 0:
+    if config.num_heads % config.num_kv_heads:
+        raise ValueError("--model.num-kv-heads must divide --model.num-heads")
+    if len(config.windows) not in (0, config.num_layers):
         raise ValueError("--model.windows must name one window per layer (0: the layer sees all), or none at all")
     if config.rope.scaling in ("dynamic", "llama3", "yarn") and config.rope.original_length < 1:
         raise ValueError(f"--model.rope.scaling {config.rope.scaling} needs --model.rope.original-length")

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Positive, Whole
 from lilo_jax.models import Model
 from lilo_jax.models.projection import LowRank
 from lilo_jax.types import Array, PyTree
@@ -36,9 +37,9 @@ TARGETS = {
 class LoraConfig:
     """Low-rank adapters in reinforcement learning; fine-tuning before it trains all weights."""
 
-    rank: int = 0
+    rank: Whole = 0
     """of the adapters; 0 trains all weights"""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """the product A B is multiplied by alpha / rank"""
     targets: tuple[str, ...] = tuple(TARGETS)
     """adapted weights of each layer, among query, key, value, output, gate, up, down"""

@@ -8,6 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from lilo_jax.bounds import Positive, Whole
 from lilo_jax.types import Array
 
 
@@ -15,25 +16,25 @@ from lilo_jax.types import Array
 class Rope:
     """Wavelengths of the rotation, and how they are stretched."""
 
-    theta: float = 10_000.0
+    theta: Positive = 10_000.0
     """base of the wavelengths"""
     scaling: Literal["default", "linear", "dynamic", "llama3", "yarn"] = "default"
     """default leaves the wavelengths as they are"""
-    factor: float = 1.0
+    factor: Positive = 1.0
     """by how much longer texts may be"""
-    original_length: int = 0
+    original_length: Whole = 0
     """tokens that the wavelengths were trained for; read by dynamic, llama3 and yarn"""
-    low_freq_factor: float = 1.0
+    low_freq_factor: Positive = 1.0
     """llama3: wavelengths beyond original_length / this are stretched whole"""
-    high_freq_factor: float = 4.0
+    high_freq_factor: Positive = 4.0
     """llama3: wavelengths below original_length / this are left alone"""
-    beta_fast: float = 32.0
+    beta_fast: Positive = 32.0
     """yarn: pairs that turn more often than this over the original length are left alone"""
-    beta_slow: float = 1.0
+    beta_slow: Positive = 1.0
     """yarn: pairs that turn less often than this are stretched whole"""
     truncate: bool = True
     """yarn: the bounds of the ramp between them are rounded to whole pairs"""
-    attention_factor: float = 1.0
+    attention_factor: Positive = 1.0
     """queries and keys are multiplied by it"""
 
 

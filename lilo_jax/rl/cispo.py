@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_weight_loss
@@ -14,11 +15,11 @@ from lilo_jax.types import Algorithm
 class Cispo:
     """Settings of CISPO; the paper leaves the weight without a lower bound and does not print its upper one."""
 
-    clip_low: float = 1.0
+    clip_low: Share = 1.0
     """1: no lower bound"""
-    clip_high: float = 0.28
+    clip_high: NotNegative = 0.28
     """the weight is at most 1 + clip_high"""
-    std_epsilon: float = 1e-8
+    std_epsilon: NotNegative = 1e-8
     """added to a group's standard deviation"""
 
     def build(self) -> Algorithm:
@@ -29,4 +30,5 @@ class Cispo:
             loss=on_tokens(clipped_weight_loss, **clip),
             aggregate=token_mean,
             clip=clip,
+            least_samples=2,
         )

@@ -5,6 +5,7 @@ Its overlong punishment is `--reward.length-penalty 1.0 --reward.length-free` (b
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
@@ -17,10 +18,10 @@ from lilo_jax.types import Algorithm
 class Dapo:
     """Settings of DAPO."""
 
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    clip_low: Share = 0.2
+    clip_high: NotNegative = 0.28
     """bounds of the policy ratio: the upper one is higher"""
-    std_epsilon: float = 1e-8
+    std_epsilon: NotNegative = 1e-8
     """added to a group's standard deviation"""
 
     def build(self) -> Algorithm:
@@ -31,4 +32,5 @@ class Dapo:
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=token_mean,
             clip=clip,
+            least_samples=2,
         )

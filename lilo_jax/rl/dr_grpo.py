@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from lilo_jax.bounds import NotNegative, Share, Whole
 from lilo_jax.rl.advantages import group_centred
 from lilo_jax.rl.aggregations import constant_length
 from lilo_jax.rl.losses import clipped_surrogate
@@ -15,11 +16,11 @@ from lilo_jax.types import Algorithm
 class DrGrpo:
     """Settings of Dr. GRPO."""
 
-    clip_epsilon: float = 0.2
+    clip_epsilon: Share = 0.2
     """epsilon of the policy ratio"""
-    length: int = 0
+    length: Whole = 0
     """constant that a response's token losses are divided by; 0: rollout.max-new-tokens"""
-    importance_cap: float = 0.0
+    importance_cap: NotNegative = 0.0
     """cap of min(pi_old / pi_sampler, cap), which weights advantages; 0 leaves them (Oat of today: 2)"""
 
     def build(self) -> Algorithm:
@@ -31,4 +32,5 @@ class DrGrpo:
             aggregate=functools.partial(constant_length, length=self.length),
             importance_cap=self.importance_cap,
             clip=clip,
+            least_samples=2,
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, Positive, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
 from lilo_jax.rl.losses import clipped_surrogate
@@ -14,15 +15,15 @@ from lilo_jax.types import Algorithm
 class Grpo:
     """Settings of GRPO; the defaults are those of the paper's GRPO runs (Oat: no KL)."""
 
-    clip_epsilon: float = 0.2
+    clip_epsilon: Share = 0.2
     """epsilon of the policy ratio"""
-    kl_coefficient: float = 0.0
+    kl_coefficient: NotNegative = 0.0
     """beta of the k3 KL to the reference, averaged like the surrogate; 0 keeps no reference"""
-    kl_clamp: float = 10.0
+    kl_clamp: Positive = 10.0
     """upper bound of a token's KL estimate"""
-    std_epsilon: float = 1e-8
+    std_epsilon: NotNegative = 1e-8
     """added to a group's standard deviation"""
-    importance_cap: float = 0.0
+    importance_cap: NotNegative = 0.0
     """cap of min(pi_old / pi_sampler, cap), which weights advantages; 0 leaves them (Oat of today: 2)"""
 
     def build(self) -> Algorithm:
@@ -36,4 +37,5 @@ class Grpo:
             kl_clamp=self.kl_clamp,
             importance_cap=self.importance_cap,
             clip=clip,
+            least_samples=2,
         )

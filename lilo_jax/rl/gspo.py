@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
 from lilo_jax.rl.losses import sequence_clipped_surrogate, sequence_ratio
@@ -14,10 +15,10 @@ from lilo_jax.types import Algorithm
 class Gspo:
     """Settings of GSPO; the clip range is the paper's, section 5.1."""
 
-    clip_low: float = 3e-4
-    clip_high: float = 4e-4
+    clip_low: Share = 3e-4
+    clip_high: NotNegative = 4e-4
     """bounds of the length-normalised ratio of a response"""
-    std_epsilon: float = 1e-8
+    std_epsilon: NotNegative = 1e-8
     """added to a group's standard deviation"""
 
     def build(self) -> Algorithm:
@@ -29,4 +30,5 @@ class Gspo:
             aggregate=sequence_mean,
             clip=clip,
             ratio=sequence_ratio,
+            least_samples=2,
         )

@@ -32,6 +32,7 @@ def policy_gradient(
     kl_coefficient: float = 0.0,
     kl_clamp: float = 10.0,
     importance_cap: float = 0.0,
+    least_samples: int = 1,
 ) -> Algorithm:
     """The functions of a policy-gradient method without a critic.
 
@@ -45,12 +46,14 @@ def policy_gradient(
         kl_coefficient: beta of the k3 divergence from the reference, aggregated like the loss; 0 keeps no reference.
         kl_clamp: upper bound of a token's divergence.
         importance_cap: advantages are weighted by min(pi_old / pi_sampler, cap); 0 leaves them.
+        least_samples: rollouts of a question at least; 2 where `advantage` compares within groups.
     """
     kl = [kl_to_reference(coefficient=kl_coefficient, clamp=kl_clamp, aggregate=aggregate)] if kl_coefficient else []
     return Algorithm(
         advantages=functools.partial(_advantages, advantage, whiten, importance_cap),
         policy_loss=policy_loss(loss, aggregate, kl, clip=clip, ratio=ratio),
         needs_reference=kl_coefficient != 0,
+        least_samples=least_samples,
     )
 
 

@@ -6,10 +6,12 @@ Where the literature has alternatives, a setting names the function that is used
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
+from annotated_types import Gt
 
+from lilo_jax.bounds import Count, NotNegative, Number, Positive, Share
 from lilo_jax.rl.advantages import generalized_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
 from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, dual_clipped_surrogate
@@ -24,34 +26,34 @@ from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TrainBatc
 class Ppo:
     """Settings of PPO."""
 
-    clip_epsilon: float = 0.2
+    clip_epsilon: Share = 0.2
     """epsilon of the policy ratio"""
-    value_clip: float = 0.2
+    value_clip: Positive = 0.2
     """the value may move this far from its old prediction before its gradient stops"""
-    discount: float = 1.0
+    discount: Share = 1.0
     """gamma"""
-    gae_lambda: float = 1.0
+    gae_lambda: Share = 1.0
     """lambda; 1 makes the advantage the return minus the value"""
     whitening: Literal["blocks", "batch", "none"] = "blocks"
     """advantages are whitened over blocks of whiten-rows rows, over the batch, or left"""
-    whiten_rows: int = 16
+    whiten_rows: Count = 16
     """rows of a block"""
     kl: Literal["loss", "reward", "steered_reward"] = "loss"
     """where leaving the reference is paid for: in the loss (k3, summed over tokens, averaged over rows), in the reward
     of every token, or there with a coefficient that is steered towards kl-target"""
-    kl_coefficient: float = 1e-4
+    kl_coefficient: NotNegative = 1e-4
     """beta, or the first one if it is steered; 0 keeps no reference"""
-    kl_clamp: float = 10.0
+    kl_clamp: Positive = 10.0
     """in the loss, upper bound of a token's divergence"""
-    kl_target: float = 6.0
+    kl_target: Positive = 6.0
     """if steered: nats per response"""
-    kl_horizon: int = 10_000
+    kl_horizon: Count = 10_000
     """if steered: the coefficient changes by at most a fifth in so many responses"""
     surrogate: Literal["clipped", "dual_clipped"] = "clipped"
     """dual_clipped bounds the loss of a negative advantage too"""
-    dual_clip: float = 3.0
+    dual_clip: Annotated[float, Gt(1)] = 3.0
     """bound of the ratio where the advantage is negative"""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: Number = 0.0
     """what a nat of mean token entropy takes off the loss"""
 
     def build(self) -> Algorithm:

@@ -6,6 +6,7 @@ A_it = (r_i - mean) / std   over the tokens of the batch, where a response count
 import dataclasses
 from typing import Literal
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_centred, whiten_batch
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
@@ -21,9 +22,9 @@ class ReinforcePp:
 
     baseline: Literal["none", "group_mean"] = "none"
     """group_mean: the paper's variant with baseline, for groups of several rollouts"""
-    clip_epsilon: float = 0.2
+    clip_epsilon: Share = 0.2
     """epsilon of the policy ratio"""
-    kl_coefficient: float = 0.0
+    kl_coefficient: NotNegative = 0.0
     """beta of the k3 KL to the reference, averaged like the surrogate; 0 keeps no reference"""
 
     def build(self) -> Algorithm:
@@ -36,4 +37,5 @@ class ReinforcePp:
             aggregate=token_mean,
             kl_coefficient=self.kl_coefficient,
             clip=clip,
+            least_samples={"none": 1, "group_mean": 2}[self.baseline],
         )

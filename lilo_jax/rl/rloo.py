@@ -6,6 +6,7 @@ clips the ratio of whole responses.
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import leave_one_out
 from lilo_jax.rl.aggregations import token_mean
 from lilo_jax.rl.losses import clipped_surrogate
@@ -18,8 +19,8 @@ from lilo_jax.types import Algorithm
 class Rloo:
     """Settings of RLOO."""
 
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    clip_low: Share = 0.2
+    clip_high: NotNegative = 0.28
     """bounds of the policy ratio; inactive when every step is on-policy"""
 
     def build(self) -> Algorithm:
@@ -30,4 +31,5 @@ class Rloo:
             loss=on_tokens(clipped_surrogate, **clip),
             aggregate=token_mean,
             clip=clip,
+            least_samples=2,
         )

@@ -1,12 +1,14 @@
 """One update: epochs x minibatches of optimiser steps, each accumulated over micro-batches."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Gt
 
+from lilo_jax.bounds import Count
 from lilo_jax.models import Model
 from lilo_jax.packing import PackedRows, packed
 from lilo_jax.scoring import completion_mask, score, score_values
@@ -17,25 +19,25 @@ from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, T
 class UpdateConfig:
     """How a batch of rollouts becomes optimiser steps."""
 
-    epochs: int = 1
+    epochs: Count = 1
     """passes over the batch"""
-    minibatches: int = 1
+    minibatches: Count = 1
     """optimiser steps per pass; the paper's PPO takes 8 of 64 rows, twice"""
-    microbatches: int = 1
+    microbatches: Count = 1
     """pieces of a minibatch whose gradients are added up: memory for time, the result stays the same"""
     shuffle: bool = True
     """rows are dealt to minibatches in a new random order each epoch"""
     denominator: Literal["present", "capacity"] = "present"
     """what masked rows do to a mean: "present" divides by live tokens and rows; "capacity" divides as if the batch
     were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
-    chunk: int = 1024
+    chunk: Count = 1024
     """most tokens, over all rows, whose logits exist at the same time, in scoring and in the update: memory for time"""
     old_logprobs: Literal["scored", "sampled"] = "scored"
     """log-probs before the update: teacher-forced once more, or those that the sampler reported, which saves a pass and
     differs by rounding (by more with a cache of fewer bits)"""
-    max_ratio: float = 10.0
+    max_ratio: Annotated[float, Gt(1)] = 10.0
     """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); one with a gradient
-    that is not finite leaves policy and critic as they are"""
+    that is not finite, or without a row, leaves policy and critic as they are"""
     pack: bool = False
     """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
     are four lengths and four numbers of rows, each compiled when it first occurs"""
@@ -180,22 +182,25 @@ def update(
             model, algorithm, params, minibatch, step_plans,
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
-        norm = optax.global_norm(policy_gradient)
+        norm, live = optax.global_norm(policy_gradient), jnp.any(batch.row_mask[rows])
         metrics["policy/gradient_norm"] = Mean.once(norm)
-        accepted = jnp.isfinite(norm)
+        is_finite = jnp.isfinite(norm)
         if critic is not None:
             critic_norm = optax.global_norm(critic_gradient)
             metrics["value/gradient_norm"] = Mean.once(critic_norm)
-            accepted &= jnp.isfinite(critic_norm)
-            critic = _if(accepted, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic)
+            is_finite &= jnp.isfinite(critic_norm)
+            critic = _if(
+                is_finite & live, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic
+            )
         ratio = _mean_ratio(metrics)
         near = ratio <= config.max_ratio
-        policy = _if(accepted & near, apply_gradients(optimizer, policy, policy_gradient), policy)
-        # Numbers that are not finite would spoil the sums over the other optimiser steps.
-        finite = accepted & jnp.isfinite(ratio)
-        metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
-        metrics["update/skipped_not_finite"] = Mean.once(~accepted)
-        metrics["update/skipped_high_ratio"] = Mean.once(accepted & ~near)
+        policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
+        # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
+        counts = is_finite & jnp.isfinite(ratio) & live
+        metrics = jax.tree.map(lambda x: jnp.where(counts, x, 0), metrics)
+        metrics["update/skipped_not_finite"] = Mean.once(~is_finite)
+        metrics["update/skipped_high_ratio"] = Mean.once(is_finite & ~near)
+        metrics["update/skipped_empty"] = Mean.once(~live)
         computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
         metrics["update/useful_tokens"] = Mean.once(jnp.sum(lengths[rows], dtype=jnp.float32))
         metrics["update/computed_tokens"] = Mean.once(jnp.float32(computed.size))

@@ -7,10 +7,12 @@ sampled; their mean reward is the state's value, and a step's advantage is what 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
+from annotated_types import Interval
 
+from lilo_jax.bounds import Count, NotNegative, Positive, Share, Whole
 from lilo_jax.rl.advantages import per_token, step_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
 from lilo_jax.rl.losses import clipped_surrogate
@@ -25,26 +27,26 @@ from lilo_jax.types import Algorithm, Array, FollowUpRequests, TrainBatch
 class VinePpo:
     """Settings of VinePPO."""
 
-    rollouts: int = 9
+    rollouts: Count = 9
     """K: rollouts from each state, or the most of them"""
     budget: Literal["fixed", "until_certain"] = "fixed"
     """fixed: K from every state; until_certain: first-rollouts, then as many again until a state's value is known to
     within interval-width, or K are reached"""
-    first_rollouts: int = 3
+    first_rollouts: Count = 3
     """if until_certain: rollouts at a time"""
-    interval_width: float = 0.6
+    interval_width: Annotated[float, Interval(gt=0, lt=1)] = 0.6
     """if until_certain: of the 95% Wilson interval of the success rate"""
-    max_steps: int = 0
+    max_steps: Whole = 0
     """states beyond so many steps are not measured, and what follows has no advantage (VinePPO on GSM8K: 25); 0: all"""
-    clip_epsilon: float = 0.2
+    clip_epsilon: Share = 0.2
     """epsilon of the policy ratio"""
     whitening: Literal["blocks", "batch", "none"] = "blocks"
     """advantages are whitened over blocks of whiten-rows rows, over the batch, or left"""
-    whiten_rows: int = 16
+    whiten_rows: Count = 16
     """rows of a block"""
-    kl_coefficient: float = 1e-4
+    kl_coefficient: NotNegative = 1e-4
     """beta of the k3 KL to the reference, summed over tokens and averaged over rows; 0 keeps no reference"""
-    kl_clamp: float = 10.0
+    kl_clamp: Positive = 10.0
     """upper bound of a token's divergence"""
 
     def build(self) -> Algorithm:

@@ -15,6 +15,22 @@ from lilo_jax.types import Metrics
 
 PATIENCE = 3
 """Steps in a row that may pass without a finite gradient."""
+EMPTY_PATIENCE = 10
+"""Steps in a row that may pass without a rollout to train on."""
+_IN_VAIN = {
+    "update/skipped_not_finite": (
+        PATIENCE,
+        f"no gradient of the last {PATIENCE} steps was finite, and the weights stayed as they were; try a lower "
+        f"--optimizer.learning-rate, or float32 for --model.compute-dtype",
+    ),
+    "update/skipped_empty": (
+        EMPTY_PATIENCE,
+        f"the last {EMPTY_PATIENCE} steps had nothing to train on, because the curriculum admitted no group or no "
+        f"grader came to a verdict, and the weights stayed as they were; take more --rollout.samples, other settings "
+        f"of --curriculum or another one, questions that are less easy or less hard, or look at the grader",
+    ),
+}
+"""Share of a step's optimiser steps that were not taken: how many steps in a row may have it at 1, and what then."""
 
 
 class Recorder:
@@ -23,7 +39,7 @@ class Recorder:
     def __init__(self, directory: RunDirectory, progress: Progress, *, generations: str = "last") -> None:
         """`generations`: which evaluations keep their responses: last, all or none."""
         self._directory, self._progress, self._generations = directory, progress, generations
-        self._stuck = 0
+        self._in_vain = dict.fromkeys(_IN_VAIN, 0)
         self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
 
     def write_step(
@@ -34,8 +50,8 @@ class Recorder:
         self._pending = (step, description, metrics, ledger.to_dict(), seconds)
 
     def flush(self) -> None:
-        """Writes what is held back; raises `RunError` if the step's numbers are not finite, or if for `PATIENCE` steps
-        no gradient was.
+        """Writes what is held back; raises `RunError` if the step's numbers are not finite, or if too many steps in a
+        row have left the weights as they were.
         """
         if self._pending is None:
             return
@@ -47,6 +63,8 @@ class Recorder:
         self._directory.append("ledger", {"step": step, **ledger})
         success = description.get("curriculum/collected_success_mean")
         note = f"success {success:.3f}" if success is not None else "nothing collected"
+        if "curriculum/groups_wanted" in description:
+            note += f", {description['curriculum/groups_admitted']}/{description['curriculum/groups_wanted']} groups"
         self._progress.step(step + 1, seconds, note)
         broken = [name for name, value in values.items() if value is not None and not math.isfinite(value)]
         if broken:
@@ -54,12 +72,10 @@ class Recorder:
                 f"step {step}: {', '.join(broken)} is not finite; the last checkpoint is intact, try a lower "
                 f"--optimizer.learning-rate"
             )
-        self._stuck = self._stuck + 1 if values.get("update/skipped_not_finite") == 1 else 0
-        if self._stuck == PATIENCE:
-            raise RunError(
-                f"step {step}: no gradient of the last {PATIENCE} steps was finite, and the weights stayed as they "
-                f"were; try a lower --optimizer.learning-rate, or float32 for --model.compute-dtype"
-            )
+        for name, (patience, why) in _IN_VAIN.items():
+            self._in_vain[name] = self._in_vain[name] + 1 if values.get(name) == 1 else 0
+            if self._in_vain[name] == patience:
+                raise RunError(f"step {step}: {why}")
 
     def write_evaluation(self, evaluations: Sequence[Evaluation]) -> None:
         """Writes an evaluation, one line a split, and its responses if they are to be kept."""

@@ -150,7 +150,7 @@ class RunDirectory:
                 f"or pass another --output-dir"
             )
         description = {name: entry for name, entry in self.files.state().items() if name in DESCRIPTION}
-        self.files.rewind((written or {}) | description)
+        self.files.rewind({**(written or {}), **description})
 
     def log(self, message: str) -> None:
         """Adds a dated line to log.txt."""

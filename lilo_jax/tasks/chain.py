@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lilo_jax.errors import UsageError
+from lilo_jax.bounds import Generated
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.steps import every_character
 
@@ -36,21 +36,19 @@ EVALUATION_SEED = 20_250_219
 class Chain:
     """Sizes of the generated sets."""
 
-    pool: int = 2000
+    pool: Generated = 2000
     """training questions, drawn anew for every seed"""
-    validation: int = 512
+    validation: Generated = 512
     """validation questions, the same for all seeds"""
-    test: int = 1024
+    test: Generated = 1024
     """test questions, the same for all seeds"""
-    longer: int = 256
+    longer: Generated = 256
     """out-of-distribution questions with 11 to 14 verbs, the same for all seeds"""
-    demonstrations: int = 20_000
+    demonstrations: Generated = 20_000
     """noisy examples for supervised fine-tuning, drawn anew for every seed"""
 
     def build(self, seed: int) -> Task:
         """Generates the sets: no prompt occurs twice within or across them."""
-        if min(dataclasses.astuple(self)) < 1:
-            raise UsageError(f"every size of the chain task must be at least 1, got {self}")
         taken: set[str] = set()
         shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
         splits = {

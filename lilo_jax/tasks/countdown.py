@@ -10,6 +10,7 @@ import fractions
 import re
 from typing import ClassVar
 
+from lilo_jax.bounds import Count
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import extract
 from lilo_jax.questions import Question, Task, Verdict
@@ -28,9 +29,9 @@ class Countdown(Published):
     template: str = "qwen_math"
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
     {question} in it"""
-    validation: int = 500
+    validation: Count = 500
     """training questions held out for validation, at most a tenth of them"""
-    test: int = 1000
+    test: Count = 1000
     """the same for the test, where the rows come without a test split"""
 
     SOURCE: ClassVar[Source] = Source("countdown", "Jiayi-Pan/Countdown-Tasks-3to4")

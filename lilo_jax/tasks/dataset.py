@@ -8,6 +8,7 @@ what is missing is held out of the training rows, the same questions for every s
 import dataclasses
 from collections.abc import Sequence
 
+from lilo_jax.bounds import Whole
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
@@ -40,9 +41,9 @@ class Dataset:
     {question} in it"""
     grader: str = "default"
     """default, paper, exact or math_verify"""
-    validation: int = 0
+    validation: Whole = 0
     """questions held out for validation; 0 takes a tenth"""
-    test: int = 0
+    test: Whole = 0
     """questions held out for the test; 0 takes a tenth"""
 
     def test_questions(self) -> list[Question]:
@@ -52,8 +53,6 @@ class Dataset:
 
     def build(self, seed: int) -> Task:
         """Reads the rows and splits them."""
-        if min(self.validation, self.test) < 0:
-            raise UsageError("--task.validation and --task.test must not be negative; 0 takes a tenth")
         named = split_names(NO_SOURCE, self.path, revision=self.revision) if self.path else set()
         grade, given = grader(self.grader), self._given_splits(("train", *sorted(named & {"validation", "test"})))
         missing = [name for name in ("validation", "test") if name not in given]

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from typing import ClassVar
 
+from lilo_jax.bounds import Count
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
 from lilo_jax.tasks.rows import Row, Source
@@ -23,7 +24,7 @@ class Gsm8k(Published):
     template: str = "vineppo"
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
     {question} in it"""
-    validation: int = 373
+    validation: Count = 373
     """training questions held out for validation, at most a tenth of them"""
 
     SOURCE: ClassVar[Source] = Source("gsm8k", "openai/gsm8k", ("main/*",))

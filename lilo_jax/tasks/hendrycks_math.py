@@ -8,6 +8,7 @@ import dataclasses
 import re
 from typing import ClassVar, Literal
 
+from lilo_jax.bounds import Count
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.extraction import boxed
 from lilo_jax.questions import Question, Task
@@ -27,7 +28,7 @@ class Math(Published):
     """12k: 500 test questions, the others join the training set; full: 7,500 and 5,000"""
     test_path: str = ""
     """where the 500 test questions of 12k are, as in path; empty: the hub repository of MATH-500"""
-    validation: int = 500
+    validation: Count = 500
     """training questions held out for validation, at most a tenth of them"""
 
     SOURCE: ClassVar[Source] = Source("math", "DigitalLearningGmbH/MATH-lighteval", ("data/*",))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lilo_jax.bounds import Share
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question, Verdict
 
@@ -23,11 +24,11 @@ _STREAM = 0x6E6F6973
 class NoiseConfig:
     """How many training questions are flawed; none as it stands."""
 
-    wrong_keys: float = 0.0
+    wrong_keys: Share = 0.0
     """share of training questions with another question's answer as their gold one"""
-    coin_flips: float = 0.0
+    coin_flips: Share = 0.0
     """share of training questions whose verdict is a fair coin's"""
-    label_noise: float = 0.0
+    label_noise: Share = 0.0
     """rate at which a training verdict is turned round, correct to wrong and back"""
 
     def __bool__(self) -> bool:
@@ -43,11 +44,8 @@ def plant(questions: Sequence[Question], noise: NoiseConfig, seed: int) -> list[
         seed: decides which questions.
 
     Raises:
-        UsageError: a share is outside of [0, 1], or no other answer can be had.
+        UsageError: the shares are more than 1 together, or no other answer can be had.
     """
-    for name, share in dataclasses.asdict(noise).items():
-        if not 0 <= share <= 1:
-            raise UsageError(f"--noise.{name.replace('_', '-')} must be between 0 and 1, got {share}")
     if noise.wrong_keys + noise.coin_flips > 1:
         raise UsageError("--noise.wrong-keys and --noise.coin-flips together must be at most 1")
     planted, rng = list(questions), np.random.default_rng([seed, _STREAM])

@@ -6,6 +6,7 @@ Read as conversations, the way they are published, or as rows of `problem` and `
 import dataclasses
 from typing import ClassVar
 
+from lilo_jax.bounds import Count
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.published import Published, a_tenth, check_names, hold_out
@@ -16,7 +17,7 @@ from lilo_jax.tasks.rows import Row, Source
 class Orz57k(Published):
     """57,000 questions to train on; evaluate on other suites."""
 
-    validation: int = 500
+    validation: Count = 500
     """training questions held out for validation, at most a tenth of them"""
 
     SOURCE: ClassVar[Source] = Source("orz57k", "Open-Reasoner-Zero/orz_math_57k_collection")

@@ -14,7 +14,7 @@ import itertools
 
 import numpy as np
 
-from lilo_jax.errors import UsageError
+from lilo_jax.bounds import Generated
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.chain import (
     EASY_SHARE,
@@ -38,19 +38,17 @@ TABLE = np.random.default_rng(EVALUATION_SEED).integers(10, size=(LEVELS, LEVELS
 class Pairs:
     """Sizes of the generated sets."""
 
-    pool: int = 2000
+    pool: Generated = 2000
     """training questions, drawn anew for every seed"""
-    validation: int = 512
+    validation: Generated = 512
     """validation questions, the same for all seeds"""
-    test: int = 1024
+    test: Generated = 1024
     """test questions, the same for all seeds"""
-    demonstrations: int = 20_000
+    demonstrations: Generated = 20_000
     """noisy examples for supervised fine-tuning, drawn anew for every seed"""
 
     def build(self, seed: int) -> Task:
         """Generates the sets: no prompt occurs twice within or across them."""
-        if min(dataclasses.astuple(self)) < 1:
-            raise UsageError(f"every size of the pairs task must be at least 1, got {self}")
         taken: set[str] = set()
         shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
         splits = {

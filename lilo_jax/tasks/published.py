@@ -96,12 +96,9 @@ class TestSet(Published):
 
 
 def check_names(spec: Published) -> None:
-    """Raises `UsageError` at an unknown grader or style, or an impossible size, before any data is read."""
+    """Raises `UsageError` at an unknown grader or style before any data is read."""
     grader(spec.grader)
     prompt_style(spec.template)
-    for name in ("validation", "test"):
-        if getattr(spec, name, 1) < 1:
-            raise UsageError(f"--task.{name} must be at least 1, got {getattr(spec, name)}")
 
 
 def a_tenth(questions: Sequence[Question], count: int) -> int:

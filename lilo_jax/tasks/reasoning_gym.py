@@ -9,6 +9,7 @@ import functools
 import json
 from typing import Any
 
+from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
 from lilo_jax.questions import Question, Task, Verdict
@@ -26,10 +27,10 @@ class ReasoningGym:
     """generator"""
     options: str = "{}"
     """its options as JSON, such as {"min_digits": 2}"""
-    pool: int = 2000
+    pool: Generated = 2000
     """training questions, drawn anew for every seed"""
-    validation: int = 200
-    test: int = 500
+    validation: Generated = 200
+    test: Generated = 500
     template: str = "qwen_math"
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
     {question} in it"""
@@ -37,10 +38,6 @@ class ReasoningGym:
     def build(self, seed: int) -> Task:
         """Generates the sets; a question of the test is not trained on."""
         render = prompt_style(self.template)
-        if min(self.pool, self.validation, self.test) < 1:
-            raise UsageError("--task.pool, --task.validation and --task.test must be at least 1")
-        if max(self.pool, self.validation, self.test) > STRIDE:
-            raise UsageError(f"--task.pool, --task.validation and --task.test must be at most {STRIDE}")
         # The held-out sets are the same for all seeds.
         sizes = {"test": (self.test, 0), "validation": (self.validation, STRIDE)}
         sizes["train"] = (self.pool, (2 + seed) * STRIDE)

@@ -8,9 +8,12 @@ Deviation: the paper's difficulties come from other models or labels; here the s
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
+from annotated_types import Interval
 
+from lilo_jax.bounds import Count, NotNegative, Number, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import moving_target
 from lilo_jax.curriculum.gates import everything
@@ -23,25 +26,19 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 class Adarft:
     """Settings of AdaRFT."""
 
-    start: float = 0.0
+    start: Annotated[float, Interval(ge=0, le=100)] = 0.0
     """target difficulty of the first step, of 100"""
-    pace: float = 50.0
+    pace: NotNegative = 50.0
     """eta: largest step of the target"""
-    sharpness: float = 2.0
+    sharpness: Number = 2.0
     """alpha: how fast a step grows with the surprise"""
-    rate: float = 0.5
+    rate: Share = 0.5
     """beta: success rate at which the target stays"""
-    grade: int = 8
+    grade: Count = 8
     """rollouts a question that measure its difficulty beforehand"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes the `questions` nearest to the target and trains on all."""
-        if not 0 <= self.start <= 100 or self.pace < 0 or not 0 <= self.rate <= 1 or self.grade < 1:
-            raise ValueError(
-                f"adarft needs --curriculum.start in [0, 100], --curriculum.pace of at least 0, --curriculum.rate in "
-                f"[0, 1] and --curriculum.grade of at least 1, got {self.start}, {self.pace}, {self.rate} and "
-                f"{self.grade}"
-            )
         target = moving_target(
             start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate
         )

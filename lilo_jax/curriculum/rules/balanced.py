@@ -6,6 +6,7 @@ Deviation: replacing happens in rounds of a batch, at most `most_rounds`; the pa
 
 import dataclasses
 
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import within
 from lilo_jax.curriculum.rounds import refill
@@ -17,20 +18,19 @@ from lilo_jax.types import Curriculum
 class Balanced:
     """Settings of balanced filtering."""
 
-    low: float = 0.2
+    low: Share = 0.2
     """least success rate that is trained on"""
-    high: float = 0.8
+    high: Share = 0.8
     """largest success rate that is trained on"""
-    most_rounds: int = 10
+    most_rounds: Count = 10
     """rounds of a step at most"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out rounds of `questions` until as many groups are within the band."""
-        if not 0 <= self.low <= self.high <= 1 or self.most_rounds < 1 or questions > pool_size:
+        if self.low > self.high or questions > pool_size:
             raise ValueError(
-                f"balanced keeps success rates in [{self.low}, {self.high}] over at most {self.most_rounds} rounds of "
-                f"{questions} questions out of "
-                f"{pool_size}; change --curriculum.low, --curriculum.high or --curriculum.most-rounds"
+                f"balanced keeps success rates in [{self.low}, {self.high}] over rounds of {questions} questions "
+                f"out of {pool_size}; change --curriculum.low, --curriculum.high or --rollout.questions"
             )
         gate = within(self.low, self.high)
         return compose(
@@ -39,4 +39,5 @@ class Balanced:
             gate=gate,
             count=questions,
             rows=questions * samples,
+            least_samples=2,
         )

@@ -8,6 +8,7 @@ logistic regression on features of the questions' text predicts, learning from t
 import dataclasses
 import functools
 
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.dynamics import blended
 from lilo_jax.curriculum.estimators import thompson
@@ -23,28 +24,21 @@ from lilo_jax.types import Curriculum, Wants
 class Bots:
     """Settings of BOTS."""
 
-    forget: float = 0.1
+    forget: Share = 0.1
     """lambda: share of the counts that is replaced by the prior each step"""
-    share: float = 0.1
+    share: Share = 0.1
     """rho: what a predicted rollout counts"""
-    target: float = 0.5
+    target: Share = 0.5
     """success rate that is sought"""
-    tokens: int = 32
+    tokens: Count = 32
     """commonest tokens that the prediction reads"""
-    pairs: int = 32
+    pairs: Count = 32
     """commonest pairs of neighbouring tokens that it reads"""
-    window: int = 1024
+    window: Count = 1024
     """groups that the prediction learns from"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` of the whole pool and trains on all."""
-        shares, sizes = (self.forget, self.share, self.target), (self.tokens, self.pairs, self.window)
-        if not all(0 <= share <= 1 for share in shares) or min(sizes) < 1:
-            raise ValueError(
-                f"bots needs --curriculum.forget, --curriculum.share and --curriculum.target in [0, 1] and "
-                f"--curriculum.tokens, --curriculum.pairs and --curriculum.window of at least 1, got "
-                f"{', '.join(map(str, (*shares, *sizes)))}"
-            )
         wants = Wants(tokens=self.tokens, pairs=self.pairs)
         predictor = logistic_regression(width=wants.features, window=self.window)
         posterior = blended(predictor, forget=self.forget, share=self.share, samples=samples)

@@ -7,6 +7,7 @@ Deviation: after the last round a step trains on what it has; the release stops.
 
 import dataclasses
 
+from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import only_mixed
 from lilo_jax.curriculum.rounds import refill
@@ -18,18 +19,18 @@ from lilo_jax.types import Curriculum
 class Dapo:
     """Settings of dynamic sampling."""
 
-    round_ratio: int = 3
+    round_ratio: Count = 3
     """questions of a round per question trained on"""
-    most_rounds: int = 10
+    most_rounds: Count = 10
     """rounds of a step at most"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out rounds of round_ratio x `questions` until `questions` groups are mixed."""
         count = self.round_ratio * questions
-        if self.round_ratio < 1 or self.most_rounds < 1 or count > pool_size:
+        if count > pool_size:
             raise ValueError(
-                f"dapo draws rounds of {self.round_ratio} x {questions} questions from a pool of {pool_size}, at most "
-                f"{self.most_rounds}; change --curriculum.round-ratio or --curriculum.most-rounds"
+                f"dapo draws rounds of {self.round_ratio} x {questions} questions from a pool of {pool_size}; change "
+                f"--curriculum.round-ratio"
             )
         return compose(
             source=random_pool(pool_size, count * self.most_rounds),
@@ -37,4 +38,5 @@ class Dapo:
             gate=only_mixed,
             count=questions,
             rows=questions * samples,
+            least_samples=2,
         )

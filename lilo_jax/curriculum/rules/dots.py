@@ -12,6 +12,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Count, Positive
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
@@ -26,20 +27,15 @@ from lilo_jax.types import Curriculum, Wants
 class Dots:
     """Settings of DOTS."""
 
-    temperature: float = 0.001
+    temperature: Positive = 0.001
     """tau: of the softmax"""
-    hidden: int = 32
+    hidden: Count = 32
     """width of the features of the hidden states"""
-    window: int = 1024
+    window: Count = 1024
     """groups that the prediction learns from"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` of the whole pool and trains on all."""
-        if self.temperature <= 0 or self.hidden < 1 or self.window < 1:
-            raise ValueError(
-                f"dots needs --curriculum.temperature above 0 and --curriculum.hidden and --curriculum.window of at "
-                f"least 1, got {self.temperature}, {self.hidden} and {self.window}"
-            )
         wants = Wants(hidden=self.hidden)
         predictor = logistic_regression(width=wants.features, window=self.window)
         return compose(

@@ -6,6 +6,7 @@ Deviation: candidates are a random pool as in MoPPS, on whose code the release b
 
 import dataclasses
 
+from lilo_jax.bounds import Count, Positive, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.dynamics import three_states
 from lilo_jax.curriculum.gates import everything
@@ -18,20 +19,15 @@ from lilo_jax.types import Curriculum
 class Dps:
     """Settings of DPS."""
 
-    pool_ratio: int = 32
+    pool_ratio: Count = 32
     """candidates per question trained on"""
-    prior: float = 1.0
+    prior: Positive = 1.0
     """Dirichlet count of every move between states"""
-    decay: float = 0.7
+    decay: Share = 0.7
     """what stays of the counts of moves with every step"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes the `questions` most likely to be partly solved out of pool_ratio x as many, and trains on all."""
-        if self.pool_ratio < 1 or self.prior <= 0 or not 0 <= self.decay <= 1:
-            raise ValueError(
-                f"dps needs --curriculum.pool-ratio of at least 1, --curriculum.prior above 0 and --curriculum.decay "
-                f"in [0, 1], got {self.pool_ratio}, {self.prior} and {self.decay}"
-            )
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
             score=lambda state, ids, key: state.memory["states"].ahead[ids, 1],

@@ -7,9 +7,12 @@ Deviation: the window is counted in groups, `window` rollouts' worth of them; n_
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
+from annotated_types import Ge
 
+from lilo_jax.bounds import Count, Positive
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import category_window, upper_bounds
 from lilo_jax.curriculum.gates import everything
@@ -23,20 +26,17 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 class Dump:
     """Settings of DUMP."""
 
-    window: int = 300
+    window: Count = 300
     """rollouts of a category that its mean is taken over"""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """of the softmax"""
-    categories: int = 64
+    categories: Annotated[int, Ge(2)] = 64
     """most categories that the data set may have"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a category for each of `questions` places, then a question of it."""
-        if self.window < samples or self.temperature <= 0 or self.categories < 2:
-            raise ValueError(
-                f"dump needs --curriculum.window of at least {samples} rollouts, --curriculum.temperature above 0 and "
-                f"--curriculum.categories of at least 2, got {self.window}, {self.temperature} and {self.categories}"
-            )
+        if self.window < samples:
+            raise ValueError(f"dump needs --curriculum.window of at least {samples} rollouts, got {self.window}")
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
             bounds = upper_bounds(state.memory["arrivals"], samples)

@@ -7,9 +7,12 @@ step and paid for; the paper has labels.
 """
 
 import dataclasses
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
+from annotated_types import Ge
 
+from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import cosine, gaussian, quantile_levels
 from lilo_jax.curriculum.gates import everything
@@ -25,24 +28,17 @@ SCHEDULES = {"cosine": cosine, "gaussian": gaussian}
 class E2h:
     """Settings of E2H."""
 
-    schedule: str = "gaussian"
-    """name of the schedule: cosine or gaussian"""
-    steps: int = 500
+    schedule: Literal["cosine", "gaussian"] = "gaussian"
+    """how the shares of the levels move"""
+    steps: Count = 500
     """steps after which the schedule has come to its end"""
-    levels: int = 4
+    levels: Annotated[int, Ge(2)] = 4
     """K: levels of difficulty"""
-    grade: int = 8
+    grade: Count = 8
     """rollouts a question that measure its difficulty beforehand"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a level for each of `questions` places, then a question of it."""
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"e2h knows no --curriculum.schedule {self.schedule}; take one of {', '.join(SCHEDULES)}")
-        if self.steps < 1 or self.levels < 2 or self.grade < 1:
-            raise ValueError(
-                f"e2h needs --curriculum.steps and --curriculum.grade of at least 1 and --curriculum.levels of at "
-                f"least 2, got {self.steps}, {self.grade} and {self.levels}"
-            )
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
             weights = SCHEDULES[self.schedule](jnp.minimum(state.step / self.steps, 1.0), self.levels)

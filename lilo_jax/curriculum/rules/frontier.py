@@ -18,6 +18,7 @@ arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
 
 import dataclasses
 
+from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
@@ -33,38 +34,29 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 class Frontier:
     """Settings of frontier."""
 
-    pool_ratio: int = 64
+    pool_ratio: Count = 64
     """random questions per question trained on, among which the batch is chosen"""
-    tokens: int = 0
+    tokens: Whole = 0
     """commonest tokens of the prompts that are features"""
-    pairs: int = 0
+    pairs: Whole = 0
     """commonest pairs of neighbouring tokens that are features"""
-    hidden: int = 64
+    hidden: Whole = 64
     """width of the features that are the policy's mean hidden state over the prompt; 0: none"""
-    refresh_every: int = 50
+    refresh_every: Count = 50
     """steps after which hidden states are computed anew"""
-    decay: float = 0.95
+    decay: PositiveShare = 0.95
     """weight of a group in the regression per step of its age"""
-    window: int = 24
+    window: Count = 24
     """steps whose groups the regression learns from, 1024 groups at most"""
-    traps: float = 0.05
+    traps: ShareBelowOne = 0.05
     """share of traps that is expected: coins for graders, wrong keys; 0 suspects failing graders alone"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
-        if min(self.pool_ratio, self.window, self.refresh_every) < 1 or not 0 < self.decay <= 1:
+        if not any((self.tokens, self.pairs, self.hidden)):
             raise ValueError(
-                "frontier needs --curriculum.pool-ratio, --curriculum.window and --curriculum.refresh-every of at "
-                "least 1, and --curriculum.decay in (0, 1]"
+                "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0"
             )
-        widths = (self.tokens, self.pairs, self.hidden)
-        if min(widths) < 0 or not any(widths):
-            raise ValueError(
-                "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0, and "
-                "none below"
-            )
-        if not 0 <= self.traps < 1:
-            raise ValueError(f"--curriculum.traps must be in [0, 1), got {self.traps}")
         wants = Wants(tokens=self.tokens, pairs=self.pairs, hidden=self.hidden, refresh_every=self.refresh_every)
         window = min(self.window * questions, 1024)
         regression = logistic_regression(width=wants.features, window=window, decay=self.decay)

@@ -11,7 +11,11 @@ Deviation: questions are drawn from the whole pool, not epoch by epoch.
 
 import dataclasses
 import math
+from typing import Annotated
 
+from annotated_types import Ge
+
+from lilo_jax.bounds import Count, PositiveShare, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import runs, skipping
 from lilo_jax.curriculum.gates import only_mixed
@@ -24,32 +28,26 @@ from lilo_jax.types import Array, Curriculum, CurriculumState
 class Greso:
     """Settings of GRESO."""
 
-    easy_target: float = 1 / 12
+    easy_target: Share = 1 / 12
     """share of all-right groups that is aimed at"""
-    hard_target: float = 1 / 6
+    hard_target: Share = 1 / 6
     """share of all-wrong groups that is aimed at"""
-    explore: float = 0.01
+    explore: PositiveShare = 0.01
     """least probability of not being skipped"""
-    first_ratio: float = 1.5
+    first_ratio: Annotated[float, Ge(1)] = 1.5
     """questions of the first round per question trained on; later ones are at most as large"""
-    margin: float = 1.25
+    margin: Annotated[float, Ge(1)] = 1.25
     """how many more groups than expected a later round asks for"""
-    most_rounds: int = 8
+    most_rounds: Count = 8
     """rounds of a step at most"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out questions that are not skipped until `questions` groups are mixed."""
         count = math.ceil(self.first_ratio * questions)
-        if not questions <= count <= pool_size or self.most_rounds < 1 or not 0 < self.explore <= 1:
+        if count > pool_size:
             raise ValueError(
-                f"greso starts with {self.first_ratio} x {questions} questions of a pool of {pool_size}, at most "
-                f"{self.most_rounds} rounds, exploring with {self.explore}; change --curriculum.first-ratio, "
-                f"--curriculum.most-rounds or --curriculum.explore"
-            )
-        if not (0 <= self.easy_target <= 1 and 0 <= self.hard_target <= 1 and self.margin >= 1):
-            raise ValueError(
-                f"greso needs --curriculum.easy-target and --curriculum.hard-target in [0, 1] and --curriculum.margin "
-                f"of at least 1, got {self.easy_target}, {self.hard_target} and {self.margin}"
+                f"greso starts with {self.first_ratio} x {questions} questions of a pool of {pool_size}; change "
+                f"--curriculum.first-ratio"
             )
 
         def probability(state: CurriculumState, ids: Array) -> Array:
@@ -63,5 +61,6 @@ class Greso:
             gate=only_mixed,
             count=questions,
             rows=questions * samples,
+            least_samples=2,
             remembers={"runs": runs(targets=(self.easy_target, self.hard_target))},
         )

@@ -12,6 +12,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Count
 from lilo_jax.curriculum.allocators import knapsack
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.estimators import latest, recalled
@@ -26,9 +27,9 @@ from lilo_jax.types import Array, Curriculum, CurriculumState
 class Knapsack:
     """Settings of the knapsack."""
 
-    least: int = 2
+    least: Count = 2
     """rollouts of every question, at least"""
-    most: int = 128
+    most: Count = 128
     """rollouts of a question, at most"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:

@@ -7,6 +7,7 @@ the batch keeps its size.
 
 import dataclasses
 
+from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import most_variance
 from lilo_jax.curriculum.rounds import once
@@ -18,16 +19,16 @@ from lilo_jax.types import Curriculum
 class Lilo:
     """Settings of LILO."""
 
-    pool_ratio: int = 4
+    pool_ratio: Count = 4
     """|D| / |B|: candidates rolled out per question trained on"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out pool_ratio x `questions` candidates and admits the `questions` most learnable."""
         candidates = self.pool_ratio * questions
-        if not questions <= candidates <= pool_size:
+        if candidates > pool_size:
             raise ValueError(
                 f"lilo draws pool_ratio x questions = {self.pool_ratio} x {questions} = {candidates} candidates a step "
-                f"and needs between {questions} and the pool's {pool_size}; change --curriculum.pool-ratio"
+                f"from a pool of {pool_size}; change --curriculum.pool-ratio"
             )
         return compose(
             source=random_pool(pool_size, candidates),
@@ -35,4 +36,5 @@ class Lilo:
             gate=most_variance,
             count=questions,
             rows=questions * samples,
+            least_samples=2,
         )

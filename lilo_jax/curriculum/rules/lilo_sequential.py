@@ -14,6 +14,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import successive
@@ -27,26 +28,22 @@ from lilo_jax.types import Array, Curriculum, GroupStatistics
 class LiloSequential:
     """Settings of the sequential LILO."""
 
-    pool_ratio: int = 2
+    pool_ratio: Count = 2
     """|D| / |B|: candidates per question's worth of rollouts"""
-    first: int = 2
+    first: Count = 2
     """rollouts of every candidate"""
-    more: int = 2
+    more: Count = 2
     """rollouts that a draw adds"""
-    rounds: int = 4
+    rounds: Count = 4
     """draws are made in so many rounds, or in more if one would draw over half of the candidates"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Spends questions x samples rollouts on pool_ratio x `questions` candidates."""
         candidates, budget = self.pool_ratio * questions, questions * samples
-        if not (questions <= candidates <= pool_size and self.first * candidates <= budget):
+        if candidates > pool_size or self.first * candidates > budget:
             raise ValueError(
                 f"lilo_sequential gives {self.first} rollouts to each of {candidates} candidates out of a pool of "
                 f"{pool_size} and {budget} rollouts; change --curriculum.pool-ratio or --curriculum.first"
-            )
-        if self.first < 1 or self.more < 1 or self.rounds < 1:
-            raise ValueError(
-                "lilo_sequential needs --curriculum.first, --curriculum.more and --curriculum.rounds of at least 1"
             )
         draws = (budget - self.first * candidates) // self.more
         rounds = max(self.rounds, -(-2 * draws // candidates))

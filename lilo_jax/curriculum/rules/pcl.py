@@ -9,6 +9,7 @@ hidden states.
 import dataclasses
 import functools
 
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
@@ -22,22 +23,17 @@ from lilo_jax.types import Curriculum, Wants
 class Pcl:
     """Settings of PCL."""
 
-    pool_ratio: int = 4
+    pool_ratio: Count = 4
     """candidates per question trained on"""
-    target: float = 0.5
+    target: Share = 0.5
     """value that is sought"""
-    hidden: int = 32
+    hidden: Count = 32
     """width of the features of the hidden states"""
-    window: int = 1024
+    window: Count = 1024
     """groups that the value learns from"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes the `questions` nearest to the target out of pool_ratio x as many, and trains on all."""
-        if min(self.pool_ratio, self.hidden, self.window) < 1 or not 0 <= self.target <= 1:
-            raise ValueError(
-                f"pcl needs --curriculum.pool-ratio, --curriculum.hidden and --curriculum.window of at least 1 and "
-                f"--curriculum.target in [0, 1], got {self.pool_ratio}, {self.hidden}, {self.window} and {self.target}"
-            )
         wants = Wants(hidden=self.hidden)
         value = logistic_regression(width=wants.features, window=self.window)
         return compose(

@@ -14,6 +14,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Positive, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import last_signal
 from lilo_jax.curriculum.gates import everything
@@ -27,20 +28,15 @@ from lilo_jax.types import Array, Curriculum, CurriculumState
 class Plr:
     """Settings of PLR."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """temperature of the ranks"""
-    staleness: float = 0.1
+    staleness: Share = 0.1
     """rho: share of the draw that goes by staleness"""
-    replay: float = 0.5
+    replay: Share = 0.5
     """probability of a question that was seen before"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` by the replay distribution and trains on all."""
-        if self.beta <= 0 or not 0 <= self.staleness <= 1 or not 0 <= self.replay <= 1:
-            raise ValueError(
-                f"plr needs --curriculum.beta above 0 and --curriculum.staleness and --curriculum.replay in [0, 1], "
-                f"got {self.beta}, {self.staleness} and {self.replay}"
-            )
 
         def probabilities(state: CurriculumState, ids: Array, key: Array) -> Array:
             seen = state.last_seen[ids] >= 0

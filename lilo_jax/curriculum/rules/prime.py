@@ -6,6 +6,7 @@ Deviation: the recipe also prefers groups whose answers were not cut off, which 
 
 import dataclasses
 
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import preferring, within
 from lilo_jax.curriculum.rounds import once
@@ -17,17 +18,17 @@ from lilo_jax.types import Curriculum
 class Prime:
     """Settings of PRIME's filter."""
 
-    oversample: int = 4
+    oversample: Count = 4
     """questions rolled out per question trained on"""
-    low: float = 0.2
+    low: Share = 0.2
     """least success rate that is preferred"""
-    high: float = 0.8
+    high: Share = 0.8
     """largest success rate that is preferred"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out oversample x `questions` and admits `questions`, those within the band first."""
         count = self.oversample * questions
-        if not questions <= count <= pool_size or not 0 <= self.low <= self.high <= 1:
+        if count > pool_size or self.low > self.high:
             raise ValueError(
                 f"prime rolls out {self.oversample} x {questions} questions of a pool of {pool_size} and prefers "
                 f"success rates in "

@@ -5,6 +5,7 @@ Source: prime-rl (PrimeIntellect), its difficulty pools and their defaults: thre
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.estimators import latest
 from lilo_jax.curriculum.gates import everything
@@ -19,27 +20,25 @@ from lilo_jax.types import Curriculum
 class PrimeRlPools:
     """Settings of the pools."""
 
-    hard: float = 0.25
+    hard: Share = 0.25
     """largest success rate of the hard pool"""
-    normal: float = 0.75
+    normal: Share = 0.75
     """largest success rate of the normal pool; what is above is easy"""
-    hard_weight: float = 0.2
+    hard_weight: NotNegative = 0.2
     """weight of a question of the hard pool"""
-    normal_weight: float = 1.0
+    normal_weight: NotNegative = 1.0
     """weight of a question of the normal pool"""
-    easy_weight: float = 0.2
+    easy_weight: NotNegative = 0.2
     """weight of a question of the easy pool"""
-    unseen_weight: float = 1.0
+    unseen_weight: NotNegative = 1.0
     """weight of a question that was never seen"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` in proportion to the weights of their pools and trains on all."""
         weights = (self.hard_weight, self.normal_weight, self.easy_weight)
-        if not self.hard < self.normal or min(*weights, self.unseen_weight) < 0:
+        if self.hard >= self.normal:
             raise ValueError(
-                f"prime_rl_pools needs --curriculum.hard below --curriculum.normal and --curriculum.hard-weight, "
-                f"--curriculum.normal-weight, --curriculum.easy-weight and --curriculum.unseen-weight of at least 0, "
-                f"got {self.hard}, {self.normal}, {', '.join(map(str, weights))} and {self.unseen_weight}"
+                f"prime_rl_pools needs --curriculum.hard below --curriculum.normal, got {self.hard} and {self.normal}"
             )
         believed = latest()
         return compose(

@@ -9,6 +9,7 @@ size.
 
 import dataclasses
 
+from lilo_jax.bounds import Count, Whole
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import successive
@@ -20,19 +21,19 @@ from lilo_jax.types import Array, Curriculum, GroupStatistics
 class ReinforceAda:
     """Settings of Reinforce-Ada."""
 
-    rounds: int = 4
+    rounds: Count = 4
     """rounds at most"""
-    right: int = 1
+    right: Whole = 1
     """right answers that a question must have shown to be done"""
-    wrong: int = 1
+    wrong: Whole = 1
     """wrong answers that it must have shown"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` and gives each up to `samples` rollouts."""
-        if not 1 <= self.rounds <= samples or self.right < 0 or self.wrong < 0:
+        if self.rounds > samples:
             raise ValueError(
-                f"reinforce_ada shares {samples} rollouts among {self.rounds} rounds until {self.right} are right and "
-                f"{self.wrong} wrong; change --curriculum.rounds, --curriculum.right or --curriculum.wrong"
+                f"reinforce_ada shares {samples} rollouts among {self.rounds} rounds; change --curriculum.rounds or "
+                f"--rollout.samples"
             )
         more = samples // self.rounds
 

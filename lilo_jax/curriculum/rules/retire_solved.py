@@ -8,6 +8,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import PositiveShare
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.estimators import latest, recalled
 from lilo_jax.curriculum.gates import everything
@@ -21,13 +22,11 @@ from lilo_jax.types import Array, Curriculum, CurriculumState
 class RetireSolved:
     """Settings of retiring."""
 
-    threshold: float = 1.0
+    threshold: PositiveShare = 1.0
     """success rate of its last group at which a question retires"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` of those that are not solved and trains on all."""
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"retire_solved needs --curriculum.threshold in (0, 1], got {self.threshold}")
         believed = latest()
         recall = recalled(believed)
 

@@ -11,6 +11,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lilo_jax.bounds import Count, PositiveShare
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import heights, window_below
 from lilo_jax.curriculum.gates import everything
@@ -24,26 +25,19 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 class Rlve:
     """Settings of RLVE."""
 
-    window: int = 4
+    window: Count = 4
     """levels that are asked at the same time"""
-    threshold: float = 0.9
+    threshold: PositiveShare = 0.9
     """success rate at the highest level that raises it"""
-    least: int = 8
+    least: Count = 8
     """groups at the highest level that it is judged by"""
-    categories: int = 64
+    categories: Count = 64
     """most categories that the data set may have"""
-    levels: int = 64
+    levels: Count = 64
     """most levels that the data set may have, counted from 0"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a category and a level for each of `questions` places, then a question of them."""
-        if min(self.window, self.least, self.categories, self.levels) < 1 or not 0 < self.threshold <= 1:
-            raise ValueError(
-                f"rlve needs --curriculum.window, --curriculum.least, --curriculum.categories and --curriculum.levels "
-                f"of at least 1 and --curriculum.threshold in (0, 1], got "
-                f"{self.window}, {self.least}, {self.categories}, "
-                f"{self.levels} and {self.threshold}"
-            )
         allowed = window_below(self.categories, self.levels, self.window, "heights")
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:

@@ -6,9 +6,12 @@ Source: Chen et al. 2025 (SEC, arXiv:2505.14970).
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
+from annotated_types import Ge
 
+from lilo_jax.bounds import Positive, PositiveShare
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.controllers import category_average
 from lilo_jax.curriculum.gates import everything
@@ -22,20 +25,15 @@ from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
 class Sec:
     """Settings of SEC."""
 
-    rate: float = 0.5
+    rate: PositiveShare = 0.5
     """alpha: of the moving average"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """tau: of the softmax"""
-    categories: int = 64
+    categories: Annotated[int, Ge(2)] = 64
     """most categories that the data set may have"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a category for each of `questions` places, then a question of it."""
-        if not 0 < self.rate <= 1 or self.temperature <= 0 or self.categories < 2:
-            raise ValueError(
-                f"sec needs --curriculum.rate in (0, 1], --curriculum.temperature above 0 and --curriculum.categories "
-                f"of at least 2, got {self.rate}, {self.temperature} and {self.categories}"
-            )
 
         def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
             return Arms(jnp.zeros(ids.shape), state.facts.category[ids], state.memory["values"] / self.temperature)

@@ -10,7 +10,11 @@ takes what the buffer's part leaves, so that a batch always has |B| questions.
 """
 
 import dataclasses
+from typing import Annotated
 
+from annotated_types import Ge
+
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.buffers import Screened
 from lilo_jax.curriculum.composition import alike, choice, compose
 from lilo_jax.curriculum.gates import everything, of_last_round
@@ -24,25 +28,19 @@ from lilo_jax.types import Curriculum
 class SflBuffer:
     """Settings of the buffer."""
 
-    refresh_every: int = 50
+    refresh_every: Count = 50
     """T: steps between refreshes"""
-    candidates: int = 1280
+    candidates: Count = 1280
     """N: questions scored at a refresh"""
-    buffer_size: int = 256
+    buffer_size: Count = 256
     """K: questions kept"""
-    attempts: int = 8
+    attempts: Annotated[int, Ge(2)] = 8
     """L: rollouts that score a candidate"""
-    buffer_fraction: float = 0.5
+    buffer_fraction: Share = 0.5
     """rho: share of the batch drawn from the buffer"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """A two-round curriculum on refresh steps, one round on the others."""
-        if self.refresh_every < 1 or self.attempts < 1 or not 0 <= self.buffer_fraction <= 1:
-            raise ValueError(
-                f"sfl_buffer needs --curriculum.refresh-every and --curriculum.attempts of at least 1 and "
-                f"--curriculum.buffer-fraction in [0, 1], got {self.refresh_every}, {self.attempts} and "
-                f"{self.buffer_fraction}"
-            )
         if questions > pool_size:
             raise ValueError(
                 f"sfl_buffer trains on {questions} questions a step from a pool of {pool_size}; "

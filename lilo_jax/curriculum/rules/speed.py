@@ -8,6 +8,7 @@ both rounds are of one step, and questions that passed beyond the batch are drop
 
 import dataclasses
 
+from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.gates import everything, of_size, only_mixed
 from lilo_jax.curriculum.rounds import screen_then_continue
@@ -19,15 +20,15 @@ from lilo_jax.types import Curriculum
 class Speed:
     """Settings of SPEED."""
 
-    pool_ratio: int = 4
+    pool_ratio: Count = 4
     """questions screened per question trained on"""
-    screen: float = 0.25
+    screen: Share = 0.25
     """share of `samples` that screens: 4 of 16"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Screens pool_ratio x `questions` and completes the groups of at most `questions` that are mixed."""
         candidates, first = self.pool_ratio * questions, max(round(self.screen * samples), 2)
-        if not questions <= candidates <= pool_size or not first < samples:
+        if candidates > pool_size or first >= samples:
             raise ValueError(
                 f"speed screens {candidates} questions of a pool of {pool_size} with {first} of {samples} rollouts; "
                 f"change --curriculum.pool-ratio, --curriculum.screen or --rollout.samples"

@@ -9,6 +9,7 @@ fade by how far the policy has moved (between 0.875 and 0.96), here by a constan
 
 import dataclasses
 
+from lilo_jax.bounds import NotNegative, PositiveShare
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.estimators import decayed_counts
 from lilo_jax.curriculum.gates import everything
@@ -23,18 +24,13 @@ from lilo_jax.types import Curriculum
 class Spo:
     """Settings of SPO."""
 
-    floor: float = 0.05
+    floor: NotNegative = 0.05
     """weight of a question without variance"""
-    decay: float = 0.96
+    decay: PositiveShare = 0.96
     """what stays of the counts with every step"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` in proportion to their weights and trains on all."""
-        if self.floor < 0 or not 0 < self.decay <= 1:
-            raise ValueError(
-                f"spo needs --curriculum.floor of at least 0 and --curriculum.decay in (0, 1], got {self.floor} and "
-                f"{self.decay}"
-            )
         posterior = decayed_counts(decay=self.decay)
         return compose(
             source=whole_pool(pool_size),

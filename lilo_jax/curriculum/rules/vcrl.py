@@ -10,6 +10,7 @@ groups of the bank are trained on whatever they turn out to be, as rollouts of t
 
 import dataclasses
 
+from lilo_jax.bounds import PositiveShare, ShareBelowOne
 from lilo_jax.curriculum.buffers import variance_bank
 from lilo_jax.curriculum.composition import choice, compose
 from lilo_jax.curriculum.gates import either, everything, largest_variance, least_variance, of_round
@@ -23,18 +24,13 @@ from lilo_jax.types import Curriculum
 class Vcrl:
     """Settings of VCRL."""
 
-    threshold: float = 0.8
+    threshold: PositiveShare = 0.8
     """kappa: least variance over the largest possible that is trained on"""
-    momentum: float = 0.9
+    momentum: ShareBelowOne = 0.9
     """of the priority of a question in the bank"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out `questions`, then as many of the bank as were dropped."""
-        if not 0 < self.threshold <= 1 or not 0 <= self.momentum < 1 or samples < 2:
-            raise ValueError(
-                f"vcrl needs --curriculum.threshold in (0, 1], --curriculum.momentum in [0, 1) and --rollout.samples "
-                f"of at least 2, got {self.threshold}, {self.momentum} and {samples}"
-            )
         gate, pool = least_variance(self.threshold, samples), whole_pool(pool_size)
         of_bank = choice(pool, lambda state, ids, key: state.memory["bank"][ids], top_k)
         return compose(
@@ -43,5 +39,6 @@ class Vcrl:
             gate=either(gate, of_round(1, everything)),
             count=questions,
             rows=questions * samples,
+            least_samples=2,
             remembers={"bank": variance_bank(self.momentum, self.threshold, largest_variance(samples))},
         )
