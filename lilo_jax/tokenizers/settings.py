@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 from lilo_jax.tokenizers.protocol import SpecialIds
 from lilo_jax.tokenizers.template import ChatTemplate
 
@@ -102,7 +103,7 @@ def generation_config(files: Files, model_config: Mapping[str, Any]) -> bytes | 
     theirs = {name: model_config[name] for name in names if model_config.get(name) is not None}
     if own.get("eos_token_id") is not None or not theirs:
         return files.get("generation_config.json")
-    return json.dumps(own | theirs, indent=2).encode()
+    return to_json(own | theirs, indent=2).encode()
 
 
 def id_list(value: Any) -> tuple[int, ...]:
