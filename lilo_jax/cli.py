@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from lilo_jax import verbs
-from lilo_jax.config import exit_with_message
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 
 

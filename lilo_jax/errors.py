@@ -1,15 +1,19 @@
-"""The one exception for mistakes of the user: its message is one sentence that names the cure."""
+"""The exceptions that a user is told of: their message is one sentence that names the cure."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input.  Entry points print the message on stderr and exit with 2, without a traceback."""
+    """Bad input.  Entry points print the message on stderr and exit with `status`, without a traceback."""
+
+    status = 2
 
 
 class RunError(Exception):
-    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with 1."""
+    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with `status`."""
+
+    status = 1
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -28,7 +28,8 @@ import jax
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import write_records
+from lilo_jax.json_lines import to_json, write_records
+from lilo_jax.redaction import redacted
 
 RECORDS = ("metrics", "timings", "eval", "ledger", "grading", "suspects")
 BEFORE = -1
@@ -70,7 +71,7 @@ class RunDirectory:
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Adds a line to one of the `RECORDS`."""
         with open(self.path / f"{name}.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(to_json(record) + "\n")
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """All lines of one of the `RECORDS`; none if there is no such file."""
@@ -80,7 +81,7 @@ class RunDirectory:
         """Writes the rollouts of a step."""
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+        path.write_text("".join(to_json(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
 
     def rollouts(self) -> dict[int, list[dict[str, Any]]]:
         """Recorded rollouts by step."""
@@ -106,7 +107,7 @@ class RunDirectory:
             path = self.path / f"{name}.jsonl"
             kept = [r for r in _lines(path) if r["step"] < step or (name in ("eval", "suspects") and r["step"] == step)]
             if path.exists():
-                _replace(path, "".join(json.dumps(r) + "\n" for r in kept))
+                _replace(path, "".join(to_json(r) + "\n" for r in kept))
         for taken in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(taken.stem.removeprefix("step_")) >= step:
                 taken.unlink()
@@ -138,8 +139,8 @@ def open_run(path: pathlib.Path | str, config: Config, resume: str) -> RunDirect
         if resume == "must":
             raise UsageError(f"--resume must, but there is no run in {path}")
         directory.path.mkdir(parents=True, exist_ok=True)
-        _replace(directory.path / "environment.json", json.dumps(_environment(), indent=2) + "\n")
-        _replace(directory.config_path, json.dumps(configuration.to_dict(config), indent=2) + "\n")
+        _replace(directory.path / "environment.json", to_json(_environment(), indent=2) + "\n")
+        _replace(directory.config_path, to_json(configuration.to_dict(config), indent=2) + "\n")
         return directory
     if resume == "never":
         raise UsageError(f"{path} already holds a run; pass another --output-dir, or --resume auto to go on with it")
@@ -195,5 +196,5 @@ def _environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
         "commit": commit,
-        "command": sys.argv,
+        "command": redacted(sys.argv),
     }

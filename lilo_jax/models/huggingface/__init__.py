@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.json_lines import to_json
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of
 from lilo_jax.models.huggingface.family import Family
 from lilo_jax.models.huggingface.fields import Fields
@@ -80,7 +81,7 @@ def write_config(architecture: Architecture) -> dict[str, Any]:
 def _lost(architecture: Architecture, family: Family) -> list[str]:
     """The fields that would be read back as something else."""
     try:
-        again = family.read(Fields(json.loads(json.dumps(family.write(architecture))), "config.json"))
+        again = family.read(Fields(json.loads(to_json(family.write(architecture))), "config.json"))
     except UsageError as error:
         return [str(error)]
     wanted, found = _spelt_out(architecture), _spelt_out(again)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F32", "BF16", "F16")
@@ -133,5 +134,5 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
         weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     temporary = directory / "index.tmp"
-    temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(to_json(index, indent=2) + "\n", encoding="utf-8")
     temporary.rename(directory / INDEX)  # last: without it, shards are an unfinished download to a reader
