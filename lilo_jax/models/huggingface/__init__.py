@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.hub import refuse_pointer
 from lilo_jax.json_lines import to_json
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of
 from lilo_jax.models.huggingface.family import Family
@@ -128,6 +129,7 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
     """The object in a directory's `config.json`, of whatever kind; raises `UsageError` if there is none."""
     path = directory / "config.json"
     try:
+        refuse_pointer(path)
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no {path.name} in {path.parent}: is it a Hugging Face model directory?") from None
