@@ -13,6 +13,7 @@ INTERRUPTED, NOBODY_READS = 130, 141
 LONGEST = 500
 """Characters that are shown of what somebody else's error says."""
 
+FAULT = "this is a fault of lilo_jax"
 AGAIN = "free some, and run the same command again"
 KNOWN = {
     "No space left on device": f"no space is left on the disk: {AGAIN}",
@@ -90,7 +91,7 @@ def message(error: BaseException) -> str:
         return f"there is text that cannot be written or read ({said}): correct it, or set PYTHONUTF8=1"
     if isinstance(error, OSError):
         return f"the system refuses: {said}"
-    return f"{type(error).__name__}: {said}; this is a fault of lilo_jax: run again with --debug and report it"
+    return f"{type(error).__name__}: {said}; {FAULT}: run again with --debug and report it"
 
 
 def _nobody_reads() -> bool:

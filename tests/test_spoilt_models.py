@@ -12,13 +12,14 @@ from safetensors.numpy import load_file, save_file
 from lilo_jax import cli
 from lilo_jax import config as configuration
 from lilo_jax.assembly import resolve
-from lilo_jax.config import Config, EvaluationConfig, Launch, RolloutConfig
+from lilo_jax.config import Config, Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.hub import POINTER
 from lilo_jax.inference import _check_finite
 from lilo_jax.mesh import MeshConfig, make_mesh
 from lilo_jax.models import build_model
 from lilo_jax.pretrained import checked_model, decoder_config
+from lilo_jax.rl.rloo import Rloo
 from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
 
@@ -142,8 +143,9 @@ def test_verbs_refuse(verb, spoilt, says, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("spoilt", "says"), SPOILT, ids=IDS, indirect=["spoilt"])
 def test_training_refuses(spoilt, says, tmp_path):
     config = configuration.replace(
-        Config(), num_steps=1, task=Chain(pool=8, validation=4, test=4, longer=4, demonstrations=9), sft__steps=0,
-        model__path=str(spoilt), rollout=RolloutConfig(questions=2, samples=2), evaluation=EvaluationConfig(rows=4), curriculum__pool_ratio=1,
+        Config(), num_steps=1, sft__steps=0, model__path=str(spoilt), algorithm=Rloo(), curriculum__pool_ratio=1,
+        task=Chain(pool=8, validation=4, test=4, longer=4, demonstrations=9), evaluation__rows=4,
+        rollout__questions=2, rollout__samples=2,
     )  # fmt: skip
     with pytest.raises(UsageError) as caught:
         run(config, Launch(output_dir=str(tmp_path / "run")), bar=False)
