@@ -447,7 +447,7 @@ def warm_up() -> None:
 
     Nothing is graded: a worker may start no processes, and what algebra cannot read is only a warning.
     """
-    GradingPool.submit = lambda *_: _GRADED  # type: ignore[method-assign, assignment]
+    GradingPool.submit = lambda *_: _GRADED  # type: ignore[method-assign]
     atexit.register(shutil.rmtree, _model(), ignore_errors=True)
     _names()
 

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import jax
 
 from lilo_jax.errors import UsageError
-from lilo_jax.mesh import unconstrained
-from lilo_jax.models import build_model
 from lilo_jax.models.architecture import Architecture, fields_of
-from lilo_jax.pretrained import PretrainedModel, decoder_config, open_model
+from lilo_jax.pretrained import PretrainedModel, decoder_config, open_model, weight_shapes
 from lilo_jax.tokenizers import Tokenizer, lint, prompt_ids
 
 
@@ -53,8 +51,7 @@ def diagnose(path: str, prompt: str) -> Diagnosis:
 
 def _shape(path: str, source: PretrainedModel) -> list[str]:
     config = decoder_config(source)
-    shapes = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
-    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weight_shapes(config)))
     plain = fields_of(Architecture, Architecture(family=config.family))
     shape = {name: value for name, value in fields_of(Architecture, config).items() if value != plain[name]}
     return [

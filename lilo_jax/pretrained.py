@@ -5,6 +5,7 @@ Weights go to the mesh one stored tensor at a time, each into its shards, as flo
 
 import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -110,6 +111,16 @@ def decoder_config(source: PretrainedModel, **execution: Any) -> DecoderConfig:
     return config if config.vocab_size else dataclasses.replace(config, vocab_size=source.tokenizer().vocab_size)
 
 
+@functools.lru_cache(maxsize=4)
+def weight_shapes(config: DecoderConfig) -> PyTree:
+    """The shapes of a policy's weights."""
+    return _shapes(build_model(config, unconstrained).init)
+
+
+def _shapes(init: Callable[..., PyTree]) -> PyTree:
+    return jax.eval_shape(init, jax.random.key(0))
+
+
 def starting_model(config: Config, path: pathlib.Path) -> PretrainedModel | None:
     """What the run of this config in the directory `path` starts from; None: random weights."""
     if config.num_steps and config.sft.steps:
@@ -135,27 +146,23 @@ class HuggingFaceModel:
         """No id of the tokenizer, where there is one, is beyond the embedding; every tensor is there, in its shape."""
         if has_tokenizer(self.directory):
             _check_ids(self.tokenizer(), self.architecture().vocab_size, self.directory)
-        self._stream(self._init())
+        self._stream(weight_shapes(decoder_config(self)))
 
     def read_through(self) -> None:
         """Of the safetensors files."""
-        collections.deque(self._stream(self._init()), maxlen=0)
+        collections.deque(self._stream(weight_shapes(decoder_config(self))), maxlen=0)
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the safetensors files."""
-        return place_weights(model.init, model.axes, mesh, self._stream(model.init))
+        return place_weights(model.init, model.axes, mesh, self._stream(_shapes(model.init)))
 
     def critic_weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the safetensors files of an exported critic, this directory or `critic` beneath it."""
         beneath = self.directory / "critic"
         source = HuggingFaceModel(beneath) if beneath.is_dir() else self
-        return place_weights(model.init_critic, model.critic_axes, mesh, source._stream(model.init_critic))
+        return place_weights(model.init_critic, model.critic_axes, mesh, source._stream(_shapes(model.init_critic)))
 
-    def _init(self) -> Callable[..., PyTree]:
-        return build_model(decoder_config(self), unconstrained).init
-
-    def _stream(self, init: Callable[..., PyTree]) -> WeightStream:
-        shapes = jax.eval_shape(init, jax.random.key(0))
+    def _stream(self, shapes: PyTree) -> WeightStream:
         stream = stream_weights(SafetensorsFiles(self.directory), read_family(self.directory), shapes)
         return _finite(stream, self.directory)
 

@@ -46,6 +46,6 @@ def _model_config(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"config.json is not valid JSON: {error}") from None
     return values if isinstance(values, dict) else {}

@@ -133,7 +133,7 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no {path.name} in {path.parent}: is it a Hugging Face model directory?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a JSON object")

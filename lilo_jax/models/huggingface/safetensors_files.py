@@ -80,7 +80,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(file) for name, file in found.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{index} is not an index of safetensors files: it needs a weight_map") from None
 
 
