@@ -12,6 +12,7 @@ from benchmarks.session import Session
 from benchmarks.suite import EXPERIMENTS, PEERS, ROOFLINE, Experiment, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
+from lilo_jax.endings import exit_with_message
 
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -95,4 +96,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_with_message(lambda: sys.exit(main(sys.argv[1:])))

@@ -15,6 +15,7 @@ from benchmarks.session import Session
 from benchmarks.suite import EXPERIMENTS, OURS, Experiment, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
+from lilo_jax.endings import exit_with_message
 
 WORKS = ("parity", "rollout", "scoring", "update")
 SIZES = Sizes(rows=256, prompt_tokens=256, new_tokens=256, sequences=64, microbatch=8)
@@ -81,4 +82,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_with_message(lambda: sys.exit(main(sys.argv[1:])))

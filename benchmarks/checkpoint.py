@@ -71,7 +71,7 @@ def write(shape: Shape, directory: Path) -> None:
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    (directory / "config.json").write_text(json.dumps(model_config(shape), indent=2))
+    (directory / "config.json").write_text(json.dumps(model_config(shape), indent=2, allow_nan=False))
     save_file(weights(shape), directory / "model.safetensors", metadata={"format": "pt"})
     words = {"<pad>": PAD, "<eos>": EOS, "<bos>": BOS, "<unk>": UNKNOWN}
     words |= {f"w{i}": i for i in range(len(words), shape.vocab_size)}
@@ -80,4 +80,4 @@ def write(shape: Shape, directory: Path) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left", **special}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, allow_nan=False))

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from lilo_jax.endings import exit_with_message
 from lilo_jax.json_lines import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -251,4 +252,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_message(main)

@@ -15,6 +15,7 @@ import pathlib
 import statistics
 import time
 
+from lilo_jax.endings import exit_with_message
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.json_lines import read_records
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_message(main)

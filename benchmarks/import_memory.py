@@ -23,6 +23,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lilo_jax.endings import exit_with_message
+from lilo_jax.json_lines import to_json
+
 SHARD_BYTES = 500 * 10**6
 MESHES = {1: (1, 1), 8: (4, 2)}
 """Devices to the sizes of fsdp and tensor."""
@@ -46,7 +49,7 @@ def write_model(directory: pathlib.Path, gigabytes: float, dtype: str) -> int:
     config = DecoderConfig(
         num_layers=layers, embed_dim=1024, num_heads=16, num_kv_heads=8, head_dim=64, mlp_dim=2944, vocab_size=16_384
     )
-    (directory / "config.json").write_text(json.dumps(write_config(config) | {"dtype": dtype}))
+    (directory / "config.json").write_text(to_json(write_config(config) | {"dtype": dtype}))
     shapes = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
     stored_shapes = {name: place.stored for name, place in places(FAMILIES["llama"], shapes).items()}
 
@@ -113,7 +116,7 @@ def main() -> None:
     parser.add_argument("--import", dest="run", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        print(json.dumps(import_model(pathlib.Path(arguments.run[0]), int(arguments.run[1]))))
+        print(to_json(import_model(pathlib.Path(arguments.run[0]), int(arguments.run[1]))))
         return
     with tempfile.TemporaryDirectory() as directory:
         largest = write_model(pathlib.Path(directory), arguments.gigabytes, arguments.dtype)
@@ -126,8 +129,8 @@ def main() -> None:
             found = json.loads(printed.splitlines()[-1])
             beyond = found["peak_bytes"] - found["weights_bytes"]
             found |= {"beyond_weights_bytes": beyond, "beyond_in_largest_tensors": round(beyond / largest, 2)}
-            print(json.dumps({"stored_bytes": stored, "largest_tensor_bytes": largest, **found}), flush=True)
+            print(to_json({"stored_bytes": stored, "largest_tensor_bytes": largest, **found}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_message(main)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.table import markdown
+from lilo_jax.endings import exit_with_message
 from lilo_jax.rl.advantages import (
     generalized_advantages,
     group_centred,
@@ -568,4 +569,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with_message(lambda: sys.exit(main()))

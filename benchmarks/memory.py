@@ -8,8 +8,8 @@ Prints one JSON object a line: the program ("score", or "gradient" of a loss wit
 forms and their ratio.  Of a TPU only its main memory counts; 0 means that a chunk's logits never leave the core.
 """
 
+import argparse
 import functools
-import json
 import os
 import resource
 import subprocess
@@ -23,6 +23,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from lilo_jax.endings import exit_with_message
+from lilo_jax.errors import unknown_name
+from lilo_jax.json_lines import to_json
 from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -86,8 +89,12 @@ def sequences() -> Sequences:
     return Sequences(tokens, jnp.full(ROWS, PROMPT), jnp.full(ROWS, SLOTS))
 
 
-def main(mode: str, *arguments: str) -> None:
+def main() -> None:
     """Entry point; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=("resident", "tpu", "run"))
+    parser.add_argument("programs", nargs="*", help=", ".join(PROGRAMS))
+    mode, arguments = vars(parser.parse_args()).values()
     if mode == "run":
         name, form = arguments
         run = program(name, {"plain": plain, "streamed": streamed}[form])
@@ -103,10 +110,12 @@ def main(mode: str, *arguments: str) -> None:
     else:
         measure, forms = resident_bytes, {"plain": "plain", "streamed": "streamed"}
     for name in arguments or PROGRAMS:
+        if name not in PROGRAMS:
+            raise unknown_name("program", name, PROGRAMS)
         found = {form: measure(name, value) for form, value in forms.items()}
         ratio = round(found["streamed"] / found["plain"], 3)
-        print(json.dumps({"memory": mode, "program": name, **found, "ratio": ratio}), flush=True)
+        print(to_json({"memory": mode, "program": name, **found, "ratio": ratio}), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    exit_with_message(main)

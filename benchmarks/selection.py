@@ -24,6 +24,7 @@ from experiments import quickstart
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.endings import exit_with_message
 from lilo_jax.report.tables import markdown
 from lilo_jax.run import run
 from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
@@ -156,4 +157,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_message(main)

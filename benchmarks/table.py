@@ -107,7 +107,7 @@ def write(directory: Path, sections: Sequence[tuple[str, str]], record: dict[str
     directory.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections if body)
     (directory / "results.md").write_text(f"# Benchmarks\n\n{text}\n")
-    (directory / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+    (directory / "results.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def record(outcome: Outcome) -> dict[str, Any]:

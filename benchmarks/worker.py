@@ -44,7 +44,7 @@ class Gate:
         self.versions: dict[str, str] = {}
 
     def _say(self, **fields: Any) -> None:
-        print(json.dumps(fields), file=self._out, flush=True)
+        print(json.dumps(fields, allow_nan=False), file=self._out, flush=True)
 
     def skip(self, reason: str) -> None:
         """Says that this contender cannot run here."""

@@ -102,7 +102,7 @@ class Job:
 
     def to_json(self) -> str:
         """The job as one line."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Job":

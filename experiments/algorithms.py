@@ -16,7 +16,6 @@ VinePPO, whose rollouts from inside the responses cost more than choosing questi
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -29,8 +28,10 @@ import tyro
 from experiments import quickstart
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Launch, exit_with_message
+from lilo_jax.config import Config, Launch
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.json_lines import to_json
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown, speedup_cell
 from lilo_jax.types import Algorithm, Array, TrainBatch
@@ -116,7 +117,7 @@ def main() -> None:
 def report(runs: dict[str, Runs], root: pathlib.Path) -> None:
     """Prints the table, and writes it beside the numbers it is made of."""
     summaries = {name: summarize(own, split="test", baseline="uniform") for name, own in runs.items()}
-    (root / "summary.json").write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
+    (root / "summary.json").write_text(to_json(summaries, indent=1) + "\n", encoding="utf-8")
     table = markdown(_COLUMNS, [_row(name, summary) for name, summary in summaries.items()]) + "\n"
     (root / "table.md").write_text(table, encoding="utf-8")
     print(table)

@@ -24,7 +24,6 @@ The learning rates in `SETTINGS` were chosen for `uniform` alone, by its final v
 """
 
 import dataclasses
-import json
 import pathlib
 import shlex
 import sys
@@ -36,13 +35,16 @@ import tyro
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check
-from lilo_jax.config import Config, Launch, exit_with_message
+from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.json_lines import to_json
+from lilo_jax.redaction import redacted
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
 from lilo_jax.rl.cispo import Cispo
@@ -173,8 +175,8 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     root = pathlib.Path(options.launch.output_dir)
     baseline = "uniform" if "uniform" in runs else next(iter(runs))
     summary = summarize(runs, split=options.split, baseline=baseline)
-    (root / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    command = shlex.join(["python", "-m", "experiments.quickstart", *sys.argv[1:]])
+    (root / "summary.json").write_text(to_json(summary, indent=1) + "\n", encoding="utf-8")
+    command = shlex.join(["python", "-m", "experiments.quickstart", *redacted(sys.argv[1:])])
     write_report(root / "report.html", summary, runs, title=f"Quickstart: {algorithm}", command=command)
     print(format_table(summary))
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}")

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import os
 import pathlib
@@ -17,6 +16,7 @@ from lilo_jax import config as configuration
 from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 from lilo_jax.run import Result, run
 from lilo_jax.storage.opening import open_run
 from lilo_jax.storage.run_directory import RunDirectory
@@ -38,7 +38,7 @@ def run_single(config: Config, *, module: str, description: str | None) -> Resul
 def print_config(config: Config, launch: Launch) -> bool:
     """Prints the resolved config if `--print-config` asks for it, and says whether it did."""
     if launch.print_config:
-        print(json.dumps(configuration.to_dict(config), indent=2))
+        print(to_json(configuration.to_dict(config), indent=2))
     return launch.print_config
 
 

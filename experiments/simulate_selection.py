@@ -15,7 +15,6 @@ import ast
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import pathlib
 import re
 import shlex
@@ -28,7 +27,7 @@ import jax
 import numpy as np
 
 from experiments.runner import executor
-from lilo_jax.config import command_line, exit_with_message, settings_class
+from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.estimators import Estimator, decayed_counts, measured
@@ -39,8 +38,11 @@ from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import gumbel_top_k, top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.json_lines import to_json
 from lilo_jax.programs import build_simulator
+from lilo_jax.redaction import redacted
 from lilo_jax.report.simulation import BASELINE, markdown_section, selection_table, summarize_cell, write_selection_page
 from lilo_jax.report.summary import plain
 from lilo_jax.simulation.run import Privileges, RunSettings, Trace
@@ -304,7 +306,7 @@ def report(cells: Mapping[str, Any], options: SimulationOptions, command: str) -
     how = f"{options.steps} steps of {options.questions} questions x {options.samples} rollouts, {options.seeds} seeds"
     tables = [selection_table(cell["arms"], f"Cell {name}: {how}") for name, cell in cells.items()]
     summary = {"command": command, "options": dataclasses.asdict(options), "cells": cells}
-    (root / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (root / "summary.json").write_text(to_json(summary, indent=1) + "\n", encoding="utf-8")
     (root / "table.md").write_text("\n".join(map(markdown_section, tables)), encoding="utf-8")
     write_selection_page(root / "report.html", cells, tables, command)
     print("\n\n".join(map(plain, tables)))
@@ -319,9 +321,8 @@ def main() -> None:
         prog="python -m experiments.simulate_selection",
         description=__doc__ or "",
     )
-    report(
-        simulate_cells(options), options, shlex.join(["python", "-m", "experiments.simulate_selection", *sys.argv[1:]])
-    )
+    command = shlex.join(["python", "-m", "experiments.simulate_selection", *redacted(sys.argv[1:])])
+    report(simulate_cells(options), options, command)
 
 
 if __name__ == "__main__":

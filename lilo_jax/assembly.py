@@ -193,8 +193,10 @@ def resolve(config: Config) -> Config:
         if given not in (getattr(default, name), fixed):
             flag = f"--model.{name.replace('_', '-')}"
             raise UsageError(f"{flag} is {given}, but {model.path} fixes it as {fixed}: leave it out")
-    _check_tokenizer(config, source.tokenizer(), rows=found.vocab_size)
+    tokenizer = source.tokenizer()
     source.check()
+    if config.tokenizer.chat:
+        prompt_ids(tokenizer, "?", chat=True)
     if model.critic:
         _check_critic(model.critic, found)
     start = dataclasses.replace(model, path=_absolute(model.path), critic=_absolute(model.critic))
@@ -205,16 +207,6 @@ def _absolute(path: str) -> str:
     """A directory's whole path, so that a run of adapters finds its base from anywhere; a hub id as it is."""
     directory = pathlib.Path(path).expanduser()
     return str(directory.resolve()) if path and directory.is_dir() else path
-
-
-def _check_tokenizer(config: Config, tokenizer: Tokenizer, *, rows: int) -> None:
-    if rows and tokenizer.vocab_size > rows:
-        raise UsageError(
-            f"the tokenizer of {config.model.path} has {tokenizer.vocab_size} ids, more than the {rows} rows of the "
-            f"embedding: they do not belong together"
-        )
-    if config.tokenizer.chat:
-        prompt_ids(tokenizer, "?", chat=True)
 
 
 def _check_critic(path: str, policy: Architecture) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from lilo_jax import verbs
-from lilo_jax.config import exit_with_message
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 
 
@@ -21,6 +21,14 @@ def main() -> None:
 
 
 def _main() -> None:
+    arguments = vars(parser().parse_args())
+    run = arguments.pop("verb")
+    del arguments["debug"]
+    run(**arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line; `verb` is the function to be called with all else but `debug`."""
     parser = _Parser(prog="lilo", description=__doc__)
     added = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
 
@@ -34,10 +42,7 @@ def _main() -> None:
     _add_model_verbs(verb)
     _add_grading_verbs(verb)
     _add_run_verbs(verb)
-    arguments = vars(parser.parse_args())
-    run = arguments.pop("verb")
-    del arguments["debug"]
-    run(**arguments)
+    return parser
 
 
 def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:

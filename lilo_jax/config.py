@@ -9,10 +9,10 @@ import dataclasses
 import importlib
 import io
 import json
+import math
 import pathlib
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import jax
@@ -23,9 +23,10 @@ from lilo_jax.bounds import Count, NotNegative, Positive, PositiveShare, Share, 
 from lilo_jax.checking import Naming, build, shown
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
+from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.evaluation.calibration import AuditConfig
 from lilo_jax.evaluation.protocols import Protocol, protocol
+from lilo_jax.json_lines import to_json
 from lilo_jax.mesh import MeshConfig
 from lilo_jax.models.architecture import fields_of
 from lilo_jax.models.decoder import DecoderConfig
@@ -325,7 +326,10 @@ def settings_name(field: str, settings: Any) -> str:
 # ------------------------------------------------------------------------------------------------------ dump and load
 def to_dict(config: Config) -> dict[str, Any]:
     """A JSON-ready dictionary; named settings carry their name."""
-    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    values = json.loads(to_json(dataclasses.asdict(config)))
+    for path, value in flat(dataclasses.asdict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{path.replace('_', '-')} is {value}: give a finite number")
     for field in TABLES:
         values[field] = {"name": settings_name(field, getattr(config, field)), **values[field]}
     return values
@@ -445,14 +449,3 @@ def _one_sentence(message: str, prog: str) -> str:
     nearest = re.search(r"Perhaps you meant:?\s*(--\S+)", " ".join(sections))
     hint = f"; did you mean {nearest[1]}?" if nearest else ""
     return f"{wrong.rstrip('.')}{hint} (see {prog} --help)"
-
-
-def exit_with_message(main: Callable[[], object]) -> None:
-    """Runs an entry point; a user's mistake becomes one line on stderr and exit 2, a failed run exit 1."""
-    try:
-        main()
-    except (UsageError, RunError, Stopped) as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code if isinstance(error, Stopped) else 2 if isinstance(error, UsageError) else 1)

@@ -5,11 +5,15 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input.  Entry points print the message on stderr and exit with 2, without a traceback."""
+    """Bad input.  Entry points print the message on stderr and exit with `status`, without a traceback."""
+
+    status = 2
 
 
 class RunError(Exception):
-    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with 1."""
+    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with `status`."""
+
+    status = 1
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
@@ -21,15 +25,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
-    """A run that was asked to stop, and can be gone on with.  Entry points print it and exit with `code`.
+    """A run that was asked to stop, and can be gone on with.  Entry points print it and exit with `status`.
 
     Attributes:
-        code: 128 and the number of the signal, as shells have it: 143, 129 or 130.
+        status: 128 and the number of the signal, as shells have it: 143, 129 or 130.
     """
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message, code)  # both, so that it comes whole out of a worker process
-        self.code = code
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, status)  # both, so that it comes whole out of a worker process
+        self.status = status
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -1,6 +1,5 @@
 """From a run directory to a directory that Hugging Face transformers loads: policy, and critic beneath it."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -96,4 +96,4 @@ def _on_host(params: PyTree, config: DecoderConfig, dtype: str) -> Iterator[tupl
 
 
 def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    path.write_text(to_json(values, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,17 @@ from lilo_jax.errors import UsageError
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""What git leaves in the place of a large file that it has not fetched."""
+
+
+def refuse_pointer(path: pathlib.Path) -> None:
+    """Raises `UsageError` if a file is there in name only."""
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UsageError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
+
+
 class Kind(NamedTuple):
     """A kind of repository.
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from lilo_jax.assembly import stop_automaton
 from lilo_jax.config import RolloutConfig
+from lilo_jax.errors import RunError
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import MeshConfig, make_mesh, put_replicated, put_rows
@@ -93,7 +94,9 @@ def generate(
         )
         return jax.device_get(running)
 
-    return completions_of(draw, prompts, protocol, rows=rows)
+    for completions in completions_of(draw, prompts, protocol, rows=rows):
+        _check_finite(completions.logprobs)
+        yield completions
 
 
 def completions_of(
@@ -145,7 +148,16 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
         found = np.asarray(scores.logprobs)
         for row, i in enumerate(part):
             results[i] = found[row, : len(rows[i]) - 1]
+            _check_finite(results[i])
     return results
+
+
+def _check_finite(logprobs: np.ndarray) -> None:
+    if not np.isfinite(logprobs).all():
+        raise RunError(
+            "a log-prob of the model is not a finite number, although all weights are: its activations overflow; try "
+            "--dtype float32, or another model"
+        )
 
 
 def _padded(rows: Sequence[Sequence[int]], count: int, slots: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,32 @@
-"""JSON-lines files of a user: each mistake is reported with its line, and no file is left half written."""
+"""JSON as all of it is written, and JSON-lines files of a user, read with the line of each mistake, written whole."""
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lilo_jax.errors import UsageError
 from lilo_jax.files import whole_file
+
+
+def to_json(value: Any, **form: Any) -> str:
+    """The text of a value, always valid JSON: a number that is not finite is a missing one, null.
+
+    Args:
+        value: of dictionaries, lists, texts and numbers.
+        **form: as of `json.dumps`.
+    """
+    return json.dumps(finite(value), allow_nan=False, **form)
+
+
+def finite(value: Any) -> Any:
+    """The same structure, with None for what JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: finite(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_records(path: pathlib.Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -58,4 +78,4 @@ def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None
     """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
     with whole_file(path) as file:
         for record in records:
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            file.write((to_json(record, ensure_ascii=False) + "\n").encode())

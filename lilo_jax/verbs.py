@@ -34,9 +34,12 @@ def doctor(model: str | None, prompt: str) -> None:
         size = f"{limit / 2**30:.1f} GiB" if limit else "memory not reported"
         print(f"device {device.id}: {device.device_kind} ({device.platform}), {size}")
     if model is not None:
-        from lilo_jax.diagnosis import model_lines
+        from lilo_jax.diagnosis import diagnose
 
-        print("\n".join(model_lines(model, prompt)))
+        found = diagnose(model, prompt)
+        print("\n".join(found.lines))
+        if found.errors:
+            raise RunError(f"{model} has {len(found.errors)} flaws, listed above")
 
 
 def generate(
@@ -53,13 +56,13 @@ def generate(
 ) -> None:
     """Samples completions of every line."""
     from lilo_jax import inference
-    from lilo_jax.pretrained import decoder_config, open_model
+    from lilo_jax.pretrained import checked_model, decoder_config
     from lilo_jax.tokenizers import prompt_ids
 
     check_output(output)
     protocol = Protocol(samples, temperature, top_p, max_new_tokens, seed=seed)
     check(protocol)
-    source = open_model(model)
+    source = checked_model(model)
     tokenizer, config = source.tokenizer(), decoder_config(source)
 
     def ids(number: int, record: dict[str, Any]) -> list[int]:
@@ -88,10 +91,10 @@ def generate(
 def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) -> None:
     """Scores the tokens of every line."""
     from lilo_jax import inference
-    from lilo_jax.pretrained import decoder_config, open_model
+    from lilo_jax.pretrained import checked_model, decoder_config
 
     check_output(output)
-    source = open_model(model)
+    source = checked_model(model)
     config = decoder_config(source)
     rows = _rows(input, lambda n, record: _tokens(input, n, record, config.vocab_size), most=config.context_length)
     found = inference.logprobs(inference.load(source, dtype=dtype), rows)
@@ -204,7 +207,7 @@ def evaluate(
     from lilo_jax.evaluation import suites as evaluating
     from lilo_jax.evaluation.protocols import protocol as named
     from lilo_jax.grading import grader as grader_of
-    from lilo_jax.pretrained import RunModel, open_model
+    from lilo_jax.pretrained import RunModel, checked_model
 
     if (model is None) == (generations is None):
         raise UsageError("give either a MODEL, or --generations of an earlier lilo eval")
@@ -218,7 +221,7 @@ def evaluate(
         print(evaluating.table(evaluating.regrade(generations, again, output=output, about=about)))
         return
     assert model is not None
-    source = open_model(model)
+    source = checked_model(model)
     how = dataclasses.replace(named(protocol or "greedy"), **changes)
     check(how)
     run = source.config if isinstance(source, RunModel) else None

@@ -12,8 +12,9 @@ import experiments.quickstart
 import experiments.train
 from experiments.runner import run_single
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Launch, Options, exit_with_message, parse
+from lilo_jax.config import Config, Launch, Options, parse
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.tasks.dataset import Dataset

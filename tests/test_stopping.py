@@ -109,7 +109,7 @@ def test_a_request_hears_each_signal_once_and_gives_the_handlers_back():
             assert stop.asked
             with pytest.raises(Stopped, match=f"stopped by {number.name} here") as found:
                 stop.check("here")
-            assert found.value.code == 128 + number
+            assert found.value.status == 128 + number
             os.kill(os.getpid(), signal.SIGTERM)
         assert forwarded == [1]
     assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -10,7 +10,7 @@ import pytest
 from experiments import algorithms, quickstart, sweep
 from experiments.runner import refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax.config import exit_with_message
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
 

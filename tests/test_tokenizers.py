@@ -394,3 +394,9 @@ def test_words_have_no_bytes_to_stop_at():
     files = {"tokenizer.json": words.to_str().encode(), "tokenizer_config.json": b'{"eos_token": "a"}'}
     with pytest.raises(UsageError, match="stop strings need a byte-level tokenizer"):
         TokenizerJson(files).token_bytes()
+
+
+def test_half_a_pair_of_surrogates_is_no_text(byte_level):
+    for tokenizer in (SentencePiece.train(["ab"] * 9, kind="char", vocab_size=8), byte_level):
+        with pytest.raises(UsageError, match=r"'a\\ud800b' is no text"):
+            tokenizer.encode("a\ud800b")

@@ -1,7 +1,6 @@
 """Published test sets with a model of any kind: responses, verdicts, a table."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.responses import ResponseGrader
 from lilo_jax.inference import LoadedModel, generate, load
-from lilo_jax.json_lines import write_records
+from lilo_jax.json_lines import to_json, write_records
 from lilo_jax.pretrained import PretrainedModel, decoder_config
 from lilo_jax.questions import Task
 from lilo_jax.tokenizers import prompt_ids
@@ -131,7 +130,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes the results file and returns what stands in it."""
     found_results = results(found, about)
-    (output / RESULTS).write_text(json.dumps(found_results, indent=1) + "\n", encoding="utf-8")
+    (output / RESULTS).write_text(to_json(found_results, indent=1) + "\n", encoding="utf-8")
     return found_results
 
 

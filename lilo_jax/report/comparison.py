@@ -1,6 +1,5 @@
 """Which runs belong together: from run directories to arms, a baseline and a split."""
 
-import json
 import pathlib
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from typing import Any
 
 from lilo_jax.config import flat
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 from lilo_jax.report.summary import Arms
 from lilo_jax.storage.run_directory import RunDirectory
 
@@ -25,7 +25,7 @@ def group_runs(paths: Sequence[pathlib.Path]) -> dict[str, dict[int, RunDirector
     beneath it instead of being one; runs of no steps are not counted.
     """
     runs = [(run, _config(run)) for path in paths for run in _runs_in(path)]
-    if len({json.dumps(config.get("task"), sort_keys=True) for _, config in runs}) > 1:
+    if len({to_json(config.get("task"), sort_keys=True) for _, config in runs}) > 1:
         raise UsageError("the runs are of different tasks, so their accuracies cannot be compared; report them apart")
     with_algorithm = len({config["algorithm"]["name"] for _, config in runs}) > 1
     alike: dict[str, list[tuple[RunDirectory, dict[str, Any]]]] = {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.redaction import redacted
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
 from lilo_jax.report.figures import Drawing, draw_all
 from lilo_jax.report.summary import Arms, read_curve, summarize
@@ -151,7 +152,7 @@ def report_runs(
     arms = dict(sorted(arms.items(), key=lambda arm: arm[0] != baseline))
     summary = summarize(arms, choose_split(arms), baseline)
     chosen = [] if tuple(against) == MAIN_BUDGETS else ["--against", ",".join(against)]
-    command = shlex.join(["lilo", "report", *map(str, runs), "--output", str(output), *chosen])
+    command = shlex.join(redacted(["lilo", "report", *map(str, runs), "--output", str(output), *chosen]))
     return write_report(output, summary, arms, f"Report: {listed(list(arms))}", command, against)
 
 

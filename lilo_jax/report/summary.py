@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lilo_jax.json_lines import finite
 from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
 from lilo_jax.run import learning_curve
@@ -164,15 +165,6 @@ def _last_ledger(runs: Iterable[RunDirectory]) -> dict[str, float]:
     last = [records[-1] for run in runs if (records := run.read("ledger"))]
     entries = [name for name in last[0] if name != "step"] if last else []
     return {name: float(np.mean([record.get(name, 0) for record in last])) for name in entries}
-
-
-def finite(value: Any) -> Any:
-    """The same structure, with None for what JSON cannot say."""
-    if isinstance(value, dict):
-        return {name: finite(v) for name, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plain(table: Table) -> str:

@@ -30,6 +30,8 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.files import write_whole
+from lilo_jax.json_lines import to_json
+from lilo_jax.redaction import redacted
 from lilo_jax.storage.checked_files import CheckedFiles, Entry
 from lilo_jax.storage.checkpoints import newest
 
@@ -112,7 +114,7 @@ class RunDirectory:
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Adds a line to one of the `RECORDS`."""
-        self.files.append(f"{name}.jsonl", (json.dumps(record) + "\n").encode())
+        self.files.append(f"{name}.jsonl", (to_json(record) + "\n").encode())
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """All lines of one of the `RECORDS`; none if nothing was recorded."""
@@ -180,7 +182,7 @@ class RunDirectory:
         return [json.loads(line) for line in whole]
 
     def _write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = (to_json(record, ensure_ascii=False) + "\n" for record in records)
         self.files.write(name, "".join(lines).encode())
 
 
@@ -190,7 +192,7 @@ def _step_of(name: str) -> int:
 
 
 def _json(values: Any) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()
+    return (to_json(values, indent=2) + "\n").encode()
 
 
 def _environment() -> dict[str, Any]:
@@ -206,5 +208,5 @@ def _environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
         "commit": commit,
-        "command": sys.argv,
+        "command": redacted(sys.argv),
     }

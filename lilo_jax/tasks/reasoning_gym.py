@@ -12,6 +12,7 @@ from typing import Any
 from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
+from lilo_jax.json_lines import to_json
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.prompts import prompt_style
 
@@ -46,7 +47,7 @@ class ReasoningGym:
         for name, (size, first) in sizes.items():
             entries = {e["question"]: e for e in _generator(self.name, self.options, size, first)}
             questions = [
-                Question(render(text), str(entry["answer"]), text=text, solution=json.dumps(entry, default=str))
+                Question(render(text), str(entry["answer"]), text=text, solution=to_json(entry, default=str))
                 for text, entry in entries.items()
                 if text not in seen
             ]

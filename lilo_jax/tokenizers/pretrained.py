@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from lilo_jax.errors import UsageError
+from lilo_jax.hub import refuse_pointer
 from lilo_jax.tokenizers.protocol import Tokenizer
 from lilo_jax.tokenizers.sentence_piece import SentencePiece
 from lilo_jax.tokenizers.settings import SETTINGS, generation_config
@@ -14,13 +15,21 @@ KEPT = ("tokenizer.json", "tokenizer.model", *SETTINGS, "added_tokens.json", "vo
 """Files that belong to a tokenizer, and go wherever it goes."""
 
 
+def has_tokenizer(directory: pathlib.Path) -> bool:
+    """Whether there is a file that `load_tokenizer` can begin with."""
+    return any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+
+
 def load_tokenizer(directory: pathlib.Path) -> Tokenizer:
     """The tokenizer of `tokenizer.json`, or else of `tokenizer.model`.
 
     Raises:
         UsageError: there is neither, or a file is broken.
     """
-    files = {name: (directory / name).read_bytes() for name in KEPT if (directory / name).is_file()}
+    there = [directory / name for name in KEPT if (directory / name).is_file()]
+    for path in there:
+        refuse_pointer(path)
+    files = {path.name: path.read_bytes() for path in there}
     try:
         if (generation := generation_config(files, _model_config(directory))) is not None:
             files["generation_config.json"] = generation
@@ -37,6 +46,6 @@ def _model_config(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"config.json is not valid JSON: {error}") from None
     return values if isinstance(values, dict) else {}

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
+from lilo_jax.errors import UsageError
 from lilo_jax.tokenizers.template import ChatTemplate
 
 
@@ -23,6 +24,15 @@ class SpecialIds:
     end: tuple[int, ...]
     pad: int
     pad_rule: str
+
+
+def check_text(text: str) -> None:
+    """Raises `UsageError` if a text cannot be written in UTF-8, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.end + 20]
+        raise UsageError(f"{around!r} is no text, as it holds half of a pair of surrogates: correct it") from None
 
 
 class Tokenizer(Protocol):

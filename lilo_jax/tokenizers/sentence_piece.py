@@ -10,6 +10,7 @@ from typing import Literal
 import sentencepiece
 
 from lilo_jax.errors import UsageError
+from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
 
@@ -91,6 +92,7 @@ class SentencePiece:
 
         The library itself reads them as plain text, and so does this class for a model without chats.
         """
+        check_text(text)
         if self.chat is None or not self._names:
             return self._processor.encode(text)
         ids: list[int] = []

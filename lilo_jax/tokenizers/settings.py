@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lilo_jax.errors import UsageError
+from lilo_jax.json_lines import to_json
 from lilo_jax.tokenizers.protocol import SpecialIds
 from lilo_jax.tokenizers.template import ChatTemplate
 
@@ -55,7 +56,7 @@ def read_settings(files: Files) -> Settings:
         tokens=tokens,
         add_bos=config.get("add_bos_token"),
         end_ids=id_list(generation.get("eos_token_id")),
-        pad_id=generation.get("pad_token_id"),
+        pad_id=_pad_id(generation.get("pad_token_id")),
         chat=_chat_template(files, config, tokens),
     )
 
@@ -102,7 +103,7 @@ def generation_config(files: Files, model_config: Mapping[str, Any]) -> bytes | 
     theirs = {name: model_config[name] for name in names if model_config.get(name) is not None}
     if own.get("eos_token_id") is not None or not theirs:
         return files.get("generation_config.json")
-    return json.dumps(own | theirs, indent=2).encode()
+    return to_json(own | theirs, indent=2).encode()
 
 
 def id_list(value: Any) -> tuple[int, ...]:
@@ -117,10 +118,16 @@ def id_list(value: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+def _pad_id(value: Any) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise UsageError(f"pad_token_id is {value!r}: write an id, or leave it out")
+    return value
+
+
 def _json(files: Files, name: str) -> dict[str, Any]:
     try:
         values = json.loads(files.get(name, b"{}"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{name} is not a JSON object")
@@ -141,6 +148,6 @@ def _chat_template(files: Files, config: Mapping[str, Any], tokens: Mapping[str,
         except UnicodeDecodeError:
             raise UsageError("chat_template.jinja is not UTF-8 text: get it again") from None
     if isinstance(source, list):
-        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
-        source = named.get("default")
+        named = (one for one in source if isinstance(one, dict) and one.get("name") == "default")
+        source = next(named, {}).get("template")
     return ChatTemplate(source, tuple(sorted(tokens.items()))) if isinstance(source, str) else None

@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 
 from lilo_jax.errors import UsageError
+from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
 
@@ -52,6 +53,7 @@ class TokenizerJson:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special tokens that stand in it become their ids."""
+        check_text(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _is_known(self, i: int) -> bool:

@@ -89,7 +89,7 @@ def read_common(
     default_kv_heads = heads if fields.says_null("num_key_value_heads") else kv_heads or heads
     default_head_dim = head_dim or (width // heads if width % heads == 0 else REQUIRED)
     return {
-        "num_layers": fields.size("num_hidden_layers"),
+        "num_layers": fields.size("num_hidden_layers", most=MOST_LAYERS),
         "embed_dim": width,
         "num_heads": heads,
         "num_kv_heads": fields.size("num_key_value_heads", default_kv_heads),
@@ -123,6 +123,8 @@ def write_common(a: Architecture, *, whole_heads: bool = False) -> dict[str, Any
     }
 
 
+MOST_LAYERS = 10_000
+"""More than any model has: what is done for each layer must end."""
 UNBOUNDED = 1 << 20
 """Written as the longest sequence of a model that has no bound."""
 

@@ -1,11 +1,13 @@
 """Reading a `config.json` so that nothing in it is overlooked: what is not read must be known to be harmless."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError
 
+MOST = 2**31 - 1
+"""Of a size of an array."""
 REQUIRED = object()
 """Stands for «there is no default»."""
 
@@ -71,10 +73,10 @@ class Fields:
 
     def number(self, name: str, default: Any = REQUIRED) -> float:
         """A field that holds a number."""
-        value = float(self.take(name, (int, float), default))
-        if not math.isfinite(value):
-            raise UsageError(f"{self.where}: {name} is {value}, not a number to compute with")
-        return value
+        value = self.take(name, (int, float), default)
+        if not abs(value) <= sys.float_info.max:  # nor is NaN
+            raise UsageError(f"{self.where}: {name} is not a number to compute with: correct it")
+        return float(value)
 
     def positive(self, name: str, default: Any = REQUIRED) -> float:
         """A field that holds a number above 0."""
@@ -83,11 +85,11 @@ class Fields:
             raise UsageError(f"{self.where}: {name} is {value:g}, but must be above 0")
         return value
 
-    def size(self, name: str, default: Any = REQUIRED) -> int:
-        """A field that holds a whole number of at least 1."""
+    def size(self, name: str, default: Any = REQUIRED, *, most: int = MOST) -> int:
+        """A field that holds a whole number of at least 1 and at most `most`."""
         value = self.take(name, int, default)
-        if value < 1:
-            raise UsageError(f"{self.where}: {name} is {value}, but must be at least 1")
+        if not 1 <= value <= most:
+            raise UsageError(f"{self.where}: {name} is {str(value)[:20]}, but must be at least 1 and at most {most:,}")
         return value
 
     def says_null(self, name: str) -> bool:

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lilo_jax.errors import UsageError
+from lilo_jax.hub import refuse_pointer
+from lilo_jax.json_lines import to_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F32", "BF16", "F16")
@@ -44,10 +46,16 @@ class SafetensorsFiles:
         with _opened(self._file_of[name]) as file:
             return file.get_tensor(name)
 
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors have the same bytes."""
+        a, b = self.tensor(name), self.tensor(other)
+        return a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8))
+
 
 def _files(directory: pathlib.Path) -> list[pathlib.Path]:
     index = directory / INDEX
     if index.is_file():
+        refuse_pointer(index)
         names = sorted(set(_weight_map(index).values()))
         if outside := [name for name in names if pathlib.PurePath(name).name != name]:
             raise UsageError(f"{index} names {outside[0]}, which is not a file of its own directory")
@@ -61,8 +69,9 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
         raise UsageError(f"{directory} has {shards[0].name} but no {INDEX}: complete the download")
     if any(directory.glob("pytorch_model*.bin")):
         raise UsageError(
-            f"{directory} holds pytorch_model.bin, which is code as much as data: load it with transformers and "
-            f"save_pretrained it as safetensors"
+            f'{directory} holds pytorch_model.bin, which is code as much as data: convert it with `python -c "from '
+            f"transformers import AutoModelForCausalLM as M; M.from_pretrained('{directory}').save_pretrained('NEW')\"`"
+            f", and copy the tokenizer's files to NEW"
         )
     raise UsageError(f"{directory} holds no weights: neither {SINGLE} nor {INDEX}")
 
@@ -71,7 +80,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(file) for name, file in found.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{index} is not an index of safetensors files: it needs a weight_map") from None
 
 
@@ -84,6 +93,7 @@ def _check_index(directory: pathlib.Path, file_of: dict[str, pathlib.Path]) -> N
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[safe_open]:
+    refuse_pointer(path)
     try:
         with safe_open(str(path), framework="np") as file:
             yield file
@@ -133,5 +143,5 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
         weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     temporary = directory / "index.tmp"
-    temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(to_json(index, indent=2) + "\n", encoding="utf-8")
     temporary.rename(directory / INDEX)  # last: without it, shards are an unfinished download to a reader
