@@ -155,11 +155,13 @@ def _answered(path: pathlib.Path, number: int, record: dict[str, Any]) -> tuple[
     return Question(prompt="", answer=str(gold), text=str(text), solution=str(solution)), response
 
 
-def data(action: str, source: str, question: str, answer: str, template: str) -> None:
+def data(action: str, source: str, question: str, answer: str, template: str, model: str | None) -> None:
     """Looks at a task's data, or at a file."""
+    from lilo_jax.pretrained import open_model
     from lilo_jax.tasks import TASKS
     from lilo_jax.tasks.check import lines, look
     from lilo_jax.tasks.suites import with_settings
+    from lilo_jax.tokenizers import prompt_ids
 
     assert action == "check"
     name, _, path = source.partition("=")
@@ -169,7 +171,11 @@ def data(action: str, source: str, question: str, answer: str, template: str) ->
     if (question or answer) and not hasattr(spec, "question"):
         raise UsageError(f"the columns of {name} are known: leave out --question and --answer")
     seen = look(with_settings(spec, path=path, question=question, answer=answer, template=template))
-    print("\n".join(lines(source, seen)))
+    count = None
+    if model is not None:
+        tokenizer = open_model(model).tokenizer()
+        count = lambda prompt: len(prompt_ids(tokenizer, prompt))  # noqa: E731
+    print("\n".join(lines(source, seen, count)))
     if seen.findings:
         raise RunError(f"{source} has {len(seen.findings)} flaws, listed above")
 
