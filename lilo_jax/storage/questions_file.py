@@ -52,7 +52,7 @@ def differences(path: pathlib.Path, splits: Mapping[str, Sequence[Question]]) ->
         UsageError: the file is none that `write_questions` wrote.
     """
     before, now = _read(path), list(_entries(splits))
-    texts = {q.id: q.text or q.prompt for questions in splits.values() for q in questions}
+    texts = {(split, q.id): q.text or q.prompt for split, questions in splits.items() for q in questions}
     missing, added = _without(before, now), _without(now, before)
     given = {entry.id: entry for entry in missing}
     changed = [entry for entry in added if entry.id in given]
@@ -89,13 +89,13 @@ def _without(entries: Iterable[Entry], others: Iterable[Entry]) -> list[Entry]:
     return found
 
 
-def _counted(entries: list[Entry], one: str, several: str, texts: Mapping[str, str]) -> str:
+def _counted(entries: list[Entry], one: str, several: str, texts: Mapping[tuple[str, str], str]) -> str:
     """How many questions that is true of, and the first of them; "" for none."""
     if not entries:
         return ""
     first = entries[0]
     where = f", {first.where}" if first.where else ""
-    text = texts.get(first.id, "")
+    text = texts.get((first.split, first.id), "")
     asked = f": {text[:SHOWN]!r}{'...' if len(text) > SHOWN else ''}" if text else ""
     shown = f"`{first.id}` of {first.split}{where}{asked}"
     if len(entries) == 1:
@@ -108,13 +108,11 @@ def _order(before: Sequence[Entry], now: Sequence[Entry]) -> str:
     for split in dict.fromkeys(entry.split for entry in (*before, *now)):
         old, new = ([entry for entry in entries if entry.split == split] for entries in (before, now))
         if len(old) != len(new) or collections.Counter(e.key for e in old) != collections.Counter(e.key for e in new):
-            moved = (_without(new, old) or _without(old, new))[0]
-            return f"the question `{moved.id}` stands in another split than {_split_of(moved, before)}"
+            come, gone = _without(new, old), _without(old, new)
+            moved = (come or gone)[0]
+            was = next(entry.split for entry in before if entry.key == moved.key)
+            return f"`{moved.id}` was in {was}, and is in {split if come else 'another split'} now"
         for number, (one, other) in enumerate(zip(old, new, strict=True), start=1):
             if one.key != other.key:
                 return f"the order of {split} differs from question {number} on: `{other.id}` stands for `{one.id}`"
     return ""
-
-
-def _split_of(moved: Entry, before: Iterable[Entry]) -> str:
-    return next(entry.split for entry in before if entry.key == moved.key)
