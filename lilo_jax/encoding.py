@@ -192,12 +192,12 @@ def _cure(asked: Asked, longest: int, context: int) -> str:
     )
     if not context:
         return (
-            f"{longest} tokens, and over {UNBOUNDED} are taken only where --model.context-length says that the model "
-            f"can hold them: {leave}"
+            f"{longest} tokens, and more than {UNBOUNDED} are taken only by a model that is said to have room for them "
+            f"(--model.context-length): {leave}"
         )
-    fits = f"{longest} tokens, with {asked.new_tokens} new ones more than the {context} of --model.context-length"
+    fits = f"{longest} tokens, with {asked.new_tokens} new ones more than the {context} of the model's context"
     if room < 1:
         return f"{fits}: lower {asked.option}"
     if longest > context:
-        return f"{longest} tokens, by itself more than the {context} of --model.context-length: {leave}"
+        return f"{longest} tokens, by itself more than the {context} of the model's context: {leave}"
     return f"{fits}: lower {asked.option}, or {leave}"
