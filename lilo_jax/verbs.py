@@ -241,6 +241,7 @@ def evaluate(
 
 def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Task]:
     """The tasks of a comma-separated list, in its order; `task` is the own one of a run, which the others follow."""
+    from lilo_jax.encoding import without_longer
     from lilo_jax.tasks.suites import inherited, only_test, suites, with_settings
 
     given = [name.strip() for name in names.split(",") if name.strip()]
@@ -254,7 +255,7 @@ def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Tas
     found = suites([name for name in given if name != "task"], **settings)
     if run is not None and "task" in given:
         own = with_settings(run.task, template=protocol.template, grader=protocol.grader)
-        found["task"] = only_test(own.build(run.seed))
+        found["task"] = only_test(without_longer(run, own.build(run.seed)))
     return {name: found[name] for name in (each.partition("=")[0] for each in given)}
 
 

@@ -61,8 +61,9 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(TEXT, TEXT), min_size=1), st.sampled_from(["\n", "\r\n"]), st.sampled_from([0, 1]))
-def test_csv_keeps_every_text(tmp_path, cells, end, quoting):
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_csv_keeps_every_text(tmp_path, cells, end, quoted):
+    quoting = csv.QUOTE_ALL if quoted or end == "\n" else csv.QUOTE_MINIMAL  # minimal leaves a lone \r bare before 3.13
     with open(tmp_path / "q.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator=end, quoting=quoting).writerows([("question", "answer"), *cells])
     found = [(row.values["question"], row.values["answer"]) for row in read_rows(tmp_path / "q.csv")]
