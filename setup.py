@@ -9,6 +9,7 @@ WANDB = ["wandb>=0.18"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
 DEV = [
     *PLOT,
+    "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
     "mypy>=1.13",
     "pre-commit>=4.0",
@@ -50,6 +51,7 @@ setup(
         "tokenizers>=0.21",
         "numpy>=2.0",
         "pebble>=5.0.7",
+        "pyarrow>=15.0",
         "tqdm>=4.66",
         "tyro>=0.9.1",
         "xxhash>=3.5",

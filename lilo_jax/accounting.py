@@ -94,6 +94,8 @@ def suspects(assembly: Assembly, state: TrainState) -> list[dict[str, Any]]:
     return [
         {
             "question": int(i),
+            "id": assembly.pool.questions[i].id,
+            "where": assembly.pool.questions[i].where,
             "prompt": assembly.pool.questions[i].prompt,
             "gold": assembly.pool.questions[i].answer,
             "probability": float(probability[i]),
@@ -106,7 +108,7 @@ def suspects(assembly: Assembly, state: TrainState) -> list[dict[str, Any]]:
 
 
 def rollout_records(assembly: Assembly, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
-    """One JSON-ready record per rollout."""
+    """One JSON-ready record per rollout; `question` is the place in the pool, `where` that in the file."""
     admitted = set(admission.indices[admission.mask].tolist())
     records = []
     for row in collected.rollouts:
@@ -114,6 +116,8 @@ def rollout_records(assembly: Assembly, collected: Collected, admission: Admissi
         records.append(
             {
                 "question": int(collected.question[row.group]),
+                "id": question.id,
+                "where": question.where,
                 "group": int(row.group),
                 "round": int(collected.round[row.group]),
                 "admitted": row.group in admitted,

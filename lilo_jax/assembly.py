@@ -18,6 +18,18 @@ from lilo_jax import checking
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.encoding import (
+    UNBOUNDED,
+    Asked,
+    EncodedQuestions,
+    check_demonstrations,
+    check_lengths,
+    encode_prompts,
+    longest_bytes,
+    tokenizer_of,
+    train_tokenizer,
+    without_longer,
+)
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.pool import Grade, GradingPool, check_grade
 from lilo_jax.grading.responses import ResponseGrader
@@ -32,25 +44,11 @@ from lilo_jax.rehearsal import rehearse
 from lilo_jax.rewards import Reward
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling import stop_table
+from lilo_jax.tasks.identity import check_splits
 from lilo_jax.tasks.noise import plant
 from lilo_jax.tasks.suites import inherited, suites, with_settings
-from lilo_jax.tokenizers import SentencePiece, Tokenizer, end_id, prompt_ids
-from lilo_jax.types import Array, Curriculum, PyTree, Sequences, TrainState, Wants
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedQuestions:
-    """Questions with their prompts as token ids.
-
-    Attributes:
-        questions: N questions.
-        tokens: int32 [N, P], right-padded.
-        lengths: int32 [N].
-    """
-
-    questions: Sequence[Question]
-    tokens: np.ndarray
-    lengths: np.ndarray
+from lilo_jax.tokenizers import Tokenizer, prompt_ids
+from lilo_jax.types import Array, Curriculum, PyTree, TrainState, Wants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +233,9 @@ def check(config: Config) -> Task:
     for name, questions in task.splits.items():
         if not questions:
             raise UsageError(f"the split {name!r} of the task is empty: give it more questions, or leave it out")
-    _held_out_sets(config, task)
+    check_splits(task.splits)
+    task = without_longer(config, task)
+    _check_lengths(config, task)
     shards = math.prod(mesh_shape(config.mesh, jax.device_count())[:2])
     if config.sft.batch % shards or config.evaluation.rows % shards:
         raise UsageError(f"--sft.batch and --evaluation.rows must be multiples of the {shards} row shards of the mesh")
@@ -286,7 +286,7 @@ def _check_facts(wants: Wants, config: Config, task: Task) -> None:
         raise UsageError(
             "the curriculum wants exact success rates, which only a task with unique answers has: take another task"
         )
-    if wants.truth and not _tokenizer(config, task).unique_segmentation:
+    if wants.truth and not tokenizer_of(config, task).unique_segmentation:
         raise UsageError(
             "the curriculum wants exact success rates, which only a tokenizer of single characters can tell: take "
             "--tokenizer.kind char and a model trained with it"
@@ -301,47 +301,31 @@ def _check_facts(wants: Wants, config: Config, task: Task) -> None:
         )
 
 
-def _tokenizer(config: Config, task: Task) -> Tokenizer:
-    """That of the model to start from, or what will be trained."""
-    path = config.model.path
-    return open_model(path, config.model.revision).tokenizer() if path else train_tokenizer(config, task)
+def _check_lengths(config: Config, task: Task) -> None:
+    """Refuses what the model has no room for; a tokenizer is trained only if the bytes of the texts do not tell."""
+    rollout, protocol, chat = config.rollout, config.protocol, config.tokenizer.chat
+    bounded = hasattr(config.task, "longest")
+    sets = {"train": Asked(task.splits["train"], rollout.max_new_tokens, "--rollout.max-new-tokens", bounded)}
+    for name, (questions, _, _) in _held_out_sets(config, task).items():
+        option = "--evaluation.max-new-tokens"
+        sets[name] = Asked(questions, protocol.max_new_tokens, option, bounded and name in task.splits)
+    context = config.model.context_length
+    new = max(asked.new_tokens for asked in sets.values()) if context else 0
+    if longest_bytes(config, (asked.questions for asked in sets.values())) + new > (context or UNBOUNDED):
+        check_lengths(tokenizer_of(config, task), sets, context, chat=chat)
+    if config.sft.steps:
+        check_demonstrations(lambda: tokenizer_of(config, task), task, context, chat=chat)
 
 
-def train_tokenizer(config: Config, task: Task) -> Tokenizer:
-    """A tokenizer trained on the task's demonstrations and training prompts."""
-    kind = config.tokenizer.kind
-    if kind == "auto":
-        kind = "char" if task.unique_answers else "bpe"
-    texts = [prompt + response for prompt, response in task.demonstrations]
-    texts += [question.prompt for question in task.splits["train"]]
-    return SentencePiece.train(texts, kind=kind, vocab_size=config.tokenizer.vocab_size)
+def questions_of(config: Config, task: Task) -> dict[str, Sequence[Question]]:
+    """All questions that a run depends on, by split or suite, those left out as too long among them.
 
-
-def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: bool = False) -> EncodedQuestions:
-    """Prompt tokens of each question, as `prompt_ids` makes them, padded to the longest."""
-    rows = [prompt_ids(tokenizer, question.prompt, chat=chat) for question in questions]
-    lengths = np.array([len(row) for row in rows], np.int32)
-    tokens = np.full((len(rows), lengths.max(initial=1)), tokenizer.pad_id, np.int32)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
-    return EncodedQuestions(questions=questions, tokens=tokens, lengths=lengths)
-
-
-def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, chat: bool = False) -> Sequences:
-    """Prompts with their responses and the end token, as host arrays."""
-    end = end_id(tokenizer, chat=chat)
-    rows: list[list[int]] = []
-    starts: list[int] = []
-    for prompt, response in pairs:
-        ids = prompt_ids(tokenizer, prompt, chat=chat)
-        rows.append([*ids, *tokenizer.encode(response), end])
-        starts.append(len(ids))
-    tokens = np.full((len(rows), max(map(len, rows))), tokenizer.pad_id, np.int32)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
-    prompt_lengths = np.array(starts, np.int32)
-    lengths = np.array([len(row) for row in rows], np.int32)
-    return Sequences(tokens=tokens, prompt_lengths=prompt_lengths, completion_lengths=lengths - prompt_lengths)
+    Args:
+        config: checked.
+        task: as `check` returned it.
+    """
+    evaluated = {name: questions for name, (questions, _, _) in _held_out_sets(config, task).items()}
+    return {**evaluated, **task.splits, **({"left out": task.left_out} if task.left_out else {})}
 
 
 def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, graders: int = 0) -> Assembly:
@@ -387,7 +371,6 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         name: HeldOut(encode(questions), grade, unique)
         for name, (questions, grade, unique) in _held_out_sets(config, task).items()
     }
-    _check_lengths(config, pool, held_out)
     pool_of_graders = GradingPool(workers=graders)
     return Assembly(
         config=config,
@@ -416,30 +399,21 @@ def _held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Quest
         raise UsageError("--evaluation.splits names a split twice")
     asked = with_settings(config.task, template=protocol.template, grader=protocol.grader)
     held = task if asked == config.task else asked.build(config.seed)
-    sets = {name: (held.splits[name][:most], held.grade, held.unique_answers) for name in names}
-    trained = {question.text or question.prompt for question in task.splits["train"]}
+    left_out = {question.asked for question in task.left_out}
+    kept = {name: [q for q in held.splits[name] if q.asked not in left_out] for name in names if left_out}
+    sets = {name: (kept.get(name, held.splits[name])[:most], held.grade, held.unique_answers) for name in names}
+    trained = {question.asked: question.name for question in task.splits["train"]}
     for name, suite in suites(config.evaluation.suites, **inherited(config.task, protocol)).items():
         if name in sets:
             raise UsageError(f"--evaluation.suites {name} has the name of a split of the task: leave it out")
         questions = suite.splits["test"]
-        if shared := sum((question.text or question.prompt) in trained for question in questions):
-            raise UsageError(f"{shared} questions of --evaluation.suites {name} are trained on: give other data")
+        if shared := [question for question in questions if question.asked in trained]:
+            raise UsageError(
+                f"{len(shared)} questions of --evaluation.suites {name} are trained on: give other data (first "
+                f"{shared[0].name}, which is {trained[shared[0].asked]} as well)"
+            )
         sets[name] = (questions[:most], suite.grade, suite.unique_answers)
     return sets
-
-
-def _check_lengths(config: Config, pool: EncodedQuestions, held_out: Mapping[str, HeldOut]) -> None:
-    most = config.model.context_length
-    sets = {"train": (pool, config.rollout.max_new_tokens)}
-    sets |= {name: (held.encoded, config.protocol.max_new_tokens) for name, held in held_out.items()}
-    for name, (encoded, new) in sets.items():
-        longest = int(encoded.lengths.max(initial=0))
-        if most and longest + new > most:
-            raise UsageError(
-                f"the longest prompt of {name!r} has {longest} tokens, with {new} new tokens more than the {most} of "
-                f"--model.context-length: lower --rollout.max-new-tokens or --evaluation.max-new-tokens, or raise the "
-                f"context if the model can"
-            )
 
 
 def stop_automaton(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:

@@ -97,8 +97,8 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     data = verb(
         verbs.data,
-        "Shows three rendered prompts of a data set with their golds, and what is wrong with it: broken rows with "
-        "their numbers, repeated questions, overlaps of splits, golds that cannot be read.",
+        "Shows three rendered prompts of a data set with their golds, its longest prompts, and what is wrong with it: "
+        "broken rows with their numbers, repeated questions and ids, overlaps of splits, golds that cannot be read.",
         "lilo data check questions.jsonl",
     )
     data.add_argument("action", choices=("check",))
@@ -106,6 +106,7 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     data.add_argument("--question", default="", help="column of a file that holds the question")
     data.add_argument("--answer", default="", help="column of a file that holds the answer")
     data.add_argument("--template", default="", help="prompt style")
+    data.add_argument("--model", help="whose tokenizer counts the tokens of the longest prompts")
 
     evaluate = verb(
         verbs.evaluate,

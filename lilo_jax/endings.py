@@ -46,9 +46,9 @@ SYSTEM = {
 def exit_with_message(main: Callable[[], object]) -> None:
     """Runs an entry point.
 
-    An error becomes one line on stderr, and the exit status is 2 for a user's mistake, 128 and the number of a signal
-    that stopped the run, and 1 for all else.  If nobody reads stdout any more, as after `| head`, the command ends in silence.  With --debug the traceback
-    is shown.
+    An error becomes one line on stderr, and the exit status is 2 for a user's mistake, 128 and the number of the signal
+    for a run that was stopped, and 1 for all else.  If nobody reads stdout any more, as after `| head`, the command
+    ends in silence.  With --debug the traceback is shown.
     """
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]  # of every command, so of no parser

@@ -2,13 +2,25 @@
 
 import dataclasses
 import enum
+import hashlib
+import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 
+def normalised(text: str) -> str:
+    """The text without what makes no other question of it: white space, case, the Unicode form of its letters.
+
+    Caseless matching as Unicode defines it for canonical equivalents (D145), in form NFC.  The compatibility forms,
+    NFKC, would make x2 of x², which is another question.
+    """
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).split())
+
+
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One verifiable question.
+    """One verifiable question, with an identity that lasts over shuffled, moved and longer files.
 
     Attributes:
         prompt: the text given to the model, already rendered.
@@ -20,6 +32,8 @@ class Question:
             reports only.
         category: what the data set says it belongs to (a subject, a generator); "" for nothing.
         level: of the difficulty knob of a generator that a curriculum may turn; None: there is no such knob.
+        id: what its file calls it; left empty, `content` when it was made: planting a flaw changes no id.
+        where: file and line that it was read from, for messages; "" if it was generated.  No part of the question.
     """
 
     prompt: str
@@ -30,6 +44,27 @@ class Question:
     trap: str = ""
     category: str = ""
     level: int | None = None
+    id: str = ""
+    where: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", self.content)
+
+    @property
+    def asked(self) -> str:
+        """What is asked, normalised: questions that share it are one."""
+        return normalised(self.text or self.prompt)
+
+    @property
+    def content(self) -> str:
+        """Hash of what is asked and of the gold answer."""
+        return hashlib.sha256(json.dumps([self.asked, self.answer]).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.where or f"question `{self.id}`"
 
 
 class Verdict(enum.Enum):
@@ -58,6 +93,7 @@ class Task(NamedTuple):
             rate at temperature 1 is the probability of that sequence and needs no sampling.
         steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
             line is a step.  See `lilo_jax.tasks.steps`.
+        left_out: questions of any split that are not asked, as their prompts are too long; see `--task.longest`.
     """
 
     splits: Mapping[str, Sequence[Question]]
@@ -65,3 +101,4 @@ class Task(NamedTuple):
     grade: Callable[[Question, str], Verdict]
     unique_answers: bool
     steps: Callable[[str], Sequence[int]] | None = None
+    left_out: Sequence[Question] = ()

@@ -82,7 +82,8 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
 def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: bool) -> Result:
     config = assembling.resolve(config)
     task = assembling.check(config)
-    with open_run(launch.output_dir, config, launch.resume, task.splits) as directory:
+    questions = assembling.questions_of(config, task)
+    with open_run(launch.output_dir, config, launch.resume, questions) as directory:
         if directory.is_done():
             return Result(directory, done=True, state=None)
         if config.num_steps and config.sft.steps:
@@ -94,7 +95,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
         try:
             with assembly.graders.pool:
-                state = _train(assembly, directory, progress, start, stop, launch)
+                state = _train(assembly, directory, progress, start, stop, launch, fingerprint(questions))
         except Stopped as stopped:
             directory.log(str(stopped))
             raise
@@ -119,6 +120,7 @@ def _train(
     start: PretrainedModel | None,
     stop: StopRequest,
     launch: Launch,
+    questions: str,
 ) -> TrainState:
     """Trains, from the newest checkpoint if there is one; what it returns is saved."""
     config, path = assembly.config, directory.checkpoints_path
@@ -130,12 +132,14 @@ def _train(
         steps = finished_steps(path)
         record = read_record(path, steps[-1]) if steps else None
         directory.rewind(record["files"] if record else None)
+        if record and record["questions"] != questions:
+            raise UsageError(f"the questions are not those of the checkpoint {path}/{steps[-1]}: give those back")
         if record:
             state, ledger, origin = _resumed(assembly, checkpoints, steps[-1], record, start)
             progress.line(f"resumed after step {steps[-1]}")
         else:
             state, ledger, origin = _begun(assembly, directory, progress, recorder, start, stop)
-        saver = Saver(checkpoints, directory, questions=fingerprint(assembly.task.splits), origin=origin)
+        saver = Saver(checkpoints, directory, questions=questions, origin=origin)
         saver.save(int(state.step), state, ledger)
         checkpoints.wait()  # from here on, records without a checkpoint mean that the checkpoints are lost
         last_step = min(launch.stop_at or config.num_steps, config.num_steps)

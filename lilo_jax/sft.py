@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from lilo_jax.assembly import Assembly, encode_pairs
+from lilo_jax.assembly import Assembly
+from lilo_jax.encoding import encode_pairs
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, pack_blocks
 from lilo_jax.stopping import StopRequest

@@ -170,11 +170,13 @@ def _is_answer(gold: str | float) -> bool:
     return can_match(gold) if isinstance(gold, str) else math.isfinite(gold)
 
 
-def data(action: str, source: str, question: str, answer: str, template: str) -> None:
+def data(action: str, source: str, question: str, answer: str, template: str, model: str | None) -> None:
     """Looks at a task's data, or at a file."""
+    from lilo_jax.pretrained import open_model
     from lilo_jax.tasks import TASKS
     from lilo_jax.tasks.check import lines, look
     from lilo_jax.tasks.suites import with_settings
+    from lilo_jax.tokenizers import prompt_ids
 
     assert action == "check"
     name, _, path = source.partition("=")
@@ -184,7 +186,11 @@ def data(action: str, source: str, question: str, answer: str, template: str) ->
     if (question or answer) and not hasattr(spec, "question"):
         raise UsageError(f"the columns of {name} are known: leave out --question and --answer")
     seen = look(with_settings(spec, path=path, question=question, answer=answer, template=template))
-    print("\n".join(lines(source, seen)))
+    count = None
+    if model is not None:
+        tokenizer = open_model(model).tokenizer()
+        count = lambda prompt: len(prompt_ids(tokenizer, prompt))  # noqa: E731
+    print("\n".join(lines(source, seen, count)))
     if seen.findings:
         raise RunError(f"{source} has {len(seen.findings)} flaws, listed above")
 
@@ -250,6 +256,7 @@ def evaluate(
 
 def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Task]:
     """The tasks of a comma-separated list, in its order; `task` is the own one of a run, which the others follow."""
+    from lilo_jax.encoding import without_longer
     from lilo_jax.tasks.suites import inherited, only_test, suites, with_settings
 
     given = [name.strip() for name in names.split(",") if name.strip()]
@@ -263,7 +270,7 @@ def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Tas
     found = suites([name for name in given if name != "task"], **settings)
     if run is not None and "task" in given:
         own = with_settings(run.task, template=protocol.template, grader=protocol.grader)
-        found["task"] = only_test(own.build(run.seed))
+        found["task"] = only_test(without_longer(run, own.build(run.seed)))
     return {name: found[name] for name in (each.partition("=")[0] for each in given)}
 
 

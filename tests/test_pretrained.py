@@ -465,7 +465,7 @@ def test_a_relative_path_is_kept_whole(qwen2, monkeypatch):
 
 def test_a_prompt_longer_than_the_context_is_refused(qwen2, tmp_path):
     config = small_config(qwen2, rollout__max_new_tokens=250, sft__steps=0)
-    with pytest.raises(UsageError, match=r"more than the 256 of --model.context-length"):
+    with pytest.raises(UsageError, match=r"more than the 256 of the model"):
         run(config, Launch(output_dir=str(tmp_path / "run")))
 
 

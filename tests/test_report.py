@@ -69,8 +69,9 @@ def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings)
     for step in (0, 10):
         rows = [("correct", "12"), ("wrong", f"{ATTACK} {step}"), ("no_answer", "&lt;")]
         common = {"group": 0, "round": 0, "admitted": True, "prompt": "1+1<=?", "gold": "12", "tokens": 3}
+        named = {"id": f"id{step}", "where": f"<q>.jsonl, line {step}"} if step else {}  # older records have neither
         run.write_rollouts(
-            step, [common | {"question": q, "verdict": v, "response": r} for q, (v, r) in enumerate(rows)]
+            step, [common | named | {"question": q, "verdict": v, "response": r} for q, (v, r) in enumerate(rows)]
         )
     if done:
         run.mark("DONE", f"{STEPS} steps")

@@ -11,8 +11,9 @@ import pytest
 from directories import opened
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check, encode_pairs, encode_prompts
+from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
+from lilo_jax.encoding import encode_pairs, encode_prompts
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.flops import matrix_weights, token_flops
 from lilo_jax.run import run

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lilo_jax.assembly import Assembly, HeldOut, encode_pairs
+from lilo_jax.assembly import Assembly, HeldOut
 from lilo_jax.collection import sample
+from lilo_jax.encoding import encode_pairs
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.generations import Generations, by_difficulty, respond, success_rates, summarize
 from lilo_jax.evaluation.protocols import Protocol

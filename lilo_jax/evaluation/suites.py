@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from lilo_jax.encoding import Asked, check_lengths
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.generations import (
     Generations,
@@ -66,14 +67,10 @@ def evaluate_suites(
     """
     tokenizer, context = source.tokenizer(), decoder_config(source).context_length
     questions = {name: task.splits["test"][: max_questions or None] for name, task in tasks.items()}
+    new = protocol.max_new_tokens
+    sets = {name: Asked(asked, new, "--max-new-tokens", bounded=False) for name, asked in questions.items()}
+    check_lengths(tokenizer, sets, context, chat=chat)
     encoded = {name: [prompt_ids(tokenizer, q.prompt, chat=chat) for q in asked] for name, asked in questions.items()}
-    for name, prompts in encoded.items():
-        longest = max(map(len, prompts))
-        if context and longest + protocol.max_new_tokens > context:
-            raise UsageError(
-                f"the longest prompt of {name} has {longest} tokens, with {protocol.max_new_tokens} new ones more than "
-                f"the {context} of the model's context: lower --max-new-tokens"
-            )
     output.mkdir(parents=True, exist_ok=True)
     loaded = load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop, min_new_tokens=min_new_tokens)
     found: dict[str, list[Generations]] = {}

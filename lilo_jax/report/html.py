@@ -235,7 +235,7 @@ def _examples(arms: Arms) -> str:
                 break
     if not rows:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("arm", "step", "prompt", "gold", "response", "verdict"))
+    head = "".join(f"<th>{name}</th>" for name in ("arm", "step", "question", "prompt", "gold", "response", "verdict"))
     return (
         f"<h2>Completions</h2>\n<div class='wide'><table class='examples'><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -259,7 +259,8 @@ def _example(arm: str, step: int, record: dict[str, Any]) -> str:
         return _text(text if len(text) <= LONGEST else text[:LONGEST] + " ...")
 
     kind = "correct" if record["verdict"] == "correct" else "wrong"
-    cells = [_text(arm), str(step), cut(record["prompt"]), cut(record["gold"]), cut(record["response"])]
+    question = "\n".join(filter(None, (record.get("id"), record.get("where"))))  # older records have neither
+    cells = [_text(arm), str(step), *map(cut, (question, record["prompt"], record["gold"], record["response"]))]
     verdict = f'<td class="{kind}">{_text(record["verdict"].replace("_", " "))}</td>'
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}{verdict}</tr>"
 

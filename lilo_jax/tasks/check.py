@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
@@ -10,16 +10,22 @@ from lilo_jax.grading.answers import Expression
 from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
-from lilo_jax.json_lines import parse_record
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
+from lilo_jax.tasks.identity import distinct, read_questions, repeated_ids, repeats
 from lilo_jax.tasks.published import Published
-from lilo_jax.tasks.rows import SPLITS, Row, read_rows, split_files, split_names
+from lilo_jax.tasks.rows import SPLITS, split_files, split_names
 
 SHOWN = 3
 """Prompts that are rendered."""
 LISTED = 20
 """Findings of a kind that are listed; the others are counted."""
+WIDEST = 2000
+"""Characters of a prompt or gold that are shown."""
+CHARACTERS = 3
+"""Of a token of English mathematics, by which tokens are estimated."""
+
+Splits = Mapping[str, Sequence[Question]]
 
 
 class Finding(NamedTuple):
@@ -29,21 +35,20 @@ class Finding(NamedTuple):
     message: str
 
 
-@dataclasses.dataclass
-class Look:
+class Look(NamedTuple):
     """What was seen.
 
     Attributes:
-        splits: questions by split, with the place of each.
+        splits: questions by split.
         findings: what is wrong.
     """
 
-    splits: dict[str, list[tuple[str, Question]]]
+    splits: dict[str, Sequence[Question]]
     findings: list[Finding]
 
 
 def look(spec: Any) -> Look:
-    """Reads all of a task, past its mistakes.
+    """Reads all of a task, past its mistakes, as training reads it.
 
     Args:
         spec: settings of a task; of one without rows, which is generated, only the splits are compared.
@@ -51,26 +56,32 @@ def look(spec: Any) -> Look:
     Raises:
         UsageError: there is nothing to read.
     """
-    seen = Look({}, [])
-    if isinstance(spec, Published | Dataset):
-        for split, files in _files(spec).items():
-            seen.splits[split] = list(_questions(spec, files, seen.findings))
-    else:
-        task = spec.build(0)
-        for split, questions in task.splits.items():
-            seen.splits[split] = [(f"{split}, question {i}", q) for i, q in enumerate(questions, start=1)]
-    seen.findings += _repetitions(seen)
-    if isinstance(spec, Published | Dataset):
-        seen.findings += _unread_golds(seen)
-    return seen
+    if not isinstance(spec, Published | Dataset):
+        splits = dict(spec.build(0).splits)
+        return Look(splits, list(_repetitions(splits)))
+    findings: list[Finding] = []
+
+    def broken(error: UsageError) -> None:
+        findings.append(Finding("broken rows", str(error)))
+
+    splits = {split: read_questions(spec, files, broken) for split, files in _files(spec).items()}
+    findings += [*_repetitions(splits), *_ambiguous_ids(splits), *_unread_golds(splits)]
+    return Look(splits, findings)
 
 
-def lines(name: str, seen: Look) -> Iterator[str]:
-    """The look as text."""
+def lines(name: str, seen: Look, count: Callable[[str], int] | None = None) -> Iterator[str]:
+    """The look as text.
+
+    Args:
+        name: of what was looked at.
+        seen: what was found.
+        count: tokens of a prompt; None: they are estimated.
+    """
     yield f"{name}: " + ", ".join(f"{len(questions)} {split}" for split, questions in seen.splits.items())
     first = next((questions for questions in seen.splits.values() if questions), [])
-    for where, question in first[:SHOWN]:
-        yield f"\n--- {where}\n{question.prompt}\n--- gold: {question.answer}"
+    for question in first[:SHOWN]:
+        yield f"\n--- {question.name}\n{question.prompt[:WIDEST]}\n--- gold: {question.answer[:WIDEST]}"
+    yield from _longest(seen.splits, count)
     yield ""
     kinds = dict.fromkeys(finding.kind for finding in seen.findings)
     for kind in kinds:
@@ -83,53 +94,35 @@ def lines(name: str, seen: Look) -> Iterator[str]:
         yield "nothing wrong was found"
 
 
+def _longest(splits: Splits, count: Callable[[str], int] | None) -> Iterator[str]:
+    """The prompts that cost most: memory and time of sampling go by the longest one."""
+    questions = [question for split in splits.values() for question in split]
+    if not questions:
+        return
+    longest = sorted(questions, key=lambda q: count(q.prompt) if count else len(q.prompt), reverse=True)[:SHOWN]
+    yield f"\nlongest prompts{'' if count else ' (--model MODEL counts their tokens)'}:"
+    for question in longest:
+        size = len(question.prompt)
+        tokens = f"{count(question.prompt):,} tokens" if count else f"about {-(-size // CHARACTERS):,} tokens"
+        yield f"  {question.name}: {size:,} characters, {tokens}"
+
+
 def _files(spec: Published | Dataset) -> dict[str, list[pathlib.Path]]:
     source = spec.SOURCE if isinstance(spec, Published) else NO_SOURCE
     names = split_names(source, spec.path, revision=spec.revision) or {"train"}
     return {name: split_files(source, spec.path, name, revision=spec.revision) for name in SPLITS if name in names}
 
 
-def _questions(
-    spec: Published | Dataset, files: list[pathlib.Path], findings: list[Finding]
-) -> Iterator[tuple[str, Question]]:
-    for file in files:
-        for row in _rows(file, findings):
-            try:
-                question = spec.checked(row)
-            except UsageError as error:
-                findings.append(Finding("broken rows", str(error)))
-                continue
-            yield row.where, question
-
-
-def _rows(file: pathlib.Path, findings: list[Finding]) -> Iterator[Row]:
-    """The rows of a file; broken JSON lines are noted, not raised."""
-    if file.suffix != ".jsonl":
-        yield from read_rows(file)
-        return
-    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield Row(f"{file}, line {number}", parse_record(file, number, line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            findings.append(Finding("broken rows", f"{file}, line {number}: not UTF-8 ({error.reason})"))
-        except UsageError as error:
-            findings.append(Finding("broken rows", str(error)))
-
-
-def _repetitions(seen: Look) -> Iterator[Finding]:
+def _repetitions(splits: Splits) -> Iterator[Finding]:
     """Questions asked twice, within a split and across splits."""
-    places: dict[str, tuple[str, str]] = {}
-    for split, questions in seen.splits.items():
-        for where, question in questions:
-            text = question.text or question.prompt
-            if text not in places:
-                places[text] = split, where
-                continue
-            other, before = places[text]
-            kind = "repeated questions" if other == split else f"questions of {split} that are also in {other}"
-            yield Finding(kind, f"{where}: same question as {before}")
+    for split, other, message in repeats(splits):
+        kind = "repeated questions" if other == split else f"questions of {split} that are also in {other}"
+        yield Finding(kind, message)
+
+
+def _ambiguous_ids(splits: Splits) -> Iterator[Finding]:
+    for questions in splits.values():
+        yield from (Finding("repeated ids", message) for message in repeated_ids(distinct(questions)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,18 +133,18 @@ class _Readable:
         return Verdict.CORRECT if equivalent(response, response) else Verdict.WRONG
 
 
-def _unread_golds(seen: Look) -> Iterator[Finding]:
+def _unread_golds(splits: Splits) -> Iterator[Finding]:
     """Golds that are compared only as they are spelt: nothing else equal to them will be found correct."""
     asked = []
-    for questions in seen.splits.values():
-        for where, question in questions:
+    for questions in splits.values():
+        for question in questions:
             answer = read(question.answer)
             if isinstance(answer, Expression):
-                asked.append((where, question, answer.latex))
+                asked.append((question, answer.latex))
     if not asked:
         return
     with GradingPool(workers=2) as pool:
-        judgements = judge_all(pool, _Readable(), [(question, latex) for _, question, latex in asked])
-    for (where, question, _), judgement in zip(asked, judgements, strict=True):
+        judgements = judge_all(pool, _Readable(), asked)
+    for (question, _), judgement in zip(asked, judgements, strict=True):
         if judgement.verdict is not Verdict.CORRECT:
-            yield Finding("golds that no algebra reads", f"{where}: {question.answer[:80]}")
+            yield Finding("golds that no algebra reads", f"{question.name}: {question.answer[:80]}")

@@ -59,7 +59,8 @@ class Countdown(Published):
         else:
             train, test = hold_out(train, a_tenth(train, self.test))
         train, validation = hold_out(train, a_tenth(train, self.validation))
-        return Task({"train": train, "validation": validation, "test": test}, [], grade, unique_answers=False)
+        splits = self.task({"train": train, "validation": validation, "test": test}).splits
+        return Task(splits, [], grade, unique_answers=False)
 
 
 def grade(question: Question, response: str) -> Verdict:

@@ -13,9 +13,10 @@ from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.questions import Question, Task
+from lilo_jax.tasks.identity import check_ids, read_questions, repeats
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.published import hold_out
-from lilo_jax.tasks.rows import Row, Source, read_rows, split_files, split_names
+from lilo_jax.tasks.rows import Row, Source, is_plain, split_files, split_names
 
 NO_SOURCE = Source("", "")
 
@@ -45,6 +46,8 @@ class Dataset:
     """questions held out for validation; 0 takes a tenth"""
     test: Whole = 0
     """questions held out for the test; 0 takes a tenth"""
+    longest: Whole = 0
+    """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
 
     def test_questions(self) -> list[Question]:
         """The rows that the data set names test; all rows, if it names no splits."""
@@ -79,43 +82,21 @@ class Dataset:
         if not self.path:
             raise UsageError("no data: pass --task.path FILE (JSON lines, Parquet, ...), a directory or a hub id")
         files = {name: split_files(NO_SOURCE, self.path, name, revision=self.revision) for name in names}
-        seen: dict[str, str] = {}
-        splits = {}
-        for name, paths in files.items():
-            rows = [row for path in paths for row in read_rows(path)]
-            splits[name] = [self._new(row, seen) for row in rows]
+        splits = {name: read_questions(self, paths) for name, paths in files.items()}
+        if repeat := next(repeats(splits), None):
+            raise UsageError(f"{repeat.message}; remove one")  # it could stand on both sides of a split
+        for questions in splits.values():
+            check_ids(questions)
         return splits
-
-    def _new(self, row: Row, seen: dict[str, str]) -> Question:
-        """A row's question; one asked before is an error, as it could stand on both sides of a split."""
-        question = self.checked(row)
-        if before := seen.get(question.text):
-            file, _, number = before.rpartition(", ")
-            before = number if row.where.startswith(f"{file}, ") else before
-            raise UsageError(f"{row.where}: same question as {before}; remove one")
-        seen[question.text] = row.where
-        return question
-
-    def checked(self, row: Row) -> Question:
-        """The question of a row, asked in the task's style."""
-        question = self.parse(row)
-        return dataclasses.replace(question, prompt=prompt_style(self.template)(question.text))
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty."""
         text, answer = row.first(self.question), row.first(self.answer)
-        if not isinstance(text, str) or isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        if not isinstance(text, str) or not is_plain(answer):
             raise UsageError(f"{row.where}: {self.question!r} must be a string, {self.answer!r} a string or a number")
         if not text.strip() or not str(answer).strip():
             raise UsageError(f"{row.where}: empty {self.question!r} or {self.answer!r}")
         gold = gold_answer(str(answer)) or str(answer)
         solution = row.text(self.solution) if self.solution else str(answer) if gold != str(answer).strip() else ""
-        return Question(prompt="", answer=gold, difficulty=self._level(row), text=text, solution=solution)
-
-    def _level(self, row: Row) -> float | None:
-        if not self.difficulty:
-            return None
-        try:
-            return float(row.first(self.difficulty))
-        except (TypeError, ValueError):
-            raise UsageError(f"{row.where}: {self.difficulty!r} must be a number") from None
+        level = row.number(self.difficulty) if self.difficulty else None
+        return Question(prompt="", answer=gold, difficulty=level, text=text, solution=solution)

@@ -16,5 +16,5 @@ class Math500(TestSet):
 
     def parse(self, row: Row) -> Question:
         """As usual, with the level as difficulty."""
-        level = row.values.get("level")
-        return dataclasses.replace(super().parse(row), difficulty=float(level) if level is not None else None)
+        level = row.number("level") if row.values.get("level") not in (None, "") else None
+        return dataclasses.replace(super().parse(row), difficulty=level)

@@ -17,5 +17,5 @@ class OlympiadBench(TestSet):
     def parse(self, row: Row) -> Question:
         """As usual; the unit that the data set keeps apart belongs to the answer."""
         question = super().parse(row)
-        unit = row.values.get("unit")
+        unit = row.text("unit") if row.values.get("unit") else ""
         return dataclasses.replace(question, answer=f"{question.answer} {unit}") if unit else question

@@ -31,7 +31,8 @@ class Orz57k(Published):
             text, answer = turns[0]["value"], turns[1]["ground_truth"]["value"]
         except (LookupError, TypeError):
             raise UsageError(f"{row.where}: not a question with its ground truth") from None
-        return Question(prompt="", answer=str(answer).strip(), text=str(text).strip())
+        turn = Row(row.where, {"value": text, "ground truth": answer})
+        return Question(prompt="", answer=turn.text("ground truth"), text=turn.text("value"))
 
     def build(self, seed: int) -> Task:
         """Training and validation questions, the same for every seed."""

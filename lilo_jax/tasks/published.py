@@ -5,15 +5,17 @@ A data set's own file says where it is published, which columns hold what, and w
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from lilo_jax.bounds import Whole
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.questions import Question, Task
+from lilo_jax.tasks.identity import check_ids, distinct, read_questions
 from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.tasks.rows import Row, Source, rows, split_names
+from lilo_jax.tasks.rows import Row, Source, is_plain, split_files, split_names
 from lilo_jax.tasks.steps import latex
 
 
@@ -31,17 +33,21 @@ class Published:
     {question} in it"""
     grader: str = "default"
     """default, paper, exact or math_verify"""
+    longest: Whole = 0
+    """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
 
     SOURCE: ClassVar[Source]
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty; most data sets are read so."""
-        solution = row.values.get("solution") or ""
-        if isinstance(solution, list):
-            solution = "\n".join(map(str, solution))
+        given = row.values.get("solution") or ""
+        parts = given if isinstance(given, list) else [given]
+        if not all(map(is_plain, parts)):
+            raise UsageError(f"{row.where}: 'solution' must be a text, or a list of texts")
+        solution = "\n".join(map(str, parts))
         answer = row.text("answer", "final_answer") if {"answer", "final_answer"} & row.values.keys() else ""
         text = row.text("problem", "question")
-        return Question(prompt="", answer=answer or gold_answer(str(solution)), text=text, solution=str(solution))
+        return Question(prompt="", answer=answer or gold_answer(solution), text=text, solution=solution)
 
     def steps(self, response: str) -> list[int]:
         """Where the reasoning steps of a response begin."""
@@ -49,11 +55,10 @@ class Published:
 
     def split(self, name: str) -> list[Question]:
         """The questions of a split, asked in the task's style; repeated ones are left out."""
-        found = rows(self.SOURCE, self.path, name, revision=self.revision)
-        questions = [self.checked(row) for row in found]
-        if not questions:
-            raise UsageError(f"the split {name!r} of {self.path or self.SOURCE.repository} is empty")
-        return distinct(questions)
+        files = split_files(self.SOURCE, self.path, name, revision=self.revision)
+        questions = distinct(read_questions(self, files))
+        check_ids(questions)
+        return questions
 
     def task(self, splits: Mapping[str, Sequence[Question]]) -> Task:
         """The task with these splits, whose demonstrations are the worked solutions of the training questions.
@@ -63,8 +68,8 @@ class Published:
         seen: set[str] = set()
         kept: dict[str, list[Question]] = {}
         for name in (n for n in ("test", "validation", "train") if n in splits):
-            kept[name] = [q for q in splits[name] if q.text not in seen]
-            seen |= {q.text for q in kept[name]}
+            kept[name] = [q for q in splits[name] if q.asked not in seen]
+            seen |= {q.asked for q in kept[name]}
         if "train" in kept and not kept["train"]:
             raise UsageError(
                 f"all training questions of {self.path} are held out as well: give a directory whose files are named "
@@ -74,13 +79,6 @@ class Published:
         return Task(
             {n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False, steps=self.steps
         )
-
-    def checked(self, row: Row) -> Question:
-        """The question of a row, asked in the task's style; raises `UsageError` if it has no gold answer."""
-        question = self.parse(row)
-        if not question.answer:
-            raise UsageError(f"{row.where}: no gold answer was found")
-        return dataclasses.replace(question, prompt=prompt_style(self.template)(question.text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,16 +104,11 @@ def a_tenth(questions: Sequence[Question], count: int) -> int:
     return min(count, max(len(questions) // 10, 1))
 
 
-def distinct(questions: Iterable[Question]) -> list[Question]:
-    """The questions without those asked before."""
-    return list({question.text: question for question in reversed(list(questions))}.values())[::-1]
-
-
 def hold_out(questions: Sequence[Question], count: int) -> tuple[list[Question], list[Question]]:
     """The rest, and `count` questions held out: the same ones for every seed and order of rows.
 
     Those whose text has the smallest hash are taken.
     """
     ranked = sorted(questions, key=lambda q: hashlib.sha256(q.text.encode()).digest())
-    held = {q.text for q in ranked[:count]}
-    return [q for q in questions if q.text not in held], [q for q in questions if q.text in held]
+    held = {q.asked for q in ranked[:count]}
+    return [q for q in questions if q.asked not in held], [q for q in questions if q.asked in held]

@@ -7,12 +7,12 @@ as p(1 - p) is about right and wrong.
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
-from lilo_jax.json_lines import to_json
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.prompts import prompt_style
 
@@ -45,18 +45,19 @@ class ReasoningGym:
         splits: dict[str, list[Question]] = {}
         seen: set[str] = set()
         for name, (size, first) in sizes.items():
-            entries = {e["question"]: e for e in _generator(self.name, self.options, size, first)}
-            questions = [
-                Question(render(text), str(entry["answer"]), text=text, solution=to_json(entry, default=str))
-                for text, entry in entries.items()
-                if text not in seen
-            ]
+            made = [_question(entry, render) for entry in _generator(self.name, self.options, size, first)]
+            questions = [q for asked, q in {q.asked: q for q in made}.items() if asked not in seen]
             if not questions:
                 raise UsageError(f"the generator {self.name!r} has too few different questions for these sizes")
-            seen |= entries.keys()
+            seen |= {question.asked for question in questions}
             splits[name] = questions
         demonstrations = [(q.prompt, q.answer) for q in splits["train"]]
         return Task(splits, demonstrations, Score(self.name, self.options), unique_answers=False)
+
+
+def _question(entry: dict[str, Any], render: Callable[[str], str]) -> Question:
+    text = entry["question"]
+    return Question(render(text), str(entry["answer"]), text=text, solution=json.dumps(entry, default=str))
 
 
 @dataclasses.dataclass(frozen=True)

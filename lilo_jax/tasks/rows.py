@@ -4,8 +4,7 @@ A path is, in this order: empty (the data set's own hub repository), "sample" (r
 come with the package), a file, a directory whose files name their split, or a hub id.
 """
 
-import json
-import logging
+import math
 import pathlib
 import re
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ from typing import Any, NamedTuple
 
 from lilo_jax import hub
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import read_records
+from lilo_jax.json_lines import refuse
+from lilo_jax.tasks.formats import READERS, Broken
 
 SAMPLES = pathlib.Path(__file__).parent / "samples"
 SAMPLE = "sample"
-FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 SPLITS = ("train", "validation", "test")
 _SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])")
 _SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
@@ -47,11 +46,14 @@ class Row(NamedTuple):
         """The value of the first of these columns that the row has.
 
         Raises:
-            UsageError: it has none of them, or they are null.
+            UsageError: it has none of them, or they are null or no finite number.
         """
         for column in columns:
-            if self.values.get(column) is not None:
-                return self.values[column]
+            value = self.values.get(column)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{self.where}: {column!r} is {value}, it must be a string or a finite number")
+            if value is not None:
+                return value
         if empty := [column for column in columns if column in self.values]:
             raise UsageError(f"{self.where}: {empty[0]!r} is null, it must be a string or a number")
         found = ", ".join(sorted(self.values)) or "none"
@@ -60,26 +62,32 @@ class Row(NamedTuple):
     def text(self, *columns: str) -> str:
         """The same as text that is not blank; a list is joined with commas."""
         value = self.first(*columns)
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
-        if isinstance(value, bool | dict) or not str(value).strip():
+        parts = value if isinstance(value, list) else [value]
+        text = ", ".join(map(str, parts)).strip() if all(map(is_plain, parts)) else ""
+        if not text:
             raise UsageError(f"{self.where}: {columns[0]!r} must be a text or a number, and not empty")
-        return str(value).strip()
+        return text
+
+    def number(self, column: str) -> float:
+        """The same as a number; text is read as one."""
+        value = self.first(column)
+        try:
+            number = float(value) if is_plain(value) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(f"{self.where}: {column!r} must be a number")
+        return number
+
+    @property
+    def id(self) -> str:
+        """What the data set calls it; "" if it has no such column."""
+        return self.text("id") if "id" in self.values else ""
 
 
-def rows(source: Source, path: str, split: str, *, revision: str = "") -> list[Row]:
-    """The rows of a split, in order.
-
-    Args:
-        source: the data set.
-        path: see the module.
-        split: train, validation or test.
-        revision: of a hub repository.
-
-    Raises:
-        UsageError: there is nothing there, or it cannot be read.
-    """
-    return [row for file in split_files(source, path, split, revision=revision) for row in read_rows(file)]
+def is_plain(value: Any) -> bool:
+    """Whether a value is a text or a number."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def split_files(source: Source, path: str, split: str, *, revision: str = "") -> list[pathlib.Path]:
@@ -102,11 +110,11 @@ def _named_files(source: Source, path: str, revision: str) -> dict[str, list[pat
     if path and _expanded(path).is_file():
         return {"": [_expanded(path)]}
     directory = _directory(source, path, revision)
-    files = sorted(f for f in directory.rglob("*") if f.suffix in FORMATS and _holds_rows(f))
+    files = sorted(f for f in directory.rglob("*") if f.suffix in READERS and _holds_rows(f))
     # A copy of a whole repository may hold more than this data set.
     files = [f for f in files if any(f.relative_to(directory).match(p) for p in source.files)] or files
     if not files:
-        raise UsageError(f"{directory} holds no data file ({', '.join(FORMATS)})")
+        raise UsageError(f"{directory} holds no data file ({', '.join(READERS)})")
     named: dict[str, list[pathlib.Path]] = {}
     for file in files:
         named.setdefault(_split_of(file.relative_to(directory)), []).append(file)
@@ -115,38 +123,19 @@ def _named_files(source: Source, path: str, revision: str) -> dict[str, list[pat
     return named
 
 
-def read_rows(file: pathlib.Path) -> Iterator[Row]:
-    """The rows of one file.  JSON lines are read line by line, so that a mistake has its number."""
-    if file.suffix == ".jsonl":
-        yield from (Row(f"{file}, line {number}", record) for number, record in read_records(file))
-        return
-    if file.suffix == ".json":
-        yield from _json_rows(file)
-        return
-    if file.suffix not in FORMATS:
-        raise UsageError(f"{file} is of no known format: its name must end in {', '.join(FORMATS)}")
-    import datasets
+def read_rows(file: pathlib.Path, broken: Broken = refuse) -> Iterator[Row]:
+    """The rows of one file.
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it has to say is in what it raises
-    try:
-        table = datasets.load_dataset(FORMATS[file.suffix], data_files=str(file), split="train")
-    except Exception as error:  # whatever the reader of a format raises
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UsageError(f"{file} cannot be read as {FORMATS[file.suffix]}: {reason}") from None
-    yield from (Row(f"{file}, row {number}", row) for number, row in enumerate(table, start=1))
+    Args:
+        file: of one of the known formats.
+        broken: is given the error of each row that cannot be read.
 
-
-def _json_rows(file: pathlib.Path) -> Iterator[Row]:
-    try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        yield from (Row(f"{file}, line {number}", record) for number, record in read_records(file))  # lines after all
-        return
-    if not isinstance(records, list):
-        raise UsageError(f"{file} must hold a list of rows")
-    for number, record in enumerate(records, start=1):
-        yield Row(f"{file}, row {number}", record if isinstance(record, dict) else {"conversation": record})
+    Raises:
+        UsageError: the file cannot be read at all.
+    """
+    if file.suffix not in READERS:
+        raise UsageError(f"{file} is of no known format: its name must end in {', '.join(READERS)}")
+    return (Row(where, values) for where, values in READERS[file.suffix](file, broken))
 
 
 def _directory(source: Source, path: str, revision: str) -> pathlib.Path:
@@ -176,7 +165,12 @@ def _expanded(path: str) -> pathlib.Path:
 
 
 def _holds_rows(file: pathlib.Path) -> bool:
-    return file.name not in ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+    return file.is_file() and file.name not in (
+        "dataset_dict.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "state.json",
+    )
 
 
 def _split_of(file: pathlib.Path) -> str:
