@@ -1,5 +1,6 @@
 """Opening a run's directory: one writer, the same config and questions, nothing begun again in silence."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pytest
 from directories import opened
 
 from lilo_jax import config as configuration
-from lilo_jax.config import Launch
+from lilo_jax.config import EvaluationConfig, Launch, RolloutConfig, SftConfig
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.rl.rloo import Rloo
@@ -18,6 +19,7 @@ from lilo_jax.run import run
 from lilo_jax.storage.digest import digest_lines, digests
 from lilo_jax.storage.opening import LOCK, differing, open_run
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.tasks.dataset import Dataset
 
 HOLDER = """
 import pathlib, sys, time
@@ -204,3 +206,59 @@ def test_killed_before_there_is_a_config_begins_again(tiny_config, tmp_path):
     again.config_path.unlink()
     with pytest.raises(RunError, match=r"config\.json is missing"):
         opened(tmp_path / "run", tiny_config)
+
+
+# -------------------------------------------------------------------------------------------------- other questions
+QUESTIONS = [{"question": f"What is {i} plus {j}?", "answer": i + j} for i in range(6) for j in range(6)]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """(config, directory) of a run over questions of a file, stopped after its first step."""
+    root = tmp_path_factory.mktemp("asked")
+    (root / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    config = configuration.Config(
+        num_steps=3,
+        task=Dataset(path=str(root / "q.jsonl")),
+        sft=SftConfig(steps=2, batch=8),
+        rollout=RolloutConfig(questions=2, samples=8, max_new_tokens=4),
+        evaluation=EvaluationConfig(every=3, rows=16, samples=1),
+    )
+    return config, run(config, Launch(output_dir=str(root / "run"), stop_at=1)).directory
+
+
+CHANGES = {
+    "shuffled": (lambda rows: rows[::-1], "the order of "),
+    "added": (lambda rows: [*rows, {"question": "What is 9 plus 9?", "answer": 18}], "1 question was added, `"),
+    "removed": (lambda rows: rows[1:], "1 question is missing, `"),
+    "replaced": (lambda rows: [{"question": "What is 0 plus 0?", "answer": 1}, *rows[1:]], "1 question was added, `"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_questions_are_refused_by_name(asked, tmp_path, change):
+    """Held-out questions are drawn by hash, so a question more or less may move some: what came and went is named."""
+    config, directory = asked
+    changed, says = CHANGES[change]
+    copy = shutil.copytree(directory.path, tmp_path / "run")
+    before = files_of(RunDirectory(copy))
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed(QUESTIONS)))
+    moved = configuration.replace(config, task__path=str(tmp_path / "q.jsonl"))
+    with pytest.raises(UsageError, match="the questions are not those of the run") as refused:
+        run(moved, Launch(output_dir=str(copy)))
+    assert says in str(refused.value)
+    assert files_of(RunDirectory(copy)) == before
+
+
+def test_the_same_questions_in_a_moved_file_go_on(asked, tmp_path):
+    config, directory = asked
+    ends = {}
+    for name, path in {"there": config.task.path, "moved": tmp_path / "moved.csv"}.items():
+        if name == "moved":
+            lines = [f"{row['question']},{row['answer']}\n" for row in QUESTIONS]
+            path.write_text("question,answer\n" + "".join(lines))
+        copy = shutil.copytree(directory.path, tmp_path / name)
+        assert run(configuration.replace(config, task__path=str(path)), Launch(output_dir=str(copy))).done
+        ends[name] = digests(RunDirectory(copy))
+    assert ends["there"] == ends["moved"]
+    assert RunDirectory(tmp_path / "moved").config().task.path == str(tmp_path / "moved.csv")
