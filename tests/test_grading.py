@@ -377,8 +377,8 @@ def test_what_is_not_tame_is_not_parsed():
     for text in ("9^{9^{9^9}}", "(" * 30 + "1" + ")" * 30, "(10^9)!", "1" * 400, "__import__", "x@y", "{" * 3):
         assert not readable(text)
         assert not equivalent(text, text)
-    assert not equivalent("2^{-20000}", "2^{-20001}")
-    assert equivalent("2^{-20000}", "4^{-10000}")
+    assert not equivalent("2^{-9999}", "2^{-9998}")
+    assert equivalent("2^{-9998}", "4^{-4999}")
     assert equivalent("2x+y=3", "4x+2y=6")
     assert not equivalent("2x+y=3", "4x+2y=7")
     assert equivalent(r"\sum_{n=1}^{10} n", "55")
@@ -493,8 +493,8 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
         "{a",
         "0.3",
         "a: ",
-        "is 5 ",
-        "5 (a",
+        "is 7 ",
+        "7 (a",
         "'",
         "1+1=",
     ],

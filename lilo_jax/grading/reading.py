@@ -229,14 +229,16 @@ def _excluded(text: str, depth: int) -> Union | None:
     if not (unequal or without):
         return None
     items = _split(unequal[2] if unequal else without[1], re.compile(r",|\band\b"))  # type: ignore[index]
-    again = rf"(?:{re.escape(unequal[1])}\s?\\ne\s)?" if unequal else ""
-    read_items = [_read(re.sub(rf"^\s*{again}\s*", "", item).strip(), depth) for item in items]
-    found = [point for item in read_items for point in (item.items if isinstance(item, Set) else (item,))]
-    points = [point for point in found if isinstance(point, Number)]
-    if len(found) > 1 and len(points) == len(found):
-        found = [*sorted(points, key=lambda point: point.value)]
-    elif len(found) > 1 or not isinstance(found[0], Number | Expression):
+    again = rf"\s*(?:{re.escape(unequal[1])}\s?\\ne\s)?\s*" if unequal else ""
+    items = [re.sub(f"^{again}", "", item).strip() for item in items]
+    if any(r"\ne" in item for item in items):
         return None
+    read_items = [_read(item, depth) for item in items]
+    found = [point for item in read_items for point in (item.items if isinstance(item, Set) else (item,))]
+    points = {point.value: point for point in found if isinstance(point, Number)}
+    if len(points) < len(found) and not (len(found) == 1 and isinstance(found[0], Expression)):
+        return None
+    found = [points[value] for value in sorted(points)] or found
     ends = [MINUS_INFINITY, *found, INFINITY]
     return Union(tuple(Interval(low, high, False, False) for low, high in itertools.pairwise(ends)))
 
