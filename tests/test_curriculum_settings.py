@@ -95,12 +95,16 @@ def option(setting):
     return f"--curriculum.{setting.replace('_', '-')}"
 
 
+def checked_and_built(spec):
+    check(spec, path=("curriculum",))
+    return spec.build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
+
+
 @pytest.mark.parametrize(("name", "setting", "value"), CASES)
 def test_a_bad_setting_is_refused_by_its_option(name, setting, value):
     spec = CURRICULA[name](**FITS.get(name, {}) | {setting: value})
     with pytest.raises((UsageError, ValueError), match=rf"{option(setting)}\b") as refusal:
-        check(spec, path=("curriculum",))
-        spec.build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
+        checked_and_built(spec)
     assert "\n" not in str(refusal.value)
 
 
