@@ -202,8 +202,7 @@ class Wants(NamedTuple):
     """Facts that a curriculum needs.
 
     Attributes:
-        tokens, pairs: how many of the commonest tokens, and pairs of neighbouring ones, are features of the text;
-            see `lilo_jax.curriculum.features`.
+        tokens, pairs: how many of the commonest tokens, and pairs of neighbours, are features (`curriculum.features`).
         hidden: width of the features that are the policy's mean hidden state over the prompt.
         refresh_every: steps after which the latter are made anew.
         grade: rollouts a question that measure the starting policy.

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
 PURE = [
     "types.py",
+    "bounds.py",
     "keys.py",
     "packing.py",
     "scoring.py",
@@ -28,6 +29,7 @@ PURE = [
     "simulation/*.py",
 ]
 PURE_IMPORTS = {
+    "annotated_types",
     "chex",
     "collections",
     "dataclasses",

@@ -267,6 +267,23 @@ def test_a_mixture_fills_its_places_from_two_scores():
     assert sorted(indices[mask].tolist()) == [0, 4]
 
 
+def test_a_mixture_hands_on_what_its_first_part_cannot_fill():
+    """The first may take entries 0 and 1 only, and has three places."""
+    select = selectors.mixture(0.5, selectors.top_k, selectors.top_k)
+    first, second = jnp.array([2.0, 1, np.nan, np.nan, np.nan, np.nan, np.nan]), jnp.array([9.0, 8, 1, 2, 3, 4, 5])
+    indices, mask = select((first, second), KEY, k=6)
+    assert mask.all()
+    assert indices.tolist() == [0, 1, 6, 5, 4, 3]
+    nobody = jnp.full(7, jnp.nan)
+    indices, mask = select((nobody, second), KEY, k=6)
+    assert mask.all()
+    assert indices.tolist() == [0, 1, 6, 5, 4, 3]
+    for key in jax.random.split(KEY, 20):  # equal scores: nobody comes twice
+        indices, mask = select((nobody, jnp.zeros(7)), key, k=6)
+        assert mask.all()
+        assert len(set(indices.tolist())) == 6
+
+
 @pytest.mark.parametrize(
     ("share", "k", "some"), [(0.29, 100, 29), (0.57, 100, 57), (0.6, 4, 2), (1.0, 7, 7), (0, 7, 0)]
 )

@@ -67,6 +67,31 @@ def test_nan_never_displaces_a_number():
         assert mask.tolist() == [True, True, False]
 
 
+def sorted_choice(scores, eligible, k):
+    """What `top_k` promises, by a sort of the numbers that may be chosen: their scores, best first."""
+    numbers = np.sort(scores[eligible & ~np.isnan(scores)])[::-1]
+    return numbers[:k]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_infinities_are_numbers_and_nan_is_none(seed):
+    """Scores of every kind, some ineligible, for fewer, as many and more places than there are."""
+    rng = np.random.default_rng(seed)
+    kinds = [[np.nan, -np.inf, np.inf, 0.0, -1.5, 2.5], [np.nan], [-np.inf, np.nan], [np.inf, -np.inf]][seed % 4]
+    scores = rng.choice(np.array(kinds, np.float32), 9)
+    eligible = rng.random(9) < (0.7 if seed < 7 else 0.0)
+    for k in (1, 4, 9, 12):
+        indices, mask = (
+            np.asarray(x) for x in top_k(jnp.asarray(scores), jax.random.key(seed), k=k, eligible=eligible)
+        )
+        expected = sorted_choice(scores, eligible, k)
+        assert mask.tolist() == [i < len(expected) for i in range(k)]
+        chosen = indices[mask]
+        np.testing.assert_array_equal(scores[chosen], expected)
+        assert eligible[chosen].all()
+        assert len(set(chosen.tolist())) == len(chosen)
+
+
 def test_negative_zero_ties_with_zero():
     counts = np.bincount(np.asarray(over_keys(1)(jnp.array([0.0, -0.0, 0.0, -0.0, -1.0]), many_keys())[0])[:, 0])
     assert len(counts) == 4

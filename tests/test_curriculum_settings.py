@@ -8,10 +8,12 @@ import itertools
 import pytest
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES
 
+from lilo_jax.checking import check
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
+from lilo_jax.errors import UsageError
 
 FITS = {"sfl_buffer": {"candidates": 20, "buffer_size": 8}}
 """Settings without which the defaults do not fit the pool."""
@@ -21,7 +23,7 @@ BAD = {
         "refresh_every": (0,),
         "candidates": (7, POOL + 1),
         "buffer_size": (1, 21),
-        "attempts": (0,),
+        "attempts": (0, 1),
         "buffer_fraction": (-0.1, 1.5),
     },
     "lilo_sequential": {"pool_ratio": (0, 3, 11), "first": (0, 3), "more": (0,), "rounds": (0,)},
@@ -93,15 +95,17 @@ def option(setting):
     return f"--curriculum.{setting.replace('_', '-')}"
 
 
+def checked_and_built(spec):
+    check(spec, path=("curriculum",))
+    return spec.build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
+
+
 @pytest.mark.parametrize(("name", "setting", "value"), CASES)
 def test_a_bad_setting_is_refused_by_its_option(name, setting, value):
-    settings = FITS.get(name, {}) | {setting: value}
-    with pytest.raises(ValueError, match=rf"{option(setting)}\b") as refusal:
-        CURRICULA[name](**settings).build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES)
-    message = str(refusal.value)
-    assert "\n" not in message
-    if setting != "traps":
-        assert message.startswith(f"{name} ")
+    spec = CURRICULA[name](**FITS.get(name, {}) | {setting: value})
+    with pytest.raises((UsageError, ValueError), match=rf"{option(setting)}\b") as refusal:
+        checked_and_built(spec)
+    assert "\n" not in str(refusal.value)
 
 
 def test_every_setting_has_values_that_are_refused():
@@ -114,12 +118,10 @@ def test_every_setting_has_values_that_are_refused():
     ("spec", "pool_size", "questions", "samples", "cure"),
     [
         (SflBuffer(candidates=POOL, buffer_size=POOL), POOL, POOL + 1, SAMPLES, "--rollout.questions"),
-        (CURRICULA["vcrl"](), POOL, QUESTIONS, 1, "--rollout.samples"),
         (CURRICULA["speed"](), POOL, QUESTIONS, 2, "--rollout.samples"),
         (CURRICULA["knapsack"](), POOL, QUESTIONS, 1, "--rollout.samples"),
         (CURRICULA["balanced"](), POOL, POOL + 1, SAMPLES, "out of 40"),
         (Frontier(hidden=0), POOL, QUESTIONS, SAMPLES, "--curriculum.tokens"),
-        (Frontier(hidden=4, refresh_every=0), POOL, QUESTIONS, SAMPLES, "--curriculum.refresh-every"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(spec, pool_size, questions, samples, cure):
@@ -137,6 +139,14 @@ def test_every_setting_says_what_it_is(name):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }
     assert explained == settings_of(CURRICULA[name])
+
+
+def test_rules_that_choose_by_what_varies_in_a_group_say_so():
+    fitting = {name: spec(**FITS.get(name, {})) for name, spec in CURRICULA.items() if name != "dump"}
+    built = {name: spec.build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES) for name, spec in fitting.items()}
+    assert {name for name, rule in built.items() if rule.least_samples == 2} == {
+        "lilo", "dapo", "balanced", "greso", "vcrl"
+    }  # fmt: skip
 
 
 def test_settings_at_the_limits_build():

@@ -192,7 +192,7 @@ def test_the_exported_critic_is_a_token_classifier_with_the_same_values(exported
 
 def test_a_run_can_start_its_critic_from_an_exported_one(exported, tmp_path):
     _, _, output = exported
-    config = small_config(output, sft__steps=0, model__critic=str(output), optimizer__learning_rate=0.0, num_steps=1)
+    config = small_config(output, sft__steps=0, model__critic=str(output), optimizer__learning_rate=1e-30, num_steps=1)
     directory = run(config, Launch(output_dir=str(tmp_path / "run"))).directory
     model, _ = our_weights(output)
     found = open_model(str(directory.path)).critic_weights(model, make_mesh(MeshConfig()))

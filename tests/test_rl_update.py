@@ -461,6 +461,31 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
         assert mean == pytest.approx(float(expected[name].total / expected[name].weight), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_a_step_without_a_row_takes_no_optimiser_step(name):
+    """Weights, momentum and schedule stay as they are bit by bit, whatever weight decay there is."""
+    batch = training_batch(name)
+    spec = {"ppo": PLAIN_PPO, "grpo": ALGORITHMS["grpo"]}[name]
+    start, start_critic, _ = run_update(spec, batch, UNSHUFFLED)
+    nobody = batch.replace(row_mask=jnp.zeros(ROWS, bool))
+    again = compiled_update(spec, UNSHUFFLED)
+    policy, critic, metrics = again(start, start_critic, nobody, jax.random.key(0), None)
+    jax.tree.map(np.testing.assert_array_equal, (policy, critic), (start, start_critic))
+    assert steps_taken(start) == steps_taken(policy) == 2
+    assert float(metrics["update/skipped_empty"].total) == float(metrics["update/skipped_empty"].weight) == 2
+    assert float(metrics["update/skipped_not_finite"].total) == 0
+    assert float(metrics["policy/gradient_norm"].weight) == 0
+
+
+def test_a_minibatch_without_a_row_is_left_out_of_a_step_that_has_some():
+    batch = training_batch("ppo")
+    half = batch.replace(row_mask=batch.row_mask & (np.arange(ROWS) < 4))
+    policy, critic, metrics = run_update(PLAIN_PPO, half, UNSHUFFLED)
+    assert steps_taken(policy) == steps_taken(critic) == 1
+    assert float(metrics["update/skipped_empty"].total) == 1
+    assert float(metrics["policy/gradient_norm"].weight) == 1
+
+
 def test_a_mean_ratio_above_the_limit_leaves_the_policy_and_not_the_critic():
     batch = training_batch("ppo")
     far = batch.replace(old_logprobs=batch.old_logprobs - 3)  # every ratio is e^3

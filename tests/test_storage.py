@@ -376,10 +376,10 @@ def test_means_ignore_what_has_no_weight():
 
 
 # --------------------------------------------------------------------------------------------- steps without a gradient
-def written_by(recorder, *skipped):
+def written_by(recorder, *skipped, why="not_finite"):
     """Writes a step for each share of optimiser steps that were skipped."""
     for step, share in enumerate(skipped):
-        metrics = {"update/skipped_not_finite": Mean(total=np.float32(4 * share), weight=np.float32(4))}
+        metrics = {f"update/skipped_{why}": Mean(total=np.float32(4 * share), weight=np.float32(4))}
         recorder.write_step(step, {}, metrics, Ledger(), {})
     recorder.flush()
 
@@ -396,6 +396,27 @@ def test_a_run_ends_after_three_steps_in_a_row_without_a_finite_gradient(tmp_pat
     with pytest.raises(RunError, match="no gradient of the last 3 steps was finite"):
         written_by(stuck, 0, 1, 1, 1, 0)
     assert len(directory.read("metrics")) == 4  # what happened is on record
+
+
+def test_a_run_ends_after_ten_steps_in_a_row_without_a_row(tmp_path):
+    directory = opened(str(tmp_path / "run"), Config(), "auto")
+    recorder = Recorder(directory, Progress("x", total=99, every=1, bar=False))
+    written_by(recorder, *[1] * 9, 0.5, *[1] * 9, why="empty")
+    with pytest.raises(RunError, match="step 0: the last 10 steps had nothing to train on, because the curriculum"):
+        written_by(recorder, 1, why="empty")
+
+
+def test_progress_says_how_many_groups_were_admitted_of_how_many(tmp_path, capsys):
+    directory = opened(str(tmp_path / "run"), Config(), "auto")
+    recorder = Recorder(directory, Progress("x", total=9, every=1, bar=False))
+    described = {
+        "curriculum/collected_success_mean": 0.25,
+        "curriculum/groups_admitted": 3,
+        "curriculum/groups_wanted": 8,
+    }
+    recorder.write_step(0, described, {}, Ledger(), {})
+    recorder.flush()
+    assert "step 1/9: success 0.250, 3/8 groups" in capsys.readouterr().err
 
 
 def test_numbers_that_are_not_finite_end_a_run(tmp_path):
