@@ -31,6 +31,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.files import write_whole
 from lilo_jax.json_lines import to_json
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown, speedup_cell
@@ -117,9 +118,9 @@ def main() -> None:
 def report(runs: dict[str, Runs], root: pathlib.Path) -> None:
     """Prints the table, and writes it beside the numbers it is made of."""
     summaries = {name: summarize(own, split="test", baseline="uniform") for name, own in runs.items()}
-    (root / "summary.json").write_text(to_json(summaries, indent=1) + "\n", encoding="utf-8")
+    write_whole(root / "summary.json", to_json(summaries, indent=1) + "\n")
     table = markdown(_COLUMNS, [_row(name, summary) for name, summary in summaries.items()]) + "\n"
-    (root / "table.md").write_text(table, encoding="utf-8")
+    write_whole(root / "table.md", table)
     print(table)
     for arm in ("uniform", "control"):
         gaining = [name for name, summary in summaries.items() if learned(summary, arm)]

@@ -43,6 +43,7 @@ from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.files import write_whole
 from lilo_jax.json_lines import to_json
 from lilo_jax.redaction import redacted
 from lilo_jax.report.html import write_report
@@ -175,7 +176,7 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     root = pathlib.Path(options.launch.output_dir)
     baseline = "uniform" if "uniform" in runs else next(iter(runs))
     summary = summarize(runs, split=options.split, baseline=baseline)
-    (root / "summary.json").write_text(to_json(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(root / "summary.json", to_json(summary, indent=1) + "\n")
     command = shlex.join(["python", "-m", "experiments.quickstart", *redacted(sys.argv[1:])])
     write_report(root / "report.html", summary, runs, title=f"Quickstart: {algorithm}", command=command)
     print(format_table(summary))

@@ -40,6 +40,7 @@ from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
 from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.files import write_whole
 from lilo_jax.json_lines import to_json
 from lilo_jax.programs import build_simulator
 from lilo_jax.redaction import redacted
@@ -306,8 +307,8 @@ def report(cells: Mapping[str, Any], options: SimulationOptions, command: str) -
     how = f"{options.steps} steps of {options.questions} questions x {options.samples} rollouts, {options.seeds} seeds"
     tables = [selection_table(cell["arms"], f"Cell {name}: {how}") for name, cell in cells.items()]
     summary = {"command": command, "options": dataclasses.asdict(options), "cells": cells}
-    (root / "summary.json").write_text(to_json(summary, indent=1) + "\n", encoding="utf-8")
-    (root / "table.md").write_text("\n".join(map(markdown_section, tables)), encoding="utf-8")
+    write_whole(root / "summary.json", to_json(summary, indent=1) + "\n")
+    write_whole(root / "table.md", "\n".join(map(markdown_section, tables)))
     write_selection_page(root / "report.html", cells, tables, command)
     print("\n\n".join(map(plain, tables)))
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}\nMarkdown: {root / 'table.md'}")

@@ -27,6 +27,7 @@ from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
 from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.files import write_whole
 from lilo_jax.json_lines import to_json
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
@@ -124,8 +125,8 @@ def _report(root: pathlib.Path, found: Mapping[str, Runs], split: str, baseline:
     """Writes the table and the numbers it is made of; algorithms without a finished baseline wait."""
     summaries = {name: summarize(arms, split, baseline) for name, arms in found.items() if baseline in arms}
     rows = [_row(name, arm, summary, found[name]) for name, summary in summaries.items() for arm in summary["arms"]]
-    (root / "summary.json").write_text(to_json(summaries, indent=1) + "\n", encoding="utf-8")
-    (root / "table.md").write_text(markdown(_COLUMNS, rows, text_columns=2) + "\n", encoding="utf-8")
+    write_whole(root / "summary.json", to_json(summaries, indent=1) + "\n")
+    write_whole(root / "table.md", markdown(_COLUMNS, rows, text_columns=2) + "\n")
 
 
 _COLUMNS = (

@@ -1,141 +1,131 @@
-"""Any signal: the run saves, says where it stopped, exits as shells expect, and the same command goes on."""
+"""Stop strings: the automaton over tokens against a search in the bytes, and the tokenizer's bytes."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-
+import jax
+import numpy as np
 import pytest
 
-from lilo_jax import config as configuration
-from lilo_jax.config import Launch
-from lilo_jax.errors import Stopped
-from lilo_jax.run import run
-from lilo_jax.stopping import SIGNALS, StopRequest
-from lilo_jax.storage.digest import digests
-from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.sampling.stopping import advance, cut_at_stop, stop_table
+from lilo_jax.tokenizers import SentencePiece
 
-SIGNALLED_RUN = """
-import os, pathlib, sys
-from lilo_jax import collection, config as configuration, trainer
-from lilo_jax.config import Launch, exit_with_message
-from lilo_jax.run import run
-
-config, output, number, at = configuration.load(pathlib.Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-collect, update = trainer.collect, trainer.update
-
-def collect_signalled(assembly, state, step, clock):
-    if at == "collect" and step == 7:
-        os.kill(os.getpid(), number)
-    return collect(assembly, state, step, clock)
-
-def update_signalled(assembly, state, batch, step, clock):
-    if at == "update" and step == 7:
-        os.kill(os.getpid(), number)
-    if at == "twice" and step == 7:
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)
-    if at == "slow" and step == 7:
-        os.kill(os.getpid(), number)
-        import time
-        time.sleep(60)
-    return update(assembly, state, batch, step, clock)
-
-trainer.collect, trainer.update = collect_signalled, update_signalled
-exit_with_message(lambda: run(config, Launch(output_dir=output, grace=float(sys.argv[5]))))
-"""
+STOPS = [
+    ["ab"],
+    ["aa"],
+    ["abab", "ba"],
+    ["aab", "ab", "abc"],  # one ends another and begins a third
+    ["abcab", "bcb", "c"],
+    ["\n\n", "Question:"],
+    ["é", "日本"],
+    [],
+]
 
 
-def signalled(config, root, number, at, grace=60.0):
-    """(directory, exit code, stderr) of a run that gets a signal in step 7."""
-    (root / "config.json").write_text(json.dumps(configuration.to_dict(config)))
-    command = [sys.executable, "-c", SIGNALLED_RUN, str(root / "config.json"), str(root / "run"), str(int(number)), at]
-    done = subprocess.run([*command, str(grace)], capture_output=True, text=True, timeout=300, check=False)
-    return RunDirectory(root / "run"), done.returncode, done.stderr
+def has_stopped(pieces: list[bytes], stops: list[str]) -> list[bool]:
+    """Whether any stop string occurs in the bytes up to each token."""
+    seen = [b"".join(pieces[: i + 1]) for i in range(len(pieces))]
+    return [any(stop.encode() in each for stop in stops) for each in seen]
 
 
-@pytest.mark.parametrize(
-    ("number", "at", "saved"),
-    [(signal.SIGTERM, "collect", 7), (signal.SIGHUP, "update", 8), (signal.SIGINT, "update", 8)],
-)
-def test_a_signal_saves_says_where_and_the_same_command_goes_on(tiny_run, tmp_path, number, at, saved):
-    config, expected = tiny_run
-    directory, code, errors = signalled(config, tmp_path, number, at)
-    assert code == 128 + number
-    assert errors.splitlines()[-1] == (
-        f"error: stopped by {number.name} after {saved} of 20 steps, which are saved: the same command goes on"
-    )
-    assert "Traceback" not in errors
-    assert directory.newest_step() == saved
-    assert not (directory.path / "FAILED").exists()
-    assert run(config, Launch(output_dir=str(directory.path))).done
-    assert digests(directory) == digests(expected)
-    for name in ("metrics", "eval", "ledger"):
-        assert directory.read(name) == expected.read(name)
+def walk(table: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Whether each row has stopped after each token, [rows, T]."""
+
+    def step(state, column):
+        state = advance(table, state, column)
+        return state, state == table.shape[0] - 1
+
+    start = np.zeros(len(tokens), np.int32)
+    return np.asarray(jax.lax.scan(step, start, tokens.T)[1]).T
 
 
-@pytest.mark.parametrize(
-    ("at", "grace", "says"), [("twice", 60.0, "stopped at once"), ("slow", 0.3, "not being ready after 0.3 s")]
-)
-def test_at_the_end_of_grace_or_at_a_second_ctrl_c_the_process_ends(tiny_run, tmp_path, at, grace, says):
-    config, expected = tiny_run
-    directory, code, errors = signalled(config, tmp_path, signal.SIGINT, at, grace)
-    assert code == 130
-    assert says in errors.splitlines()[-1]
-    assert run(config, Launch(output_dir=str(directory.path))).done
-    assert digests(directory) == digests(expected)
+@pytest.mark.parametrize("stops", STOPS, ids=str)
+def test_the_automaton_stops_where_a_search_in_the_bytes_finds_a_stop_string(stops):
+    """Random tokens of 0 to 5 bytes over the letters of the stop strings, cut anywhere, also within characters."""
+    rng = np.random.default_rng(0)
+    letters = np.frombuffer("".join([*stops, "abc"]).encode(), np.uint8)
+    vocabulary = [bytes(rng.choice(letters, length)) for length in rng.integers(0, 6, 40)]
+    vocabulary += [stop.encode()[i : i + 2] for stop in stops for i in range(len(stop))]
+    tokens = rng.integers(0, len(vocabulary), (200, 12))
+    tokens[100:] = np.where(rng.random((100, 12)) < 0.7, len(vocabulary) - 1 - tokens[100:] % 5, tokens[100:])
+    table = stop_table(vocabulary, stops)
+    assert table.dtype == np.int32
+    assert table.shape[1] == len(vocabulary)
+    assert np.all(table[-1] == len(table) - 1)
+    expected = np.array([has_stopped([vocabulary[i] for i in row], stops) for row in tokens])
+    np.testing.assert_array_equal(walk(table, tokens), expected)
+    assert bool(stops) == expected[:, -1].any()
+    assert not expected.all()
 
 
-def test_time_that_is_up_stops_a_run_like_stop_at(tiny_run, tmp_path):
-    config, expected = tiny_run
-    result = run(config, Launch(output_dir=str(tmp_path / "run"), max_seconds=1e-6))
-    assert not result.done
-    assert int(result.state.step) == result.directory.newest_step() == 0
-    assert run(config, Launch(output_dir=str(tmp_path / "run"))).done
-    assert digests(result.directory) == digests(expected)
+def test_a_stop_string_across_three_tokens():
+    vocabulary = [b"x\nQu", b"esti", b"on: y", b"on", b"", b"Q"]
+    table = stop_table(vocabulary, ["\nQuestion:"])
+    rows = np.array([[0, 1, 2, 4], [0, 4, 1, 2], [0, 1, 3, 2], [0, 1, 5, 2], [0, 0, 1, 2]])
+    found = walk(table, rows)
+    assert found.tolist() == [
+        [False, False, True, True],
+        [False, False, False, True],  # a token that adds nothing changes nothing
+        [False, False, False, False],
+        [False, False, False, False],
+        [False, False, False, True],  # begun again
+    ]
 
 
-def test_a_request_hears_each_signal_once_and_gives_the_handlers_back():
-    before = [signal.getsignal(number) for number in SIGNALS]
-    for number in SIGNALS:
-        forwarded = []
-        with StopRequest(grace=60, forward=lambda forwarded=forwarded: forwarded.append(1)) as stop:
-            assert not stop.asked
-            stop.check("nowhere")
-            os.kill(os.getpid(), number)
-            assert stop.asked
-            with pytest.raises(Stopped, match=f"stopped by {number.name} here") as found:
-                stop.check("here")
-            assert found.value.status == 128 + number
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert forwarded == [1]
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+def test_a_token_that_holds_the_stop_string_and_goes_on_has_stopped():
+    table = stop_table([b"a##b", b"##", b"#"], ["##"])
+    assert walk(table, np.array([[0, 2], [1, 0], [2, 2]])).tolist() == [[True, True], [True, True], [False, True]]
 
 
-def test_an_ignored_signal_stays_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopRequest(grace=60) as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.asked
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_states_are_the_beginnings_of_stop_strings():
+    """By hand, for "aab" and bytes a, b: "", "a", "aa", stopped."""
+    assert stop_table([b"a", b"b", b"ab"], ["aab"]).tolist() == [[1, 0, 0], [2, 0, 3], [2, 3, 3], [3, 3, 3]]
 
 
-def test_in_a_thread_only_the_time_counts():
-    found = []
+def test_a_large_vocabulary_equals_the_walk_over_each_token():
+    rng = np.random.default_rng(1)
+    vocabulary = [bytes(rng.choice(np.frombuffer(b"ab\n QuA:", np.uint8), n)) for n in rng.integers(0, 9, 20_000)]
+    stops = ["\n\nQ:", "\nA:", "ab ab"]
+    table = stop_table(vocabulary, stops)
+    by_byte = stop_table([bytes([b]) for b in range(256)], stops)
+    for i in rng.integers(0, len(vocabulary), 200):
+        for state in range(len(table)):
+            end = state
+            for byte in vocabulary[i]:
+                end = by_byte[end, byte]
+            assert table[state, i] == end
 
-    def wait():
-        with StopRequest(grace=60, max_seconds=0.01) as stop:
-            found.append(stop.asked)
-            time.sleep(0.02)
-            found.append(stop.asked)
-            stop.check("time asks without an error")
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    thread.join()
-    assert found == [False, True]
+def test_an_empty_stop_string_says_so():
+    with pytest.raises(ValueError, match="a stop string must not be empty"):
+        stop_table([b"a"], ["x", ""])
+
+
+def test_text_is_cut_before_the_first_stop_string():
+    assert cut_at_stop("one\n\ntwo##", ["##", "\n\n"]) == "one"
+    assert cut_at_stop("one\n\ntwo##", ["##"]) == "one\n\ntwo"
+    assert cut_at_stop("##", ["##"]) == ""
+    assert cut_at_stop("one", ["##"]) == "one"
+    assert cut_at_stop("one", []) == "one"
+    assert cut_at_stop("aab", ["ab", "aab"]) == ""
+
+
+# ------------------------------------------------------------------------------------------------ the tokenizer's bytes
+TEXTS = ("hello  world\n\nfoo ", " naïve 日本 12345\n", "the cat sat on the mat")
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_the_bytes_of_tokens_joined_are_the_text(kind):
+    tokenizer = SentencePiece.train(TEXTS, kind=kind, vocab_size=330)
+    pieces = tokenizer.token_bytes()
+    assert len(pieces) == tokenizer.vocab_size
+    for text in (*TEXTS, " a  b\n" if kind == "bpe" else " t  h\n"):
+        assert b"".join(pieces[i] for i in tokenizer.encode(text)).decode() == text
+    assert [pieces[i] for i in (tokenizer.pad_id, *tokenizer.begin_ids, *tokenizer.end_ids)] == [b"", b"", b""]
+
+
+def test_a_stop_string_of_bytes_the_tokenizer_falls_back_to():
+    """ξ is unknown to the merges: two byte tokens, of which only the second completes the stop string."""
+    tokenizer = SentencePiece.train(TEXTS, kind="bpe", vocab_size=330)
+    ids = tokenizer.encode("aξ")
+    pieces = tokenizer.token_bytes()
+    assert [pieces[i] for i in ids[-2:]] == [bytes([b]) for b in "ξ".encode()]
+    found = walk(stop_table(pieces, ["ξ"]), np.array([ids]))
+    assert found[0].tolist() == [False] * (len(ids) - 1) + [True]

@@ -20,6 +20,7 @@ from lilo_jax.evaluation.generations import (
     summarize,
 )
 from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.files import write_whole
 from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.responses import ResponseGrader
 from lilo_jax.inference import LoadedModel, generate, load
@@ -127,7 +128,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes the results file and returns what stands in it."""
     found_results = results(found, about)
-    (output / RESULTS).write_text(to_json(found_results, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / RESULTS, to_json(found_results, indent=1) + "\n")
     return found_results
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.files import write_whole
 from lilo_jax.redaction import redacted
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
 from lilo_jax.report.figures import Drawing, draw_all
@@ -128,7 +129,7 @@ def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) ->
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(sections))
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
