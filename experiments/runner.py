@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import jax
@@ -15,9 +18,11 @@ import jax
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
-from lilo_jax.errors import UsageError
+from lilo_jax.errors import RunError, UsageError
 from lilo_jax.json_lines import to_json
+from lilo_jax.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.run import Result, run
+from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.opening import open_run
 from lilo_jax.storage.run_directory import RunDirectory
 
@@ -90,35 +95,39 @@ def compare(
     for arm in arms.values():
         check(arm)
     with open_run(launch.output_dir, config, launch.resume, {}) as root:
-        return _compare(root.path, config, arms, seeds=seeds, jobs=jobs, after_each=after_each)
+        jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
+        starts, followers = _jobs(root.path, config, arms, seeds, launch)
+        runs = {name: {seed: RunDirectory(root.path / f"seed_{seed}" / name) for seed in seeds} for name in arms}
+        with executor(min(jobs, len(arms) * len(seeds))) as workers:
+            _run_all(starts, followers, workers, launch, lambda: after_each(runs))
+    return runs
 
 
-def _compare(
-    root: pathlib.Path,
-    config: Config,
-    arms: Mapping[str, Config],
-    *,
-    seeds: Sequence[int],
-    jobs: int,
-    after_each: Callable[[Runs], None],
-) -> Runs:
-    jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
+def _jobs(
+    root: pathlib.Path, config: Config, arms: Mapping[str, Config], seeds: Sequence[int], launch: Launch
+) -> tuple[list["_Job"], list[list["_Job"]]]:
+    """The fine-tuning of each seed, and the runs that can begin when it is done."""
     starts, followers = [], []
     # The longest of a seed's runs first, so that no worker is left alone with one at the end.
     longest_first = sorted(arms.items(), key=lambda arm: -arm[1].rollout.questions)
     for seed in seeds:
         path = root / f"seed_{seed}"
         start = start_config(configuration.replace(config, seed=seed))
-        starts.append(_Job(f"seed {seed} sft", start, str(path / "sft")))
+        starts.append(_Job(f"seed {seed} sft", start, _launch(launch, path / "sft")))
         filled = {
-            name: configuration.replace(arm, seed=seed, model__path=starts[-1].path, sft__steps=0)
+            name: configuration.replace(arm, seed=seed, model__path=str(path / "sft"), sft__steps=0)
             for name, arm in longest_first
         }
-        followers.append([_Job(f"seed {seed} {name}", arm, str(path / name)) for name, arm in filled.items()])
-    runs = {name: {seed: RunDirectory(root / f"seed_{seed}" / name) for seed in seeds} for name in arms}
-    with executor(min(jobs, len(arms) * len(seeds))) as workers:
-        _run_all(starts, followers, workers, lambda: after_each(runs))
-    return runs
+        followers.append(
+            [_Job(f"seed {seed} {name}", arm, _launch(launch, path / name)) for name, arm in filled.items()]
+        )
+    return starts, followers
+
+
+def _launch(launch: Launch, path: pathlib.Path) -> Launch:
+    """How one run of a comparison starts: wherever it is, it goes on."""
+    resume = "previous" if launch.resume == "previous" else "auto"
+    return dataclasses.replace(launch, output_dir=str(path), resume=resume, stop_at=0)
 
 
 class _Job(NamedTuple):
@@ -126,10 +135,10 @@ class _Job(NamedTuple):
 
     name: str
     config: Config
-    path: str
+    launch: Launch
 
     def run(self, *, bar: bool) -> None:
-        run(self.config, Launch(output_dir=self.path), name=self.name, bar=bar)
+        run(self.config, self.launch, name=self.name, bar=bar)
 
 
 def executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
@@ -138,7 +147,7 @@ def executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]
         return contextlib.nullcontext()
     threads = max((os.cpu_count() or 1) // workers, 1)
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_share_cores, initargs=(threads,)
+        workers, mp_context=context_of(MortalSpawnProcess), initializer=_share_cores, initargs=(threads,)
     )
 
 
@@ -148,9 +157,13 @@ def _share_cores(threads: int) -> None:
 
 
 def _run_all(
-    starts: list[_Job], followers: list[list[_Job]], executor: Executor | None, after_each: Callable[[], None]
+    starts: list[_Job],
+    followers: list[list[_Job]],
+    executor: Executor | None,
+    launch: Launch,
+    after_each: Callable[[], None],
 ) -> None:
-    """Runs each start, and its followers as soon as it is done; the first error ends all."""
+    """Runs each start, and its followers as soon as it is done; the first error ends all, a signal lets all save."""
     if executor is None:
         for start, following in zip(starts, followers, strict=True):
             for job in (start, *following):
@@ -160,15 +173,25 @@ def _run_all(
     waiting = {
         executor.submit(_run_quietly, start): following for start, following in zip(starts, followers, strict=True)
     }
-    try:
-        while waiting:
-            for future in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                future.result()
-                after_each()
-                waiting |= {executor.submit(_run_quietly, job): [] for job in waiting.pop(future)}
-    except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
+    with StopRequest(grace=launch.grace, forward=_ask_workers) as stop:
+        try:
+            while waiting:
+                for future in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                    future.result()
+                    after_each()
+                    waiting |= {executor.submit(_run_quietly, job): [] for job in waiting.pop(future)}
+        except BrokenProcessPool:
+            raise RunError("a process of the comparison was killed: the same command goes on with all runs") from None
+        finally:
+            executor.shutdown(wait=stop.asked, cancel_futures=True)
+            stop.check("; the runs that were going on are saved, and the same command goes on with them")
+
+
+def _ask_workers() -> None:
+    """Lets the runs save and end.  Not by Ctrl-C, which a terminal has sent them too: twice would end them at once."""
+    for worker in multiprocessing.active_children():
+        if worker.pid is not None:
+            os.kill(worker.pid, signal.SIGTERM)
 
 
 def _run_quietly(job: _Job) -> None:

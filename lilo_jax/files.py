@@ -32,6 +32,13 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Adds a line to a file of text, which may not be a link."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    with open(descriptor, "ab") as file:
+        file.write(line.encode("utf-8") + b"\n")
+
+
 def remove_unfinished(directory: pathlib.Path) -> None:
     """Deletes the temporary files that a killed process has left in a directory; nobody else may be writing there."""
     for left in directory.glob(f"{TEMPORARY}*"):

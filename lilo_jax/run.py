@@ -29,6 +29,7 @@ from lilo_jax.storage.checkpoints import (
 )
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
+from lilo_jax.storage.journal import Journal
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.opening import open_run
 from lilo_jax.storage.progress import Progress
@@ -103,6 +104,12 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
             with contextlib.suppress(OSError):  # of a full disk, say: the first error is the one to tell
                 directory.mark("FAILED", str(error))
                 directory.log(f"failed: {error}")
+            if isinstance(error, OSError):
+                where = error.filename or directory.path
+                raise RunError(
+                    f"{where} cannot be written ({error.strerror or error}): what has been saved is intact, and the "
+                    f"same command goes on"
+                ) from error
             raise
         finally:
             progress.close()
@@ -127,7 +134,12 @@ def _train(
     if launch.resume == "previous":
         for step in set_aside(path):
             progress.line(f"the checkpoint of step {step} is damaged and was moved to {DAMAGED}/")
-    recorder = Recorder(directory, progress, generations=config.storage.generations)
+    recorder, clock = Recorder(directory, progress, generations=config.storage.generations), PhaseClock()
+    journal, graders = Journal(directory.path / "verdicts"), assembly.graders.pool
+    journal.turn_to(BEFORE)
+    graders.keep(journal)
+    with clock.phase("workers"):
+        graders.start(assembly.task.grade)
     with Checkpoints(path, keep=config.storage.keep) as checkpoints:
         steps = finished_steps(path)
         record = read_record(path, steps[-1]) if steps else None
@@ -139,15 +151,16 @@ def _train(
             progress.line(f"resumed after step {steps[-1]}")
         else:
             state, ledger, origin = _begun(assembly, directory, progress, recorder, start, stop)
-        saver = Saver(checkpoints, directory, questions=questions, origin=origin)
+        saver = Saver(checkpoints, directory, journal, questions=questions, origin=origin)
         saver.save(int(state.step), state, ledger)
         checkpoints.wait()  # from here on, records without a checkpoint mean that the checkpoints are lost
         last_step = min(launch.stop_at or config.num_steps, config.num_steps)
         if int(state.step) > last_step:
             raise UsageError(f"the run is already at step {int(state.step)}, beyond --stop-at {last_step}")
         state = train(
-            assembly, state, ledger, directory=directory, saver=saver, recorder=recorder, stop=stop, last_step=last_step
-        )
+            assembly, state, ledger, directory=directory, saver=saver, recorder=recorder, journal=journal, clock=clock,
+            stop=stop, last_step=last_step,
+        )  # fmt: skip
     if int(state.step) < last_step:
         where = f"after {int(state.step)} of {config.num_steps} steps, which are saved: the same command goes on"
         stop.check(where)

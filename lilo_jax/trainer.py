@@ -18,6 +18,7 @@ from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
 from lilo_jax.rl.prepare import prepare_blocks
 from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.journal import Journal
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.recorder import Recorder
 from lilo_jax.storage.run_directory import RunDirectory
@@ -33,15 +34,18 @@ def train(
     directory: RunDirectory,
     saver: Saver,
     recorder: Recorder,
+    journal: Journal,
+    clock: PhaseClock,
     stop: StopRequest,
     last_step: int,
 ) -> TrainState:
     """Takes steps from wherever `state` is, until `last_step` are done or `stop` asks; the last one is saved."""
-    config, clock = assembly.config, PhaseClock()
+    config = assembly.config
     for step in range(int(state.step), last_step):
         before, booked = state, ledger.to_dict()
         if stop.asked:
             break
+        journal.turn_to(step)
         state = refresh_facts(assembly, state, step, ledger, clock)
         audited = audit(assembly, state, step, ledger, clock)
         collected = collect(assembly, state, step, clock)

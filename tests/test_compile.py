@@ -16,6 +16,7 @@ from lilo_jax.pretrained import open_model
 from lilo_jax.stopping import StopRequest
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock, compilation
+from lilo_jax.storage.journal import Journal
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.recorder import Recorder
@@ -58,8 +59,19 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))
     with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:
-        saver, stop = Saver(checkpoints, directory, questions="", origin=""), StopRequest(grace=60)
-        train(assembly, state, ledger, directory=directory, saver=saver, recorder=recorder, stop=stop, last_step=6)
+        journal = Journal(directory.path / "verdicts")
+        train(
+            assembly,
+            state,
+            ledger,
+            directory=directory,
+            saver=Saver(checkpoints, directory, journal, questions="", origin=""),
+            recorder=recorder,
+            journal=journal,
+            clock=PhaseClock(),
+            stop=StopRequest(grace=60),
+            last_step=6,
+        )
     first, *others = recorder.compiled
     assert first - before >= 4  # sampling, scoring, selection, update
     assert others == [first] * 5

@@ -21,7 +21,8 @@ from lilo_jax.storage.run_directory import RunDirectory
 SIGNALLED_RUN = """
 import os, pathlib, sys
 from lilo_jax import collection, config as configuration, trainer
-from lilo_jax.config import Launch, exit_with_message
+from lilo_jax.config import Launch
+from lilo_jax.endings import exit_with_message
 from lilo_jax.run import run
 
 config, output, number, at = configuration.load(pathlib.Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), sys.argv[4]

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -27,7 +28,9 @@ from pebble import ProcessExpired, ProcessPool
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.symbolic import warm_up
+from lilo_jax.lifetime import MortalForkServerProcess, MortalSpawnProcess, context_of
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.journal import Asked, Journal
 
 Grade = Callable[[Question, str], Verdict]
 """A task's `grade`: a plain function, or a `Grader`."""
@@ -80,6 +83,7 @@ class GradingPool:
         self._pool: ProcessPool | None = None
         self._counts = Counts()
         self._known: dict[tuple[bytes, Question, str], Future[Judgement]] = {}
+        self._journal: Journal | None = None
         self._lock, self._closed = threading.RLock(), False
 
     def submit(self, grade: Grade, question: Question, response: str) -> Future[Judgement]:
@@ -94,13 +98,35 @@ class GradingPool:
             key = (_pickled(grade), question, response)
         except Exception as error:  # whatever pickle finds in a user's grader
             return _done(_failure(error))
-        if (known := self._known.get(key)) is not None:
+        asked = None if self._journal is None else self._journal.ask(_name(key))
+        found = self._journal.known(asked) if self._journal and asked else None
+        if found is None and (known := self._known.get(key)) is not None:
             self._counts.remembered += 1
+            self._write_down(asked, known)
             return known
-        result: Future[Judgement] = Future()
-        self._remember(key, result)
-        self._start(_Task(key, result))
+        result: Future[Judgement] = Future() if found is None else _done(found)
+        if found is None or not found.verdict.is_failure:
+            self._remember(key, result)
+        if found is None:
+            self._write_down(asked, result)
+            self._start(_Task(key, result))
         return result
+
+    def keep(self, journal: Journal) -> None:
+        """Writes verdicts of processes into a journal from now on, and believes those that stand in it."""
+        self._journal = journal
+
+    def start(self, grade: Grade) -> None:
+        """Starts the processes that this grade will need, and waits until they are ready."""
+        if self._workers or hasattr(grade, "quick"):
+            pool = self._processes()
+            workers = self._workers or min(_cores(), MOST_WORKERS)
+            concurrent.futures.wait([pool.schedule(time.sleep, args=(0.1,)) for _ in range(workers)])
+
+    def _write_down(self, asked: Asked | None, result: Future[Judgement]) -> None:
+        journal = self._journal
+        if journal is not None and asked is not None:
+            result.add_done_callback(lambda done: journal.write(asked, done.result()))
 
     def take_counts(self) -> Counts:
         """What happened since the last call."""
@@ -211,12 +237,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_CONTEXT: Any = multiprocessing.get_context(
-    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-)
+_HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+_Process: Any = MortalForkServerProcess if _HAS_SERVER else MortalSpawnProcess
 
 
-class _WithoutMain(_CONTEXT.Process):
+class _WithoutMain(_Process):
     """A process that does not import the main module, which a plain script would run again."""
 
     def start(self) -> None:
@@ -229,9 +254,8 @@ def _context() -> BaseContext:
 
     Where there is one, a server that has loaded everything is forked.
     """
-    _CONTEXT.set_forkserver_preload([__name__])
-    own = type(_CONTEXT)()
-    own.Process = _WithoutMain
+    own = context_of(_WithoutMain)
+    own.set_forkserver_preload([__name__])
     return own
 
 
@@ -255,6 +279,14 @@ def check_grade(grade: Grade) -> None:
             f"the task's grade function cannot be sent to a grading process ({error}): make it a function of a module "
             f"that can be imported, not of the main script"
         ) from None
+
+
+def _name(key: tuple[bytes, Question, str]) -> str:
+    """A hash that names an answer: who grades it, the question's content, the response."""
+    grade, question, response = key
+    return hashlib.sha256(
+        b"\0".join([grade, question.content.encode(), response.encode("utf-8", "replace")])
+    ).hexdigest()
 
 
 def _pickled(grade: Grade) -> bytes:

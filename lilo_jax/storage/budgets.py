@@ -19,7 +19,7 @@ _TOTALS = {
 _BY_PURPOSE = tuple(f"{purpose}/{kind}" for kind in ("generated", "prefilled") for purpose in PURPOSES)
 BUDGETS = ("steps", "seconds", *_TOTALS, "grader_seconds", *_BY_PURPOSE)
 """Every budget; those of one purpose are named as on the ledger."""
-_NOT_TRAINING = ("compile", "audit", "truth")
+_NOT_TRAINING = ("compile", "audit", "truth", "workers")
 """Phases of a step whose seconds are not training's."""
 
 

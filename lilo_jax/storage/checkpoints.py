@@ -151,8 +151,16 @@ def weights_fingerprint(params: PyTree) -> str:
 
 
 def _mark(array: Any) -> str:
-    host = np.ascontiguousarray(jax.device_get(array))
+    host = np.ascontiguousarray(_on_host(array))
     return f"{_kind(array)} {xxhash.xxh3_128_hexdigest(host.reshape(-1).view(np.uint8).data)}"
+
+
+def _on_host(array: Any) -> Any:
+    """The array's values.  It is asked through a handle that is forgotten: an array keeps what it has once given."""
+    if not isinstance(array, jax.Array):
+        return array
+    parts = [shard.data for shard in array.addressable_shards]
+    return jax.device_get(jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts))
 
 
 def _kind(array: Any) -> str:
@@ -221,7 +229,10 @@ def _saving(path: pathlib.Path) -> Iterator[None]:
     except Exception as error:  # a full disk, say, in whatever clothes
         whole = finished_steps(path)
         intact = f"the one of step {whole[-1]} is intact" if whole else "there is none yet"
-        raise RunError(f"a checkpoint could not be written to {path} ({_first_line(error)}): {intact}") from None
+        raise RunError(
+            f"a checkpoint could not be written to {path} ({_first_line(error)}), perhaps for want of space: {intact}, "
+            f"and the same command goes on"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,6 @@ grading.
 import datetime
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
@@ -29,7 +28,7 @@ import jax
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.files import write_whole
+from lilo_jax.files import append_line, write_whole
 from lilo_jax.json_lines import to_json
 from lilo_jax.redaction import redacted
 from lilo_jax.storage.checked_files import CheckedFiles, Entry
@@ -157,9 +156,7 @@ class RunDirectory:
     def log(self, message: str) -> None:
         """Adds a dated line to log.txt."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        descriptor = os.open(self.path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-        with open(descriptor, "a", encoding="utf-8") as file:
-            file.write(f"{now} {message}\n")
+        append_line(self.path / "log.txt", f"{now} {message}")
 
     def describe(self, config: Config, questions: bytes) -> None:
         """Writes what the run is, before anything is computed."""
