@@ -126,8 +126,8 @@ def _jobs(
 
 def _launch(launch: Launch, path: pathlib.Path) -> Launch:
     """How one run of a comparison starts: wherever it is, it goes on."""
-    resume = "previous" if launch.resume == "previous" else "auto"
-    return dataclasses.replace(launch, output_dir=str(path), resume=resume, stop_at=0)
+    usual = dataclasses.replace(launch, output_dir=str(path), stop_at=0)
+    return usual if launch.resume == "previous" else dataclasses.replace(usual, resume="auto")
 
 
 class _Job(NamedTuple):
