@@ -20,8 +20,8 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -78,7 +78,8 @@ def fuzz(counts: dict[str, int], seed: int, *, deadline: float = DEADLINE) -> in
     rows, faults = [], 0
     for name, count in counts.items():
         found: collections.Counter[str] = collections.Counter()
-        for number, outcome in zip(range(seed, seed + count), outcomes(name, seed, count, deadline), strict=True):
+        cases = [(name, number) for number in range(seed, seed + count)]
+        for (_, number), outcome in zip(cases, outcomes(attempt, cases, deadline), strict=True):
             found[outcome.kind] += 1
             if outcome.kind in FAULTS:
                 print(f"{outcome.kind}: --only {name}:{number}\n  {outcome.said}\n  {outcome.what}", flush=True)
@@ -89,14 +90,11 @@ def fuzz(counts: dict[str, int], seed: int, *, deadline: float = DEADLINE) -> in
     return faults
 
 
-def outcomes(name: str, seed: int, count: int, deadline: float) -> Iterator[Outcome]:
-    """The outcomes of a kind's cases, in the order of their seeds."""
+def outcomes(attempt: Callable[..., Outcome], cases: Sequence[tuple[Any, ...]], deadline: float) -> Iterator[Outcome]:
+    """What `attempt` returns for the arguments of each case, in their order, from processes that may hang or die."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPool(min(WORKERS, max(count, 1)), context=context, initializer=_prepare) as pool:
-        pending = [
-            pool.schedule(attempt, args=[name, number], timeout=deadline) for number in range(seed, seed + count)
-        ]
-        for future in pending:
+    with ProcessPool(WORKERS, context=context, initializer=_prepare) as pool:
+        for future in [pool.schedule(attempt, args=case, timeout=deadline) for case in cases]:
             try:
                 yield future.result()
             except TimeoutError:

@@ -70,6 +70,7 @@ NUMBERS = (
     *("2147483647", "2147483648", "9223372036854775808", "-9223372036854775809", "1" + "0" * 400, "9" * 5000),
     *("0x10", "1_000", "１２", "1e3", "1,5", "1 2", "+1", "٣", "1j", "0b1", "00", "1.", ".5", "−1"),
 )
+PLAUSIBLE = ("0", "1", "2", "4", "8", "0.5", "True", "sample", "greedy", "char", "linear")
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 3, 1.5, -0.5, 1e308, float("nan"), float("inf"), 2**31, 2**63, -(2**63) - 1),
     *(10**400, "", "x", "auto", "nan", "1", "\ud800", "a" * 1000, [], [1], ["x"], [None], [[]], {}, {"name": "x"}),
@@ -110,7 +111,7 @@ def _option(rng: Random, name: str) -> list[str]:
     if rng.random() < 0.1:
         at = rng.randrange(len(name))
         name = name[:at] + rng.choice(["", "-", ".", "é", "x"]) + name[at + rng.randint(0, 1) :]
-    value = rng.choice(rng.choice([TEXTS, NUMBERS, NUMBERS]))
+    value = rng.choice(rng.choice([TEXTS, NUMBERS, PLAUSIBLE, PLAUSIBLE]))
     forms = [[f"--{name}", value], [f"--{name}={value}"], [f"--{name}"], [value], [f"--no-{name}"]]
     forms += [[f"--{name}", value, rng.choice(NUMBERS)], [f"--{name}", value] * 2]
     return rng.choices(forms, [8, 4, 1, 1, 1, 1, 1])[0]
