@@ -403,7 +403,7 @@ def test_no_weights_or_pickles_only(tmp_path):
     with pytest.raises(UsageError, match="holds no weights"):
         SafetensorsFiles(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UsageError, match="save_pretrained it as safetensors"):
+    with pytest.raises(UsageError, match=r"convert it with .*save_pretrained\('NEW'\)"):
         SafetensorsFiles(tmp_path)
 
 
