@@ -279,7 +279,7 @@ def settings_classes():
         if cls not in found:
             found.add(cls)
             left += [kind for kind in annotations(cls).values() if dataclasses.is_dataclass(kind)]
-    return sorted(found, key=lambda cls: cls.__qualname__)
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 
 def numbers_without_bounds(kind):
