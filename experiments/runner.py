@@ -22,7 +22,7 @@ from lilo_jax.errors import RunError, UsageError
 from lilo_jax.json_lines import to_json
 from lilo_jax.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.run import Result, run
-from lilo_jax.stopping import StopRequest
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.opening import open_run
 from lilo_jax.storage.run_directory import RunDirectory
 

@@ -17,7 +17,7 @@ from lilo_jax.flops import token_flops
 from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.pretrained import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.sft import fine_tune
-from lilo_jax.stopping import StopRequest
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import (
     DAMAGED,

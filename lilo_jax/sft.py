@@ -7,7 +7,7 @@ from lilo_jax.assembly import Assembly
 from lilo_jax.encoding import encode_pairs
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, pack_blocks
-from lilo_jax.stopping import StopRequest
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.types import PyTree, Sequences

@@ -16,7 +16,7 @@ from lilo_jax.keys import stream_key
 from lilo_jax.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.packing import PackedRows, cut_rows, pack_blocks
 from lilo_jax.rl.prepare import prepare_blocks
-from lilo_jax.stopping import StopRequest
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.journal import Journal
 from lilo_jax.storage.ledger import Ledger

@@ -13,7 +13,7 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.evaluation.held_out import evaluate
 from lilo_jax.keys import start_keys
 from lilo_jax.pretrained import open_model
-from lilo_jax.stopping import StopRequest
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock, compilation
 from lilo_jax.storage.journal import Journal

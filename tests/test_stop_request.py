@@ -14,7 +14,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import Stopped
 from lilo_jax.run import run
-from lilo_jax.stopping import SIGNALS, StopRequest
+from lilo_jax.stop_request import SIGNALS, StopRequest
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
 
