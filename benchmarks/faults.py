@@ -31,6 +31,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Options
 from lilo_jax.endings import FAULT, exit_with_message, message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.storage.checkpoints import finished_steps
 from lilo_jax.storage.digest import digest_lines
 
 COUNTS = {
@@ -77,7 +78,7 @@ MODEL = [
     "2",
 ]
 RUN = [*MODEL, "--num-steps", "12", "--storage.save-every", "2", "--algorithm.kl-coefficient", "0.01"]
-LIVE = [*MODEL, "--num-steps", "60", "--storage.save-every", "1"]
+LIVE = [*MODEL, "--num-steps", "150", "--storage.save-every", "1"]
 COMPARISON = [*MODEL, "--num-steps", "6", "--storage.save-every", "2", "--seeds", "1", "--arms", "uniform,lilo"]
 ENDS_WITHIN = 5.0
 """Seconds after a kill in which nobody may be left."""
@@ -257,6 +258,8 @@ def reads(lab: Lab, count: int, output: pathlib.Path) -> collections.Counter[str
             break
         own = output.with_name(f"{output.name}_{number}")
         process = lab.start(lab.command("train", LIVE, own), own)
+        while process.poll() is None and not finished_steps(own / "checkpoints"):
+            time.sleep(0.02)
         while process.poll() is None and sum(seen.values()) < count:
             with tempfile.TemporaryDirectory(dir=lab.root) as place:
                 kind, found = lab.damage.read(verbs[sum(seen.values()) % len(verbs)], own, pathlib.Path(place))

@@ -8,12 +8,13 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import jax
+from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, resolve, start_config
@@ -95,12 +96,17 @@ def compare(
     for arm in arms.values():
         check(arm)
     with open_run(launch.output_dir, config, launch.resume, {}) as root:
-        jobs = jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
         starts, followers = _jobs(root.path, config, arms, seeds, launch)
         runs = {name: {seed: RunDirectory(root.path / f"seed_{seed}" / name) for seed in seeds} for name in arms}
-        with executor(min(jobs, len(arms) * len(seeds))) as workers:
-            _run_all(starts, followers, workers, launch, lambda: after_each(runs))
+        workers = min(jobs or _processes(), len(arms) * len(seeds))
+        with executor(workers) as pool:
+            _run_all(starts, followers, pool, workers, launch, lambda: after_each(runs))
     return runs
+
+
+def _processes() -> int:
+    """Runs at a time: one per core, and one on an accelerator, which processes cannot share."""
+    return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
 
 
 def _jobs(
@@ -141,14 +147,30 @@ class _Job(NamedTuple):
         run(self.config, self.launch, name=self.name, bar=bar)
 
 
-def executor(workers: int) -> contextlib.AbstractContextManager[Executor | None]:
-    """Worker processes, or None for one.  They are spawned, not forked: JAX has threads."""
+@contextlib.contextmanager
+def executor(workers: int) -> Iterator[ProcessPool | None]:
+    """Worker processes, or None for one; leaving the block stops them.  They are spawned, not forked: JAX has threads.
+
+    The pool is pebble's: the standard library's waits for ever for a process that saves when it is told to end.
+
+    Raises:
+        RunError: one of them was killed.
+    """
     if workers == 1:
-        return contextlib.nullcontext()
+        yield None
+        return
     threads = max((os.cpu_count() or 1) // workers, 1)
-    return ProcessPoolExecutor(
-        workers, mp_context=context_of(MortalSpawnProcess), initializer=_share_cores, initargs=(threads,)
-    )
+    pool = ProcessPool(workers, context=context_of(MortalSpawnProcess), initializer=_share_cores, initargs=(threads,))
+    try:
+        yield pool
+    except (BrokenProcessPool, ProcessExpired):
+        raise RunError(
+            "a worker process was killed, by the system if memory ran out (--jobs 1 takes the least): the same command "
+            "goes on with all runs"
+        ) from None
+    finally:
+        pool.stop()
+        pool.join()
 
 
 def _share_cores(threads: int) -> None:
@@ -159,32 +181,33 @@ def _share_cores(threads: int) -> None:
 def _run_all(
     starts: list[_Job],
     followers: list[list[_Job]],
-    executor: Executor | None,
+    pool: ProcessPool | None,
+    workers: int,
     launch: Launch,
     after_each: Callable[[], None],
 ) -> None:
     """Runs each start, and its followers as soon as it is done; the first error ends all, a signal lets all save."""
-    if executor is None:
+    if pool is None:
         for start, following in zip(starts, followers, strict=True):
             for job in (start, *following):
                 job.run(bar=True)
                 after_each()
         return
-    waiting = {
-        executor.submit(_run_quietly, start): following for start, following in zip(starts, followers, strict=True)
-    }
+    ready = list(zip(starts, followers, strict=True))
+    running: dict[Future[None], list[_Job]] = {}
     with StopRequest(grace=launch.grace, forward=_ask_workers) as stop:
-        try:
-            while waiting:
-                for future in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                    future.result()
-                    after_each()
-                    waiting |= {executor.submit(_run_quietly, job): [] for job in waiting.pop(future)}
-        except BrokenProcessPool:
-            raise RunError("a process of the comparison was killed: the same command goes on with all runs") from None
-        finally:
-            executor.shutdown(wait=stop.asked, cancel_futures=True)
-            stop.check("; the runs that were going on are saved, and the same command goes on with them")
+        while running or (ready and not stop.asked):
+            while ready and len(running) < workers and not stop.asked:
+                job, following = ready.pop(0)
+                running[pool.schedule(_run_quietly, (job,))] = following
+            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                following = running.pop(future)
+                if stop.asked:  # whatever became of it: it saves if it can
+                    continue
+                future.result()
+                after_each()
+                ready += [(job, []) for job in following]
+        stop.check("; the runs that were going on are saved, and the same command goes on with them")
 
 
 def _ask_workers() -> None:

@@ -13,7 +13,6 @@ Prints a table per cell, and writes `summary.json`, `table.md` and `report.html`
 
 import ast
 import concurrent.futures
-import contextlib
 import dataclasses
 import pathlib
 import re
@@ -21,6 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
@@ -243,12 +243,10 @@ def run_all(jobs: Sequence[Job], workers: int) -> list[Trace]:
                 traces.append(job.run())
                 said(done, job)
             return traces
-        running = {processes.submit(job.run): job for job in jobs}
+        running: dict[Future[Trace], Job] = {processes.schedule(job.run): job for job in jobs}
         for done, future in enumerate(concurrent.futures.as_completed(running), 1):
-            with contextlib.suppress(concurrent.futures.CancelledError):
-                if future.exception():
-                    processes.shutdown(cancel_futures=True)
-                said(done, running[future])
+            future.result()  # the first error ends all
+            said(done, running[future])
         return [future.result() for future in running]
 
 

@@ -31,7 +31,7 @@ from never import hang
 if __name__ == "__main__":
     with executor(2) as workers:
         for i in range(2):
-            workers.submit(hang, str(i), "4")
+            workers.schedule(hang, (str(i), "4"))
         time.sleep(600)
 """
 NEVER = """
