@@ -207,7 +207,7 @@ def _run_all(
                 future.result()
                 after_each()
                 ready += [(job, []) for job in following]
-        stop.check("; the runs that were going on are saved, and the same command goes on with them")
+        stop.check("with the runs saved that were going on: the same command goes on with them")
 
 
 def _ask_workers() -> None:

@@ -1,14 +1,15 @@
 """Processes that end when the process that started them does, however that ends.
 
 A child holds one end of a socket whose other end its parent alone holds, and never writes to.  When the parent ends,
-the system closes that end and sends the child SIGIO, which ends it at once, even in the middle of a computation that
-never returns to Python.  It works alike on Linux and macOS, and whatever thread or server forks the child.
+whatever thread or server forked the child, the system closes that end, and a thread of the child that waits for it ends
+the child.  On Linux the system also sends SIGIO, which ends a child that never returns to Python from a computation.
 """
 
 import fcntl
 import multiprocessing
 import os
 import signal
+import threading
 import weakref
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerProcess, SpawnProcess
@@ -49,8 +50,12 @@ def context_of(process: type[MortalProcess]) -> BaseContext:
 
 def _end_with(line: Connection) -> None:
     """Lets this process end when the other end of the line is closed."""
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    threading.Thread(target=_wait, args=[line], daemon=True).start()
+    signal.signal(signal.SIGIO, signal.SIG_DFL)  # ends a process on Linux; others ignore it
     fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
-    if line.poll():  # it was closed before
-        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait(line: Connection) -> None:
+    line.poll(None)  # nothing is ever sent
+    os.kill(os.getpid(), signal.SIGKILL)

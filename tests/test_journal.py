@@ -2,6 +2,7 @@
 
 import collections
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -62,7 +63,7 @@ def test_a_step_taken_again_finds_what_was_written_and_another_does_not(journal,
     found = [Judgement(Verdict.CORRECT, "4", "box", "equal", 0.5), Judgement(Verdict.TIMEOUT, reason="slow\nline")]
     journal.turn_to(3)
     asked = [journal.ask("a"), journal.ask("a"), journal.ask("b")]
-    assert asked == [Asked("a", 1), Asked("a", 2), Asked("b", 1)]
+    assert asked == [Asked(3, "a", 1), Asked(3, "a", 2), Asked(3, "b", 1)]
     for one, judgement in zip(asked, [*found, found[0]], strict=True):
         assert journal.known(one) is None
         journal.write(one, judgement)
@@ -88,11 +89,14 @@ def test_no_changed_line_is_believed(journal, tmp_path):
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(bytes(changed) + second)
         journal.turn_to(0)
-        assert journal.known(Asked("a", 1)) in (None, Judgement(Verdict.WRONG, "5"))
+        assert journal.known(Asked(0, "a", 1)) in (None, Judgement(Verdict.WRONG, "5"))
     for size in range(len(first), len(content)):
         file.write_bytes(content[:size])
         journal.turn_to(0)
-        assert journal.known(Asked("a", 1)) == Judgement(Verdict.WRONG, "5")
+        assert journal.known(Asked(0, "a", 1)) == Judgement(Verdict.WRONG, "5")
+        journal.write(journal.ask("c"), Judgement(Verdict.CORRECT, "6"))
+        journal.turn_to(0)
+        assert journal.known(Asked(0, "c", 1)) == Judgement(Verdict.CORRECT, "6")
 
 
 def test_only_steps_that_no_checkpoint_brings_back_are_forgotten(journal, tmp_path):
@@ -102,6 +106,27 @@ def test_only_steps_that_no_checkpoint_brings_back_are_forgotten(journal, tmp_pa
     journal.forget_before(5)
     left = sorted(p.name for p in (tmp_path / "verdicts").iterdir())
     assert left == ["step_000005.jsonl", "step_1000000.jsonl"]
+
+
+def test_a_verdict_is_told_when_it_is_on_record_and_one_that_cannot_be_is_not(journal, clock, tmp_path):
+    with GradingPool(workers=1) as pool:
+        pool.keep(journal)
+        journal.turn_to(2)
+        assert pool.submit(Fickle(str(clock)), Question("", "1"), "4").result().verdict is Verdict.CORRECT
+        assert len((tmp_path / "verdicts" / "step_000002.jsonl").read_text().splitlines()) == 1
+        (tmp_path / "verdicts" / "step_000003.jsonl").symlink_to(tmp_path / "elsewhere")
+        journal.turn_to(3)
+        with pytest.raises(OSError, match="symbolic link"):
+            pool.submit(Fickle(str(clock)), Question("", "2"), "4").result()
+
+
+def test_processes_are_ready_when_a_pool_has_started(clock):
+    with GradingPool(workers=2) as pool:
+        pool.start(Fickle(str(clock)))
+        assert len(multiprocessing.active_children()) >= 2
+    with GradingPool() as pool:
+        pool.start(lambda question, response: Verdict.CORRECT)
+        assert pool._pool is None
 
 
 def test_a_pool_believes_the_journal_and_asks_for_the_rest(journal, clock):

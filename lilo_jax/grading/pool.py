@@ -102,15 +102,14 @@ class GradingPool:
         found = self._journal.known(asked) if self._journal and asked else None
         if found is None and (known := self._known.get(key)) is not None:
             self._counts.remembered += 1
-            self._write_down(asked, known)
-            return known
+            return self._on_record(asked, known)
         result: Future[Judgement] = Future() if found is None else _done(found)
         if found is None or not found.verdict.is_failure:
             self._remember(key, result)
-        if found is None:
-            self._write_down(asked, result)
-            self._start(_Task(key, result))
-        return result
+        if found is not None:
+            return result
+        self._start(_Task(key, result))
+        return self._on_record(asked, result)
 
     def keep(self, journal: Journal) -> None:
         """Writes verdicts of processes into a journal from now on, and believes those that stand in it."""
@@ -120,13 +119,25 @@ class GradingPool:
         """Starts the processes that this grade will need, and waits until they are ready."""
         if self._workers or hasattr(grade, "quick"):
             pool = self._processes()
-            workers = self._workers or min(_cores(), MOST_WORKERS)
-            concurrent.futures.wait([pool.schedule(time.sleep, args=(0.1,)) for _ in range(workers)])
+            concurrent.futures.wait([pool.schedule(time.sleep, args=(0.1,)) for _ in range(self._count)])
 
-    def _write_down(self, asked: Asked | None, result: Future[Judgement]) -> None:
+    def _on_record(self, asked: Asked | None, result: Future[Judgement]) -> Future[Judgement]:
+        """The judgement, told when it stands in the journal; the error if it cannot be written there."""
         journal = self._journal
-        if journal is not None and asked is not None:
-            result.add_done_callback(lambda done: journal.write(asked, done.result()))
+        if journal is None or asked is None:
+            return result
+        told: Future[Judgement] = Future()
+
+        def write(done: Future[Judgement]) -> None:
+            try:
+                journal.write(asked, done.result())
+            except OSError as error:
+                told.set_exception(error)
+            else:
+                told.set_result(done.result())
+
+        result.add_done_callback(write)
+        return told
 
     def take_counts(self) -> Counts:
         """What happened since the last call."""
@@ -201,9 +212,12 @@ class GradingPool:
     def _processes(self) -> ProcessPool:
         with self._lock:
             if self._pool is None:
-                workers = self._workers or min(_cores(), MOST_WORKERS)
-                self._pool = ProcessPool(workers, context=_context(), initializer=warm_up)
+                self._pool = ProcessPool(self._count, context=_context(), initializer=warm_up)
             return self._pool
+
+    @property
+    def _count(self) -> int:
+        return self._workers or min(_cores(), MOST_WORKERS)
 
     def __enter__(self) -> "GradingPool":
         return self

@@ -8,6 +8,7 @@ step is therefore written down when it is known, and believed when a run that wa
 import collections
 import dataclasses
 import json
+import os
 import pathlib
 import threading
 from typing import Any
@@ -21,8 +22,9 @@ from lilo_jax.storage.checked_files import hash_of
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One answer that was to be graded in the current step: which, and for the how-many-th time in it."""
+    """One answer that was to be graded: in which step, which, and for the how-many-th time in it."""
 
+    step: int
     answer: str
     time: int
 
@@ -39,14 +41,14 @@ class Journal:
     def turn_to(self, step: int) -> None:
         """Begins a step, or takes it again."""
         with self._lock:
-            self._step, self._known = step, _read(self._file(step))
+            self._step, self._known = step, _read(self._file(step), step)
             self._times.clear()
 
     def ask(self, answer: str) -> Asked:
         """Notes that an answer, named by a hash, is to be graded."""
         with self._lock:
             self._times[answer] += 1
-            return Asked(answer, self._times[answer])
+            return Asked(self._step, answer, self._times[answer])
 
     def known(self, asked: Asked) -> Judgement | None:
         """What was found when the step was taken before."""
@@ -54,10 +56,10 @@ class Journal:
 
     def write(self, asked: Asked, found: Judgement) -> None:
         """Writes down what was found."""
-        line = {**dataclasses.asdict(asked), **found._asdict(), "verdict": found.verdict.value}
+        line = {"answer": asked.answer, "time": asked.time, **found._asdict(), "verdict": found.verdict.value}
         with self._lock:
             self._folder.mkdir(exist_ok=True)
-            append_line(self._file(self._step), to_json({**line, "checksum": hash_of(line)}))
+            append_line(self._file(asked.step), to_json({**line, "checksum": hash_of(line)}))
 
     def forget_before(self, step: int) -> None:
         """Deletes the files of steps that no checkpoint can bring back."""
@@ -69,15 +71,21 @@ class Journal:
         return self._folder / f"step_{step:06d}.jsonl"
 
 
-def _read(file: pathlib.Path) -> dict[Asked, Judgement]:
-    """What stands in a file; a line that was cut or changed is as if it were not there."""
-    found = {}
-    for line in file.read_bytes().splitlines() if file.exists() else ():
+def _read(file: pathlib.Path, step: int) -> dict[Asked, Judgement]:
+    """What stands in a file; a line that was changed is as if it were not there, and one that was cut is taken off."""
+    found: dict[Asked, Judgement] = {}
+    if not file.exists():
+        return found
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(file, len(whole))
+    for line in whole.splitlines():
         try:
             record: dict[str, Any] = json.loads(line)
             if record.pop("checksum") != hash_of(record):
                 continue
-            asked = Asked(record.pop("answer"), record.pop("time"))
+            asked = Asked(step, record.pop("answer"), record.pop("time"))
             found[asked] = Judgement(**{**record, "verdict": Verdict(record["verdict"])})
         except (ValueError, KeyError, TypeError, AttributeError):
             continue

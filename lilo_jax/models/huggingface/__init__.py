@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any
 
+from lilo_jax.checking import check, option
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.hub import refuse_pointer
 from lilo_jax.json_lines import to_json
@@ -48,6 +49,7 @@ def read_architecture(directory: pathlib.Path) -> Architecture:
     family = _family(values, fields.where)
     architecture = family.read(fields)
     fields.finish(family.model_type)
+    check(architecture, lambda path: f"{fields.where} cannot be: {option(('model', *path))}")
     try:
         check_architecture(architecture)
     except ValueError as error:
