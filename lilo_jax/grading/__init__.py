@@ -5,6 +5,7 @@ notation.py     one spelling for all that mean the same;  units.py  the unit beh
 sums.py         whether an equation of numbers holds;  clock.py  times of day
 answers.py      what an answer can be: number, time, tuple, set, interval, matrix, words;  reading.py  finding out which
 comparison.py   whether two are the same;  rules.py  the graders `default` and `exact` of all this
+trees.py        expressions as trees
 probing.py      algebra by values at random points;  symbolic.py  by math-verify, for what is left
 pool.py         all of it in processes that can be killed
 
