@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any
 
+from lilo_jax.checking import check
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of
 from lilo_jax.models.huggingface.family import Family
@@ -46,6 +47,7 @@ def read_architecture(directory: pathlib.Path) -> Architecture:
     family = _family(values, fields.where)
     architecture = family.read(fields)
     fields.finish(family.model_type)
+    check(architecture, lambda path: f"{fields.where}: {'.'.join(path)}")
     try:
         check_architecture(architecture)
     except ValueError as error:
