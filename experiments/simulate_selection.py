@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from experiments.runner import executor
+from lilo_jax.checking import check
 from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
@@ -214,6 +215,7 @@ class Job(NamedTuple):
     def build(self) -> Curriculum:
         """The rule, checked against the pool."""
         try:
+            check(self.spec, lambda path: f"{self.name}: {'.'.join(path)}")
             return self.spec.build(
                 pool_size=self.settings.world.pool_size, questions=self.options.questions, samples=self.options.samples
             )

@@ -179,7 +179,7 @@ REFUSED = [
     ("llama", {"hidden_size": None}, "hidden_size"),
     ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
     ("llama", {"num_key_value_heads": 3}, "num-kv-heads"),
-    ("llama", {"head_dim": 5}, "head-dim"),
+    ("llama", {"head_dim": 5}, "head_dim must be at least 4 and a multiple of 2, got 5"),
     ("llama", {"use_cache": True, "tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     ("mistral", {"layer_types": ["sliding_attention"] * 2}, "layer_types"),
     ("qwen2", {"layer_types": ["sliding_attention", "full_attention"]}, "sliding_window"),

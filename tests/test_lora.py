@@ -12,6 +12,7 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check, resolve
 from lilo_jax.config import Launch
+from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.mesh import RULES, unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -118,6 +119,13 @@ def test_new_adapters_change_nothing_and_have_axes_of_their_rank(base):
     ):
         assert len(names) == leaf.ndim
         assert {name for name in names if name} <= set(RULES)
+
+
+def test_policy_critic_and_head_are_drawn_by_keys_of_their_own():
+    """The head's is that of a run without adapters."""
+    keys = start_keys(3)
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
+    assert keys.critic_head == stream_key(3, "critic")
 
 
 # ---------------------------------------------------------------------------------------------------------- whole runs

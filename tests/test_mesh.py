@@ -15,9 +15,11 @@ from curriculum_simulation import proposed
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
+from lilo_jax.checking import check
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import top_k
+from lilo_jax.errors import UsageError
 from lilo_jax.keys import stream_key
 from lilo_jax.mesh import (
     AXES,
@@ -67,8 +69,8 @@ def test_sizes_that_do_not_make_the_devices_name_the_cure(config, devices):
 
 @pytest.mark.parametrize("config", [MeshConfig(fsdp=0), MeshConfig(tensor=0), MeshConfig(data=-1), MeshConfig(fsdp=-2)])
 def test_sizes_must_be_positive(config):
-    with pytest.raises(ValueError, match="must be positive"):
-        mesh_shape(config, 8)
+    with pytest.raises(UsageError, match="must be at least"):
+        check(config)
 
 
 # --------------------------------------------------------------------------------------------------------- sharding

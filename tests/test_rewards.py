@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from lilo_jax import checking
 from lilo_jax import config as configuration
 from lilo_jax.assembly import assemble, check
 from lilo_jax.config import Launch
@@ -97,13 +98,14 @@ def test_flaws_are_planted_at_their_shares_and_named():
 @pytest.mark.parametrize(
     ("noise", "says"),
     [
-        (NoiseConfig(wrong_keys=-0.1), "--noise.wrong-keys must be between 0 and 1"),
-        (NoiseConfig(label_noise=1.1), "--noise.label-noise must be between 0 and 1"),
+        (NoiseConfig(wrong_keys=-0.1), "--wrong-keys must be at least 0 and at most 1"),
+        (NoiseConfig(label_noise=1.1), "--label-noise must be at least 0 and at most 1"),
         (NoiseConfig(wrong_keys=0.6, coin_flips=0.6), "together must be at most 1"),
     ],
 )
 def test_impossible_shares_are_refused(noise, says):
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=says):  # noqa: PT012
+        checking.check(noise)
         plant(POOL, noise, seed=0)
 
 

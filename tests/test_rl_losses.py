@@ -27,6 +27,7 @@ from lilo_jax.rl.losses import (
 )
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.reinforce import Reinforce
+from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
 from lilo_jax.rl.vineppo import VinePpo
@@ -384,6 +385,13 @@ def test_which_algorithms_need_a_critic_or_a_reference():
     assert set(needs.values()) == {(False, False)}
     assert not Ppo(kl_coefficient=0).build().needs_reference
     assert Grpo(kl_coefficient=0.1).build().needs_reference
+
+
+def test_which_algorithms_compare_within_groups():
+    """With groups of one their advantages are 0 whatever is rewarded; the others' are not."""
+    two = {name for name, cls in ALGORITHMS.items() if cls().build().least_samples == 2}
+    assert two == {"rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"}
+    assert ReinforcePp(baseline="group_mean").build().least_samples == 2
 
 
 # ---------------------------------------------------------------------------------------------- finite differences

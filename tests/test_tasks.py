@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from lilo_jax.checking import check
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import chain
@@ -140,7 +141,7 @@ def test_chain_grades_character_for_character(response, verdict):
 
 def test_chain_refuses_an_empty_set():
     with pytest.raises(UsageError, match="at least 1"):
-        Chain(validation=0).build(seed=0)
+        check(Chain(validation=0))
 
 
 # ----------------------------------------------------------------------------------------------------------- dataset
