@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 from lilo_jax.errors import Stopped
 
+STDERR = 2
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -56,6 +56,8 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._timer is not None:  # whoever asked has been heard
+            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -72,5 +74,5 @@ class StopRequest:
 
     def _end(self, how: str) -> None:
         assert self._signal is not None
-        os.write(sys.stderr.fileno(), f"error: {how}; the last checkpoint is intact\n".encode())
+        os.write(STDERR, f"error: {how}; the last checkpoint is intact\n".encode())
         os._exit(128 + self._signal)
