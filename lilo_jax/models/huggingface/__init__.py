@@ -10,6 +10,8 @@ from typing import Any
 
 from lilo_jax.checking import check
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.hub import refuse_pointer
+from lilo_jax.json_lines import to_json
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of
 from lilo_jax.models.huggingface.family import Family
 from lilo_jax.models.huggingface.fields import Fields
@@ -82,7 +84,7 @@ def write_config(architecture: Architecture) -> dict[str, Any]:
 def _lost(architecture: Architecture, family: Family) -> list[str]:
     """The fields that would be read back as something else."""
     try:
-        again = family.read(Fields(json.loads(json.dumps(family.write(architecture))), "config.json"))
+        again = family.read(Fields(json.loads(to_json(family.write(architecture))), "config.json"))
     except UsageError as error:
         return [str(error)]
     wanted, found = _spelt_out(architecture), _spelt_out(again)
@@ -129,10 +131,11 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
     """The object in a directory's `config.json`, of whatever kind; raises `UsageError` if there is none."""
     path = directory / "config.json"
     try:
+        refuse_pointer(path)
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no {path.name} in {path.parent}: is it a Hugging Face model directory?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a JSON object")
