@@ -68,6 +68,15 @@ def test_every_file_of_a_checkpoint_is_guarded(saved, tmp_path):
     assert read_record(copy, 2) == record
 
 
+def test_an_array_under_another_name_is_damage(saved, tmp_path):
+    """Then orbax leaves out what it was asked for, without a word."""
+    copy = pathlib.Path(shutil.copytree(saved[0], tmp_path / "copy"))
+    file = copy / "2" / "state" / "_METADATA"
+    file.write_bytes(file.read_bytes().replace(b"mask", b"masc"))
+    with pytest.raises(RunError, match=r"/2 is damaged \(mask is not what was written\)"):
+        read_arrays(copy, 2)
+
+
 def test_a_prefix_is_checked_and_the_earlier_one_is_named(saved, tmp_path):
     path = saved[0]
     step, arrays, _ = load_arrays(path, "w")
