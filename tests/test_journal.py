@@ -145,6 +145,19 @@ def test_a_pool_believes_the_journal_and_asks_for_the_rest(journal, clock):
         assert pool.submit(grade, questions[0], "4").result().verdict is Verdict.CORRECT  # remembered, as before
 
 
+def test_a_step_taken_again_books_the_graders_seconds_once(journal, clock):
+    """The seconds of the first time went with its records; equal answers took them once."""
+    spent = []
+    for _ in range(2):
+        with GradingPool(workers=1) as pool:
+            pool.keep(journal)
+            journal.turn_to(7)
+            for _ in range(3):
+                pool.submit(Fickle(str(clock)), Question("", "1"), "4").result()
+            spent.append(pool.take_counts().seconds)
+    assert spent[0] == spent[1] > 0
+
+
 def test_steps_taken_again_do_not_depend_on_the_clock(tiny_config, tiny_start, clock, tmp_path):
     """Only step 4 is saved of a run that got to 6: 4 and 5 get the morning's verdicts again, later ones noon's."""
     config = configuration.replace(

@@ -102,11 +102,12 @@ class GradingPool:
         found = self._journal.known(asked) if self._journal and asked else None
         if found is None and (known := self._known.get(key)) is not None:
             self._counts.remembered += 1
-            return self._on_record(asked, known)
+            return self._on_record(asked, known, again=True)
         result: Future[Judgement] = Future() if found is None else _done(found)
         if found is None or not found.verdict.is_failure:
             self._remember(key, result)
         if found is not None:
+            self._counts.seconds += found.seconds
             return result
         self._start(_Task(key, result))
         return self._on_record(asked, result)
@@ -119,9 +120,12 @@ class GradingPool:
         """Starts the processes that this grade will need, and waits until they are ready."""
         if self._workers or hasattr(grade, "quick"):
             pool = self._processes()
-            concurrent.futures.wait([pool.schedule(time.sleep, args=(0.1,)) for _ in range(self._count)])
+            ready: set[int] = set()
+            with contextlib.suppress(BrokenProcessPool, ProcessExpired, RuntimeError):  # the first answer tells it
+                while len(ready) < self._count:
+                    ready |= {one.result() for one in [pool.schedule(_process) for _ in range(self._count)]}
 
-    def _on_record(self, asked: Asked | None, result: Future[Judgement]) -> Future[Judgement]:
+    def _on_record(self, asked: Asked | None, result: Future[Judgement], *, again: bool = False) -> Future[Judgement]:
         """The judgement, told when it stands in the journal; the error if it cannot be written there."""
         journal = self._journal
         if journal is None or asked is None:
@@ -130,7 +134,8 @@ class GradingPool:
 
         def write(done: Future[Judgement]) -> None:
             try:
-                journal.write(asked, done.result())
+                found = done.result()
+                journal.write(asked, found._replace(seconds=0.0) if again else found)  # the time was spent once
             except OSError as error:
                 told.set_exception(error)
             else:
@@ -239,6 +244,12 @@ class _Task:
     result: Future[Judgement]
     losses: int = 0
     renewals: int = 0
+
+
+def _process() -> int:
+    """The worker's id, told so slowly that one which is ready leaves some of the asking to the others."""
+    time.sleep(0.1)
+    return os.getpid()
 
 
 def _stop(pool: ProcessPool) -> None:
