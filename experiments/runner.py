@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -119,21 +118,15 @@ def _jobs(
     for seed in seeds:
         path = root / f"seed_{seed}"
         start = start_config(configuration.replace(config, seed=seed))
-        starts.append(_Job(f"seed {seed} sft", start, _launch(launch, path / "sft")))
+        starts.append(_Job(f"seed {seed} sft", start, launch.of_part(path / "sft")))
         filled = {
             name: configuration.replace(arm, seed=seed, model__path=str(path / "sft"), sft__steps=0)
             for name, arm in longest_first
         }
         followers.append(
-            [_Job(f"seed {seed} {name}", arm, _launch(launch, path / name)) for name, arm in filled.items()]
+            [_Job(f"seed {seed} {name}", arm, launch.of_part(path / name)) for name, arm in filled.items()]
         )
     return starts, followers
-
-
-def _launch(launch: Launch, path: pathlib.Path) -> Launch:
-    """How one run of a comparison starts: wherever it is, it goes on."""
-    usual = dataclasses.replace(launch, output_dir=str(path), stop_at=0)
-    return usual if launch.resume == "previous" else dataclasses.replace(usual, resume="auto")
 
 
 class _Job(NamedTuple):

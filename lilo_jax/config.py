@@ -289,6 +289,11 @@ class Launch:
     debug: bool = False
     """show the traceback of an error"""
 
+    def of_part(self, path: pathlib.Path) -> "Launch":
+        """How a run that is a part of this one starts: wherever it is, it goes on to its end."""
+        resume: Literal["auto", "previous"] = "previous" if self.resume == "previous" else "auto"
+        return dataclasses.replace(self, output_dir=str(path), resume=resume, stop_at=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:

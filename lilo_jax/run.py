@@ -88,7 +88,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         if directory.is_done():
             return Result(directory, done=True, state=None)
         if config.num_steps and config.sft.steps:
-            fine_tuned = Launch(output_dir=str(directory.path / FINE_TUNED), graders=launch.graders)
+            fine_tuned = launch.of_part(directory.path / FINE_TUNED)
             _run(assembling.start_config(config), fine_tuned, stop, name=f"{name} sft", bar=bar)
         start = starting_model(config, directory.path)
         tokenizer = start.tokenizer() if start else None
@@ -143,9 +143,9 @@ def _train(
     with Checkpoints(path, keep=config.storage.keep) as checkpoints:
         steps = finished_steps(path)
         record = read_record(path, steps[-1]) if steps else None
-        directory.rewind(record["files"] if record else None)
         if record and record["questions"] != questions:
             raise UsageError(f"the questions are not those of the checkpoint {path}/{steps[-1]}: give those back")
+        directory.rewind(record["files"] if record else None)
         if record:
             state, ledger, origin = _resumed(assembly, checkpoints, steps[-1], record, start)
             progress.line(f"resumed after step {steps[-1]}")
