@@ -15,6 +15,7 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks.grading_speed import WARM
+from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool, judge_all
@@ -95,10 +96,7 @@ def main() -> None:
     """Prints the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=pathlib.Path)
-    try:
-        answers = labelled(parser.parse_args().file)
-    except UsageError as error:
-        raise SystemExit(f"error: {error}") from None  # prints it, and exits with 1
+    answers = labelled(parser.parse_args().file)
     with GradingPool(workers=1) as pool:
         judge_all(pool, GRADERS["default"], [WARM])
         started = time.perf_counter()
@@ -110,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_message(main)

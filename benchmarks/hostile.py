@@ -87,31 +87,32 @@ def options(rng: Random, directory: pathlib.Path) -> Case:
 
 
 def _train_line(rng: Random) -> list[str]:
-    names = _names()
+    options = _options()
     arguments = ["train"]
     for field in TABLES:
         if rng.random() < 0.3:
             arguments += [f"--{field}", rng.choice([*TABLES[field], rng.choice(TEXTS)])]
     for _ in range(rng.randint(1, 4)):
-        arguments += _option(rng, rng.choice(names))
+        arguments += _option(rng, *rng.choice(options))
     return arguments
 
 
 @functools.cache
-def _names() -> tuple[str, ...]:
-    """Every option of a run, whatever is chosen by name."""
+def _options() -> tuple[tuple[str, str], ...]:
+    """Every option of a run, whatever is chosen by name, with its default."""
     chosen = [(field, one) for field, table in TABLES.items() for one in table.values()]
     configs = [configuration.replace(Config(), **{field: one()}) for field, one in chosen]
-    found = {path for config in configs for path in configuration.flat(configuration.to_dict(config))}
-    launch = {field.name for field in dataclasses.fields(Launch)} - {"print_config"}
-    return tuple(sorted(path.replace("_", "-") for path in found | launch if not path.endswith(".name")))
+    found = {path: value for one in configs for path, value in configuration.flat(configuration.to_dict(one)).items()}
+    launch = {field.name: getattr(Launch(), field.name) for field in dataclasses.fields(Launch)}
+    given = {path.replace("_", "-"): str(value) for path, value in (found | launch).items()}
+    return tuple(sorted((o, value) for o, value in given.items() if not o.endswith(".name") and o != "print-config"))
 
 
-def _option(rng: Random, name: str) -> list[str]:
+def _option(rng: Random, name: str, default: str) -> list[str]:
     if rng.random() < 0.1:
         at = rng.randrange(len(name))
         name = name[:at] + rng.choice(["", "-", ".", "é", "x"]) + name[at + rng.randint(0, 1) :]
-    value = rng.choice(rng.choice([TEXTS, NUMBERS, PLAUSIBLE, PLAUSIBLE]))
+    value = rng.choice(rng.choice([TEXTS, NUMBERS, PLAUSIBLE, PLAUSIBLE, *[[default]] * 4]))
     forms = [[f"--{name}", value], [f"--{name}={value}"], [f"--{name}"], [value], [f"--no-{name}"]]
     forms += [[f"--{name}", value, rng.choice(NUMBERS)], [f"--{name}", value] * 2]
     return rng.choices(forms, [8, 4, 1, 1, 1, 1, 1])[0]
@@ -138,7 +139,7 @@ def _lilo_line(rng: Random, directory: pathlib.Path) -> list[str]:
     if {"input", "output"} <= set(VERBS[verb]):
         given += ["--input", "in.jsonl", "--output", "out.jsonl"]
     for _ in range(rng.randint(0, 3)):
-        given += _option(rng, rng.choice([*VERBS[verb], "debug"]))
+        given += _option(rng, rng.choice([*VERBS[verb], "debug"]), "1")
     return ["lilo", rng.choice([verb] * 20 + [rng.choice(TEXTS)]), *given]
 
 
@@ -450,7 +451,7 @@ def warm_up() -> None:
     """
     GradingPool.submit = lambda *_: _GRADED  # type: ignore[method-assign]
     atexit.register(shutil.rmtree, _model(), ignore_errors=True)
-    _names()
+    _options()
 
 
 KINDS: dict[str, Kind] = {

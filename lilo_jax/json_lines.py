@@ -112,7 +112,7 @@ def parse_value(where: str, text: str) -> Any:
             text, parse_float=_number, parse_constant=_no_constant, object_pairs_hook=_object_of_different_keys
         )
         if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise UsageError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
     except UnicodeEncodeError:

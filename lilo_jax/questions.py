@@ -59,7 +59,7 @@ class Question:
     @property
     def content(self) -> str:
         """Hash of what is asked and of the gold answer."""
-        return hashlib.sha256(json.dumps([self.asked, self.answer]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.asked, self.answer], allow_nan=False).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:

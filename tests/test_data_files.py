@@ -327,7 +327,7 @@ def test_longer_prompts_are_left_out_with_their_demonstrations_and_counted(tmp_p
     assert "left out: 1 questions, first" in capsys.readouterr().err
     with pytest.raises(UsageError, match="longest leaves no question of"):
         check_config(config_for(path, longest=1))
-    with pytest.raises(UsageError, match="--task.longest must be at least 0"):
+    with pytest.raises(UsageError, match=r"--task\.longest must be at least 0"):
         check_config(config_for(path, longest=-1))
 
 

@@ -18,6 +18,7 @@ from lilo_jax.errors import RunError, UsageError
 from lilo_jax.json_lines import to_json
 from lilo_jax.redaction import HIDDEN, redacted
 from lilo_jax.rl import ALGORITHMS
+from lilo_jax.storage.opening import open_run
 from lilo_jax.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -174,9 +175,8 @@ def test_no_option_of_our_own_is_taken_for_a_secret():
 
 
 def test_a_run_keeps_no_secret(tmp_path, monkeypatch):
-    from lilo_jax.storage.run_directory import open_run
-
     monkeypatch.setattr(sys, "argv", ["train", "--wandb-api-key", "abc123"])
-    open_run(tmp_path / "run", Config(), "auto")
+    with open_run(tmp_path / "run", Config(), "auto", {}):
+        pass
     kept = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert kept["command"] == ["train", "--wandb-api-key", HIDDEN]

@@ -209,7 +209,7 @@ def test_a_task_of_ones_own_is_checked_too():
     with pytest.raises(UsageError, match="test, question 2: same question as train, question 4; no question of 'test'"):
         check(config)
     assert len(check(dataclasses.replace(config, task=Mine("21?"))).splits["test"]) == 2
-    with pytest.raises(UsageError, match="test, question 2: half of a surrogate pair"):
+    with pytest.raises(UsageError, match=r"--task\.shared must be text without NUL or half a surrogate"):
         check(dataclasses.replace(config, task=Mine("\ud83d?")))
 
 

@@ -179,9 +179,9 @@ def test_without_a_baseline_nothing_is_compared(arms, baseline):
 
 def test_values_that_are_not_finite_become_none(tmp_path):
     run = write_run(tmp_path / "run", curriculum={"name": "lilo"}, seed=0, slope=0.01)
-    run.append("metrics", {"step": 20, "curriculum/collected_zero_variance_fraction": math.nan})
+    run.append("metrics", {"step": 20, "audit/brier": math.nan, "audit/regret": 0.25})
     summary = summarize({"lilo": {0: run}}, split="test", baseline=None)
-    assert summary["zero_variance"]["lilo"]["collected"] is None
+    assert summary["audit"]["lilo"] == {"brier": None, "regret": 0.25}
 
 
 def test_a_split_that_was_not_evaluated_is_an_error(arms):

@@ -16,6 +16,7 @@ from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.run import run
 from lilo_jax.sft import fine_tune
+from lilo_jax.stop_request import StopRequest
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.tasks.dataset import Dataset
@@ -48,7 +49,7 @@ def test_packed_demonstrations_give_the_same_weights(tiny_config, tmp_path):
         spied = dataclasses.replace(assembly, programs=assembly.programs._replace(sft_step=spy))
         params, progress = assembly.programs.init(jax.random.key(0)), Progress("sft", total=0, every=1, bar=False)
         before = jax.tree.map(np.array, params)
-        weights.append(jax.tree.map(np.array, fine_tune(spied, params, Ledger(), progress)))
+        weights.append(jax.tree.map(np.array, fine_tune(spied, params, Ledger(), progress, StopRequest(grace=0.0))))
         progress.close()
     assert [plan is not None for _, plan, _ in plans] == [False] * 6 + [True] * 6
     assert all(plan.sequence.shape[0] < len(sequences.tokens) for pack, plan, sequences in plans if pack)

@@ -13,6 +13,7 @@ from typing import Any
 from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
+from lilo_jax.json_lines import to_json
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.tasks.prompts import prompt_style
 
@@ -57,7 +58,7 @@ class ReasoningGym:
 
 def _question(entry: dict[str, Any], render: Callable[[str], str]) -> Question:
     text = entry["question"]
-    return Question(render(text), str(entry["answer"]), text=text, solution=json.dumps(entry, default=str))
+    return Question(render(text), str(entry["answer"]), text=text, solution=to_json(entry, default=str))
 
 
 @dataclasses.dataclass(frozen=True)
