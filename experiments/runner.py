@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -18,7 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 from lilo_jax import config as configuration
 from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
-from lilo_jax.errors import RunError, UsageError
+from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.json_lines import to_json
 from lilo_jax.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.run import Result, run
@@ -139,6 +140,13 @@ class _Job(NamedTuple):
     def run(self, *, bar: bool) -> None:
         run(self.config, self.launch, name=self.name, bar=bar)
 
+    def within(self, seconds: float) -> "_Job":
+        """The same with a limit of time; 0 sets none."""
+        return self._replace(launch=dataclasses.replace(self.launch, max_seconds=seconds))
+
+    def is_done(self) -> bool:
+        return RunDirectory(pathlib.Path(self.launch.output_dir)).is_done()
+
 
 @contextlib.contextmanager
 def executor(workers: int) -> Iterator[ProcessPool | None]:
@@ -180,27 +188,47 @@ def _run_all(
     after_each: Callable[[], None],
 ) -> None:
     """Runs each start, and its followers as soon as it is done; the first error ends all, a signal lets all save."""
-    if pool is None:
-        for start, following in zip(starts, followers, strict=True):
-            for job in (start, *following):
-                job.run(bar=True)
-                after_each()
-        return
+    jobs = [job for start, following in zip(starts, followers, strict=True) for job in (start, *following)]
+    forward = _ask_workers if pool else lambda: None
+    with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds, forward=forward) as stop:
+        if pool:
+            _run_side_by_side(starts, followers, pool, workers, stop, after_each)
+        else:
+            _run_in_turn(jobs, stop, after_each)
+        stop.check("with the runs saved that were going on: the same command goes on with them")
+    if stop.asked and (left := sum(not job.is_done() for job in jobs)):
+        raise Stopped(f"stopped at --max-seconds with {left} of {len(jobs)} runs left: the same command goes on", 0)
+
+
+def _run_in_turn(jobs: list[_Job], stop: StopRequest, after_each: Callable[[], None]) -> None:
+    for job in jobs:
+        if stop.asked:
+            break
+        job.within(stop.seconds_left).run(bar=True)
+        after_each()
+
+
+def _run_side_by_side(
+    starts: list[_Job],
+    followers: list[list[_Job]],
+    pool: ProcessPool,
+    workers: int,
+    stop: StopRequest,
+    after_each: Callable[[], None],
+) -> None:
     ready = list(zip(starts, followers, strict=True))
     running: dict[Future[None], list[_Job]] = {}
-    with StopRequest(grace=launch.grace, forward=_ask_workers) as stop:
-        while running or (ready and not stop.asked):
-            while ready and len(running) < workers and not stop.asked:
-                job, following = ready.pop(0)
-                running[pool.schedule(_run_quietly, (job,))] = following
-            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                following = running.pop(future)
-                if stop.asked:  # whatever became of it: it saves if it can
-                    continue
-                future.result()
-                after_each()
-                ready += [(job, []) for job in following]
-        stop.check("with the runs saved that were going on: the same command goes on with them")
+    while running or (ready and not stop.asked):
+        while ready and len(running) < workers and not stop.asked:
+            job, following = ready.pop(0)
+            running[pool.schedule(_run_quietly, (job.within(stop.seconds_left),))] = following
+        for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+            following = running.pop(future)
+            if stop.signalled:  # whatever became of it: it saves if it can
+                continue
+            future.result()
+            after_each()
+            ready += [(job, []) for job in following]
 
 
 def _ask_workers() -> None:

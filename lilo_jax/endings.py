@@ -64,7 +64,8 @@ def exit_with_message(main: Callable[[], object]) -> None:
             sys.exit(NOBODY_READS)
         if debug:
             raise
-        print("error:", *message(error).splitlines(), file=sys.stderr)
+        said = " ".join(message(error).splitlines())
+        print(f"error: {said}" if status(error) else said, file=sys.stderr)
         sys.exit(status(error))
 
 

@@ -28,7 +28,7 @@ class Stopped(Exception):  # noqa: N818 (no error: what was asked for)
     """A run that was asked to stop, and can be gone on with.  Entry points print it and exit with `status`.
 
     Attributes:
-        status: 128 and the number of the signal, as shells have it: 143, 129 or 130.
+        status: 128 and the number of the signal, as shells have it: 143, 129 or 130; 0 if its time was over.
     """
 
     def __init__(self, message: str, status: int) -> None:

@@ -15,8 +15,13 @@ TEMPORARY = ".tmp-"
 def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A binary file to fill; it appears at `path`, or replaces what is there, when the block ends without an error.
 
-    The temporary file is a new one beside `path`: a link that stands there is never followed.
+    The temporary file is a new one beside `path`: a link that stands there is never followed.  What is no file, as
+    /dev/null, is written to and not replaced.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with open(path, "wb") as device:
+            yield device
+        return
     temporary = path.with_name(TEMPORARY + secrets.token_hex(6))
     try:
         with open(temporary, "xb") as file:

@@ -39,7 +39,17 @@ class StopRequest:
     @property
     def asked(self) -> bool:
         """Whether to stop as soon as nothing is lost by it."""
-        return self._signal is not None or (self._until is not None and time.monotonic() >= self._until)
+        return self.signalled or (self._until is not None and time.monotonic() >= self._until)
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal asked."""
+        return self._signal is not None
+
+    @property
+    def seconds_left(self) -> float:
+        """Of `max_seconds`, as a part of the run may be given them: above 0, and 0 without a limit."""
+        return 0.0 if self._until is None else max(self._until - time.monotonic(), 1e-6)
 
     def check(self, where: str) -> None:
         """Raises `Stopped` if a signal has asked; `where` says how far things are."""

@@ -14,7 +14,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.endings import exit_with_message
-from lilo_jax.errors import RunError, UsageError
+from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.json_lines import to_json
 from lilo_jax.redaction import HIDDEN, redacted
 from lilo_jax.rl import ALGORITHMS
@@ -69,6 +69,17 @@ def test_every_error_is_one_line_with_a_status(case, monkeypatch, capsys):
     assert says in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_what_was_asked_for_is_no_error(monkeypatch, capsys):
+    def main():
+        raise Stopped("stopped at --max-seconds", 0)
+
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    with pytest.raises(SystemExit) as caught:
+        exit_with_message(main)
+    assert caught.value.code == 0
+    assert capsys.readouterr().err == "stopped at --max-seconds\n"
 
 
 @pytest.mark.parametrize("case", ENDINGS)

@@ -1,17 +1,20 @@
 """The sweep on a tiny model: what it writes, that it runs only what is new, and what it refuses."""
 
 import json
+import os
 import re
 import shlex
+import signal
 import sys
+import time
 
 import pytest
 
-from experiments import algorithms, quickstart, sweep
+from experiments import algorithms, quickstart, runner, sweep
 from experiments.runner import refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.endings import exit_with_message
-from lilo_jax.errors import UsageError
+from lilo_jax.errors import Stopped, UsageError
 from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
 
 TINY = shlex.split("""--algorithms rloo --seeds 2 --num-steps 2 --jobs 1 --task.pool 32 --task.validation 8
@@ -128,3 +131,41 @@ def test_the_comparison_of_algorithms_refuses_the_same(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"--update[.]epochs would be ignored, because the arm ppo_uniform"):
         algorithms.main()
     assert not (tmp_path / "out").exists()
+
+
+# --------------------------------------------------------------------------------------------------- when it is stopped
+def test_a_signal_between_two_runs_ends_the_comparison_in_one_line(sweep_with, monkeypatch):
+    begun = []
+
+    def run(config, launch, **_):
+        begun.append(launch.output_dir)
+        os.kill(os.getpid(), signal.SIGTERM)  # while no run listens
+
+    monkeypatch.setattr(runner, "run", run)
+    with pytest.raises(Stopped, match="stopped by SIGTERM with the runs saved") as found:
+        sweep_with("--arms", "uniform,lilo", *TINY)
+    assert (len(begun), found.value.status) == (1, 143)
+
+
+def test_the_runs_of_a_comparison_share_its_seconds(sweep_with, monkeypatch):
+    given = []
+
+    def run(config, launch, **_):
+        given.append(launch.max_seconds)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(runner, "run", run)
+    with pytest.raises(Stopped, match="stopped at --max-seconds with 6 of 6 runs left: the same command") as found:
+        sweep_with("--arms", "uniform,lilo", *TINY, "--max-seconds", "0.5")
+    assert found.value.status == 0
+    assert 0.2 > given[1] > 0
+    assert 0.5 > given[0] > given[1] + 0.3
+    assert len(given) == 2
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_comparison_that_ran_out_of_time_goes_on(jobs, sweep_with):
+    asked = ["--arms", "uniform", *TINY, "--seeds", "1", "--jobs", jobs]
+    with pytest.raises(Stopped, match="2 of 2 runs left"):
+        sweep_with(*asked, "--max-seconds", "1e-6")
+    assert len(rows(sweep_with(*asked))) == 3
