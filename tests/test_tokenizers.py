@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import re
 import unicodedata
 
 import pytest
@@ -400,3 +401,12 @@ def test_half_a_pair_of_surrogates_is_no_text(byte_level):
     for tokenizer in (SentencePiece.train(["ab"] * 9, kind="char", vocab_size=8), byte_level):
         with pytest.raises(UsageError, match=r"'a\\ud800b' is no text"):
             tokenizer.encode("a\ud800b")
+
+
+@pytest.mark.parametrize(("kind", "size", "needed"), [("bpe", 40, 271), ("char", 6, 15)])
+def test_a_vocabulary_smaller_than_the_characters_is_refused_with_their_number(kind, size, needed):
+    """Four special tokens, the line break, ten letters; with bpe the 256 bytes that other characters fall back to."""
+    with pytest.raises(UsageError, match=rf"--tokenizer\.vocab-size is {size}, but the .* take (\d+): give") as found:
+        SentencePiece.train(["abcdefghij"] * 9, kind=kind, vocab_size=size)
+    assert int(re.search(r"take (\d+)", str(found.value))[1]) == needed
+    assert SentencePiece.train(["abcdefghij"] * 9, kind=kind, vocab_size=needed).vocab_size <= needed

@@ -13,6 +13,9 @@ from lilo_jax.errors import UsageError
 from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "\n")
+"""Pieces that every tokenizer has that is trained here."""
+
 
 class SentencePiece:
     """See `Tokenizer`."""
@@ -62,8 +65,17 @@ class SentencePiece:
             texts: training text; every character in it becomes known.
             kind: "char" for a token per character, "bpe" for byte-pair merges with byte fallback.
             vocab_size: upper bound on the number of ids.
+
+        Raises:
+            UsageError: there are more characters, each of which takes an id, as does each byte of "bpe".
         """
-        model = io.BytesIO()
+        texts, model = list(texts), io.BytesIO()
+        needed = len(SPECIAL) + len(set().union(*texts) - set(SPECIAL)) + (256 if kind == "bpe" else 0)
+        if vocab_size < needed:
+            raise UsageError(
+                f"--tokenizer.vocab-size is {vocab_size}, but the characters of the task's texts take {needed}: give "
+                f"at least {needed}"
+            )
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
             model_writer=model,
