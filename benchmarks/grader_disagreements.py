@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from lilo_jax.endings import exit_with_message
-from lilo_jax.json_lines import read_records
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.json_lines import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -15,11 +15,11 @@ import pathlib
 import statistics
 import time
 
-from lilo_jax.endings import exit_with_message
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool, judge_all
-from lilo_jax.json_lines import read_records
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 
 WORKLOADS = pathlib.Path(__file__).parent / "grading"
 WARM = (Question("", "x+y=1"), r"\boxed{2x+2y=2}")

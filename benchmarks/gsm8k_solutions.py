@@ -15,12 +15,12 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks.grading_speed import WARM
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool, judge_all
-from lilo_jax.json_lines import read_records
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 
 MOST = 20
 """Disagreements that are shown."""

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.table import markdown
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.advantages import (
     generalized_advantages,
     group_centred,

@@ -13,18 +13,18 @@ import optax
 from benchmarks import checkpoint, workload
 from benchmarks.worker import Gate, clock
 from benchmarks.workload import Job
-from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.device.programs import place_weights
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES
 from lilo_jax.models.huggingface.weights import places, to_ours
 from lilo_jax.models.rope import Rope
-from lilo_jax.programs import place_weights
+from lilo_jax.models.scoring import score
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.scoring import score
 from lilo_jax.types import (
     Algorithm,
     Completions,

@@ -4,9 +4,9 @@
     python -m benchmarks.selection --core 0 --pools 1000,10000 --rounds 5 --steps 0
 
 Outcomes are made up, and only what the curriculum computes is timed: `propose`, and `admit` with `observe` in one
-program whose state is given away, as a run has it (`lilo_jax/programs.py`).  With 64 questions a step, `frontier`
-chooses among 4096.  The last table has the quickstart's pool of 2000 with 8 questions of 8 rollouts, as a share of the
-median step of a short quickstart run with PPO and `uniform`.
+program whose state is given away, as a run has it (`lilo_jax/device/programs.py`).  With 64 questions a step,
+`frontier` chooses among 4096.  The last table has the quickstart's pool of 2000 with 8 questions of 8 rollouts,
+as a share of the median step of a short quickstart run with PPO and `uniform`.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from experiments import quickstart
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.curriculum import CURRICULA
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import markdown
-from lilo_jax.run import run
+from lilo_jax.training.run import run
 from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
 
 NAMES = ("frontier", "uniform", "lilo", "mopps", "plr")

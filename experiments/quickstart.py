@@ -34,18 +34,14 @@ import tyro
 
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
-from lilo_jax.redaction import redacted
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
 from lilo_jax.rl.cispo import Cispo
@@ -58,6 +54,10 @@ from lilo_jax.rl.reinforce import Reinforce
 from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.vineppo import VinePpo
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import redacted
+from lilo_jax.training.checks import check
 from lilo_jax.types import CurriculumSpec
 
 FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from experiments.runner import executor
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
@@ -39,18 +39,18 @@ from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import gumbel_top_k, top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
-from lilo_jax.endings import exit_with_message
+from lilo_jax.device.programs import build_simulator
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
-from lilo_jax.programs import build_simulator
-from lilo_jax.redaction import redacted
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.simulation import BASELINE, markdown_section, selection_table, summarize_cell, write_selection_page
 from lilo_jax.report.summary import plain
 from lilo_jax.simulation.run import Privileges, RunSettings, Trace
 from lilo_jax.simulation.student import StudentSettings
 from lilo_jax.simulation.world import WorldSettings
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import redacted
 from lilo_jax.types import Array, Curriculum, CurriculumSpec, CurriculumState, Wants
 
 QUESTIONS_AT_ONCE = 200_000

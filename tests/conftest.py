@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import start_config
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig, SftConfig, StorageConfig
-from lilo_jax.run import run
+from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.run import run
+from lilo_jax.training.sft import start_config
 
 
 def pytest_unconfigure():

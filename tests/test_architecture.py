@@ -2,9 +2,11 @@
 
 import ast
 import dataclasses
+import graphlib
 import importlib
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -18,9 +20,8 @@ SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").gl
 PURE = [
     "types.py",
     "bounds.py",
+    "errors.py",
     "keys.py",
-    "packing.py",
-    "scoring.py",
     "models/*.py",
     "sampling/*.py",
     "curriculum/*.py",
@@ -33,6 +34,7 @@ PURE_IMPORTS = {
     "chex",
     "collections",
     "dataclasses",
+    "difflib",
     "enum",
     "flax",
     "functools",
@@ -41,6 +43,7 @@ PURE_IMPORTS = {
     "re",
     "numpy",  # tables built on the host
     "optax",
+    "types",
     "typing",
     "zlib",
 }
@@ -75,7 +78,7 @@ def test_the_finder_of_jit_finds_it():
 
 def test_jit_is_in_programs_alone():
     with_jit = {path.relative_to(ROOT).as_posix() for path in SOURCES if list(uses_of_jit(tree_of(path)))}
-    assert with_jit == {"lilo_jax/programs.py"}
+    assert with_jit == {"lilo_jax/device/programs.py"}
 
 
 def pure_modules():
@@ -91,6 +94,56 @@ def test_pure_modules_import_no_host_module(path):
     pure |= {name.removesuffix(".__init__") for name in pure}
     for module in imported_modules(tree_of(path)):
         assert module in pure or module.split(".")[0] in PURE_IMPORTS, f"{path} imports {module}"
+
+
+def rooms():
+    """{room: what the table in docs/architecture.md lets it import}; the loose files are one room, `loose`."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
+    names = [re.findall(r"`([a-z_]+)(?:/|\.py)`", line[0]) for line in lines]
+    return {
+        ("loose" if len(name) > 1 else name[0]): set(re.findall(r"`([a-z_]+)`", line[2]))
+        for name, line in zip(names, lines, strict=True)
+    }
+
+
+def room_of(module):
+    """The room of a dotted name of the package; None is its face, `lilo_jax` itself."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return None
+    return "loose" if (ROOT / "lilo_jax" / f"{parts[1]}.py").exists() else parts[1]
+
+
+def test_rooms_import_what_the_table_says_and_no_arrow_runs_back_up():
+    found = {room: set() for room in rooms()}
+    for path in (ROOT / "lilo_jax").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if (room := room_of(module)) is None:
+            continue
+        for node in ast.walk(tree_of(path)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module == "lilo_jax":
+                names = [f"lilo_jax.{alias.name}" for alias in node.names]
+            found[room] |= {room_of(name) for name in names if name.split(".")[0] == "lilo_jax"} - {room, "loose"}
+    assert found == rooms()
+    list(graphlib.TopologicalSorter(found).static_order())  # raises at a circle
+
+
+def test_few_files_lie_loose():
+    assert len(list((ROOT / "lilo_jax").glob("*.py"))) <= 6
+
+
+def test_the_assembly_stays_in_training():
+    users = {
+        path.relative_to(ROOT / "lilo_jax").parts[0]
+        for path in (ROOT / "lilo_jax").rglob("*.py")
+        if "Assembly" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"training"}
 
 
 def test_no_function_over_80_lines_and_no_file_over_500():

@@ -17,19 +17,20 @@ import experiments.quickstart
 import experiments.train
 from experiments.runner import run_single
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check as check_config
-from lilo_jax.assembly import validate
-from lilo_jax.bounds import Whole
-from lilo_jax.checking import annotations, bounds, check
-from lilo_jax.config import TABLES, Config, Launch, Options, RolloutConfig, TokenizerConfig, parse
+from lilo_jax.bounds import Whole, annotations, bounds, check
+from lilo_jax.config import TABLES, Config, Launch, Options, parse
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import PROTOCOLS, Protocol
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tasks.dataset import Dataset
+from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
+from lilo_jax.training.checks import check as check_config
+from lilo_jax.training.checks import validate
+from lilo_jax.training.run import run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,28 +16,32 @@ import pytest
 import reference
 
 from lilo_jax import config as configuration
-from lilo_jax.accounting import book
-from lilo_jax.assembly import assemble
-from lilo_jax.collection import collect, sample
-from lilo_jax.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig, Options, RolloutConfig
+from lilo_jax.config import Config, ModelConfig, Options
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
+from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import start_keys, stream_key
-from lilo_jax.mesh import put_replicated
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.advantages import per_token
 from lilo_jax.rl.losses import clipped_surrogate
+from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.scoring import live_tokens
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece
-from lilo_jax.trainer import admit, prepare, update
+from lilo_jax.training.accounting import book
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.collection import collect
+from lilo_jax.training.trainer import admit, prepare, update
 from lilo_jax.types import Admission, Algorithm, Curriculum, FollowUpRequests, Mean, Prompts, Proposal, Requests
 
 POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
@@ -290,7 +294,7 @@ def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     )
     key = stream_key(assembly.config.seed, "sample", 0)
     params = put_replicated(assembly.mesh, before.policy.params)
-    completions = jax.device_get(sample(assembly, params, prompts, requests, key))
+    completions = jax.device_get(sample(assembly.sampler, params, prompts, requests, key))
     compared = 0
     for g in range(QUESTIONS):
         found = [r.completion_ids.tolist() for r in collected.rollouts if r.group == g]
@@ -499,7 +503,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     assembly, calls, graded = assembly_of(config), [], []
 
     def recording_sample(params, prompts, requests, key, stop_table, **settings):
-        completions = assembly.programs.sample(params, prompts, requests, key, stop_table, **settings)
+        completions = assembly.sampler.run(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
@@ -509,8 +513,8 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
 
     spied = dataclasses.replace(
         assembly,
-        programs=assembly.programs._replace(sample=recording_sample),
-        task=assembly.task._replace(grade=grade),
+        sampler=assembly.sampler._replace(run=recording_sample),
+        judge=assembly.judge._replace(grade=grade),
     )
     state = start(assembly)
     before = host_copy(state.policy.params)

@@ -29,7 +29,7 @@ from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.pool import GradingPool
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.run import run
+from lilo_jax.training.run import run
 
 C, W, N, T, E = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR
 

@@ -10,28 +10,32 @@ import pytest
 import reference
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, validate
-from lilo_jax.collection import collect, sample, training_batch
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig
+from lilo_jax.config import Config, Launch, ModelConfig
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.measures import wilson
-from lilo_jax.follow_ups import add_follow_ups, step_of_each_token
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import start_keys, stream_key
-from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.monte_carlo import until_certain, wilson_width
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.rl.vineppo import VinePpo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.steps import newlines
 from lilo_jax.tokenizers import SentencePiece
-from lilo_jax.trainer import admit
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import validate
+from lilo_jax.training.collection import collect, training_batch
+from lilo_jax.training.follow_ups import add_follow_ups, step_of_each_token
+from lilo_jax.training.run import run
+from lilo_jax.training.trainer import admit
 from lilo_jax.types import FollowUpRequests, FollowUps, Prompts
 
 QUESTIONS, SAMPLES, SLOTS = 4, 5, 8
@@ -121,11 +125,11 @@ def followed(assembly, params, *, step=0):
     batch = training_batch(assembly, collected, admission)
 
     def recording(params, prompts, requests, key, stop_table, **settings):
-        completions = assembly.programs.sample(params, prompts, requests, key, stop_table, **settings)
+        completions = assembly.sampler.run(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
-    spied = dataclasses.replace(assembly, programs=assembly.programs._replace(sample=recording))
+    spied = dataclasses.replace(assembly, sampler=assembly.sampler._replace(run=recording))
     return add_follow_ups(spied, state, batch, step, ledger, clock), calls, ledger
 
 
@@ -225,7 +229,7 @@ def test_shared_and_separate_prefixes_give_the_same_tokens_and_values(nine, para
     owner[live] = [of_state[int(requests.prompt[i]), int(requests.prefix_length[i])] for i in live]
     own = requests.replace(prompt=owner)
     key = stream_key(CONFIG.seed, "follow_up", 0)
-    separate = jax.device_get(sample(assembly, params, Prompts(tokens, lengths), own, key))
+    separate = jax.device_get(sample(assembly.sampler, params, Prompts(tokens, lengths), own, key))
     for name in ("tokens", "lengths", "ended"):
         np.testing.assert_array_equal(getattr(separate, name), getattr(shared, name), err_msg=name)
     np.testing.assert_allclose(separate.logprobs, shared.logprobs, rtol=1e-4, atol=5e-5)

@@ -15,15 +15,15 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import UsageError
+from lilo_jax.evaluation.responses import Answer, ResponseGrader
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import GradingPool, check_grade, judge_all
-from lilo_jax.grading.responses import Answer, ResponseGrader
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.run import run
 from lilo_jax.tasks import chain
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece
+from lilo_jax.training.run import run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,13 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
+from lilo_jax.grading.journal import Asked, Journal
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import GradingPool
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.run import run
-from lilo_jax.storage.journal import Asked, Journal
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.run import run
 
 CLOCK = "LILO_JAX_TEST_CLOCK"
 

@@ -15,13 +15,11 @@ from curriculum_simulation import proposed
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import top_k
-from lilo_jax.errors import UsageError
-from lilo_jax.keys import stream_key
-from lilo_jax.mesh import (
+from lilo_jax.device.mesh import (
     AXES,
     MeshConfig,
     constrainer,
@@ -32,6 +30,8 @@ from lilo_jax.mesh import (
     sharding,
     unconstrained,
 )
+from lilo_jax.errors import UsageError
+from lilo_jax.keys import stream_key
 from lilo_jax.models.lora import LoraConfig
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.types import GroupStatistics
@@ -209,12 +209,12 @@ EIGHT_DEVICES = """
     from curriculum_simulation import proposed
     from jax.sharding import AxisType, Mesh
     from lilo_jax import config as configuration
-    from lilo_jax.assembly import assemble, check
-    from lilo_jax.collection import collect, training_batch
+    from lilo_jax.training.assembly import assemble, check
+    from lilo_jax.training.collection import collect, training_batch
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
     from lilo_jax.keys import start_keys, stream_key
-    from lilo_jax.mesh import AXES, make_mesh, put_replicated, put_rows
+    from lilo_jax.device.mesh import AXES, make_mesh, put_replicated, put_rows
     from lilo_jax.storage.clock import PhaseClock
     from lilo_jax.types import GroupStatistics
 

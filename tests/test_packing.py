@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.packing import bucket_slots, first_fit_decreasing, pack, pack_blocks, packed
-from lilo_jax.scoring import score, score_values
+from lilo_jax.models.packing import bucket_slots, first_fit_decreasing, pack, pack_blocks, packed
+from lilo_jax.models.scoring import score, score_values
 from lilo_jax.types import Sequences
 
 SLOTS, T = 6, 12

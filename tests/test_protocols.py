@@ -6,16 +6,16 @@ import json
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import _held_out_sets, check
-from lilo_jax.config import Config, EvaluationConfig
+from lilo_jax.cli.verbs import _suites
+from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.protocols import PROTOCOLS
+from lilo_jax.evaluation.protocols import PROTOCOLS, EvaluationConfig
 from lilo_jax.grading import GRADERS
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.prompts import qwen_math, vineppo
-from lilo_jax.verbs import _suites
+from lilo_jax.training.checks import _held_out_sets, check
 
 CONFIG = configuration.replace(
     Config(), task=Gsm8k(path="sample", template="qwen_math"), curriculum__pool_ratio=2, rollout__stop=("END",)

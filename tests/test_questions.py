@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilo_jax.accounting import rollout_records
-from lilo_jax.assembly import check, questions_of
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.generations import Generations
@@ -24,6 +22,8 @@ from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.identity import check_splits
 from lilo_jax.tasks.noise import NoiseConfig, plant
 from lilo_jax.tasks.published import hold_out
+from lilo_jax.training.accounting import rollout_records
+from lilo_jax.training.checks import check, questions_of
 
 
 def write(path, rows):

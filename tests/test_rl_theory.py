@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lilo_jax.follow_ups import States
 from lilo_jax.rl.cispo import Cispo
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
@@ -29,6 +28,7 @@ from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
 from lilo_jax.rl.vineppo import VinePpo
+from lilo_jax.training.follow_ups import States
 from lilo_jax.types import FollowUps, Sequences, TokenScores, TrainBatch
 
 LENGTH, TOKENS = 3, 3

@@ -15,10 +15,11 @@ import optax
 import pytest
 import reference
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.packing import pack_blocks
+from lilo_jax.models.packing import pack_blocks
+from lilo_jax.models.scoring import completion_mask, live_tokens, score, score_values
 from lilo_jax.rl import ALGORITHMS as TABLE
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.ppo import Ppo
@@ -26,7 +27,6 @@ from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, deal, update
 from lilo_jax.rl.vineppo import VinePpo
-from lilo_jax.scoring import completion_mask, live_tokens, score, score_values
 from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
 
 CONFIG = DecoderConfig(
@@ -253,8 +253,8 @@ def test_a_mesh_leaves_the_gradient_as_it_is():
     """On 2 x 2 x 2 virtual devices, rows, weights and heads being split, against one of them."""
     script = """
         import functools, jax, jax.numpy as jnp, test_rl_update as t
-        from lilo_jax.layout import weights_layout
-        from lilo_jax.mesh import MeshConfig, constrainer, make_mesh, put_rows
+        from lilo_jax.device.layout import weights_layout
+        from lilo_jax.device.mesh import MeshConfig, constrainer, make_mesh, put_rows
         from lilo_jax.rl.update import accumulate_gradients, cut_minibatch
 
         assert jax.device_count() == 8

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.scoring import score
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.scoring import score
 from lilo_jax.types import Completions, Prompts, Requests, Sequences
 
 VOCAB, SLOTS = 9, 6

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.scoring import _cut, _join, completion_mask, score, score_values, streamed
+from lilo_jax.models.scoring import _cut, _join, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5

@@ -10,14 +10,14 @@ import numpy as np
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.evaluation.responses import TRUNCATED, Answer, ResponseGrader
 from lilo_jax.grading.answers import shown
 from lilo_jax.grading.extraction import Extracted, extract
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.reading import read
-from lilo_jax.grading.responses import TRUNCATED, Answer, ResponseGrader
-from lilo_jax.json_lines import read_records
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 from lilo_jax.types import Completions
 
 

@@ -26,11 +26,11 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax.errors import UsageError
+from lilo_jax.grading.journal import Asked, Journal
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.symbolic import warm_up
-from lilo_jax.lifetime import MortalForkServerProcess, MortalSpawnProcess, context_of
+from lilo_jax.processes.lifetime import MortalForkServerProcess, MortalSpawnProcess, context_of
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.storage.journal import Asked, Journal
 
 Grade = Callable[[Question, str], Verdict]
 """A task's `grade`: a plain function, or a `Grader`."""

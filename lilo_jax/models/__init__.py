@@ -96,7 +96,7 @@ def build_model(
 
     Args:
         config: with `vocab_size` filled in.
-        constrain: (x, *logical axes) -> x with its layout fixed; see `lilo_jax.mesh.constrainer`.
+        constrain: (x, *logical axes) -> x with its layout fixed; see `lilo_jax.device.mesh.constrainer`.
         platform: of the devices it will run on: "cpu", "gpu" or "tpu".
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
     """

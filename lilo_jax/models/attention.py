@@ -49,7 +49,7 @@ def softcapped(x: Array, cap: float) -> Array:
 Attend = Callable[..., Array]
 """(query [B, T, N, H], key and value [B, T, K, H], segments [B, T] or None, view=PLAIN) -> [B, T, N, H]."""
 Sharding = Callable[[tuple[str | None, ...], tuple[int, ...]], NamedSharding]
-"""(logical axes, shape) -> the sharding of such an array; `lilo_jax.mesh.sharding` with its mesh given."""
+"""(logical axes, shape) -> the sharding of such an array; `lilo_jax.device.mesh.sharding` with its mesh given."""
 
 
 def attention_kernel(

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.redaction import redacted
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
 from lilo_jax.report.figures import Drawing, draw_all
 from lilo_jax.report.summary import Arms, read_curve, summarize
@@ -26,6 +24,8 @@ from lilo_jax.report.tables import (
     listed,
 )
 from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.redaction import redacted
 from lilo_jax.storage.run_directory import RunDirectory
 
 EXAMPLES = 2

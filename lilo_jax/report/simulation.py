@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from lilo_jax.json_lines import finite
 from lilo_jax.report.figures import accuracy_figure, arm_colours
 from lilo_jax.report.html import figure_element, table_element, write_page
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import interval_of, speedups
 from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
+from lilo_jax.storage.json_lines import finite
 
 BASELINE = "uniform"
 SHOWN = 6

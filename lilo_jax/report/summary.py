@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lilo_jax.json_lines import finite
 from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
-from lilo_jax.run import learning_curve
 from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.json_lines import finite
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.run import learning_curve
 
 Arms = Mapping[str, Mapping[int, RunDirectory]]
 """Arm name to seed to run."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from lilo_jax.scoring import live_tokens
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.types import Array, FollowUps, TrainBatch
 
 FollowUpBudget = Callable[[FollowUps], Array]

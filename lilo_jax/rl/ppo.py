@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from annotated_types import Gt
 
 from lilo_jax.bounds import Count, NotNegative, Number, Positive, Share
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import generalized_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
 from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, dual_clipped_surrogate
 from lilo_jax.rl.penalties import Penalty, entropy_bonus, kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
 from lilo_jax.rl.token_rewards import TokenRewards, outcome, outcome_less_kl, outcome_less_steered_kl
-from lilo_jax.scoring import live_tokens
 from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TrainBatch
 
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lilo_jax.models import Model
-from lilo_jax.packing import PackedRows, packed
+from lilo_jax.models.packing import PackedRows, packed
+from lilo_jax.models.scoring import live_tokens, score, score_values
 from lilo_jax.rl.metrics import advantage_metrics, follow_up_metrics, sampler_metrics, value_metrics
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.scoring import live_tokens, score, score_values
 from lilo_jax.types import Algorithm, Array, Metrics, PyTree, Sequences, TrainBatch
 
 
@@ -36,7 +36,7 @@ def prepare(
         policy, critic: weights before the update; critic is None without one.
         reference: the model and weights of the reference, or None without one.
         batch: B rows; minibatches x microbatches divides B.
-        plans: `lilo_jax.packing.pack_blocks` of `prepare_blocks`; None: one sequence per row.
+        plans: `lilo_jax.models.packing.pack_blocks` of `prepare_blocks`; None: one sequence per row.
         config: see `UpdateConfig`.
         temperature: the sampler's.
     """

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import terminal_rewards
 from lilo_jax.rl.losses import kl_k1
-from lilo_jax.scoring import live_tokens
 from lilo_jax.types import Array, PyTree, TrainBatch
 
 

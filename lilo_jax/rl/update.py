@@ -10,8 +10,8 @@ from annotated_types import Gt
 
 from lilo_jax.bounds import Count
 from lilo_jax.models import Model
-from lilo_jax.packing import PackedRows, packed
-from lilo_jax.scoring import completion_mask, score, score_values
+from lilo_jax.models.packing import PackedRows, packed
+from lilo_jax.models.scoring import completion_mask, score, score_values
 from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
 
 
@@ -162,7 +162,7 @@ def update(
         policy, critic: weights with optimiser state; critic is None without one.
         batch: B rows with advantages; minibatches x microbatches divides B.
         key: consumed; deals rows to minibatches (see `deal`).
-        plans: `lilo_jax.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
+        plans: `lilo_jax.models.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
         critic_optimizer: of the critic, if not as the policy's.
         config: see `UpdateConfig`.
         temperature: the sampler's.

@@ -1,4 +1,4 @@
-"""Answers of a simulated student, served to a curriculum as `lilo_jax.collection` serves those of a model.
+"""Answers of a simulated student, served to a curriculum as `lilo_jax.training.collection` serves those of a model.
 
 The random numbers of an answer belong to its place: group and number within the group.  A group that is continued in a
 later round therefore keeps what it has, and its statistics are a function of the places that are filled.

@@ -128,7 +128,7 @@ def _start(seed: Array, curriculum: Curriculum, world: World, settings: RunSetti
 def _step(
     learner: Learner, step: Array, key: Array, curriculum: Curriculum, world: World, settings: RunSettings
 ) -> tuple[Learner, StepRecord]:
-    """Collect, admit, observe, learn, feed back: the order of `lilo_jax.trainer`."""
+    """Collect, admit, observe, learn, feed back: the order of `lilo_jax.training.trainer`."""
     collect_key, admit_key, noise_key = jax.random.split(key, 3)
     success = world.success(learner.ability)
     state = learner.curriculum

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import refuse
 from lilo_jax.questions import Question
+from lilo_jax.storage.json_lines import refuse
 from lilo_jax.tasks.formats import Broken
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.rows import Row, read_rows

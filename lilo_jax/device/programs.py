@@ -1,0 +1,422 @@
+"""The compiled programs of a run: the only place where functions are jitted and laid out on the mesh."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics, nothing_collected
+from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
+from lilo_jax.device.mesh import constrainer, replicated, sharding
+from lilo_jax.keys import StartKeys, start_keys
+from lilo_jax.models import Model, build_model
+from lilo_jax.models.architecture import plain_attention
+from lilo_jax.models.attention import attention_kernel, sequence_attention
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.lora import LoraConfig, adapted, init_adapters
+from lilo_jax.models.packing import PackedRows, packed
+from lilo_jax.models.scoring import completion_mask, live_tokens, mean_states, score
+from lilo_jax.rl.optimizer import OptimizerConfig
+from lilo_jax.rl.prepare import prepare
+from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
+from lilo_jax.sampling import sample
+from lilo_jax.sampling.settings import RolloutConfig
+from lilo_jax.simulation.run import RunSettings, simulate
+from lilo_jax.types import (
+    Admission,
+    Algorithm,
+    Array,
+    Curriculum,
+    CurriculumState,
+    Facts,
+    GroupStatistics,
+    Mean,
+    Metrics,
+    Proposal,
+    PyTree,
+    Sequences,
+    TokenScores,
+    Trainable,
+    TrainBatch,
+    TrainState,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramSettings:
+    """What the programs depend on; runs with equal settings share compiled programs.
+
+    `seed` is not among them, nor is anything about data except its sizes.  Ids from `known_ids` on mean nothing to the
+    tokenizer and are never sampled.
+    """
+
+    model: DecoderConfig
+    algorithm: Any
+    curriculum: Any
+    rollout: RolloutConfig
+    update: UpdateConfig
+    optimizer: OptimizerConfig
+    critic_optimizer: OptimizerConfig
+    optimizer_steps: int
+    sft_optimizer: OptimizerConfig
+    sft_steps: int
+    pool_size: int
+    end_ids: tuple[int, ...]
+    known_ids: int
+    lora: LoraConfig
+    reference_dtype: str = "float32"
+
+
+class Programs(NamedTuple):
+    """Jitted functions, with the curriculum and algorithm whose parts they are.
+
+    Attributes:
+        model: the decoder whose functions these run.
+        init: (key) -> policy params, each weight created in its shards.
+        start_sft: (params) -> Trainable.
+        sft_step: (Trainable, Sequences, plan=None, *, completion_slots) -> (Trainable, metrics); donates the first.
+        features: (params, Prompts) -> float32 [N, D], the policy's mean hidden state over each prompt.
+        start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
+            params the critic's trunk is a copy of the policy's weights, as the reference is.
+        reference: (params) -> the reference of a run that started with them, as `start` makes it.
+        state: what `start` returns, as shapes with shardings.
+        propose: (CurriculumState, GroupStatistics, key) -> Proposal.
+        estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> float32 [M], or None; see `Curriculum`.
+        expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
+        sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
+            Completions; see `lilo_jax.sampling.sample`.
+        statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
+        admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
+            the first.
+        follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `FollowUpRequests`.
+        prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
+        deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
+        update: (TrainState, TrainBatch, key, plans=None) -> (TrainState, metrics); donates the state.
+            Plans of `prepare` and `update` are `lilo_jax.models.packing.pack_blocks` of `prepare_blocks` and of `deal`.
+        score: (params, Sequences, *, completion_slots, temperature) -> TokenScores.
+    """
+
+    curriculum: Curriculum
+    algorithm: Algorithm
+    model: Model
+    init: Callable[..., PyTree]
+    start_sft: Callable[..., Trainable]
+    sft_step: Callable[..., tuple[Trainable, Metrics]]
+    features: Callable[..., Array]
+    start: Callable[..., TrainState]
+    reference: Callable[..., PyTree]
+    state: TrainState
+    propose: Callable[..., Proposal]
+    estimate: Callable[..., Array] | None
+    suspicion: Callable[..., Array] | None
+    expected_lengths: Callable[..., Array]
+    sample: Callable[..., Any]
+    statistics: Callable[..., GroupStatistics]
+    admit: Callable[..., tuple[Admission, CurriculumState]]
+    follow_up_requests: Callable[..., Array] | None
+    prepare: Callable[..., tuple[TrainBatch, Metrics]]
+    deal: Callable[..., Array]
+    update: Callable[..., tuple[TrainState, Metrics]]
+    score: Callable[..., TokenScores]
+
+
+@functools.lru_cache(maxsize=16)
+def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
+    """The programs for these settings on this mesh; nothing is compiled before its first call."""
+    model = _model(settings.model, mesh)
+    rollout, chunk = settings.rollout, settings.update.chunk
+    algorithm = settings.algorithm.build()
+    curriculum = settings.curriculum.build(
+        pool_size=settings.pool_size, questions=rollout.questions, samples=rollout.samples
+    )
+    optimizer = settings.optimizer.build(settings.optimizer_steps)
+    critic_optimizer = settings.critic_optimizer.build(settings.optimizer_steps)
+    sft_optimizer = settings.sft_optimizer.build(settings.sft_steps)
+    parts = _Parts(
+        model,
+        algorithm,
+        curriculum,
+        optimizer,
+        critic_optimizer,
+        settings.update,
+        rollout.temperature,
+        settings.reference_dtype,
+        settings.lora,
+    )
+    start = functools.partial(_start, parts)
+
+    def start_sft(params: PyTree) -> Trainable:
+        return Trainable(params=params, optimizer=sft_optimizer.init(params))
+
+    params_shape = jax.eval_shape(model.init, jax.random.key(0))
+    params_layout = weights_layout(mesh, model.axes, params_shape)
+    facts_shape = jax.eval_shape(functools.partial(no_facts, settings.pool_size, curriculum.wants))
+    state_shape = jax.eval_shape(start, params_shape, None, start_keys(0), facts_shape)
+    whole_layout = state_layout(
+        mesh, model, settings.lora, state_shape, optimizer=optimizer, critic_optimizer=critic_optimizer
+    )
+    sft_layout = trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
+    everywhere = replicated(mesh)
+    return Programs(
+        curriculum=curriculum,
+        algorithm=algorithm,
+        model=model,
+        init=jax.jit(model.init, out_shardings=params_layout),
+        start_sft=jax.jit(start_sft, out_shardings=sft_layout),
+        sft_step=jax.jit(
+            functools.partial(_sft_step, model, sft_optimizer, chunk=chunk),
+            donate_argnums=0,
+            static_argnames="completion_slots",
+            out_shardings=(sft_layout, None),
+        ),
+        features=jax.jit(functools.partial(mean_states, model), out_shardings=everywhere),
+        start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
+        reference=jax.jit(functools.partial(_reference, settings.reference_dtype), out_shardings=params_layout),
+        state=placed_shapes(state_shape, whole_layout),
+        propose=jax.jit(curriculum.propose, out_shardings=everywhere),
+        estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
+        suspicion=curriculum.suspicion and jax.jit(curriculum.suspicion, out_shardings=everywhere),
+        expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
+        sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
+        statistics=jax.jit(group_statistics, out_shardings=everywhere),
+        admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
+        follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
+        prepare=jax.jit(functools.partial(_prepare, parts)),
+        deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
+        update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(whole_layout, None)),
+        score=_scorer(model, mesh, chunk=chunk),
+    )
+
+
+class InferenceSettings(NamedTuple):
+    """What sampling and scoring depend on where nothing is trained; see `ProgramSettings`."""
+
+    model: DecoderConfig
+    rollout: RolloutConfig
+    end_ids: tuple[int, ...]
+    known_ids: int
+
+
+class InferencePrograms(NamedTuple):
+    """The jitted functions of a model that is not trained; see `Programs`."""
+
+    model: Model
+    sample: Callable[..., Any]
+    score: Callable[..., TokenScores]
+
+
+@functools.lru_cache(maxsize=16)
+def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
+    """Sampling and scoring on this mesh."""
+    model = _model(settings.model, mesh)
+    sampler = _sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
+    return InferencePrograms(model, sampler, _scorer(model, mesh, chunk=UpdateConfig().chunk))
+
+
+def build_simulator(curriculum: Curriculum, settings: RunSettings, *, at_once: int) -> Callable[[Array], Any]:
+    """(seeds int32 [S]) -> Trace of S runs, every leaf [S, ...]; `at_once` seeds side by side, which bounds memory."""
+    run = functools.partial(simulate, curriculum=curriculum, settings=settings)
+    return jax.jit(functools.partial(jax.lax.map, run, batch_size=at_once))
+
+
+def first_proposal(curriculum: Curriculum, facts: Facts) -> Proposal:
+    """What the curriculum asks for before anything is known but these facts."""
+    nothing = nothing_collected(curriculum, jax.eval_shape(curriculum.init, facts))
+
+    def propose(facts: Facts, collected: GroupStatistics, key: Array) -> Proposal:
+        return curriculum.propose(curriculum.init(facts), collected, key)
+
+    return jax.jit(propose)(facts, nothing, jax.random.key(0))
+
+
+def _sampler(
+    model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int
+) -> Callable[..., Any]:
+    run = functools.partial(
+        sample,
+        model,
+        end_ids=end_ids,
+        known_ids=known_ids,
+        min_new_tokens=rollout.min_new_tokens,
+        prefill_tokens=rollout.prefill_tokens,
+    )
+    return jax.jit(
+        run, static_argnames=("rule", "max_new_tokens", "max_length", "slots"), out_shardings=replicated(mesh)
+    )
+
+
+def _scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:
+    return jax.jit(
+        functools.partial(score, model, chunk=chunk),
+        static_argnames=("completion_slots", "temperature"),
+        out_shardings=replicated(mesh),
+    )
+
+
+def _model(config: DecoderConfig, mesh: Mesh) -> Model:
+    """The model's functions, with what is fastest on the mesh's devices."""
+    platform = mesh.devices.flat[0].platform
+    kernel = attention_kernel(
+        config.attention,
+        platform=platform,
+        dtype=config.compute_dtype,
+        head_dim=config.head_dim,
+        plain=plain_attention(config),
+    )
+    attend = sequence_attention(kernel, functools.partial(sharding, mesh))
+    return build_model(config, constrainer(mesh), platform=platform, attend=attend)
+
+
+class _Parts(NamedTuple):
+    """What the functions of the learner share."""
+
+    model: Model
+    algorithm: Algorithm
+    curriculum: Curriculum
+    optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    update: UpdateConfig
+    temperature: float
+    reference_dtype: str
+    lora: LoraConfig
+
+    def model_of(self, state: TrainState) -> Model:
+        """The model as a function of what is trained."""
+        return self.model if state.base is None else adapted(self.model, state.base, self.lora.scale)
+
+
+def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, keys: StartKeys, facts: Facts) -> TrainState:
+    """The state before the first step; reference and critic trunk are copies of the policy's weights, or share them."""
+    adapts = parts.lora.rank > 0
+    trained = init_adapters(parts.model, parts.lora, keys.policy_adapters) if adapts else params
+    critic = None
+    if parts.algorithm.needs_values:
+        if critic_params is None:
+            trunk = init_adapters(parts.model, parts.lora, keys.critic_adapters) if adapts else params
+            critic_params = parts.model.init_critic(keys.critic_head) | {"trunk": trunk["trunk"]}
+        critic = Trainable(params=critic_params, optimizer=parts.critic_optimizer.init(critic_params))
+    return TrainState(
+        step=jnp.int32(0),
+        policy=Trainable(params=trained, optimizer=parts.optimizer.init(trained)),
+        critic=critic,
+        reference=_reference(parts.reference_dtype, params) if parts.algorithm.needs_reference and not adapts else None,
+        base=params if adapts else None,
+        curriculum=parts.curriculum.init(facts),
+        memory=jax.tree.map(jnp.asarray, parts.algorithm.init()),
+    )
+
+
+def _reference(dtype: str, params: PyTree) -> PyTree:
+    """The weights that the policy is kept near to."""
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def _admit(
+    curriculum: Curriculum, state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+) -> tuple[Admission, CurriculumState]:
+    """Chooses groups, and remembers everything that was paid for."""
+    return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
+
+
+def _update(
+    parts: _Parts, state: TrainState, batch: TrainBatch, key: Array, plans: PackedRows | None = None
+) -> tuple[TrainState, Metrics]:
+    """All optimiser steps on a batch, then the curriculum's feedback."""
+    policy, critic, metrics = update(
+        parts.model_of(state), parts.algorithm, parts.optimizer, state.policy, state.critic, batch, key, plans,
+        critic_optimizer=parts.critic_optimizer, config=parts.update, temperature=parts.temperature,
+    )  # fmt: skip
+    value_error = (batch.old_values - batch.returns) ** 2 * parts.algorithm.needs_values
+    signals = group_signals(batch, live_tokens(batch), value_error)
+    remembered = parts.curriculum.feedback(state.curriculum, batch.question, batch.question_mask, signals, state.step)
+    memory = parts.algorithm.remember(batch)
+    return state.replace(
+        step=state.step + 1, policy=policy, critic=critic, curriculum=remembered, memory=memory
+    ), metrics
+
+
+WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
+"""Path of a weight in the params, the layer that the array is of (None: all of them), the array, of any float type."""
+
+
+def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream: WeightStream) -> PyTree:
+    """Parameters on the mesh, in float32, from arrays that come one at a time.
+
+    Each array is sent to the devices in its own type, every device getting its shard, and written into a stack that
+    exists once: the host holds one array at a time.
+
+    Args:
+        init: (key) -> params, for their shapes.
+        axes: logical axes of every weight.
+        mesh: where they go.
+        stream: every layer of every weight, in any order.
+    """
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    layout = weights_layout(mesh, axes, shapes)
+    placed: dict[tuple[str, ...], Array] = {}
+
+    @functools.cache
+    def write_layer(spec: NamedSharding) -> Callable[..., Array]:
+        return jax.jit(lambda stack, part, index: stack.at[index].set(part), donate_argnums=0, out_shardings=spec)
+
+    @functools.cache
+    def convert(spec: NamedSharding) -> Callable[..., Array]:
+        # A copy even of float32: on CPU the array may still be the mapped file.
+        return jax.jit(lambda part: jnp.array(part, jnp.float32, copy=True), out_shardings=spec)
+
+    for path, layer, array in stream:
+        shape, spec = (functools.reduce(lambda node, name: node[name], path, tree) for tree in (shapes, layout))
+        own = spec if layer is None else NamedSharding(mesh, PartitionSpec(*spec.spec[1:]))
+        part = jax.make_array_from_callback(array.shape, own, array.__getitem__)
+        if layer is None:
+            placed[path] = convert(spec)(part)
+        else:
+            stack = placed.pop(path, None)
+            stack = jnp.zeros(shape.shape, shape.dtype, device=spec) if stack is None else stack
+            placed[path] = write_layer(spec)(stack, part, layer)
+    return traverse_util.unflatten_dict(placed)
+
+
+def _sft_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    state: Trainable,
+    sequences: Sequences,
+    plan: PackedRows | None = None,
+    *,
+    completion_slots: int,
+    chunk: int,
+) -> tuple[Trainable, Metrics]:
+    """One step of maximum likelihood: the mean over response tokens of each row, then the mean over rows."""
+    runs = model if plan is None else packed(model, plan)
+
+    def loss(params: PyTree) -> tuple[Array, Metrics]:
+        scores = score(runs, params, sequences, completion_slots=completion_slots, temperature=1.0, chunk=chunk)
+        weights = completion_mask(sequences, completion_slots) / jnp.maximum(sequences.completion_lengths, 1)[:, None]
+        mean = Mean.of(-scores.logprobs, weights)
+        return mean.total / mean.weight, {"sft/loss": mean}
+
+    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
+    return apply_gradients(optimizer, state, gradients), metrics
+
+
+def _prepare(
+    parts: _Parts, state: TrainState, batch: TrainBatch, plans: PackedRows | None = None
+) -> tuple[TrainBatch, Metrics]:
+    """The batch with log-probs, values and advantages."""
+    reference = state.reference if state.base is None else state.base
+    return prepare(
+        parts.model_of(state), parts.algorithm, state.policy.params,
+        None if state.critic is None else state.critic.params,
+        (parts.model, reference) if parts.algorithm.needs_reference else None,
+        batch.replace(memory=state.memory), plans,
+        config=parts.update, temperature=parts.temperature,
+    )  # fmt: skip
