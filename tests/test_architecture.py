@@ -25,6 +25,7 @@ PURE = [
     "models/*.py",
     "sampling/*.py",
     "curriculum/*.py",
+    "curriculum/literature/*.py",
     "curriculum/rules/*.py",
     "rl/*.py",
     "simulation/*.py",

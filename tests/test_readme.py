@@ -167,7 +167,7 @@ def test_the_docs_list_every_part_that_a_rule_uses():
     for module in ("sources", "rounds", "gates", "values", "allocators"):
         used = [
             f"{module}.{name.strip()}"
-            for path in (ROOT / "lilo_jax" / "curriculum" / "rules").glob("*.py")
+            for path in (ROOT / "lilo_jax" / "curriculum").glob("*/*.py")
             for names in re.findall(rf"curriculum\.{module} import ([\w, ]+)", path.read_text(encoding="utf-8"))
             for name in names.split(",")
         ]

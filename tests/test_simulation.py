@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lilo_jax.curriculum.features import standardized
+from lilo_jax.curriculum.literature.speed import Speed
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.curriculum.rules.speed import Speed
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.device.programs import build_simulator
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured, served

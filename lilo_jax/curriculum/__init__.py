@@ -5,35 +5,35 @@ dataclass of its settings whose `build` returns a `Curriculum`, its test, and a 
 outside the package needs no line: `--curriculum package.module:ClassName`.
 """
 
-from lilo_jax.curriculum.rules.adarft import Adarft
-from lilo_jax.curriculum.rules.balanced import Balanced
-from lilo_jax.curriculum.rules.bots import Bots
-from lilo_jax.curriculum.rules.cdas import Cdas
-from lilo_jax.curriculum.rules.dapo import Dapo
-from lilo_jax.curriculum.rules.dots import Dots
-from lilo_jax.curriculum.rules.dps import Dps
-from lilo_jax.curriculum.rules.dump import Dump
-from lilo_jax.curriculum.rules.e2h import E2h
+from lilo_jax.curriculum.literature.adarft import Adarft
+from lilo_jax.curriculum.literature.balanced import Balanced
+from lilo_jax.curriculum.literature.bots import Bots
+from lilo_jax.curriculum.literature.cdas import Cdas
+from lilo_jax.curriculum.literature.dapo import Dapo
+from lilo_jax.curriculum.literature.dots import Dots
+from lilo_jax.curriculum.literature.dps import Dps
+from lilo_jax.curriculum.literature.dump import Dump
+from lilo_jax.curriculum.literature.e2h import E2h
+from lilo_jax.curriculum.literature.greso import Greso
+from lilo_jax.curriculum.literature.kimi import Kimi
+from lilo_jax.curriculum.literature.knapsack import Knapsack
+from lilo_jax.curriculum.literature.mopps import Mopps
+from lilo_jax.curriculum.literature.pcl import Pcl
+from lilo_jax.curriculum.literature.plr import Plr
+from lilo_jax.curriculum.literature.prime import Prime
+from lilo_jax.curriculum.literature.prime_rl_pools import PrimeRlPools
+from lilo_jax.curriculum.literature.reinforce_ada import ReinforceAda
+from lilo_jax.curriculum.literature.retire_solved import RetireSolved
+from lilo_jax.curriculum.literature.rlve import Rlve
+from lilo_jax.curriculum.literature.sec import Sec
+from lilo_jax.curriculum.literature.speed import Speed
+from lilo_jax.curriculum.literature.spo import Spo
+from lilo_jax.curriculum.literature.vcrl import Vcrl
 from lilo_jax.curriculum.rules.frontier import Frontier
-from lilo_jax.curriculum.rules.greso import Greso
-from lilo_jax.curriculum.rules.kimi import Kimi
-from lilo_jax.curriculum.rules.knapsack import Knapsack
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
-from lilo_jax.curriculum.rules.mopps import Mopps
-from lilo_jax.curriculum.rules.pcl import Pcl
-from lilo_jax.curriculum.rules.plr import Plr
-from lilo_jax.curriculum.rules.prime import Prime
-from lilo_jax.curriculum.rules.prime_rl_pools import PrimeRlPools
-from lilo_jax.curriculum.rules.reinforce_ada import ReinforceAda
-from lilo_jax.curriculum.rules.retire_solved import RetireSolved
-from lilo_jax.curriculum.rules.rlve import Rlve
-from lilo_jax.curriculum.rules.sec import Sec
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
-from lilo_jax.curriculum.rules.speed import Speed
-from lilo_jax.curriculum.rules.spo import Spo
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.curriculum.rules.vcrl import Vcrl
 
 CURRICULA = {
     "uniform": Uniform,

@@ -6,8 +6,8 @@
     proposal      = rounds(choose, ...)                how many rollouts, in how many rounds   rounds.py, allocators.py
     admission     = gate(collected)                    which groups are trained on      gates.py
 
-What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `lilo_jax.curriculum.rules` is
-such a composition.
+What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `rules/` and
+`literature/` is such a composition.
 """
 
 import functools
