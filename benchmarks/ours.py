@@ -14,7 +14,7 @@ from benchmarks import checkpoint, workload
 from benchmarks.worker import Gate, clock
 from benchmarks.workload import Job
 from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
-from lilo_jax.device.programs import place_weights
+from lilo_jax.device.weights import place_weights
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES

@@ -39,7 +39,7 @@ from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import gumbel_top_k, top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
-from lilo_jax.device.programs import build_simulator
+from lilo_jax.device.selection import build_simulator
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.simulation import BASELINE, markdown_section, selection_table, summarize_cell, write_selection_page

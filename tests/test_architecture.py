@@ -77,9 +77,9 @@ def test_the_finder_of_jit_finds_it():
     assert list(uses_of_jit(ast.parse("'''jax.jit in a text'''"))) == []
 
 
-def test_jit_is_in_programs_alone():
-    with_jit = {path.relative_to(ROOT).as_posix() for path in SOURCES if list(uses_of_jit(tree_of(path)))}
-    assert with_jit == {"lilo_jax/device/programs.py"}
+def test_jit_is_in_one_room():
+    with_jit = {path.relative_to(ROOT).parent.as_posix() for path in SOURCES if list(uses_of_jit(tree_of(path)))}
+    assert with_jit == {"lilo_jax/device"}
 
 
 def pure_modules():
@@ -147,12 +147,12 @@ def test_the_assembly_stays_in_training():
     assert users == {"training"}
 
 
-def test_no_function_over_80_lines_and_no_file_over_500():
+def test_no_function_over_60_lines_and_no_file_over_400():
     for path in SOURCES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno - node.lineno + 1 <= 80, f"{path}: {node.name}"
+                assert node.end_lineno - node.lineno + 1 <= 60, f"{path}: {node.name}"
 
 
 def test_every_task_entry_constructs():

@@ -13,7 +13,7 @@ from lilo_jax.curriculum.features import standardized
 from lilo_jax.curriculum.literature.speed import Speed
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.device.programs import build_simulator
+from lilo_jax.device.selection import build_simulator
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured, served
 from lilo_jax.simulation.run import Privileges, RunSettings
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient

@@ -81,12 +81,7 @@ def compose(
         suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
         least_samples: rollouts of a question without which the rule has nothing to choose by.
     """
-    trackers = dict(remembers or {})
-
-    def everyone(state: CurriculumState) -> Array:
-        return jnp.arange(state.attempts.shape[0])
-
-    choose = choice(source, score, select)
+    trackers, choose = dict(remembers or {}), choice(source, score, select)
 
     def init(facts: Facts) -> CurriculumState:
         pool_size = facts.category.shape[0]
@@ -112,7 +107,12 @@ def compose(
         max_samples=rounds.samples,
         train_rows=rows,
         wants=wants,
-        estimate=belief and (lambda state, key: belief(state, everyone(state), key)),
-        suspicion=suspicion and (lambda state: suspicion(state, everyone(state))),
+        estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
+        suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
         least_samples=least_samples,
     )
+
+
+def _everyone(state: CurriculumState) -> Array:
+    """All places in the pool."""
+    return jnp.arange(state.attempts.shape[0])

@@ -1,25 +1,22 @@
-"""The compiled programs of a run: the only place where functions are jitted and laid out on the mesh."""
+"""The compiled programs of a run.  This room is the only place where functions are jitted and laid out on the mesh."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from lilo_jax.curriculum.features import no_facts
-from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics, nothing_collected
+from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
+from lilo_jax.device.inference import model_on, sampler, scorer
 from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
-from lilo_jax.device.mesh import constrainer, replicated, sharding
+from lilo_jax.device.mesh import replicated
 from lilo_jax.keys import StartKeys, start_keys
-from lilo_jax.models import Model, build_model
-from lilo_jax.models.architecture import plain_attention
-from lilo_jax.models.attention import attention_kernel, sequence_attention
+from lilo_jax.models import Model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import LoraConfig, adapted, init_adapters
 from lilo_jax.models.packing import PackedRows, packed
@@ -27,9 +24,7 @@ from lilo_jax.models.scoring import completion_mask, live_tokens, mean_states, s
 from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
-from lilo_jax.sampling import sample
 from lilo_jax.sampling.settings import RolloutConfig
-from lilo_jax.simulation.run import RunSettings, simulate
 from lilo_jax.types import (
     Admission,
     Algorithm,
@@ -131,26 +126,9 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     """The programs for these settings on this mesh; nothing is compiled before its first call."""
-    model = _model(settings.model, mesh)
-    rollout, chunk = settings.rollout, settings.update.chunk
-    algorithm = settings.algorithm.build()
-    curriculum = settings.curriculum.build(
-        pool_size=settings.pool_size, questions=rollout.questions, samples=rollout.samples
-    )
-    optimizer = settings.optimizer.build(settings.optimizer_steps)
-    critic_optimizer = settings.critic_optimizer.build(settings.optimizer_steps)
+    parts, chunk = _parts(settings, mesh), settings.update.chunk
+    model, algorithm, curriculum = parts.model, parts.algorithm, parts.curriculum
     sft_optimizer = settings.sft_optimizer.build(settings.sft_steps)
-    parts = _Parts(
-        model,
-        algorithm,
-        curriculum,
-        optimizer,
-        critic_optimizer,
-        settings.update,
-        rollout.temperature,
-        settings.reference_dtype,
-        settings.lora,
-    )
     start = functools.partial(_start, parts)
 
     def start_sft(params: PyTree) -> Trainable:
@@ -161,7 +139,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     facts_shape = jax.eval_shape(functools.partial(no_facts, settings.pool_size, curriculum.wants))
     state_shape = jax.eval_shape(start, params_shape, None, start_keys(0), facts_shape)
     whole_layout = state_layout(
-        mesh, model, settings.lora, state_shape, optimizer=optimizer, critic_optimizer=critic_optimizer
+        mesh, model, settings.lora, state_shape, optimizer=parts.optimizer, critic_optimizer=parts.critic_optimizer
     )
     sft_layout = trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
     everywhere = replicated(mesh)
@@ -185,94 +163,15 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
         suspicion=curriculum.suspicion and jax.jit(curriculum.suspicion, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
-        sample=_sampler(model, mesh, rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
+        sample=sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
         prepare=jax.jit(functools.partial(_prepare, parts)),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
         update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(whole_layout, None)),
-        score=_scorer(model, mesh, chunk=chunk),
+        score=scorer(model, mesh, chunk=chunk),
     )
-
-
-class InferenceSettings(NamedTuple):
-    """What sampling and scoring depend on where nothing is trained; see `ProgramSettings`."""
-
-    model: DecoderConfig
-    rollout: RolloutConfig
-    end_ids: tuple[int, ...]
-    known_ids: int
-
-
-class InferencePrograms(NamedTuple):
-    """The jitted functions of a model that is not trained; see `Programs`."""
-
-    model: Model
-    sample: Callable[..., Any]
-    score: Callable[..., TokenScores]
-
-
-@functools.lru_cache(maxsize=16)
-def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
-    """Sampling and scoring on this mesh."""
-    model = _model(settings.model, mesh)
-    sampler = _sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
-    return InferencePrograms(model, sampler, _scorer(model, mesh, chunk=UpdateConfig().chunk))
-
-
-def build_simulator(curriculum: Curriculum, settings: RunSettings, *, at_once: int) -> Callable[[Array], Any]:
-    """(seeds int32 [S]) -> Trace of S runs, every leaf [S, ...]; `at_once` seeds side by side, which bounds memory."""
-    run = functools.partial(simulate, curriculum=curriculum, settings=settings)
-    return jax.jit(functools.partial(jax.lax.map, run, batch_size=at_once))
-
-
-def first_proposal(curriculum: Curriculum, facts: Facts) -> Proposal:
-    """What the curriculum asks for before anything is known but these facts."""
-    nothing = nothing_collected(curriculum, jax.eval_shape(curriculum.init, facts))
-
-    def propose(facts: Facts, collected: GroupStatistics, key: Array) -> Proposal:
-        return curriculum.propose(curriculum.init(facts), collected, key)
-
-    return jax.jit(propose)(facts, nothing, jax.random.key(0))
-
-
-def _sampler(
-    model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int
-) -> Callable[..., Any]:
-    run = functools.partial(
-        sample,
-        model,
-        end_ids=end_ids,
-        known_ids=known_ids,
-        min_new_tokens=rollout.min_new_tokens,
-        prefill_tokens=rollout.prefill_tokens,
-    )
-    return jax.jit(
-        run, static_argnames=("rule", "max_new_tokens", "max_length", "slots"), out_shardings=replicated(mesh)
-    )
-
-
-def _scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:
-    return jax.jit(
-        functools.partial(score, model, chunk=chunk),
-        static_argnames=("completion_slots", "temperature"),
-        out_shardings=replicated(mesh),
-    )
-
-
-def _model(config: DecoderConfig, mesh: Mesh) -> Model:
-    """The model's functions, with what is fastest on the mesh's devices."""
-    platform = mesh.devices.flat[0].platform
-    kernel = attention_kernel(
-        config.attention,
-        platform=platform,
-        dtype=config.compute_dtype,
-        head_dim=config.head_dim,
-        plain=plain_attention(config),
-    )
-    attend = sequence_attention(kernel, functools.partial(sharding, mesh))
-    return build_model(config, constrainer(mesh), platform=platform, attend=attend)
 
 
 class _Parts(NamedTuple):
@@ -291,6 +190,23 @@ class _Parts(NamedTuple):
     def model_of(self, state: TrainState) -> Model:
         """The model as a function of what is trained."""
         return self.model if state.base is None else adapted(self.model, state.base, self.lora.scale)
+
+
+def _parts(settings: ProgramSettings, mesh: Mesh) -> _Parts:
+    rollout = settings.rollout
+    return _Parts(
+        model=model_on(settings.model, mesh),
+        algorithm=settings.algorithm.build(),
+        curriculum=settings.curriculum.build(
+            pool_size=settings.pool_size, questions=rollout.questions, samples=rollout.samples
+        ),
+        optimizer=settings.optimizer.build(settings.optimizer_steps),
+        critic_optimizer=settings.critic_optimizer.build(settings.optimizer_steps),
+        update=settings.update,
+        temperature=rollout.temperature,
+        reference_dtype=settings.reference_dtype,
+        lora=settings.lora,
+    )
 
 
 def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, keys: StartKeys, facts: Facts) -> TrainState:
@@ -341,48 +257,6 @@ def _update(
     return state.replace(
         step=state.step + 1, policy=policy, critic=critic, curriculum=remembered, memory=memory
     ), metrics
-
-
-WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
-"""Path of a weight in the params, the layer that the array is of (None: all of them), the array, of any float type."""
-
-
-def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream: WeightStream) -> PyTree:
-    """Parameters on the mesh, in float32, from arrays that come one at a time.
-
-    Each array is sent to the devices in its own type, every device getting its shard, and written into a stack that
-    exists once: the host holds one array at a time.
-
-    Args:
-        init: (key) -> params, for their shapes.
-        axes: logical axes of every weight.
-        mesh: where they go.
-        stream: every layer of every weight, in any order.
-    """
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    layout = weights_layout(mesh, axes, shapes)
-    placed: dict[tuple[str, ...], Array] = {}
-
-    @functools.cache
-    def write_layer(spec: NamedSharding) -> Callable[..., Array]:
-        return jax.jit(lambda stack, part, index: stack.at[index].set(part), donate_argnums=0, out_shardings=spec)
-
-    @functools.cache
-    def convert(spec: NamedSharding) -> Callable[..., Array]:
-        # A copy even of float32: on CPU the array may still be the mapped file.
-        return jax.jit(lambda part: jnp.array(part, jnp.float32, copy=True), out_shardings=spec)
-
-    for path, layer, array in stream:
-        shape, spec = (functools.reduce(lambda node, name: node[name], path, tree) for tree in (shapes, layout))
-        own = spec if layer is None else NamedSharding(mesh, PartitionSpec(*spec.spec[1:]))
-        part = jax.make_array_from_callback(array.shape, own, array.__getitem__)
-        if layer is None:
-            placed[path] = convert(spec)(part)
-        else:
-            stack = placed.pop(path, None)
-            stack = jnp.zeros(shape.shape, shape.dtype, device=spec) if stack is None else stack
-            placed[path] = write_layer(spec)(stack, part, layer)
-    return traverse_util.unflatten_dict(placed)
 
 
 def _sft_step(

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lilo_jax.device.inference import InferencePrograms, InferenceSettings, build_inference
 from lilo_jax.device.mesh import MeshConfig, make_mesh, put_replicated, put_rows
-from lilo_jax.device.programs import InferencePrograms, InferenceSettings, build_inference
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.completions import bucket, completions_of, padded
 from lilo_jax.evaluation.protocols import Protocol

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from lilo_jax.config import Config, of_run
 from lilo_jax.device.mesh import unconstrained
-from lilo_jax.device.programs import WeightStream, place_weights
+from lilo_jax.device.weights import WeightStream, place_weights
 from lilo_jax.errors import UsageError
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import Architecture, fields_of

@@ -9,7 +9,8 @@ from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
-from lilo_jax.report.figures import Drawing, draw_all
+from lilo_jax.report.drawing import Drawing
+from lilo_jax.report.figures import draw_all
 from lilo_jax.report.summary import Arms, read_curve, summarize
 from lilo_jax.report.tables import (
     MAIN_BUDGETS,

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lilo_jax.report.figures import accuracy_figure, arm_colours
+from lilo_jax.report.drawing import arm_colours
+from lilo_jax.report.figures import accuracy_figure
 from lilo_jax.report.html import figure_element, table_element, write_page
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import interval_of, speedups

@@ -189,26 +189,37 @@ def update(
             critic_norm = optax.global_norm(critic_gradient)
             metrics["value/gradient_norm"] = Mean.once(critic_norm)
             is_finite &= jnp.isfinite(critic_norm)
-            critic = _if(
-                is_finite & live, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic
-            )
+            stepped = apply_gradients(critic_optimizer or optimizer, critic, critic_gradient)
+            critic = _if(is_finite & live, stepped, critic)
         ratio = _mean_ratio(metrics)
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
-        # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
-        counts = is_finite & jnp.isfinite(ratio) & live
-        metrics = jax.tree.map(lambda x: jnp.where(counts, x, 0), metrics)
-        metrics["update/skipped_not_finite"] = Mean.once(~is_finite)
-        metrics["update/skipped_high_ratio"] = Mean.once(is_finite & ~near)
-        metrics["update/skipped_empty"] = Mean.once(~live)
+        metrics = _of_step(metrics, ratio, is_finite=is_finite, near=near, live=live)
         computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
-        metrics["update/useful_tokens"] = Mean.once(jnp.sum(lengths[rows], dtype=jnp.float32))
-        metrics["update/computed_tokens"] = Mean.once(jnp.float32(computed.size))
-        return (policy, critic), metrics
+        return (policy, critic), metrics | _token_counts(lengths[rows], computed)
 
     dealt = deal(key, batch.row_mask.shape[0], config)
     (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
     return policy, critic, jax.tree.map(jnp.sum, metrics)
+
+
+def _of_step(metrics: Metrics, ratio: Array, *, is_finite: Array, near: Array, live: Array) -> Metrics:
+    """The metrics of one optimiser step, with why it was not taken, if it was not."""
+    # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
+    counts = is_finite & jnp.isfinite(ratio) & live
+    metrics = jax.tree.map(lambda x: jnp.where(counts, x, 0), metrics)
+    metrics["update/skipped_not_finite"] = Mean.once(~is_finite)
+    metrics["update/skipped_high_ratio"] = Mean.once(is_finite & ~near)
+    metrics["update/skipped_empty"] = Mean.once(~live)
+    return metrics
+
+
+def _token_counts(lengths: Array, computed: Array) -> Metrics:
+    """How many of the tokens that were computed are a sequence's."""
+    return {
+        "update/useful_tokens": Mean.once(jnp.sum(lengths, dtype=jnp.float32)),
+        "update/computed_tokens": Mean.once(jnp.float32(computed.size)),
+    }
 
 
 def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, gradients: PyTree) -> Trainable:

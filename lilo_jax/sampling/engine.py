@@ -5,6 +5,7 @@ enough of them are free, the next requests of the queue are put into them by cop
 without leaving the device.  A slot that has no request writes nothing.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.struct
@@ -129,6 +130,11 @@ def sample(
         max_new_tokens=max_new_tokens,
         max_length=max_length,
     )
+    return _run_stages(call, stages, max_new_tokens)
+
+
+def _run_stages(call: _Call, stages: Sequence[Stage], max_new_tokens: int) -> Completions:
+    """Decodes, stage after stage, with slots and caches of their sizes."""
     progress = _start(call, stages[0], max_new_tokens)
     for i, stage in enumerate(stages):
         fewer = max((s.slots for s in stages[i + 1 :] if s.slots < stage.slots), default=0)

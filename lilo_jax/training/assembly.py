@@ -97,12 +97,43 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         check_grade(task.grade)
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
+    settings = _program_settings(config, task, tokenizer)
+    programs = build_programs(settings, mesh)
+    planted = plant(task.splits["train"], config.noise, config.seed)
+    graders = GradingPool(workers=workers)
+
+    def sampler_of(how: RolloutConfig | Protocol) -> Sampler:
+        run = functools.partial(programs.sample, rule=how.rule, max_new_tokens=how.max_new_tokens)
+        table = put_replicated(mesh, stop_automaton(tokenizer, how.stop, settings.model.vocab_size))
+        return Sampler(run, mesh, table, config.rollout.slots)
+
+    reward = config.reward.build(max_new_tokens=config.rollout.max_new_tokens)
+    readers = ResponseGrader(graders, tokenizer, config.rollout.stop)
+    held_out_readers = ResponseGrader(graders, tokenizer, config.protocol.stop)
+    return Assembly(
+        config=config,
+        task=task,
+        tokenizer=tokenizer,
+        pool=encode_prompts(tokenizer, planted, chat=config.tokenizer.chat),
+        held_out=_held_out(config, task, tokenizer),
+        mesh=mesh,
+        programs=programs,
+        sampler=sampler_of(config.rollout),
+        judge=Judge(readers, task.grade, config.noise, reward, config.seed),
+        evaluator=Evaluator(
+            sampler_of(config.protocol), programs.score, held_out_readers, config.protocol, config.evaluation.rows
+        ),
+    )
+
+
+def _program_settings(config: Config, task: Task, tokenizer: Tokenizer) -> ProgramSettings:
+    """What the programs depend on; refuses a vocabulary that is smaller than the tokenizer's."""
     model = config.model.decoder
     if not model.vocab_size:
         model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
     if model.vocab_size < tokenizer.vocab_size:
         raise UsageError(f"--model.vocab-size {model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
-    settings = ProgramSettings(
+    return ProgramSettings(
         model=model,
         algorithm=config.algorithm,
         curriculum=config.curriculum,
@@ -121,39 +152,17 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         lora=config.lora,
         reference_dtype=config.model.reference_dtype,
     )
-    programs = build_programs(settings, mesh)
-    encode = functools.partial(encode_prompts, tokenizer, chat=config.tokenizer.chat)
-    pool = encode(plant(task.splits["train"], config.noise, config.seed))
-    held_out = {}
+
+
+def _held_out(config: Config, task: Task, tokenizer: Tokenizer) -> dict[str, HeldOut]:
+    """The sets to evaluate on, with their right answers where accuracy is exact."""
+    found = {}
     for name, (questions, grade, unique) in held_out_sets(config, task).items():
-        encoded = encode(questions)
+        encoded = encode_prompts(tokenizer, questions, chat=config.tokenizer.chat)
         # A tokenizer with several ways to write a text has several right token sequences.
         exact = unique and tokenizer.unique_segmentation
-        held_out[name] = HeldOut(encoded, grade, _answers(config, tokenizer, encoded) if exact else None)
-    graders = GradingPool(workers=workers)
-
-    def sampler_of(how: RolloutConfig | Protocol) -> Sampler:
-        run = functools.partial(programs.sample, rule=how.rule, max_new_tokens=how.max_new_tokens)
-        table = put_replicated(mesh, stop_automaton(tokenizer, how.stop, model.vocab_size))
-        return Sampler(run, mesh, table, config.rollout.slots)
-
-    reward = config.reward.build(max_new_tokens=config.rollout.max_new_tokens)
-    readers = ResponseGrader(graders, tokenizer, config.rollout.stop)
-    held_out_readers = ResponseGrader(graders, tokenizer, config.protocol.stop)
-    return Assembly(
-        config=config,
-        task=task,
-        tokenizer=tokenizer,
-        pool=pool,
-        held_out=held_out,
-        mesh=mesh,
-        programs=programs,
-        sampler=sampler_of(config.rollout),
-        judge=Judge(readers, task.grade, config.noise, reward, config.seed),
-        evaluator=Evaluator(
-            sampler_of(config.protocol), programs.score, held_out_readers, config.protocol, config.evaluation.rows
-        ),
-    )
+        found[name] = HeldOut(encoded, grade, _answers(config, tokenizer, encoded) if exact else None)
+    return found
 
 
 def _answers(config: Config, tokenizer: Tokenizer, encoded: EncodedQuestions) -> Sequences:

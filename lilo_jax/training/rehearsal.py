@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lilo_jax.device.programs import first_proposal
+from lilo_jax.device.selection import first_proposal
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question
 from lilo_jax.types import Curriculum, Facts, Wants
