@@ -35,6 +35,7 @@ from lilo_jax.rl.advantages import (
 )
 from lilo_jax.rl.aggregations import sequence_mean, token_mean
 from lilo_jax.rl.cispo import Cispo
+from lilo_jax.rl.contract import AlgorithmSpec
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
 from lilo_jax.rl.grpo import Grpo
@@ -50,7 +51,7 @@ from lilo_jax.rl.losses import (
 )
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
-from lilo_jax.types import AlgorithmSpec, Array, FollowUps, Minibatch, Sequences, TokenScores, TrainBatch
+from lilo_jax.types import Array, FollowUps, Minibatch, Sequences, TokenScores, TrainBatch
 
 LIMIT = 1e-5
 SEEDS = range(4)

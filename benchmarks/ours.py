@@ -21,21 +21,12 @@ from lilo_jax.models.huggingface import FAMILIES
 from lilo_jax.models.huggingface.weights import places, to_ours
 from lilo_jax.models.rope import Rope
 from lilo_jax.models.scoring import score
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.types import (
-    Algorithm,
-    Completions,
-    FollowUps,
-    Prompts,
-    PyTree,
-    Requests,
-    Sequences,
-    Trainable,
-    TrainBatch,
-)
+from lilo_jax.types import Completions, FollowUps, Prompts, PyTree, Requests, Sequences, Trainable, TrainBatch
 
 LIBRARIES = ("lilo-jax", "jax", "flax", "optax")
 CHUNK = UpdateConfig().chunk

@@ -24,10 +24,11 @@ from experiments import quickstart
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import markdown
 from lilo_jax.training.run import run
-from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
+from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupStatistics, Proposal
 
 NAMES = ("frontier", "uniform", "lilo", "mopps", "plr")
 POOLS = (1_000, 10_000, 100_000, 1_000_000)

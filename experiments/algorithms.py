@@ -33,9 +33,10 @@ from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown, speedup_cell
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 ARMS = ("uniform", "lilo", "control")
 

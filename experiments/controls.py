@@ -9,6 +9,7 @@ import functools
 import jax
 
 from lilo_jax.curriculum.composition import choice, compose
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.estimators import measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
@@ -16,7 +17,7 @@ from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import hard_variance, variance
-from lilo_jax.types import Array, Curriculum, CurriculumState, GroupStatistics, Proposal, Wants
+from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
 
 SHUFFLE = 0x73687566
 

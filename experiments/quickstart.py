@@ -36,6 +36,7 @@ from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.curriculum.contract import CurriculumSpec
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
@@ -58,7 +59,6 @@ from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.training.checks import check
-from lilo_jax.types import CurriculumSpec
 
 FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -31,6 +31,7 @@ from lilo_jax.bounds import check
 from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec, Wants
 from lilo_jax.curriculum.estimators import Estimator, decayed_counts, measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
@@ -51,7 +52,7 @@ from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.redaction import redacted
-from lilo_jax.types import Array, Curriculum, CurriculumSpec, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 QUESTIONS_AT_ONCE = 200_000
 """Questions of all seeds that run side by side: bounds memory."""

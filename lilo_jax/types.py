@@ -1,7 +1,8 @@
 """The nouns of the project: every struct that passes between modules, with shapes and dtypes.
 
 Text lives only in the host-side records of `lilo_jax.questions`; everything here is a frozen struct of arrays that may
-enter a jitted program, or a bundle of functions on them.  This module imports no other module of the project.
+enter a jitted program.  The functions on them are bundled in `lilo_jax/curriculum/contract.py` and
+`lilo_jax/rl/contract.py`.  This module imports no other module of the project.
 
 Shape legend
     M  questions in the pool              V  vocabulary
@@ -13,7 +14,7 @@ A group is one question in one step.  Its rows need not be equally many: a row n
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
@@ -179,10 +180,6 @@ class GroupSignals(flax.struct.PyTreeNode):
     value_loss: Array
 
 
-COUNTS = 6
-"""Features of a text that are plain counts."""
-
-
 class Facts(flax.struct.PyTreeNode):
     """What is known of the pool's questions besides their outcomes; never what a generator knows of their difficulty.
 
@@ -196,46 +193,6 @@ class Facts(flax.struct.PyTreeNode):
     grade: Array
     category: Array
     level: Array
-
-
-class Wants(NamedTuple):
-    """Facts that a curriculum needs.
-
-    Attributes:
-        tokens, pairs: how many of the commonest tokens, and pairs of neighbours, are features (`curriculum.features`).
-        hidden: width of the features that are the policy's mean hidden state over the prompt.
-        refresh_every: steps after which the latter are made anew.
-        grade: rollouts a question that measure the starting policy.
-        truth: whether `Facts.grade` is the current policy's exact success rate instead, at every step and for nothing:
-            for ceilings in studies, where answers are unique.
-        categories: how many categories of questions it can tell apart; 0 does not look at them.
-        levels: how many levels of a generator's knob, from 0 on; 0 does not look at them.
-    """
-
-    tokens: int = 0
-    pairs: int = 0
-    hidden: int = 0
-    refresh_every: int = 50
-    grade: int = 0
-    truth: bool = False
-    categories: int = 0
-    levels: int = 0
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Widths of the features by kind: counts of the text, tokens, pairs, hidden states, a constant."""
-        if not self.tokens + self.pairs + self.hidden:
-            return ()
-        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), self.hidden, 1)
-
-    @property
-    def features(self) -> int:
-        """Width of all features together."""
-        return sum(self.blocks)
-
-
-NOTHING = Wants()
-"""What most curricula want."""
 
 
 class CurriculumState(flax.struct.PyTreeNode):
@@ -260,49 +217,6 @@ class CurriculumState(flax.struct.PyTreeNode):
     length_sum: Array
     rollouts: Array
     memory: PyTree
-
-
-class Curriculum(NamedTuple):
-    """Which questions to roll out and which groups to train on, as pure functions.
-
-    Attributes:
-        init: (Facts) -> CurriculumState.
-        propose: (state, collected: GroupStatistics, key) -> Proposal.  Asked again, with what has been collected,
-            until the proposal is empty or `max_rounds` proposals have been served.
-        admit: (state, collected, key) -> Admission.
-        observe: (state, collected, step) -> state.  Everything paid for is remembered, admitted or not.
-        feedback: (state, question [Q], mask [Q], GroupSignals, step) -> state.  Called after the update.
-        max_rounds: most proposals in one step.
-        max_samples: most rollouts that one group can reach in one step.
-        train_rows: B, most rollouts that the admitted groups of one step can have together.
-        wants: facts that it needs.
-        estimate: (state, key) -> float32 [M], success rates that it believes in; None if it has no such belief.
-        suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
-        least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
-        may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
-    """
-
-    init: Callable[[Facts], CurriculumState]
-    propose: Callable[[CurriculumState, GroupStatistics, Array], Proposal]
-    admit: Callable[[CurriculumState, GroupStatistics, Array], Admission]
-    observe: Callable[[CurriculumState, GroupStatistics, Array], CurriculumState]
-    feedback: Callable[[CurriculumState, Array, Array, GroupSignals, Array], CurriculumState]
-    max_rounds: int
-    max_samples: int
-    train_rows: int
-    wants: Wants = NOTHING
-    estimate: Callable[[CurriculumState, Array], Array] | None = None
-    suspicion: Callable[[CurriculumState], Array] | None = None
-    least_samples: int = 1
-    may_propose_fewer: bool = False
-
-
-class CurriculumSpec(Protocol):
-    """A frozen dataclass of a curriculum's settings, with the function that builds it."""
-
-    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
-        """Builds the functions for a pool of `pool_size`, training on `questions` groups of `samples` rollouts."""
-        ...
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -412,57 +326,6 @@ class Mean(flax.struct.PyTreeNode):
 
 
 Metrics = dict[str, Mean]
-
-
-class FollowUpRequests(NamedTuple):
-    """Rollouts that an algorithm wants from inside the completions it is about to train on.
-
-    Attributes:
-        wanted: (batch) -> int32 [B, C], how many more from the state in which each token is chosen.  Asked again, with
-            what has been found, until none is.
-        most: rollouts that a state can have in all.
-    """
-
-    wanted: Callable[[TrainBatch], Array]
-    most: int
-
-
-class Algorithm(NamedTuple):
-    """A policy-gradient method as pure functions.
-
-    Attributes:
-        advantages: (batch) -> (advantages [B, C], returns [B, C]).
-        policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.  Its
-            metric "policy/ratio", if it has one, is what `UpdateConfig.max_ratio` bounds.
-        value_loss: (new values [B, C], minibatch) -> (scalar, metrics), or None if there is no critic.
-        needs_reference: whether `reference_logprobs` must be filled.
-        follow_ups: what it asks the sampler for besides, or None.
-        init: () -> memory before the first step.
-        remember: (batch) -> memory after the step.
-        least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
-    """
-
-    advantages: Callable[[TrainBatch], tuple[Array, Array]]
-    policy_loss: Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
-    value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None = None
-    needs_reference: bool = False
-    follow_ups: FollowUpRequests | None = None
-    init: Callable[[], PyTree] = tuple
-    remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
-    least_samples: int = 1
-
-    @property
-    def needs_values(self) -> bool:
-        """Whether a critic is trained and `old_values` must be filled."""
-        return self.value_loss is not None
-
-
-class AlgorithmSpec(Protocol):
-    """A frozen dataclass of an algorithm's settings, with the function that builds it."""
-
-    def build(self) -> Algorithm:
-        """Builds the functions."""
-        ...
 
 
 class Trainable(flax.struct.PyTreeNode):

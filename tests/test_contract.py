@@ -17,6 +17,7 @@ import reference
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, ModelConfig, Options
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import draw, top_k
@@ -29,6 +30,7 @@ from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.models.scoring import live_tokens
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.advantages import per_token
+from lilo_jax.rl.contract import Algorithm, FollowUpRequests
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.rloo import Rloo
@@ -42,7 +44,7 @@ from lilo_jax.training.accounting import book
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.collection import collect
 from lilo_jax.training.trainer import admit, prepare, update
-from lilo_jax.types import Admission, Algorithm, Curriculum, FollowUpRequests, Mean, Prompts, Proposal, Requests
+from lilo_jax.types import Admission, Mean, Prompts, Proposal, Requests
 
 POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
 

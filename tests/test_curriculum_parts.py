@@ -22,11 +22,11 @@ from lilo_jax.curriculum import (
     traps,
     values,
 )
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.curriculum.regression import fit, logistic_regression
 from lilo_jax.curriculum.selectors import Arms
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.types import Wants
 
 KEY = jax.random.key(0)
 POOL = 60

@@ -9,6 +9,7 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, ModelConfig
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.features import projected, standardized
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.device.mesh import put_replicated
@@ -28,7 +29,7 @@ from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check
 from lilo_jax.training.facts import question_facts, refresh_facts
 from lilo_jax.training.run import run
-from lilo_jax.types import Prompts, Wants
+from lilo_jax.types import Prompts
 
 POOL, EVERY = 19, 3  # a pool that does not fill its last block of rows
 

@@ -21,6 +21,7 @@ from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.questions import Verdict
+from lilo_jax.rl.contract import FollowUpRequests
 from lilo_jax.rl.monte_carlo import until_certain, wilson_width
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.rl.vineppo import VinePpo
@@ -36,7 +37,7 @@ from lilo_jax.training.collection import collect, training_batch
 from lilo_jax.training.follow_ups import add_follow_ups, step_of_each_token
 from lilo_jax.training.run import run
 from lilo_jax.training.trainer import admit
-from lilo_jax.types import FollowUpRequests, FollowUps, Prompts
+from lilo_jax.types import FollowUps, Prompts
 
 QUESTIONS, SAMPLES, SLOTS = 4, 5, 8
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.features import standardized
 from lilo_jax.curriculum.literature.speed import Speed
 from lilo_jax.curriculum.rules.lilo import Lilo
@@ -18,7 +19,7 @@ from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, meas
 from lilo_jax.simulation.run import Privileges, RunSettings
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient
 from lilo_jax.simulation.world import LEVELS, WorldSettings, draw_world, facts, features
-from lilo_jax.types import Proposal, Wants
+from lilo_jax.types import Proposal
 
 SMALL = RunSettings(world=WorldSettings(pool_size=96, held_out=64), steps=20)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from curriculum_simulation import Simulation, facts
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.curriculum.traps import (
     EPSILON,
@@ -18,7 +19,6 @@ from lilo_jax.curriculum.traps import (
     trap_detector,
     trap_probability,
 )
-from lilo_jax.types import Wants
 
 PRIOR = 0.05
 

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from lilo_jax.curriculum import gates
+from lilo_jax.curriculum.contract import NOTHING, Curriculum, Wants
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
 from lilo_jax.curriculum.selectors import Selector, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.types import NOTHING, Array, Curriculum, CurriculumState, Facts, GroupSignals, GroupStatistics, Wants
+from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics
 
 Score = Callable[[CurriculumState, Array, Array], Array]
 """(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN is never chosen."""

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from lilo_jax.types import COUNTS, NOTHING, Array, Facts, Wants
+from lilo_jax.curriculum.contract import COUNTS, NOTHING, Wants
+from lilo_jax.types import Array, Facts
 
 _PROJECTION_SEED = 0x66656174
 _OPERATORS = re.compile(r"[-+*/^=<>%]|\\(?:frac|cdot|times|sqrt|sum|int|prod|le|ge)\b")

@@ -5,16 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lilo_jax.types import (
-    Array,
-    Curriculum,
-    CurriculumState,
-    Facts,
-    GroupSignals,
-    GroupStatistics,
-    PyTree,
-    TrainBatch,
-)
+from lilo_jax.curriculum.contract import Curriculum
+from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics, PyTree, TrainBatch
 
 
 def group_statistics(

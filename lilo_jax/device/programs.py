@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.device.inference import model_on, sampler, scorer
@@ -21,15 +22,14 @@ from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import LoraConfig, adapted, init_adapters
 from lilo_jax.models.packing import PackedRows, packed
 from lilo_jax.models.scoring import completion_mask, live_tokens, mean_states, score
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.types import (
     Admission,
-    Algorithm,
     Array,
-    Curriculum,
     CurriculumState,
     Facts,
     GroupStatistics,

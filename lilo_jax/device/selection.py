@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.statistics import nothing_collected
 from lilo_jax.simulation.run import RunSettings, simulate
-from lilo_jax.types import Array, Curriculum, Facts, GroupStatistics, Proposal
+from lilo_jax.types import Array, Facts, GroupStatistics, Proposal
 
 
 def build_simulator(curriculum: Curriculum, settings: RunSettings, *, at_once: int) -> Callable[[Array], Any]:

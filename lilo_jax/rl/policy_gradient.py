@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import left_as_they_are, per_token
 from lilo_jax.rl.aggregations import Aggregation
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import token_ratio, truncated_importance
 from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import Ratio, TokenLoss, policy_loss
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 ResponseAdvantage = Callable[[TrainBatch], Array]
 """(batch) -> [B], zero for masked rows."""

@@ -15,11 +15,12 @@ from lilo_jax.bounds import Count, NotNegative, Number, Positive, Share
 from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import generalized_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, dual_clipped_surrogate
 from lilo_jax.rl.penalties import Penalty, entropy_bonus, kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
 from lilo_jax.rl.token_rewards import TokenRewards, outcome, outcome_less_kl, outcome_less_steered_kl
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TrainBatch
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ import numpy as np
 from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
 from lilo_jax.models.scoring import live_tokens, score, score_values
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.metrics import advantage_metrics, follow_up_metrics, sampler_metrics, value_metrics
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.types import Algorithm, Array, Metrics, PyTree, Sequences, TrainBatch
+from lilo_jax.types import Array, Metrics, PyTree, Sequences, TrainBatch
 
 
 def prepare_blocks(num_rows: int, config: UpdateConfig) -> np.ndarray:

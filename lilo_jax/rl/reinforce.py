@@ -6,10 +6,11 @@ from typing import Literal
 import jax.numpy as jnp
 
 from lilo_jax.rl.aggregations import sequence_sum
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_weight_loss
 from lilo_jax.rl.policy_gradient import policy_gradient
 from lilo_jax.rl.policy_loss import on_tokens
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from lilo_jax.bounds import Count
 from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
 from lilo_jax.models.scoring import completion_mask, score, score_values
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
+from lilo_jax.rl.contract import Algorithm
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,12 @@ from lilo_jax.bounds import Count, NotNegative, Positive, Share, Whole
 from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import per_token, step_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
+from lilo_jax.rl.contract import Algorithm, FollowUpRequests
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.monte_carlo import FollowUpBudget, fixed_budget, step_starts, until_certain
 from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
-from lilo_jax.types import Algorithm, Array, FollowUpRequests, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.simulation.world import World, WorldSettings
-from lilo_jax.types import Array, Curriculum, CurriculumState, GroupStatistics, Proposal
+from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
 
 
 class Groups(flax.struct.PyTreeNode):

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.statistics import is_mixed
 from lilo_jax.keys import stream_key
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient
 from lilo_jax.simulation.world import World, WorldSettings, draw_world, facts
-from lilo_jax.types import Array, Curriculum, CurriculumState, GroupSignals, GroupStatistics, PyTree
+from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

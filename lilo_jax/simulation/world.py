@@ -14,8 +14,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.keys import stream_key
-from lilo_jax.types import Array, Facts, Wants
+from lilo_jax.types import Array, Facts
 
 LEVELS = 10
 """Levels of difficulty that a generator is said to have."""

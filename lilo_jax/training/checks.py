@@ -10,6 +10,7 @@ import jax
 from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.device.mesh import mesh_shape
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.pool import Grade
@@ -25,7 +26,6 @@ from lilo_jax.tokenizers import prompt_ids
 from lilo_jax.tokenizers.lengths import UNBOUNDED, Asked, check_lengths
 from lilo_jax.training.lengths import check_demonstrations, longest_bytes, tokenizer_of, without_longer
 from lilo_jax.training.rehearsal import rehearse
-from lilo_jax.types import Curriculum, Wants
 
 
 def validate(config: Config) -> None:

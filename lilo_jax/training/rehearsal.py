@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.device.selection import first_proposal
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question
-from lilo_jax.types import Curriculum, Facts, Wants
+from lilo_jax.types import Facts
 
 
 def rehearse(curriculum: Curriculum, questions: Sequence[Question], wanted: int) -> None:

@@ -15,11 +15,12 @@ from annotated_types import Interval
 
 from lilo_jax.bounds import Count, NotNegative, Number, Share
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import moving_target
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,14 @@ import dataclasses
 import jax.numpy as jnp
 
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.dynamics import rasch
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import mixture, top_k
 from lilo_jax.curriculum.sources import whole_pool
 from lilo_jax.curriculum.values import success
-from lilo_jax.types import Array, Curriculum, CurriculumState
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

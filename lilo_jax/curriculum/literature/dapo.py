@@ -9,10 +9,10 @@ import dataclasses
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import only_mixed
 from lilo_jax.curriculum.rounds import refill
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

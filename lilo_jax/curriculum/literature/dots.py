@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from lilo_jax.bounds import Count, Positive
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import softmax
 from lilo_jax.curriculum.sources import whole_pool
 from lilo_jax.curriculum.values import success
-from lilo_jax.types import Curriculum, Wants
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,13 @@ from annotated_types import Ge
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import cosine, gaussian, quantile_levels
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import Arms, per_group
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 SCHEDULES = {"cosine": cosine, "gaussian": gaussian}
 

@@ -17,11 +17,12 @@ from annotated_types import Ge
 
 from lilo_jax.bounds import Count, PositiveShare, Share
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.controllers import runs, skipping
 from lilo_jax.curriculum.gates import only_mixed
 from lilo_jax.curriculum.rounds import expecting
 from lilo_jax.curriculum.sources import not_skipped, whole_pool
-from lilo_jax.types import Array, Curriculum, CurriculumState
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.allocators import knapsack
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.estimators import latest, recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import allocated
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import success
-from lilo_jax.types import Array, Curriculum, CurriculumState
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,12 @@ import functools
 
 from lilo_jax.bounds import Count, Positive, PositiveShare, Share
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.estimators import decayed_counts, thompson
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import nearness, success
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

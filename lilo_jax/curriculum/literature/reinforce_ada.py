@@ -11,10 +11,11 @@ import dataclasses
 
 from lilo_jax.bounds import Count, Whole
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import successive
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Array, Curriculum, GroupStatistics
+from lilo_jax.types import Array, GroupStatistics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from lilo_jax.bounds import PositiveShare
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.estimators import latest, recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.prices import retired
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.types import Array, Curriculum, CurriculumState
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from lilo_jax.bounds import Count, PositiveShare
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import heights, window_below
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import Arms, per_group
 from lilo_jax.curriculum.sources import at_levels, whole_pool
-from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ import dataclasses
 
 from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything, of_size, only_mixed
 from lilo_jax.curriculum.rounds import screen_then_continue
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import dataclasses
 from lilo_jax.bounds import PositiveShare, ShareBelowOne
 from lilo_jax.curriculum.buffers import variance_bank
 from lilo_jax.curriculum.composition import choice, compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import either, everything, largest_variance, least_variance, of_round
 from lilo_jax.curriculum.rounds import top_up
 from lilo_jax.curriculum.selectors import top_k
 from lilo_jax.curriculum.sources import random_pool, whole_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ import dataclasses
 
 from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
@@ -27,7 +28,7 @@ from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.traps import trap_detector, trap_probability
 from lilo_jax.curriculum.values import hard_variance, success
-from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)

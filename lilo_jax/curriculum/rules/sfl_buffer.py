@@ -17,11 +17,11 @@ from annotated_types import Ge
 from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.buffers import Screened
 from lilo_jax.curriculum.composition import alike, choice, compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything, of_last_round
 from lilo_jax.curriculum.rounds import screened
 from lilo_jax.curriculum.selectors import mixture, top_k, whole_part
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)
