@@ -196,13 +196,13 @@ def host_copy(tree):
 def take_step(assembly, state, step):
     """(collected, admission, host copy of the batch, state after the update, ledger) of one training step."""
     clock, ledger = PhaseClock(), Ledger()
-    collected = collect(assembly, state, step, clock)
-    admission, state = admit(assembly, state, collected, step, clock)
+    collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
+    admission, state = admit(assembly.collector, state, collected, step, clock)
     batch, _ = prepare(assembly, state, collected, admission, step, ledger, clock)
     kept = host_copy(batch)
     state, metrics = update(assembly, state, batch, step, clock)
     assert all(np.isfinite(float(m.total)) for m in metrics.values())
-    book(assembly, collected, admission, ledger)
+    book(assembly.collector, assembly.config.update, collected, admission, ledger)
     return collected, admission, kept, state, ledger
 
 
@@ -311,7 +311,8 @@ def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
     """Only when a completion is drawn depends on them, and a second round, unequal groups and all stay as they were."""
     assembly = assembly_of(dataclasses.replace(CONFIG, rollout=dataclasses.replace(CONFIG.rollout, **changes)))
     _, _, expected, *_ = steps[0]
-    found = collect(assembly, start(assembly), 0, PhaseClock())
+    state = start(assembly)
+    found = collect(assembly.collector, state, assembly.policy(state), 0, PhaseClock())
     assert len(found.rollouts) == len(expected.rollouts) > QUESTIONS
     for ours, theirs in zip(found.rollouts, expected.rollouts, strict=True):
         assert (ours.group, ours.response, ours.verdict) == (theirs.group, theirs.response, theirs.verdict)
@@ -451,8 +452,9 @@ def test_a_wrong_proposal_stops_the_run(start, change, message):
     assembly = assembly_of()
     propose = assembly.programs.propose
     wrong = assembly.programs._replace(propose=lambda *args: change(jax.device_get(propose(*args))))
+    collector, state = assembly.collector._replace(programs=wrong), start(assembly)
     with pytest.raises(RunError, match=message):
-        collect(dataclasses.replace(assembly, programs=wrong), start(assembly), 0, PhaseClock())
+        collect(collector, state, assembly.policy(state), 0, PhaseClock())
 
 
 def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
@@ -466,9 +468,12 @@ def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
         ids = np.full(QUESTIONS, served[0].ids[1], np.int32)
         return Proposal.opening(ids, 1, np.arange(QUESTIONS) < 2).replace(continues=np.ones(QUESTIONS, np.int32))
 
-    wrong = dataclasses.replace(assembly, programs=assembly.programs._replace(propose=propose))
+    collector, state = (
+        assembly.collector._replace(programs=assembly.programs._replace(propose=propose)),
+        start(assembly),
+    )
     with pytest.raises(RunError, match="twice in one proposal"):
-        collect(wrong, start(assembly), 0, PhaseClock())
+        collect(collector, state, assembly.policy(state), 0, PhaseClock())
 
 
 # ------------------------------------------------------------------------------------------------------- failed graders

@@ -121,17 +121,18 @@ def followed(assembly, params, *, step=0):
     facts = no_facts(len(assembly.pool.questions))
     state = assembly.programs.start(copy, None, start_keys(1), facts)
     clock, ledger, calls = PhaseClock(), Ledger(), []
-    collected = collect(assembly, state, step, clock)
-    admission, state = admit(assembly, state, collected, step, clock)
-    batch = training_batch(assembly, collected, admission)
+    collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
+    admission, state = admit(assembly.collector, state, collected, step, clock)
+    batch = training_batch(assembly.collector, collected, admission)
 
     def recording(params, prompts, requests, key, stop_table, **settings):
         completions = assembly.sampler.run(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
-    spied = dataclasses.replace(assembly, sampler=assembly.sampler._replace(run=recording))
-    return add_follow_ups(spied, state, batch, step, ledger, clock), calls, ledger
+    spied = assembly.collector._replace(sampler=assembly.sampler._replace(run=recording))
+    split = assembly.task.steps or newlines
+    return add_follow_ups(spied, split, assembly.policy(state), batch, step, ledger, clock), calls, ledger
 
 
 @pytest.fixture(scope="module")

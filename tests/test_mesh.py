@@ -253,12 +253,12 @@ EIGHT_DEVICES = """
 
     found["before"] = layout(state)
     embedding = np.asarray(state.policy.params["trunk"]["embedding"])
-    collected = collect(assembly, state, 0, PhaseClock())
+    collected = collect(assembly.collector, state, assembly.policy(state), 0, PhaseClock())
     admission, remembered = programs.admit(
         state.curriculum, collected.statistics, stream_key(0, "admit", 0), np.int32(0)
     )
     state = state.replace(curriculum=remembered)
-    batch = training_batch(assembly, collected, jax.device_get(admission))
+    batch = training_batch(assembly.collector, collected, jax.device_get(admission))
     batch = batch.replace(reward=np.arange(len(batch.reward), dtype=np.float32) % 2)
     batch, _ = programs.prepare(state, put_rows(mesh, batch))
     state, _ = programs.update(state, batch, stream_key(0, "update", 0))

@@ -147,9 +147,9 @@ def test_rollouts_say_which_question_they_answer():
         group=0, response="", verdict=Verdict.WRONG, reward=0.0, completion_ids=[1], prompt_ids=[1]
     )
     collected = types.SimpleNamespace(rollouts=[rollout], question=[0], round=[0])
-    assembly = types.SimpleNamespace(pool=types.SimpleNamespace(questions=questions))
+    pool = types.SimpleNamespace(questions=questions)
     nothing = types.SimpleNamespace(indices=np.zeros(0, int), mask=np.zeros(0, bool))
-    (record,) = rollout_records(assembly, collected, nothing)
+    (record,) = rollout_records(pool, collected, nothing)
     assert (record["question"], record["id"], record["where"]) == (0, "a", "q.jsonl, line 1")
 
 

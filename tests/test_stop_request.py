@@ -30,10 +30,10 @@ from lilo_jax.training.run import run
 config, output, number, at = configuration.load(pathlib.Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 collect, update = trainer.collect, trainer.update
 
-def collect_signalled(assembly, state, step, clock):
+def collect_signalled(collector, state, policy, step, clock):
     if at == "collect" and step == 7:
         os.kill(os.getpid(), number)
-    return collect(assembly, state, step, clock)
+    return collect(collector, state, policy, step, clock)
 
 def update_signalled(assembly, state, batch, step, clock):
     if at == "update" and step == 7:

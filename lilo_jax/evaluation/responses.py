@@ -1,6 +1,7 @@
 """From completion tokens to text and judgement."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -49,6 +50,11 @@ class ResponseGrader:
     pool: GradingPool
     tokenizer: Tokenizer
     stop: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each id adds to a text, in UTF-8."""
+        return self.tokenizer.token_bytes()
 
     def submit(self, grade: Grade, answers: Sequence[Answer]) -> list[Graded]:
         """Responses with judgements to come, in the order of the answers."""

@@ -6,38 +6,41 @@ import jax
 import numpy as np
 
 from lilo_jax.questions import Verdict
+from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.training.assembly import Assembly
-from lilo_jax.training.collection import Collected
+from lilo_jax.tokenizers.encoding import EncodedQuestions
+from lilo_jax.training.collection import Collected, Collector
 from lilo_jax.types import Admission, GroupStatistics, TrainState
 
 MOST_SUSPECTS = 100
 
 
-def book(assembly: Assembly, collected: Collected, admission: Admission, ledger: Ledger) -> None:
+def book(
+    collector: Collector, update: UpdateConfig, collected: Collected, admission: Admission, ledger: Ledger
+) -> None:
     """Puts a step's sampling, scoring and training on the ledger."""
-    purposes = _purposes(assembly, collected, admission)
+    purposes = _purposes(collector, collected, admission)
     for group in np.flatnonzero(collected.question >= 0):
         ledger.add(purposes[group], "prefilled", collected.prefilled[group])
     trained = 0
     for row in collected.rollouts:
         ledger.add(purposes[row.group], "generated", len(row.completion_ids))
         trained += (purposes[row.group] == "train") * (len(row.prompt_ids) + len(row.completion_ids))
-    algorithm = assembly.programs.algorithm
-    models = (assembly.config.update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
+    algorithm = collector.programs.algorithm
+    models = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     ledger.add("train", "scored", models * trained)
-    ledger.add("train", "trained", (1 + algorithm.needs_values) * assembly.config.update.epochs * trained)
+    ledger.add("train", "trained", (1 + algorithm.needs_values) * update.epochs * trained)
 
 
-def _purposes(assembly: Assembly, collected: Collected, admission: Admission) -> np.ndarray:
+def _purposes(collector: Collector, collected: Collected, admission: Admission) -> np.ndarray:
     """What the rollouts of each group were made for, [K]; see `Ledger`."""
     rollouts = np.bincount([row.group for row in collected.rollouts], minlength=len(collected.question))
-    purposes = np.where(rollouts < assembly.config.rollout.samples, "screen", "rejected")
+    purposes = np.where(rollouts < collector.rollout.samples, "screen", "rejected")
     purposes[admission.indices[admission.mask]] = "train"
     return purposes
 
 
-def describe(assembly: Assembly, collected: Collected, admission: Admission) -> dict[str, Any]:
+def describe(collector: Collector, collected: Collected, admission: Admission) -> dict[str, Any]:
     """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
     statistics: GroupStatistics = jax.device_get(collected.statistics)
     admitted = admission.indices[admission.mask]
@@ -57,15 +60,17 @@ def describe(assembly: Assembly, collected: Collected, admission: Admission) -> 
         **{f"rollout/{v.value}_fraction": n / rows for v, n in verdicts.items()},
     }
     for name, groups in (("collected", filled), ("admitted", admitted)):
-        description |= _describe_groups(assembly, statistics, groups, name)
+        description |= _describe_groups(collector, statistics, groups, name)
     return description
 
 
-def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np.ndarray, name: str) -> dict[str, Any]:
+def _describe_groups(
+    collector: Collector, statistics: GroupStatistics, groups: np.ndarray, name: str
+) -> dict[str, Any]:
     attempts, successes = statistics.attempts[groups], statistics.successes[groups]
     measured = attempts > 0
     rate = successes[measured] / attempts[measured]
-    samples = assembly.config.rollout.samples
+    samples = collector.rollout.samples
     complete = attempts == samples
     found = {
         f"curriculum/{name}_success_mean": float(rate.mean()) if rate.size else None,
@@ -76,28 +81,28 @@ def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np
     rewards, rollouts = statistics.reward_sum[groups][measured], attempts[measured]
     found[f"curriculum/{name}_reward_mean"] = float(np.mean(rewards / rollouts)) if rate.size else None
     questions = statistics.question[groups]
-    if assembly.config.noise:
-        traps = [bool(assembly.pool.questions[q].trap) for q in questions if q >= 0]
+    if collector.judge.noise:
+        traps = [bool(collector.pool.questions[q].trap) for q in questions if q >= 0]
         found[f"curriculum/{name}_trap_fraction"] = float(np.mean(traps)) if traps else None
-    difficulties = [assembly.pool.questions[q].difficulty for q in questions if q >= 0]
+    difficulties = [collector.pool.questions[q].difficulty for q in questions if q >= 0]
     if difficulties and None not in difficulties:
         found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
     return found
 
 
-def suspects(assembly: Assembly, state: TrainState) -> list[dict[str, Any]]:
+def suspects(collector: Collector, state: TrainState) -> list[dict[str, Any]]:
     """Questions that the curriculum rather takes for traps, the likeliest first, as JSON-ready records."""
-    if assembly.programs.suspicion is None:
+    if collector.programs.suspicion is None:
         return []
-    known, probability = jax.device_get((state.curriculum, assembly.programs.suspicion(state.curriculum)))
+    known, probability = jax.device_get((state.curriculum, collector.programs.suspicion(state.curriculum)))
     order = [i for i in np.argsort(-probability, kind="stable")[:MOST_SUSPECTS] if probability[i] > 0.5]
     return [
         {
             "question": int(i),
-            "id": assembly.pool.questions[i].id,
-            "where": assembly.pool.questions[i].where,
-            "prompt": assembly.pool.questions[i].prompt,
-            "gold": assembly.pool.questions[i].answer,
+            "id": collector.pool.questions[i].id,
+            "where": collector.pool.questions[i].where,
+            "prompt": collector.pool.questions[i].prompt,
+            "gold": collector.pool.questions[i].answer,
             "probability": float(probability[i]),
             "rollouts": int(known.rollouts[i]),
             "graded": int(known.attempts[i]),
@@ -107,12 +112,12 @@ def suspects(assembly: Assembly, state: TrainState) -> list[dict[str, Any]]:
     ]
 
 
-def rollout_records(assembly: Assembly, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
+def rollout_records(pool: EncodedQuestions, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
     """One JSON-ready record per rollout; `question` is the place in the pool, `where` that in the file."""
     admitted = set(admission.indices[admission.mask].tolist())
     records = []
     for row in collected.rollouts:
-        question = assembly.pool.questions[collected.question[row.group]]
+        question = pool.questions[collected.question[row.group]]
         records.append(
             {
                 "question": int(collected.question[row.group]),

@@ -24,6 +24,7 @@ from lilo_jax.tasks.noise import plant
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.tokenizers.encoding import EncodedQuestions, encode_pairs, encode_prompts
 from lilo_jax.training.checks import held_out_sets
+from lilo_jax.training.collection import Collector
 from lilo_jax.training.lengths import train_tokenizer
 from lilo_jax.types import PyTree, Sequences, TrainState
 
@@ -67,10 +68,10 @@ class Assembly:
         protocol = Protocol(rollout.samples, rollout.temperature, rollout.top_p, rollout.max_new_tokens)
         return Probe(self.pool, self.sampler, self.judge, protocol, self.config.evaluation.rows)
 
-    @functools.cached_property
-    def token_bytes(self) -> list[bytes]:
-        """What each id adds to a text, in UTF-8."""
-        return self.tokenizer.token_bytes()
+    @property
+    def collector(self) -> Collector:
+        """What rolls out training questions to be trained on."""
+        return Collector(self.programs, self.pool, self.sampler, self.judge, self.config.rollout)
 
     @functools.cached_property
     def pool_answers(self) -> Sequences:

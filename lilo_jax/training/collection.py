@@ -5,20 +5,24 @@ statistics go back to the device for selection.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from lilo_jax.curriculum.statistics import nothing_collected
 from lilo_jax.device.mesh import put_replicated
+from lilo_jax.device.programs import Programs
 from lilo_jax.errors import RunError
+from lilo_jax.evaluation.judge import Judge
 from lilo_jax.evaluation.responses import Answer, Graded
-from lilo_jax.evaluation.sampler import sample
+from lilo_jax.evaluation.sampler import Sampler, sample
 from lilo_jax.keys import stream_key
 from lilo_jax.questions import Verdict
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.tasks.noise import ROLLOUT
-from lilo_jax.training.assembly import Assembly
+from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.types import (
     Admission,
     Completions,
@@ -26,6 +30,7 @@ from lilo_jax.types import (
     GroupStatistics,
     Prompts,
     Proposal,
+    PyTree,
     Requests,
     Sequences,
     TrainBatch,
@@ -70,10 +75,28 @@ class Collected:
     prefilled: np.ndarray
 
 
-def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock) -> Collected:
-    """Serves the curriculum's proposals for one step."""
-    curriculum, programs, seed = assembly.programs.curriculum, assembly.programs, assembly.config.seed
-    collected = _nothing_collected(assembly, state)
+class Collector(NamedTuple):
+    """What rolls out questions of the pool and judges the responses.
+
+    Attributes:
+        programs: compiled functions, with the curriculum.
+        pool: the training questions.
+        sampler, judge: of their responses.
+        rollout: how many of what.
+    """
+
+    programs: Programs
+    pool: EncodedQuestions
+    sampler: Sampler
+    judge: Judge
+    rollout: RolloutConfig
+
+
+def collect(collector: Collector, state: TrainState, policy: PyTree, step: int, clock: PhaseClock) -> Collected:
+    """Serves the curriculum's proposals for one step; `policy` are the weights that `state` holds."""
+    programs, seed = collector.programs, collector.judge.seed
+    curriculum = programs.curriculum
+    collected = _nothing_collected(collector, state)
     for round_index in range(curriculum.max_rounds):
         with clock.phase("select"):
             key = stream_key(seed, "propose", step, round_index)
@@ -82,36 +105,35 @@ def collect(assembly: Assembly, state: TrainState, step: int, clock: PhaseClock)
             break
         with clock.phase("sample"):
             expected = jax.device_get(programs.expected_lengths(state.curriculum, proposal.ids))
-            calls = _open_groups(assembly, collected, proposal, expected, round_index)
+            calls = _open_groups(collector, collected, proposal, expected, round_index)
             key = stream_key(seed, "sample", step)
-            policy = assembly.policy(state)
-            running = [sample(assembly.sampler, policy, call.prompts, call.requests, key) for call in calls]
+            running = [sample(collector.sampler, policy, call.prompts, call.requests, key) for call in calls]
         grading = []
         for call, completions in zip(calls, running, strict=True):
             with clock.phase("sample"):
                 completions = jax.device_get(completions)
             with clock.phase("grade"):
-                grading.append((call, completions, _submit(assembly, collected, call, completions)))
+                grading.append((call, completions, _submit(collector, collected, call, completions)))
         with clock.phase("grade"):
             for call, completions, graded in grading:
-                collected.rollouts += _rollouts(assembly, collected, call, completions, graded, step)
+                collected.rollouts += _rollouts(collector, collected, call, completions, graded, step)
         with clock.phase("select"):
-            collected.statistics = _measure(assembly, collected)
+            collected.statistics = _measure(collector, collected)
     return collected
 
 
-def _submit(assembly: Assembly, collected: Collected, call: "Call", completions: Completions) -> list[Graded]:
+def _submit(collector: Collector, collected: Collected, call: "Call", completions: Completions) -> list[Graded]:
     """Starts the grading of a call's completions."""
     answers = []
     for row in call.rows:
-        question = assembly.pool.questions[collected.question[call.group(row)]]
+        question = collector.pool.questions[collected.question[call.group(row)]]
         ids = completions.tokens[row, : completions.lengths[row]].tolist()
         answers.append(Answer(question, ids, bool(completions.ended[row])))
-    return assembly.judge.submit(answers)
+    return collector.judge.submit(answers)
 
 
 def _rollouts(
-    assembly: Assembly,
+    collector: Collector,
     collected: Collected,
     call: "Call",
     completions: Completions,
@@ -124,20 +146,20 @@ def _rollouts(
         prompt, length = call.requests.prompt[row], completions.lengths[row]
         prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
         tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
-        question = assembly.pool.questions[collected.question[call.group(row)]]
+        question = collector.pool.questions[collected.question[call.group(row)]]
         draw = (step, ROLLOUT, int(call.requests.id[row]))
         found = judgement.result().verdict
-        verdict, reward = assembly.judge.rewarded(question, response, found, int(length), draw)
+        verdict, reward = collector.judge.rewarded(question, response, found, int(length), draw)
         ended = bool(completions.ended[row])
         rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, ended, response, verdict, reward))
     return rollouts
 
 
-def _nothing_collected(assembly: Assembly, state: TrainState) -> Collected:
-    nothing = nothing_collected(assembly.programs.curriculum, state.curriculum)
+def _nothing_collected(collector: Collector, state: TrainState) -> Collected:
+    nothing = nothing_collected(collector.programs.curriculum, state.curriculum)
     empty = nothing.question
     return Collected(
-        put_replicated(assembly.mesh, nothing), empty.copy(), empty.copy(), [], np.zeros(len(empty), np.int64)
+        put_replicated(collector.sampler.mesh, nothing), empty.copy(), empty.copy(), [], np.zeros(len(empty), np.int64)
     )
 
 
@@ -165,7 +187,7 @@ class Call:
 
 
 def _open_groups(
-    assembly: Assembly, collected: Collected, proposal: Proposal, expected: np.ndarray, round_index: int
+    collector: Collector, collected: Collected, proposal: Proposal, expected: np.ndarray, round_index: int
 ) -> list[Call]:
     """Gives every proposed question the slot of its group, and makes its requests."""
     wanted = np.flatnonzero(proposal.mask)
@@ -173,24 +195,24 @@ def _open_groups(
     first_free = int(np.sum(collected.question >= 0))
     opened = continues < 0
     groups = np.where(opened, first_free + np.cumsum(opened) - 1, continues)
-    _check_proposal(assembly, collected, ids, continues)
+    _check_proposal(collector, collected, ids, continues)
     collected.question[groups], collected.round[groups[opened]] = ids, round_index
-    collected.prefilled[groups] += assembly.pool.lengths[ids]
+    collected.prefilled[groups] += collector.pool.lengths[ids]
 
     already = np.bincount([rollout.group for rollout in collected.rollouts], minlength=len(collected.question))
-    capacity = assembly.programs.curriculum.max_samples
+    capacity = collector.programs.curriculum.max_samples
     if np.any(already[groups] + samples > capacity):
         raise RunError(f"the curriculum asked for more than the {capacity} rollouts per group that it declared")
     first_ids = groups * capacity + already[groups]
-    parts = np.array_split(np.arange(len(wanted)), min(assembly.config.rollout.calls, len(wanted)))
+    parts = np.array_split(np.arange(len(wanted)), min(collector.rollout.calls, len(wanted)))
     return [
-        _call(assembly, groups[p], ids[p], samples[p], first_ids[p], expected[wanted[p]], len(proposal.mask))
+        _call(collector, groups[p], ids[p], samples[p], first_ids[p], expected[wanted[p]], len(proposal.mask))
         for p in parts
     ]
 
 
 def _call(
-    assembly: Assembly,
+    collector: Collector,
     groups: np.ndarray,
     ids: np.ndarray,
     samples: np.ndarray,
@@ -199,7 +221,7 @@ def _call(
     slots: int,
 ) -> Call:
     """The sampling call for some questions, `samples` of each, whose requests are numbered from `first_ids` on."""
-    num_prompts, num_requests = _padded_sizes(assembly, slots, len(ids), int(samples.sum()))
+    num_prompts, num_requests = _padded_sizes(collector, slots, len(ids), int(samples.sum()))
     prompt_of = np.repeat(np.arange(len(ids)), samples)
     sample_of = np.concatenate([np.arange(n) for n in samples])
 
@@ -208,22 +230,22 @@ def _call(
 
     requests = Requests(
         prompt=column(prompt_of),
-        prefix_length=np.maximum(column(assembly.pool.lengths[ids][prompt_of]), 1),
+        prefix_length=np.maximum(column(collector.pool.lengths[ids][prompt_of]), 1),
         id=column(first_ids[prompt_of] + sample_of),
-        budget=column(np.full(len(prompt_of), assembly.config.rollout.max_new_tokens)),
+        budget=column(np.full(len(prompt_of), collector.rollout.max_new_tokens)),
         expected_length=column(expected[prompt_of], np.float32),
     )
     extra = num_prompts - len(ids)
     prompts = Prompts(
-        tokens=np.pad(assembly.pool.tokens[ids], ((0, extra), (0, 0))),
-        lengths=np.pad(assembly.pool.lengths[ids], (0, extra)),
+        tokens=np.pad(collector.pool.tokens[ids], ((0, extra), (0, 0))),
+        lengths=np.pad(collector.pool.lengths[ids], (0, extra)),
     )
     return Call(groups, prompts, requests)
 
 
-def _check_proposal(assembly: Assembly, collected: Collected, ids: np.ndarray, continues: np.ndarray) -> None:
+def _check_proposal(collector: Collector, collected: Collected, ids: np.ndarray, continues: np.ndarray) -> None:
     """Stops at a curriculum's mistake, which would otherwise credit rollouts to the wrong question or repeat them."""
-    pool_size, joining = len(assembly.pool.lengths), continues >= 0
+    pool_size, joining = len(collector.pool.lengths), continues >= 0
     if np.any((ids < 0) | (ids >= pool_size)):
         raise RunError(f"the curriculum proposed a question outside of its pool of {pool_size}")
     joined = continues[joining]
@@ -233,13 +255,13 @@ def _check_proposal(assembly: Assembly, collected: Collected, ids: np.ndarray, c
         raise RunError("the curriculum continued a group twice in one proposal")
 
 
-def _padded_sizes(assembly: Assembly, slots: int, prompts: int, requests: int) -> tuple[int, int]:
+def _padded_sizes(collector: Collector, slots: int, prompts: int, requests: int) -> tuple[int, int]:
     """Prompts and requests of the smallest rung that holds these: a call's share of |B|, times 2^k, at most the
     share of the proposal's own size.
 
     Few rungs mean few compilations; every step of uniform and of LILO is on the same one.
     """
-    rollout, most = assembly.config.rollout, assembly.programs.curriculum.max_samples
+    rollout, most = collector.rollout, collector.programs.curriculum.max_samples
     share, slots = -(-rollout.questions // rollout.calls), -(-slots // rollout.calls)
     scale = 1
     while share * scale < prompts or share * rollout.samples * scale < requests:
@@ -247,10 +269,10 @@ def _padded_sizes(assembly: Assembly, slots: int, prompts: int, requests: int) -
     return max(min(share * scale, slots), prompts), max(min(share * rollout.samples * scale, slots * most), requests)
 
 
-def _measure(assembly: Assembly, collected: Collected) -> GroupStatistics:
+def _measure(collector: Collector, collected: Collected) -> GroupStatistics:
     """Statistics of all groups so far, from rows padded to the step's capacity."""
     slots = len(collected.question)
-    capacity = slots * assembly.programs.curriculum.max_samples
+    capacity = slots * collector.programs.curriculum.max_samples
     rollouts = collected.rollouts
 
     def column(values: list, dtype: type) -> np.ndarray:
@@ -266,20 +288,20 @@ def _measure(assembly: Assembly, collected: Collected) -> GroupStatistics:
         "length": column([len(r.completion_ids) for r in rollouts], np.int32),
         "row_mask": column([True] * len(rollouts), bool),
     }
-    return assembly.programs.statistics(**put_replicated(assembly.mesh, columns))
+    return collector.programs.statistics(**put_replicated(collector.sampler.mesh, columns))
 
 
 # --------------------------------------------------------------------------------------------------- training batch
-def training_batch(assembly: Assembly, collected: Collected, admission: Admission) -> TrainBatch:
+def training_batch(collector: Collector, collected: Collected, admission: Admission) -> TrainBatch:
     """The rows of the admitted groups, group after group, padded to the curriculum's `train_rows`; host arrays."""
     if len(np.unique(admission.indices[admission.mask])) < admission.mask.sum():
         raise RunError("the curriculum admitted the same group twice")
     admitted = {int(g): q for q, (g, live) in enumerate(zip(admission.indices, admission.mask, strict=True)) if live}
     rows = sorted((r for r in collected.rollouts if r.group in admitted), key=lambda r: admitted[r.group])
-    num_rows = assembly.programs.curriculum.train_rows
+    num_rows = collector.programs.curriculum.train_rows
     if len(rows) > num_rows:
         raise RunError(f"the curriculum admitted {len(rows)} rollouts, more than the {num_rows} that it declared")
-    prompt_slots, slots = assembly.pool.tokens.shape[1], assembly.config.rollout.max_new_tokens
+    prompt_slots, slots = collector.pool.tokens.shape[1], collector.rollout.max_new_tokens
     tokens = np.zeros((num_rows, prompt_slots + slots), np.int32)
     logprobs = np.zeros((num_rows, slots), np.float32)
     for i, row in enumerate(rows):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lilo_jax.errors import RunError
-from lilo_jax.evaluation.responses import Answer
+from lilo_jax.evaluation.responses import Answer, ResponseGrader
 from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import stream_key
 from lilo_jax.models.scoring import live_tokens
@@ -18,9 +18,8 @@ from lilo_jax.sampling import cut_at_stop
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import FOLLOW_UP
-from lilo_jax.tasks.steps import newlines
-from lilo_jax.training.assembly import Assembly
-from lilo_jax.types import Completions, FollowUps, Prompts, Requests, TrainBatch, TrainState
+from lilo_jax.training.collection import Collector
+from lilo_jax.types import Completions, FollowUps, Prompts, PyTree, Requests, TrainBatch
 
 
 @dataclasses.dataclass
@@ -81,47 +80,63 @@ class States:
 
 
 def add_follow_ups(
-    assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, ledger: Ledger, clock: PhaseClock
+    collector: Collector,
+    split: Callable[[str], Sequence[int]],
+    policy: PyTree,
+    batch: TrainBatch,
+    step: int,
+    ledger: Ledger,
+    clock: PhaseClock,
 ) -> TrainBatch:
-    """Samples and grades what the algorithm asks for from inside the batch's completions; host arrays."""
-    follow_ups = assembly.programs.algorithm.follow_ups
+    """Samples and grades what the algorithm asks for from inside the batch's completions; host arrays.
+
+    Args:
+        collector: what samples and judges.
+        split: text of a response to the offsets at which its steps begin.
+        policy: its weights.
+        batch: of the step.
+        step: its number.
+        ledger: books the tokens.
+        clock: measures the phases.
+    """
+    follow_ups = collector.programs.algorithm.follow_ups
     if follow_ups is None:
         return batch
     most = follow_ups.most
     with clock.phase("select"):
-        batch = batch.replace(reasoning_step=_reasoning_steps(assembly, batch))
+        batch = batch.replace(reasoning_step=_reasoning_steps(collector.judge.graders, split, batch))
     found = States([], np.full(batch.reasoning_step.shape, -1, np.int32), {})
     while True:
         with clock.phase("select"):
-            wanted = _wanted(assembly, batch, found, most)
+            wanted = _wanted(collector, batch, found, most)
         if not wanted:
             break
-        prompts, requests, owners = _requests(assembly, batch, found.states, wanted, most)
+        prompts, requests, owners = _requests(collector, batch, found.states, wanted, most)
         with clock.phase("sample"):
-            key = stream_key(assembly.config.seed, "follow_up", step)
+            key = stream_key(collector.judge.seed, "follow_up", step)
             # By default as many at a time as rollouts are trained on: there may be hundreds of children for each.
             running = sample(
-                assembly.sampler, assembly.policy(state), prompts, requests, key,
+                collector.sampler, policy, prompts, requests, key,
                 slots=len(batch.row_mask), max_length=batch.sequences.tokens.shape[1],
             )  # fmt: skip
             children = jax.device_get(running)
         ledger.add("follow_up", "prefilled", prompts.lengths.sum())
         ledger.add("follow_up", "generated", children.lengths.sum())
         with clock.phase("grade"):
-            _grade(assembly, batch, found.states, owners, requests, children, step)
+            _grade(collector, batch, found.states, owners, requests, children, step)
         batch = batch.replace(follow_ups=found.outcomes())
     ledger.add("follow_up", "saved", sum((most - s.asked) * s.generated / s.asked for s in found.states))
     return batch
 
 
-def _reasoning_steps(assembly: Assembly, batch: TrainBatch) -> np.ndarray:
+def _reasoning_steps(graders: ResponseGrader, split: Callable[[str], Sequence[int]], batch: TrainBatch) -> np.ndarray:
     """int32 [B, C]: the step of the response that each token belongs to, as the task cuts it."""
-    split, stop, sequences = assembly.task.steps or newlines, assembly.config.rollout.stop, batch.sequences
+    sequences = batch.sequences
     steps = np.zeros(batch.sampler_logprobs.shape, np.int32)
     for row in np.flatnonzero(batch.row_mask):
         start, length = sequences.prompt_lengths[row], sequences.completion_lengths[row]
-        tokens = [assembly.token_bytes[i] for i in sequences.tokens[row, start : start + length]]
-        steps[row, :length] = step_of_each_token(tokens, split, stop=stop)
+        tokens = [graders.token_bytes[i] for i in sequences.tokens[row, start : start + length]]
+        steps[row, :length] = step_of_each_token(tokens, split, stop=graders.stop)
     return steps
 
 
@@ -143,12 +158,12 @@ def step_of_each_token(
     return np.searchsorted(begins, token_begins, side="right") - 1
 
 
-def _wanted(assembly: Assembly, batch: TrainBatch, found: States, most: int) -> dict[int, int]:
+def _wanted(collector: Collector, batch: TrainBatch, found: States, most: int) -> dict[int, int]:
     """How many more rollouts each state gets; what several rows ask of one state is given once.
 
     Raises `RunError` at an algorithm's mistake, which would otherwise repeat random numbers or go on for ever.
     """
-    requests = assembly.programs.follow_up_requests
+    requests = collector.programs.follow_up_requests
     assert requests is not None  # as the algorithm has follow-ups
     requested = np.where(live_tokens(batch), jax.device_get(requests(batch)), 0)
     wanted: dict[int, int] = {}
@@ -161,7 +176,7 @@ def _wanted(assembly: Assembly, batch: TrainBatch, found: States, most: int) -> 
 
 
 def _requests(
-    assembly: Assembly, batch: TrainBatch, states: list[State], wanted: dict[int, int], most: int
+    collector: Collector, batch: TrainBatch, states: list[State], wanted: dict[int, int], most: int
 ) -> tuple[Prompts, Requests, list[int]]:
     """The sampling call for the wanted rollouts, padded to a size that recurs, and the state that owns each request.
 
@@ -180,7 +195,7 @@ def _requests(
         prefix_length=np.pad(starts, padding, constant_values=1),
         id=np.pad(np.array(owners, np.int32) * most + child.astype(np.int32), padding, constant_values=-1),
         kept=np.pad(kept, padding),
-        budget=np.pad(assembly.config.rollout.max_new_tokens - kept, padding).astype(np.int32),
+        budget=np.pad(collector.rollout.max_new_tokens - kept, padding).astype(np.int32),
         expected_length=np.pad(sequences.completion_lengths[rows] - kept, padding).astype(np.float32),
     )
     return Prompts(tokens=sequences.tokens, lengths=prefixes), requests, owners
@@ -193,7 +208,7 @@ def _recurring_size(count: int) -> int:
 
 
 def _grade(
-    assembly: Assembly,
+    collector: Collector,
     batch: TrainBatch,
     states: list[State],
     owners: list[int],
@@ -208,12 +223,12 @@ def _grade(
         start = sequences.prompt_lengths[row]
         kept = sequences.tokens[row, start : start + states[owner].prefix]
         ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
-        question = assembly.pool.questions[batch.question[batch.group[row]]]
+        question = collector.pool.questions[batch.question[batch.group[row]]]
         answers.append(Answer(question, ids, bool(children.ended[i])))
-    submitted = assembly.judge.submit(answers)
+    submitted = collector.judge.submit(answers)
     for i, (owner, answer, graded) in enumerate(zip(owners, answers, submitted, strict=True)):
         draw = (step, FOLLOW_UP, int(requests.id[i]))
-        verdict, reward = assembly.judge.rewarded(
+        verdict, reward = collector.judge.rewarded(
             answer.question, graded.response, graded.verdict, len(answer.ids), draw
         )
         state = states[owner]

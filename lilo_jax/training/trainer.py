@@ -17,9 +17,10 @@ from lilo_jax.rl.prepare import prepare_blocks
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.tasks.steps import newlines
 from lilo_jax.training.accounting import book, describe, rollout_records, suspects
 from lilo_jax.training.assembly import Assembly
-from lilo_jax.training.collection import Collected, collect, training_batch
+from lilo_jax.training.collection import Collected, Collector, collect, training_batch
 from lilo_jax.training.facts import refresh_facts
 from lilo_jax.training.follow_ups import add_follow_ups
 from lilo_jax.training.recorder import Recorder
@@ -41,7 +42,7 @@ def train(
     last_step: int,
 ) -> TrainState:
     """Takes steps from wherever `state` is, until `last_step` are done or `stop` asks; the last one is saved."""
-    config = assembly.config
+    config, collector = assembly.config, assembly.collector
     for step in range(int(state.step), last_step):
         before, booked = state, ledger.to_dict()
         if stop.asked:
@@ -49,18 +50,18 @@ def train(
         journal.turn_to(step)
         state = refresh_facts(assembly, state, step, ledger, clock)
         audited = audit_belief(assembly, state, step, ledger, clock)
-        collected = collect(assembly, state, step, clock)
+        collected = collect(collector, state, assembly.policy(state), step, clock)
         if stop.asked:  # a step that has not been trained on is taken again
             state, ledger = before, Ledger.from_dict(booked, ledger.token_flops)
             break
-        admission, state = admit(assembly, state, collected, step, clock)
+        admission, state = admit(collector, state, collected, step, clock)
         batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
         state, updated = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
-            book(assembly, collected, admission, ledger)
-            description = describe(assembly, collected, admission)
+            book(collector, config.update, collected, admission, ledger)
+            description = describe(collector, collected, admission)
             if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
-                directory.write_rollouts(step, rollout_records(assembly, collected, admission))
+                directory.write_rollouts(step, rollout_records(assembly.pool, collected, admission))
             directory.append("grading", {"step": step, **dataclasses.asdict(assembly.graders.take_counts())})
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
@@ -71,7 +72,7 @@ def train(
             recorder.flush()
             recorder.write_evaluation(evaluate_held_out(assembly, state, done, ledger))
             assembly.graders.take_counts()  # those of a step are its own
-            if suspected := suspects(assembly, state):
+            if suspected := suspects(collector, state):
                 directory.append("suspects", {"step": done, "questions": suspected})
         if done % config.storage.save_every == 0:
             recorder.flush()
@@ -100,12 +101,12 @@ def audit_belief(
 
 
 def admit(
-    assembly: Assembly, state: TrainState, collected: Collected, step: int, clock: PhaseClock
+    collector: Collector, state: TrainState, collected: Collected, step: int, clock: PhaseClock
 ) -> tuple[Admission, TrainState]:
     """Chooses the groups to train on, and remembers all that were collected."""
     with clock.phase("select"):
-        key = stream_key(assembly.config.seed, "admit", step)
-        admission, remembered = assembly.programs.admit(state.curriculum, collected.statistics, key, np.int32(step))
+        key = stream_key(collector.judge.seed, "admit", step)
+        admission, remembered = collector.programs.admit(state.curriculum, collected.statistics, key, np.int32(step))
         return jax.device_get(admission), state.replace(curriculum=remembered)
 
 
@@ -119,8 +120,9 @@ def prepare(
     clock: PhaseClock,
 ) -> tuple[TrainBatch, Metrics]:
     """The training batch with follow-ups, old and reference log-probs, values and advantages."""
-    batch = training_batch(assembly, collected, admission)
-    batch = add_follow_ups(assembly, state, batch, step, ledger, clock)
+    collector, split = assembly.collector, assembly.task.steps or newlines
+    batch = training_batch(collector, collected, admission)
+    batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
     with clock.phase("score"):
         if assembly.config.update.pack:
             batch = batch.replace(sequences=cut_rows(batch.sequences))
