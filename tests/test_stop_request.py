@@ -50,6 +50,16 @@ exit_with_message(lambda: run(config, Launch(output_dir=output, grace=float(sys.
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals do what they do in a terminal, also where the tests run under nohup or in the background of a script."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def signalled(config, root, number, at, grace=60.0):
     """(directory, exit code, stderr) of a run that gets a signal in step 7."""
     (root / "config.json").write_text(json.dumps(configuration.to_dict(config)))
