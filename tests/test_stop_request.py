@@ -88,6 +88,7 @@ def test_a_signal_saves_says_where_and_the_same_command_goes_on(tiny_run, tmp_pa
         assert directory.read(name) == expected.read(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "grace", "says"), [("twice", 60.0, "stopped at once"), ("slow", 0.3, "not being ready after 0.3 s")]
 )
