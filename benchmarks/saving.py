@@ -25,6 +25,8 @@ MOST_COST, MOST_GROWTH = 0.03, 0.02
 ROUNDS = 5
 SETTLED = 50
 """Steps after which memory should stay as it is: by then everything has been compiled, evaluated and saved."""
+WINDOW = 100
+"""Steps over which it is measured: it goes up and down by some 30 MB with what the allocator keeps."""
 RUN = "--sft.steps 20 --rollout.questions 4 --rollout.samples 4 --storage.save-every 20"
 
 
@@ -77,13 +79,17 @@ def _growth(steps: int) -> float:
                 break
             time.sleep(0.1)
 
-    def around(step: int) -> float:
-        return float(np.median([size for done, size in seen if step <= done < step + 20 and size]))
+    def sizes(first: int) -> np.ndarray:
+        return np.array([size for done, size in seen if first <= done < first + WINDOW and size]) / 1e6
 
-    before, after = around(SETTLED), around(steps - 20)
-    growth = after / before - 1
-    sizes = f"{before / 1e6:.0f} MB after step {SETTLED}, {after / 1e6:.0f} MB after step {steps}"
-    print(f"resident memory of a run: {sizes}, {growth:+.2%}")
+    before, after = sizes(SETTLED), sizes(steps - WINDOW)
+    growth = float(np.median(after) / np.median(before) - 1)
+    for first, found in ((SETTLED, before), (steps - WINDOW, after)):
+        print(
+            f"resident memory of a run, steps {first} to {first + WINDOW}: {np.median(found):.0f} MB "
+            f"({found.min():.0f} to {found.max():.0f})"
+        )
+    print(f"growth: {growth:+.2%}")
     return growth
 
 

@@ -71,6 +71,7 @@ def test_attention_equals_numpy(attend, packed):
     np.testing.assert_allclose(found, numpy_attention(query, key, value, segments), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attend", "sizes"),
     [
@@ -105,6 +106,7 @@ def test_windows_and_caps_equal_numpy(attend, view, packed):
     np.testing.assert_allclose(found, numpy_attention(query, key, value, segments, view), atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attend", "sizes"),
     [

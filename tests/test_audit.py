@@ -145,6 +145,7 @@ class Believing(Lilo):
         return super().build(pool_size=pool_size, questions=questions, samples=samples)._replace(estimate=estimate)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_path):
     runs = {}
     for name, questions in (("plain", 0), ("audited", 9)):

@@ -182,6 +182,7 @@ class TwoRounds:
         self.answers = [run(), run()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "variant"),
     [("parity", ""), ("rollout", "groups"), ("lengths", "slots"), ("monte_carlo", "shared"), ("grpo", "")],
@@ -197,6 +198,7 @@ def test_our_side_does_every_work(work, variant):
         assert all(part > 0 for part in gate.answers[1]["parts"]["generate"])
 
 
+@pytest.mark.slow
 def test_a_command_prints_tables_and_skips_absent_peers_with_one_line(no_torch, tmp_path, capsys):
     out = tmp_path / "results"
     arguments = ["--shape", "tiny", "--only", "scoring", "--peers", "hf", "--rounds", "2"]
@@ -240,6 +242,7 @@ def test_unknown_names_are_refused(capsys):
 
 
 # ----------------------------------------------------------------------------------------------------------- selection
+@pytest.mark.slow
 def test_selection_prints_a_row_for_each_curriculum_and_copies_no_features(capsys):
     selection.main(shlex.split("--pools 200,300 --curricula frontier,uniform,plr --questions 4 --rounds 1 --steps 0"))
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

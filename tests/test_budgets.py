@@ -26,6 +26,7 @@ class Informed(Uniform):
         return rule._replace(wants=Wants(grade=GRADED, hidden=4))
 
 
+@pytest.mark.slow
 def test_curves_begin_with_what_the_facts_cost_also_after_a_crash_and_a_resume(
     tiny_config, tiny_start, tmp_path, monkeypatch
 ):

@@ -36,6 +36,7 @@ class CountingRecorder(Recorder):
         self.compiled.append(compilation.programs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curriculum", [Lilo(), Uniform()])
 def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path, curriculum):
     """PPO with a learning rate of its own, so that no earlier run has compiled these programs."""

@@ -191,6 +191,7 @@ def test_bad_input_is_one_line_with_the_cure(case, monkeypatch, capsys, tmp_path
     assert not output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

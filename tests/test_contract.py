@@ -505,6 +505,7 @@ def test_failed_graders_are_no_attempts_and_are_not_trained_on(start):
 
 
 # ----------------------------------------------------------------------------------------------------------- follow-ups
+@pytest.mark.slow
 def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_advantages(start):
     config = dataclasses.replace(CONFIG, curriculum=Uniform(), algorithm=Children())
     assembly, calls, graded = assembly_of(config), [], []

@@ -140,6 +140,7 @@ def test_outcomes_that_are_all_alike_and_broken_graders_do_no_harm(name, rate):
         assert abs(belief[seen].mean() - rate) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CURRICULA)
 def test_a_state_survives_a_checkpoint(name, tmp_path):
     """Restored into the shapes of a fresh state it proposes the same; shapes and dtypes never change."""
@@ -160,6 +161,7 @@ def test_a_state_survives_a_checkpoint(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CURRICULA)
 def test_seeds_side_by_side_are_single_runs(name):
     simulation, states, collected = shared(name), [], []

@@ -233,6 +233,7 @@ def test_frontier_predicts_by_logistic_regression():
     np.testing.assert_allclose(played.curriculum.estimate(played.state, KEY), mean, atol=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("traps", [0.05, 0.4, 0.0])
 def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
     played = Played(CURRICULA["frontier"](tokens=1, hidden=0, pool_ratio=POOL, traps=traps))

@@ -73,6 +73,7 @@ def assert_same(found: Completions, expected: Completions) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- same tokens, always
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [4, 16, 64])
 def test_tokens_do_not_depend_on_the_number_of_slots(slots, params, all_at_once):
     assert_same(run(params, slots=slots), all_at_once)
@@ -109,6 +110,7 @@ def test_tokens_do_not_depend_on_the_pieces_of_prefill(prefill_tokens, params, a
     assert_same(run(params, prefill_tokens=prefill_tokens), all_at_once)
 
 
+@pytest.mark.slow
 def test_tokens_do_not_depend_on_the_stages(params, all_at_once, monkeypatch):
     """Caches that grow by doubling and slots that shrink by two, down to one, against a single stage."""
     monkeypatch.setattr(stages, "LEAST_TOKENS", 1000)

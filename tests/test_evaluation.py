@@ -204,6 +204,7 @@ def _sums(tmp_path_factory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_run_evaluates_its_own_test_and_suites_and_keeps_the_responses(sampled_run):
     config, directory = sampled_run
     records = directory.read("eval")

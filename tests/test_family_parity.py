@@ -198,6 +198,7 @@ def test_dynamic_wavelengths_beyond_the_trained_length(tmp_path):
     assert np.abs(logits_of(config)(params, tokens) - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_rows_may_be_ragged_and_padded_on_either_side(pair):
     """Theirs are padded on the left; ours on the right, where nothing sees the padding, and on the left as segments."""
     lengths, slots = np.array([5, 17, 40]), 40
@@ -220,6 +221,7 @@ def test_rows_may_be_ragged_and_padded_on_either_side(pair):
         np.testing.assert_allclose(found_left[i, slots - length :], expected[i, slots - length :], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_are_equal(pair):
     tokens = random_tokens(2, 20)
     their_loss = pair.theirs(torch.tensor(tokens), labels=torch.tensor(tokens).long()).loss
@@ -248,6 +250,7 @@ def test_gradients_are_equal(pair):
     assert squared_error**0.5 < 1e-4 * squared_norm**0.5
 
 
+@pytest.mark.slow
 def test_greedy_generation_of_64_tokens_is_equal(pair):
     prompts = random_tokens(3, 9, seed=5)
     lengths = np.array([9, 6, 4], np.int32)
@@ -273,6 +276,7 @@ def test_greedy_generation_of_64_tokens_is_equal(pair):
         assert ours.tolist() == whole[0, length:].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["unrolled", "scanned"])
 def test_incremental_decoding_equals_the_full_pass(pair, layers):
     config = dataclasses.replace(pair.config, decode_layers=layers)
@@ -286,6 +290,7 @@ def test_incremental_decoding_equals_the_full_pass(pair, layers):
         np.testing.assert_allclose(found, expected[:, t], atol=5e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_near_to_float32_as_theirs(pair):
     tokens = random_tokens(3, 40)
     exact = np.asarray(logits_of(pair.config)(pair.params, tokens))

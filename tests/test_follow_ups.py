@@ -170,6 +170,7 @@ def outcomes(assembly, batch, call):
 
 
 # ------------------------------------------------------------------------------------------------------ fixed budget
+@pytest.mark.slow
 def test_every_state_has_nine_rollouts_and_equal_states_share_them(nine):
     batch, calls, ledger = nine
     assembly, measured = assembly_of(), places(batch)
@@ -248,6 +249,7 @@ def test_shared_and_separate_prefixes_give_the_same_tokens_and_values(nine, para
 
 
 # ------------------------------------------------------------------------------------------------------ other budgets
+@pytest.mark.slow
 def test_more_rollouts_only_where_the_value_is_uncertain(nine, params):
     """Rounds of three: the rollouts of a state are the first ones that it has with a fixed budget."""
     fixed, fixed_calls, fixed_ledger = nine
@@ -379,6 +381,7 @@ def test_what_is_asked_for_in_the_padding_is_not_sampled(params):
     np.testing.assert_array_equal(batch.follow_ups.asked, mask)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_same_children(tiny_config, tiny_start, tmp_path):
     """Two steps, then two more, equal four at once: children depend on seed and step alone."""
     config = configuration.replace(

@@ -567,6 +567,7 @@ def test_lilo_grade_keeps_the_order_and_explains(monkeypatch, capsys, tmp_path):
     assert printed[0].startswith(f"1. {rows[0]['exact']}: gold ")
 
 
+@pytest.mark.slow
 def test_training_and_lilo_grade_use_the_same_function(tiny_run, monkeypatch, tmp_path):
     """Rollouts of a run whose grader is not named are graded by the task; of a named one by `lilo grade` alike."""
     rows = [row for _, row in CORPUS[:50]]
@@ -610,6 +611,7 @@ def test_mistakes_of_lilo_grade_are_one_line_and_lose_nothing(line, arguments, s
     assert (tmp_path / "out.jsonl").read_text() == "older\n"
 
 
+@pytest.mark.slow
 def test_the_command_line_grades_a_hostile_file(tmp_path):
     rows = [row for place, row in CORPUS if place.startswith("hostile")][:12]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

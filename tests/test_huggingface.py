@@ -253,6 +253,7 @@ def stacked(stream, shapes):
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_of_policy_and_critic_go_out_and_in_unchanged(family, dtype, random_weights, tmp_path):

@@ -158,6 +158,7 @@ def test_a_step_taken_again_books_the_graders_seconds_once(journal, clock):
     assert spent[0] == spent[1] > 0
 
 
+@pytest.mark.slow
 def test_steps_taken_again_do_not_depend_on_the_clock(tiny_config, tiny_start, clock, tmp_path):
     """Only step 4 is saved of a run that got to 6: 4 and 5 get the morning's verdicts again, later ones noon's."""
     config = configuration.replace(

@@ -53,6 +53,7 @@ def start(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_accuracy_on_held_out_questions_rises(start, tmp_path):
     config = configuration.replace(CONFIG, model__path=start, sft__steps=0)
     result = run(config, Launch(output_dir=str(tmp_path / "run")))

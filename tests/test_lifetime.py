@@ -55,6 +55,7 @@ def alive(processes):
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [GRADERS, EXECUTOR], ids=["graders", "executor"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_nobody_is_left_when_the_parent_is_gone(tmp_path, script, number):

@@ -88,6 +88,7 @@ def test_decoding_with_adapters_equals_the_full_pass(config, base, adapters):
         np.testing.assert_allclose(found, expected[:, t], atol=2e-5)
 
 
+@pytest.mark.slow
 @BOTH
 def test_gradients_reach_the_adapters_as_if_they_were_merged(config, base, adapters):
     model = model_of(config)
@@ -142,6 +143,7 @@ def lora_run(request, tiny_config, tiny_start, tmp_path_factory):
     return config, result
 
 
+@pytest.mark.slow
 def test_only_adapters_and_a_critics_head_are_stored(lora_run, tiny_start):
     _, result = lora_run
     _, arrays, _ = load_arrays(result.directory.checkpoints_path)

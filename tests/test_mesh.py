@@ -170,6 +170,7 @@ def runs(request, config, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_eight_devices_take_the_same_steps_as_one(runs):
     (one, _), (eight, _) = runs[1], runs[8]
     assert len(json.loads((eight.path / "environment.json").read_text())["devices"]) == 8
@@ -308,6 +309,7 @@ def eight_devices(config, statistics, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_selection_picks_the_same_groups_on_one_and_on_eight_devices(statistics, eight_devices):
     curriculum = Lilo().build(pool_size=64, questions=4, samples=4)
     admit = jax.jit(curriculum.admit)
@@ -321,6 +323,7 @@ def test_selection_picks_the_same_groups_on_one_and_on_eight_devices(statistics,
     assert len({str(picked) for picked in eight_devices["admitted"]}) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_rules_propose_the_same_questions_on_one_and_on_eight_devices(name, statistics, eight_devices):
     expected = proposed(name, jax.tree.map(lambda x: x[0], statistics))

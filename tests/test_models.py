@@ -245,6 +245,7 @@ def test_eight_bit_integers_are_within_half_a_step():
     assert not np.any(integers[2, 1])
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("dtype", "smallest", "largest"), [("bfloat16", 1e-4, 0.05), ("int8", 1e-4, 0.1)])
 def test_a_cache_of_fewer_bits_moves_logprobs_a_little(config, dtype, smallest, largest, params):
@@ -280,6 +281,7 @@ def plain_gradient(params):
     return gradient_of_a_loss(CONFIG, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "remat"), [("scanned", "none"), ("unrolled", "layers"), ("scanned", "layers"), ("scanned", "products")]
 )
@@ -372,6 +374,7 @@ def test_every_weight_has_known_logical_axes_of_its_rank(config):
     assert jax.tree.map(lambda leaf: leaf.shape, shapes) == named
 
 
+@pytest.mark.slow
 def test_initial_weights_differ_between_layers_and_keys_and_have_the_stated_scale():
     config = dataclasses.replace(CONFIG, embed_dim=64, mlp_dim=128)
     init = jax.jit(model_of(config).init)

@@ -237,6 +237,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_questions_are_refused_by_name(asked, tmp_path, change):
     """Held-out questions are drawn by hash, so a question more or less may move some: what came and went is named."""

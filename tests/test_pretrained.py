@@ -88,6 +88,7 @@ def trained(request, tmp_path_factory):
     return source, result.directory
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_models_weights_shape_and_tokenizer(trained):
     source, directory = trained
     stored = configuration.load(directory.config_path)
@@ -105,6 +106,7 @@ def test_a_run_starts_from_the_models_weights_shape_and_tokenizer(trained):
     assert {r["method"] for r in directory.read("eval")} == {"sampled"}  # a text has several token sequences
 
 
+@pytest.mark.slow
 def test_without_fine_tuning_the_run_starts_from_the_model_itself(qwen2, tmp_path):
     config = small_config(qwen2, sft__steps=0, num_steps=1)
     directory = run(config, Launch(output_dir=str(tmp_path / "run"))).directory
@@ -151,6 +153,7 @@ def exported(trained, tmp_path_factory):
     return source, directory, output
 
 
+@pytest.mark.slow
 def test_transformers_loads_what_was_exported_and_agrees(exported):
     _, directory, output = exported
     tokens = np.random.default_rng(0).integers(280, size=(3, 20)).astype(np.int32)
@@ -194,6 +197,7 @@ def test_the_exported_critic_is_a_token_classifier_with_the_same_values(exported
     jax.tree.map(np.testing.assert_array_equal, critic, again)
 
 
+@pytest.mark.slow
 def test_a_run_can_start_its_critic_from_an_exported_one(exported, tmp_path):
     _, _, output = exported
     config = small_config(output, sft__steps=0, model__critic=str(output), optimizer__learning_rate=1e-30, num_steps=1)
@@ -216,6 +220,7 @@ def test_an_export_in_bfloat16_rounds_and_nothing_else(exported, tmp_path, monke
     assert transformers.AutoConfig.from_pretrained(tmp_path / "m").dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_a_merged_export_of_adapters_loads_with_the_same_logits(llama, tmp_path, monkeypatch, capsys):
     lora = LoraConfig(rank=2, targets=("query", "value", "down"))
     config = small_config(llama, lora=lora, sft__steps=0, optimizer__learning_rate=0.05)
@@ -332,6 +337,7 @@ SHARDED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2", "llama"])
 def test_import_onto_eight_devices_gives_each_its_shard_and_the_same_logits(name, request, tmp_path):
     source = request.getfixturevalue(name)

@@ -74,6 +74,7 @@ def test_there_are_three_examples_of_few_lines():
     assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [e[1] for e in EXAMPLES + OWN], ids=[e[0] for e in EXAMPLES + OWN])
 def test_an_example_trains(options, examples):
     small = configuration.replace(

@@ -130,6 +130,7 @@ def test_on_policy_ppo_is_reinforce_with_the_same_advantages():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_run_carries_the_steered_coefficient(tiny_config, tiny_start, tmp_path):
     """Through checkpoints too: two steps, then two more in another process's place, equal four in one."""
     config = configuration.replace(

@@ -421,6 +421,7 @@ def test_mean_gradient_over_all_batches_is_a_known_multiple_of_the_exact_one(nam
     assert np.abs(expected).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("dapo", "gspo", "cispo")])
 def test_sampled_gradients_have_the_exact_mean(name):
     """8192 batches of two unequal groups with a failed grader; VinePPO's values come from two rollouts each.

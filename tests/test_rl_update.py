@@ -188,6 +188,7 @@ def direct_loss(name, params, batch):
     return jnp.sum(reinforce) / num_tokens + 0.2 * jnp.sum(kl) / num_rows + 0.5 * squared_error / num_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_gradient_at_ratio_one_is_the_policy_gradient(name):
     batch = training_batch(name)
@@ -202,6 +203,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(name):
         assert found[1] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "microbatches"), [("ppo", 2), ("ppo", 4), ("vineppo", 2), ("gspo", 4)])
 def test_micro_batches_leave_the_gradient_as_it_is(name, microbatches):
     batch = training_batch(name)
@@ -230,6 +232,7 @@ def test_row_order_leaves_the_gradient_as_it_is(name):
     assert relative_difference(found, gradients_of(name, batch)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "rloo", "vineppo", "gspo"])
 def test_padding_leaves_the_gradient_as_it_is(name):
     """Also with NaN in all that is not read, advantages being computed of the padded batch."""
@@ -249,6 +252,7 @@ def test_padding_leaves_the_gradient_as_it_is(name):
         assert relative_difference(gradients_of(name, filled), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_mesh_leaves_the_gradient_as_it_is():
     """On 2 x 2 x 2 virtual devices, rows, weights and heads being split, against one of them."""
     script = """
@@ -394,6 +398,7 @@ def test_rows_are_dealt_once_per_epoch_and_strided_over_micro_batches():
     np.testing.assert_array_equal(in_order[0], [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
+@pytest.mark.slow
 def test_packed_rows_leave_the_update_as_it_is():
     """Two micro-batches in each step, both rows of each packed into one."""
     batch, config = training_batch("ppo"), UpdateConfig(epochs=2, minibatches=2, microbatches=2, chunk=3)

@@ -25,6 +25,7 @@ from lilo_jax.training.run import run
 from lilo_jax.training.sft import fine_tune
 
 
+@pytest.mark.slow
 def test_packed_demonstrations_give_the_same_weights(tiny_config, tmp_path):
     """Demonstrations of very unequal lengths, several of which share a row in every step."""
     rng = np.random.default_rng(0)

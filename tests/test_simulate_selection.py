@@ -93,6 +93,7 @@ def test_mistakes_are_one_line_and_exit_2(args, says, monkeypatch, capsys):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_numbers_and_page(monkeypatch, capsys, tmp_path):
     small = ["--steps", 20, "--seeds", 2, "--questions", 8, "--samples", 4, "--jobs", 1]
     command(monkeypatch, "--rules", "lilo", "--cells", "small_pool,generation_80", *small, "--output-dir", tmp_path)

@@ -163,6 +163,7 @@ def test_a_group_that_goes_on_keeps_what_it_has():
     assert np.all(np.asarray(before.length[0, 2:]) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [Uniform(), Lilo(), Speed()])
 def test_tokens_are_those_of_all_rollouts(spec):
     world, curriculum = world_of(96), build(spec)
@@ -198,6 +199,7 @@ def assert_equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_function_of_its_seed_alone():
     alone, together = program(Lilo())(jnp.array([1, 2])), program(Lilo(), at_once=2)(jnp.array([1, 2]))
     assert_equal(alone, together)

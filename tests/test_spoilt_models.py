@@ -191,6 +191,7 @@ def test_doctor_on_a_template_without_end(tmp_path, monkeypatch, capsys):
     assert "weights: all there, all finite" in out
 
 
+@pytest.mark.slow
 def test_a_run_with_a_weight_that_is_none_is_refused(tiny_run, tmp_path, monkeypatch, capsys):
     from lilo_jax.pretrained.sources import sources as pretrained
 

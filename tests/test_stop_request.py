@@ -52,6 +52,16 @@ exit_with_message(lambda: run(config, Launch(output_dir=output, grace=float(sys.
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals do what they do in a terminal, also where the tests run under nohup or in the background of a script."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def signalled(config, root, number, at, grace=60.0):
     """(directory, exit code, stderr) of a run that gets a signal in step 7."""
     (root / "config.json").write_text(json.dumps(configuration.to_dict(config)))
@@ -80,6 +90,7 @@ def test_a_signal_saves_says_where_and_the_same_command_goes_on(tiny_run, tmp_pa
         assert directory.read(name) == expected.read(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "grace", "says"), [("twice", 60.0, "stopped at once"), ("slow", 0.3, "not being ready after 0.3 s")]
 )

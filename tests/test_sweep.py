@@ -44,6 +44,7 @@ def rows(root):
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
     root = sweep_with("--arms", "uniform,lilo", *TINY)
     first = written(root)

@@ -70,6 +70,7 @@ def no_process_is_left():
     template._RENDERER.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_template_that_wants_everything_ends_soon_and_gets_little(attack):
     source, says = ATTACKS[attack]
