@@ -11,6 +11,7 @@ file that `lilo data check` and training judge differently, a damaged run that i
 import argparse
 import collections
 import contextlib
+import io
 import multiprocessing
 import os
 import pathlib
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=DEADLINE, help="seconds for one case")
     parser.add_argument("--only", default="", metavar="KIND:SEED", help="one case, in this process, with its traceback")
     arguments = parser.parse_args()
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # of a case that holds half a surrogate
     counts = {name: getattr(arguments, name) for name in NAMES}
     with a_run(arguments.only.startswith("checkpoints") or counts["checkpoints"] > 0):
         if arguments.only:
