@@ -3,13 +3,40 @@
 Text lives only in the host-side records of `lilo_jax.questions`; everything here is a frozen struct of arrays that may
 enter a jitted program, or a bundle of functions on them.  This module imports no other module of the project.
 
+Glossary: a word means one thing everywhere.
+    question    a prompt with a gold answer; question_id names it for ever
+    place       where a question stands in the pool of this run, 0..M-1
+    pool        the questions that a curriculum chooses from, and nothing else
+    step        one turn of the loop: choose, roll out, grade, train
+    request     one completion that the sampler is asked for
+    rollout     a completion with its verdict
+    group       the rollouts of one question in one step
+    row         one sequence, of a batch or of a file
+    slot        a lane of the decoder; it takes the next request when it is free
+    round       one proposal of a curriculum, served before the next is made; a step has one or more
+    curriculum  which questions are rolled out, and which groups are trained on
+    part        what a curriculum is composed of: source, score, selector, rounds, gate, tracker
+    rule        a curriculum with a name; how a token is drawn is a token rule, how an answer is judged a grader
+    belief      the success rate that a curriculum expects of a question, with its variance
+    worth       how much there is to learn from a question: a score
+    success     the share p of a question's rollouts that are right; its variance is p(1 - p)
+    verdict     correct, wrong, no answer; or the grader failed: timeout, error
+    reward      the number that is learnt from: 1 for a correct answer, plus what shapes it
+    advantage   how much better a token or a response was than expected
+    log-prob    the logarithm of a token's probability at the temperature of sampling, in nats
+    policy      the model that is trained; the reference is its frozen start
+    ledger      every token that was paid for, by purpose
+    arm         one config of a comparison
+    speed-up    what the baseline spent, over what an arm spent, until the baseline's own final accuracy
+    audit       questions drawn at random and rolled out for measurement alone
+
 Shape legend
     M  questions in the pool              V  vocabulary
     N  prompts of one sampling call       P  prompt slots (right-padded)
     R  requests of one sampling call      C  completion slots (right-padded)
     K  groups collected in one step       T  = P + C, slots of a whole sequence
     Q  groups trained on in one step      B  rows (sequences) of a training batch
-A group is one question in one step.  Its rows need not be equally many: a row names its group.
+Groups need not have equally many rows: a row names its group.
 """
 
 from collections.abc import Callable
@@ -49,8 +76,7 @@ class Requests(flax.struct.PyTreeNode):
         budget: int32 [R], most new tokens; 0 marks a padding row, for which nothing is decoded.
         expected_length: float32 [R], new tokens that are expected: longer ones are started first.  It changes only
             when a request is served, never its tokens.
-        kept: int32 [R], how many of the last tokens of the prefix are a completion that is taken up again, which least
-            lengths and stop strings count in; None: none is.
+        kept: int32 [R], last tokens of the prefix that count as its completion, for lengths and stops; None: none do.
     """
 
     prompt: Array
@@ -117,6 +143,11 @@ class GroupStatistics(flax.struct.PyTreeNode):
         reward_sum: float32 [K], sum of their rewards (differs from `successes` under shaped rewards).
         length_sum: float32 [K], generated tokens over all rollouts of the group.
         rollouts: float32 [K], all rollouts, graded or not.
+
+    >>> from lilo_jax.curriculum import most_variance  # of three groups, the second alone has both outcomes
+    >>> eights, right = jnp.full(3, 8.0), jnp.array([0.0, 2.0, 8.0])
+    >>> most_variance(GroupStatistics(jnp.arange(3), jnp.zeros(3, int), eights, right, right, eights, eights))
+    Array([0.    , 0.1875, 0.    ], dtype=float32)
     """
 
     question: Array
@@ -280,6 +311,10 @@ class Curriculum(NamedTuple):
         suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
         least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
         may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
+
+    >>> from lilo_jax.curriculum import Lilo
+    >>> Lilo(pool_ratio=4).build(pool_size=100, questions=8, samples=8).train_rows
+    64
     """
 
     init: Callable[[Facts], CurriculumState]
@@ -440,6 +475,10 @@ class Algorithm(NamedTuple):
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
         least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
+
+    >>> from lilo_jax.rl.ppo import Ppo
+    >>> Ppo().build().needs_values
+    True
     """
 
     advantages: Callable[[TrainBatch], tuple[Array, Array]]

@@ -28,6 +28,7 @@ from lilo_jax.curriculum.gates import (
     advantages_in,
     either,
     everything,
+    largest_variance,
     least_variance,
     most_variance,
     of_last_round,
@@ -88,8 +89,10 @@ from lilo_jax.curriculum.selectors import (
     mixture,
     per_group,
     rank_power,
+    rank_weights,
     softmax,
     top_k,
+    whole_part,
 )
 from lilo_jax.curriculum.sources import Source, at_levels, least_visited, not_skipped, random_pool, whole_pool
 from lilo_jax.curriculum.statistics import expected_lengths, is_mixed, learnability
@@ -200,6 +203,7 @@ __all__ = [
     "hard_variance",
     "is_mixed",
     "knapsack",
+    "largest_variance",
     "latest",
     "learnability",
     "least_variance",
@@ -228,6 +232,7 @@ __all__ = [
     "progress",
     "random_pool",
     "rank_power",
+    "rank_weights",
     "rasch",
     "recalled",
     "refill",
@@ -244,6 +249,7 @@ __all__ = [
     "trap_detector",
     "trap_probability",
     "variance",
+    "whole_part",
     "whole_pool",
     "within",
 ]

@@ -104,6 +104,12 @@ def write_report(
 
     Returns:
         The path written.  Without matplotlib the report has no figures and says so.
+
+    >>> import lilo_jax
+    >>> arms = {"uniform": {0: lilo_jax.load("runs/tiny").directory}}
+    >>> summary = lilo_jax.summarize(arms, split="test", baseline=None)
+    >>> write_report("runs/tiny.html", summary, arms, title="Tiny", command="python tiny.py").name
+    'tiny.html'
     """
     baseline = summary["baseline"]
     sections = [f"<h1>{_text(title)}</h1>"]
