@@ -22,6 +22,7 @@ from lilo_jax.report.tables import (
     interval,
     ledger_table,
     listed,
+    times,
 )
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.files import write_whole
@@ -194,11 +195,13 @@ def _speedup_sentence(summary: Mapping[str, Any], arm: str) -> str:
         if budget["mean"] is None:
             continue
         unclear = ", which includes 1" if includes_one(budget) else ""
-        within = f" (95% interval {budget['low']:.2f} to {budget['high']:.2f}{unclear})" if budget["low"] else ""
-        parts.append(f"{budget['mean']:.2f} in {budget_title(name)}{within}")
+        needed, word = times(budget)
+        within = f" (95% interval {needed['low']:.2f} to {needed['high']:.2f}{unclear})" if needed["low"] else ""
+        many = f"{needed['mean']:.2f} times {'fewer' if word == 'less' else word}" if word else "as many"
+        parts.append(f"{many} {budget_title(name)}{within}")
     missed = "" if steps["reached"] == steps["of"] else "; the seeds that did not are left out of these means"
     seeds = f"on {steps['reached']} of {steps['of']} seeds"
-    return f"{arm} reached {goal} {seeds}, with a speed-up of {listed(parts)}{missed}."
+    return f"{arm} reached {goal} {seeds}, with {listed(parts)}{missed}."
 
 
 # ----------------------------------------------------------------------------------------------------------- elements
