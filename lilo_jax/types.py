@@ -4,13 +4,40 @@ Text lives only in the host-side records of `lilo_jax.questions`; everything her
 enter a jitted program.  The functions on them are bundled in `lilo_jax/curriculum/contract.py` and
 `lilo_jax/rl/contract.py`.  This module imports no other module of the project.
 
+Glossary: a word means one thing everywhere.
+    question    a prompt with a gold answer; question_id names it for ever
+    place       where a question stands in the pool of this run, 0..M-1
+    pool        the questions that a curriculum chooses from, and nothing else
+    step        one turn of the loop: choose, roll out, grade, train
+    request     one completion that the sampler is asked for
+    rollout     a completion with its verdict
+    group       the rollouts of one question in one step
+    row         one sequence, of a batch or of a file
+    slot        a lane of the decoder; it takes the next request when it is free
+    round       one proposal of a curriculum, served before the next is made; a step has one or more
+    curriculum  which questions are rolled out, and which groups are trained on
+    part        what a curriculum is composed of: source, score, selector, rounds, gate, tracker
+    rule        a curriculum with a name; how a token is drawn is a token rule, how an answer is judged a grader
+    belief      the success rate that a curriculum expects of a question, with its variance
+    worth       how much there is to learn from a question: a score
+    success     the share p of a question's rollouts that are right; its variance is p(1 - p)
+    verdict     correct, wrong, no answer; or the grader failed: timeout, error
+    reward      the number that is learnt from: 1 for a correct answer, plus what shapes it
+    advantage   how much better a token or a response was than expected
+    log-prob    the logarithm of a token's probability at the temperature of sampling, in nats
+    policy      the model that is trained; the reference is its frozen start
+    ledger      every token that was paid for, by purpose
+    arm         one config of a comparison
+    speed-up    what the baseline spent, over what an arm spent, until the baseline's own final accuracy
+    audit       questions drawn at random and rolled out for measurement alone
+
 Shape legend
     M  questions in the pool              V  vocabulary
     N  prompts of one sampling call       P  prompt slots (right-padded)
     R  requests of one sampling call      C  completion slots (right-padded)
     K  groups collected in one step       T  = P + C, slots of a whole sequence
     Q  groups trained on in one step      B  rows (sequences) of a training batch
-A group is one question in one step.  Its rows need not be equally many: a row names its group.
+Groups need not have equally many rows: a row names its group.
 """
 
 from collections.abc import Callable
@@ -50,8 +77,7 @@ class Requests(flax.struct.PyTreeNode):
         budget: int32 [R], most new tokens; 0 marks a padding row, for which nothing is decoded.
         expected_length: float32 [R], new tokens that are expected: longer ones are started first.  It changes only
             when a request is served, never its tokens.
-        kept: int32 [R], how many of the last tokens of the prefix are a completion that is taken up again, which least
-            lengths and stop strings count in; None: none is.
+        kept: int32 [R], last tokens of the prefix that count as its completion, for lengths and stops; None: none do.
     """
 
     prompt: Array
@@ -118,6 +144,11 @@ class GroupStatistics(flax.struct.PyTreeNode):
         reward_sum: float32 [K], sum of their rewards (differs from `successes` under shaped rewards).
         length_sum: float32 [K], generated tokens over all rollouts of the group.
         rollouts: float32 [K], all rollouts, graded or not.
+
+    >>> from lilo_jax.curriculum import most_variance  # of three groups, the second alone has both outcomes
+    >>> eights, right = jnp.full(3, 8.0), jnp.array([0.0, 2.0, 8.0])
+    >>> most_variance(GroupStatistics(jnp.arange(3), jnp.zeros(3, int), eights, right, right, eights, eights))
+    Array([0.    , 0.1875, 0.    ], dtype=float32)
     """
 
     question: Array

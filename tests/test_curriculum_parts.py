@@ -501,3 +501,25 @@ def test_the_window_of_a_category_keeps_its_last_groups():
     assert sorted(memory.ring[0].tolist()) == [4, 5, 6]
     assert sorted(memory.ring[1].tolist()) == [0, 0, 3]
     assert memory.groups.tolist() == [5, 1, 0]
+
+
+def test_a_score_says_what_an_unknown_is_worth():
+    from lilo_jax.curriculum import compose, everything, latest, nearness, of_belief, once, random_pool
+    from lilo_jax.curriculum.features import no_facts
+
+    belief = latest()
+    for unknown, asked in ((None, 0), (-0.1, 4)):
+        rule = compose(
+            source=random_pool(POOL, 20),
+            score=of_belief(belief, nearness, unknown=unknown),
+            rounds=once(4, 8),
+            gate=everything,
+            count=4,
+            remembers={"success": belief.tracker},
+        )
+        assert rule.train_rows == 32
+        state = rule.init(no_facts(POOL))
+        assert int(rule.propose(state, Simulation.empty(4), KEY).mask.sum()) == asked
+        state = rule.observe(state, collected([3, 5], [4, 0], [8, 8]), jnp.int32(0))
+        scores = of_belief(belief, nearness, unknown=unknown)(state, jnp.array([3, 5, 7]), KEY)
+        np.testing.assert_allclose(scores, [0, -0.25, np.nan if unknown is None else unknown])

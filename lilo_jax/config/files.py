@@ -103,7 +103,12 @@ def of_run(directory: RunDirectory) -> Config:
 
 
 def replace(config: Config, **changes: Any) -> Config:
-    """A copy with changes to nested fields: `replace(config, rollout__questions=32, seed=1)`."""
+    """A copy of a config with other values in some of its fields; `__` stands between a group and its field.
+
+    >>> config = replace(Config(), rollout__questions=32, seed=1)
+    >>> config.rollout.questions, config.seed, Config().seed
+    (32, 1, 0)
+    """
     for path, value in changes.items():
         group, _, field = path.partition("__")
         if field:

@@ -92,7 +92,12 @@ class StorageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One training run."""
+    """One training run: all settings, which together with the questions fix every number of it.
+
+    >>> config = Config(seed=1, num_steps=150)
+    >>> config.rollout.samples
+    8
+    """
 
     seed: Whole = 0
     """of everything random"""
@@ -134,7 +139,11 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Where a run writes and how it starts; none of it changes a number."""
+    """Where a run writes and how it starts; none of it changes a number.
+
+    >>> Launch(output_dir="runs/mine", max_seconds=3600).resume
+    'auto'
+    """
 
     output_dir: str = "runs/latest"
     resume: Literal["auto", "must", "never", "previous"] = "auto"

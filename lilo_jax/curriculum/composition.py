@@ -34,10 +34,29 @@ def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
     return jnp.zeros(ids.shape)
 
 
-def of_belief(estimator: Estimator, value: Callable[[Estimate], Array], name: str = "success") -> Score:
-    """A value of what an estimator believes by `state.memory[name]`."""
+def of_belief(
+    estimator: Estimator,
+    value: Callable[[Estimate], Array],
+    name: str = "success",
+    *,
+    unknown: float | None = None,
+) -> Score:
+    """A score: the value of what an estimator believes by `state.memory[name]`.
+
+    Args:
+        estimator: what is believed.
+        value: of `values.py`, or your own.
+        name: under which `compose(remembers=...)` keeps what the estimator remembers.
+        unknown: the score of a question of which nothing is believed yet.  None leaves it NaN, and NaN is never
+            chosen: a rule whose scores are all unknown at first then has nothing to ask.
+    """
     believed = recalled(estimator, name)
-    return lambda state, ids, key: value(believed(state, ids, key))
+
+    def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+        worth = value(believed(state, ids, key))
+        return worth if unknown is None else jnp.where(jnp.isnan(worth), unknown, worth)
+
+    return score
 
 
 def choice(source: Source, score: Score, select: Selector) -> Choose:
@@ -59,7 +78,7 @@ def compose(
     rounds: Rounds,
     gate: gates.Gate,
     count: int,
-    rows: int,
+    rows: int | None = None,
     score: Score = alike,
     select: Selector = top_k,
     remembers: Mapping[str, Tracker] | None = None,
@@ -68,19 +87,26 @@ def compose(
     suspicion: Callable[[CurriculumState, Array], Array] | None = None,
     least_samples: int = 1,
 ) -> Curriculum:
-    """A curriculum whose steps go through these parts.
+    """A `Curriculum` from its parts: the one way in which a rule is written.
 
     Args:
         source, score, select: choose questions; see the head of this file.
         rounds: asks for their rollouts.
         gate: on what was collected.
         count: Q, groups trained on.
-        rows: B, most rollouts that these can have together.
+        rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
         belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
         suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
         least_samples: rollouts of a question without which the rule has nothing to choose by.
+
+    Example: LILO rolls out 32 of 100 questions, 8 times each, and trains on the 8 of largest p(1 - p).
+
+        >>> from lilo_jax.curriculum import most_variance, once, random_pool
+        >>> lilo = compose(source=random_pool(100, 32), rounds=once(32, 8), gate=most_variance, count=8)
+        >>> lilo.max_rounds, lilo.max_samples, lilo.train_rows
+        (1, 8, 64)
     """
     trackers, choose = dict(remembers or {}), choice(source, score, select)
 
@@ -106,7 +132,7 @@ def compose(
         feedback=feedback,
         max_rounds=rounds.most,
         max_samples=rounds.samples,
-        train_rows=rows,
+        train_rows=count * rounds.samples if rows is None else rows,
         wants=wants,
         estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
         suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),

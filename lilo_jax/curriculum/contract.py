@@ -67,6 +67,10 @@ class Curriculum(NamedTuple):
         suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
         least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
         may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
+
+    >>> from lilo_jax.curriculum import Lilo
+    >>> Lilo(pool_ratio=4).build(pool_size=100, questions=8, samples=8).train_rows
+    64
     """
 
     init: Callable[[Facts], CurriculumState]

@@ -91,6 +91,9 @@ def learnability(successes: Array, attempts: Array) -> Array:
         successes, attempts: float32, any shape; attempts >= successes >= 0.
 
     Source: Foster et al. 2025 (LILO), section 2.2; Rutherford et al. 2024 (SFL), section 4.
+
+    >>> learnability(jnp.array([0.0, 4.0, 8.0, 0.0]), jnp.array([8.0, 8.0, 8.0, 0.0]))
+    Array([0.  , 0.25, 0.  ,  nan], dtype=float32)
     """
     # A quotient of whole numbers is rounded once: p and 1 - p tie exactly, as do 1 of 3 and 2 of 6.
     variance = successes * (attempts - successes) / jnp.maximum(attempts, 1) ** 2

@@ -32,6 +32,10 @@ class Algorithm(NamedTuple):
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
         least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
+
+    >>> from lilo_jax.rl.ppo import Ppo
+    >>> Ppo().build().needs_values
+    True
     """
 
     advantages: Callable[[TrainBatch], tuple[Array, Array]]

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from lilo_jax.bounds import check
-from lilo_jax.config import Config, Launch
+from lilo_jax.config import Config, Launch, of_run
 from lilo_jax.device.flops import token_flops
 from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.grading.journal import Journal
@@ -48,11 +49,23 @@ class Result:
         directory: its files.
         done: whether it reached its last step.
         state: the final state if this process trained it, else None (it was done before).
+
+    Example: `runs/tiny` is the run of the example of `run`.
+
+        >>> import lilo_jax
+        >>> result = lilo_jax.load("runs/tiny")
+        >>> result.done, result.config.num_steps, [r["step"] for r in result.directory.read("metrics")]
+        (True, 2, [0, 1])
     """
 
     directory: RunDirectory
     done: bool
     state: TrainState | None
+
+    @property
+    def config(self) -> Config:
+        """The config of the run."""
+        return of_run(self.directory)
 
     def curve(self, split: str) -> dict[str, np.ndarray]:
         """Accuracy on a split against everything that can be spent; see `learning_curve`."""
@@ -71,12 +84,43 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     Raises:
         UsageError: a mistake in config or launch, before anything is trained.
         RunError: training cannot go on.
+
+    Example: two steps of uniform sampling with RLOO on the generated task, with a model of a few thousand weights.
+
+        >>> import lilo_jax
+        >>> from lilo_jax.curriculum import Uniform
+        >>> from lilo_jax.rl.rloo import Rloo
+        >>> from lilo_jax.tasks.chain import Chain
+        >>> task = Chain(pool=32, validation=8, test=8, longer=4, demonstrations=64)
+        >>> config = lilo_jax.replace(
+        ...     lilo_jax.Config(task=task, curriculum=Uniform(), algorithm=Rloo(), num_steps=2), sft__steps=2,
+        ...     model__num_layers=1, model__embed_dim=16, model__mlp_dim=16, rollout__questions=2, rollout__samples=4,
+        ...     evaluation__every=1,
+        ... )
+        >>> result = lilo_jax.run(config, lilo_jax.Launch(output_dir="runs/tiny"), bar=False)
+        >>> result.done, len(result.curve("test")["accuracy"])
+        (True, 3)
     """
     launch = Launch() if launch is None else launch
     keep_compiled_programs()
     check(launch)
     with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds) as stop:
         return _run(config, launch, stop, name=name, bar=bar)
+
+
+def load(path: pathlib.Path | str) -> Result:
+    """The run of a directory, finished or not, for reading; its `state` is None.
+
+    Raises:
+        UsageError: there is no run.
+
+    >>> import lilo_jax
+    >>> lilo_jax.load("runs/tiny").done
+    True
+    """
+    directory = RunDirectory(path)
+    of_run(directory)
+    return Result(directory, done=directory.is_done(), state=None)
 
 
 def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: bool) -> Result:
@@ -248,6 +292,11 @@ def learning_curve(directory: RunDirectory, split: str) -> dict[str, np.ndarray]
     Returns:
         Arrays of equal length: what had been spent, for every budget of `lilo_jax.storage.budgets.spent`, among them
         `steps`, `generated_tokens` and `seconds`; and `accuracy`.
+
+    >>> import lilo_jax
+    >>> curve = learning_curve(lilo_jax.load("runs/tiny").directory, "test")
+    >>> curve["steps"].tolist(), curve["accuracy"].shape
+    ([0, 1, 2], (3,))
     """
     evaluations = [r for r in directory.read("eval") if r["split"] == split]
     if not evaluations:

@@ -7,8 +7,6 @@ used.
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.estimators import frequency
@@ -28,7 +26,7 @@ class Kimi:
         believed = frequency()
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(believed, lambda estimate: jnp.nan_to_num(failure(estimate), nan=1.0)),
+            score=of_belief(believed, failure, unknown=1.0),
             select=gumbel_top_k,
             rounds=once(questions, samples),
             gate=everything,

@@ -17,6 +17,7 @@ arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
 """
 
 import dataclasses
+from typing import Any
 
 from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
@@ -54,6 +55,10 @@ class Frontier:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
+        return compose(**self.parts(pool_size=pool_size, questions=questions, samples=samples))
+
+    def parts(self, *, pool_size: int, questions: int, samples: int) -> dict[str, Any]:
+        """What `compose` makes the rule of, so that a study can put another part in the place of one."""
         if not any((self.tokens, self.pairs, self.hidden)):
             raise ValueError(
                 "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0"
@@ -71,16 +76,15 @@ class Frontier:
             # The constant would make all alike.
             return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.features[ids, :-1]
 
-        return compose(
-            source=random_pool(pool_size, self.pool_ratio * questions),
-            score=score,
-            select=diverse,
-            rounds=once(questions, samples),
-            gate=everything,
-            count=questions,
-            rows=questions * samples,
-            remembers={"success": regression.tracker, "traps": trap_detector(predicted)},
-            wants=wants,
-            belief=predicted,
-            suspicion=suspected,
-        )
+        return {
+            "source": random_pool(pool_size, self.pool_ratio * questions),
+            "score": score,
+            "select": diverse,
+            "rounds": once(questions, samples),
+            "gate": everything,
+            "count": questions,
+            "remembers": {"success": regression.tracker, "traps": trap_detector(predicted)},
+            "wants": wants,
+            "belief": predicted,
+            "suspicion": suspected,
+        }
