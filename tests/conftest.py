@@ -23,8 +23,7 @@ from jaxtyping import install_import_hook
 CHECKED = ["curriculum", "keys", "models", "rl", "sampling", "simulation"]
 """Rooms whose signatures are checked in tests: shapes, dtypes and types of what goes in and comes out."""
 
-with install_import_hook([f"lilo_jax.{room}" for room in CHECKED], "beartype.beartype"):
-    import lilo_jax  # noqa: F401
+install_import_hook([f"lilo_jax.{room}" for room in CHECKED], "signatures.checked")
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig
