@@ -33,7 +33,7 @@ class Oracle:
         """One round of `questions` groups."""
         truth = measured()
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def score(state: CurriculumState, ids: Array, key: jax.Array) -> Array:
             return variance(truth.estimate((), state, ids, key))
 
         return compose(
@@ -55,8 +55,8 @@ class OracleFrontier(Frontier):
         """As `frontier`, but for its predictions; it suspects no traps."""
         rule, truth = super().build(pool_size=pool_size, questions=questions, samples=samples), measured()
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-            return hard_variance(truth.estimate((), state, ids, key)), state.facts.features[ids, :-1]
+        def score(state: CurriculumState, ids: Array, key: jax.Array) -> tuple[Array, Array]:
+            return hard_variance(truth.estimate((), state, ids, key)), state.facts.wanted_features[ids, :-1]
 
         choose = choice(random_pool(pool_size, self.pool_ratio * questions), score, diverse)
         return rule._replace(
@@ -77,9 +77,9 @@ class ShuffledFeatures(Frontier):
         order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
 
         def shuffled(state: CurriculumState) -> CurriculumState:
-            return state.replace(facts=state.facts.replace(features=state.facts.features[order()]))
+            return state.replace(facts=state.facts.replace(features=state.facts.wanted_features[order()]))
 
-        def propose(state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        def propose(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> Proposal:
             return rule.propose(shuffled(state), collected, key)
 
         def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
@@ -99,7 +99,7 @@ class ShuffledScores(Frontier):
         rule = super().build(pool_size=pool_size, questions=questions, samples=samples)
         order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
 
-        def propose(state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+        def propose(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> Proposal:
             proposal = rule.propose(state, collected, key)
             return proposal.replace(ids=jax.numpy.where(proposal.continues < 0, order()[proposal.ids], proposal.ids))
 

@@ -156,7 +156,7 @@ class Proposal(flax.struct.PyTreeNode):
         cls,
         ids: Int[Array, "questions"],
         samples: int | Int[Array, "#questions"],
-        mask: Bool[Array, "questions"] = None,
+        mask: Bool[Array, "questions"] | None = None,
     ) -> "Proposal":
         """A proposal that opens a new group for every entry; without a mask all entries are meant."""
         return cls(
@@ -204,6 +204,12 @@ class Facts(flax.struct.PyTreeNode):
     grade: Float[Array, "pool"]
     category: Int[Array, "pool"]
     level: Int[Array, "pool"]
+
+    @property
+    def wanted_features(self) -> Float[Array, "pool features"]:
+        """The features, for who wants them."""
+        assert self.features is not None, "the curriculum reads features that it does not want"
+        return self.features
 
 
 class CurriculumState(flax.struct.PyTreeNode):

@@ -57,8 +57,8 @@ def generalized_advantages(
     deltas = rewards + discount * next_values - values
 
     def step(
-        following: Float[Array, "rows"], delta: Float[Array, "rows"]
-    ) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
+        following: Float[jax.Array, "rows"], delta: Float[jax.Array, "rows"]
+    ) -> tuple[Float[jax.Array, "rows"], Float[jax.Array, "rows"]]:
         advantage = delta + discount * trace * following
         return advantage, advantage
 

@@ -56,7 +56,8 @@ def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, deno
     sequences, row_mask = jax.tree.map(lambda x: x[rows], (batch.sequences, batch.row_mask))
     mask = completion_mask(sequences, batch.old_logprobs.shape[1]) & row_mask[:, None]
     live = mask.astype(jnp.float32)
-    tokens, live_rows = jnp.maximum(live.sum(), 1), jnp.maximum(row_mask.sum(), 1)
+    tokens = jnp.maximum(live.sum(), 1)
+    live_rows: Array | int = jnp.maximum(row_mask.sum(), 1)
     if denominator == "capacity":
         tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
 
@@ -77,7 +78,9 @@ def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, deno
     )
 
 
-def deal(key: Key[Array, ""], num_rows: int, config: UpdateConfig) -> Int[Array, "steps microbatches microbatch_rows"]:
+def deal(
+    key: Key[jax.Array, ""], num_rows: int, config: UpdateConfig
+) -> Int[Array, "steps microbatches microbatch_rows"]:
     """Which rows each optimiser step takes, by micro-batch; there are epochs x minibatches steps.
 
     Args:
@@ -86,7 +89,7 @@ def deal(key: Key[Array, ""], num_rows: int, config: UpdateConfig) -> Int[Array,
         config: see `UpdateConfig`.
     """
 
-    def epoch_rows(epoch_key: Key[Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
+    def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
         # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
@@ -152,7 +155,7 @@ def update(
     policy: Trainable,
     critic: Trainable | None,
     batch: TrainBatch,
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     plans: PackedRows | None = None,
     *,
     critic_optimizer: optax.GradientTransformation | None = None,

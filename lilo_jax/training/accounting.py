@@ -9,7 +9,7 @@ from lilo_jax.questions import Verdict
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.training.assembly import Assembly
 from lilo_jax.training.collection import Collected
-from lilo_jax.types import Admission, GroupStatistics, TrainState
+from lilo_jax.types import Admission, Array, GroupStatistics, TrainState
 
 MOST_SUSPECTS = 100
 
@@ -61,7 +61,7 @@ def describe(assembly: Assembly, collected: Collected, admission: Admission) -> 
     return description
 
 
-def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: np.ndarray, name: str) -> dict[str, Any]:
+def _describe_groups(assembly: Assembly, statistics: GroupStatistics, groups: Array, name: str) -> dict[str, Any]:
     attempts, successes = statistics.attempts[groups], statistics.successes[groups]
     measured = attempts > 0
     rate = successes[measured] / attempts[measured]
