@@ -9,6 +9,7 @@ WANDB = ["wandb>=0.18"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
 DEV = [
     *PLOT,
+    "beartype>=0.20",  # checks shapes and dtypes of signatures in tests
     "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
     "mypy>=1.13",
@@ -43,6 +44,7 @@ setup(
         "datasets>=4.0",
         "filelock>=3.13",
         "huggingface-hub>=0.34",
+        "jaxtyping>=0.3.2",
         "jinja2>=3.1.6",
         "math-verify[antlr4_13_2]>=0.8",
         "ml-dtypes>=0.5",

@@ -498,8 +498,8 @@ def _verl_tokens(drawn: Drawn, verl: Verl) -> Iterator[Difference]:
         yield compare(f"kl_{name}, sequence_mean", found, verl.gradient(theirs, drawn.logprobs))
     log_ratio = verl.tensor(drawn.old_logprobs) - verl.tensor(drawn.sampler_logprobs)
     weights = verl.back(compute_rollout_correction_weights(log_ratio, verl.mask, "token", CAP)[0])
-    found = truncated_importance(drawn.old_logprobs, drawn.sampler_logprobs, cap=CAP)
-    yield compare("truncated_importance", (found, None), (weights, None), mask)
+    importance = truncated_importance(drawn.old_logprobs, drawn.sampler_logprobs, cap=CAP)
+    yield compare("truncated_importance", (importance, None), (weights, None), mask)
 
 
 # -------------------------------------------------------------------------------------------------------------- command

@@ -79,7 +79,7 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
 
 def _admit(curriculum: Curriculum) -> Any:
     def admit(
-        state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+        state: CurriculumState, collected: GroupStatistics, key: jax.Array, step: Array
     ) -> tuple[Admission, CurriculumState]:
         return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
 
@@ -113,7 +113,7 @@ def _served(proposal: Proposal, rng: np.random.Generator) -> GroupStatistics:
 
 def _place(state: CurriculumState) -> int | None:
     features = state.facts.features
-    return None if features is None else features.unsafe_buffer_pointer()
+    return features.unsafe_buffer_pointer() if isinstance(features, jax.Array) else None
 
 
 def quickstart_step(steps: int) -> float:

@@ -64,8 +64,8 @@ class OracleFrontier(Frontier):
         truth = measured()
         value = of_belief(truth, hard_variance)
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-            return value(state, ids, key), state.facts.features[ids, :-1]
+        def score(state: CurriculumState, ids: Array, key: jax.Array) -> tuple[Array, Array]:
+            return value(state, ids, key), state.facts.wanted_features[ids, :-1]
 
         return compose(
             source=parts["source"],
@@ -95,7 +95,7 @@ def _reading(view: Callable[[CurriculumState], CurriculumState], tracker: Tracke
 
 def _with_features_of_others(state: CurriculumState, *, pool_size: int) -> CurriculumState:
     order = jax.random.permutation(jax.random.key(SHUFFLE), pool_size)
-    return state.replace(facts=state.facts.replace(features=state.facts.features[order]))
+    return state.replace(facts=state.facts.replace(features=state.facts.wanted_features[order]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +126,11 @@ class ShuffledScores(Frontier):
         order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
         source, score = parts["source"], parts["score"]
 
-        def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        def offer(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> tuple[Array, Array]:
             ids, eligible = source(state, collected, key)
             return order()[ids], eligible
 
-        def score_of_other(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+        def score_of_other(state: CurriculumState, ids: Array, key: jax.Array) -> tuple[Array, Array]:
             return score(state, jax.numpy.argsort(order())[ids], key)
 
         return compose(**parts | {"source": offer, "score": score_of_other})

@@ -106,7 +106,7 @@ class MostLearnable:
             "truth": measured,
         }[self.estimator]()
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def score(state: CurriculumState, ids: Array, key: jax.Array) -> Array:
             return expected_variance(estimator.estimate(state.memory["belief"], state, ids, key)) ** self.sharpness
 
         return compose(

@@ -22,6 +22,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ["curriculum", "keys", "models", "rl", "sampling", "simulation"]
+"""Rooms whose signatures are checked in tests: shapes, dtypes and types of what goes in and comes out."""
+
+install_import_hook([f"lilo_jax.{room}" for room in CHECKED], "signatures.checked")
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from lilo_jax.bounds import check
 from lilo_jax.config import Config
@@ -21,6 +20,7 @@ from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
+from lilo_jax.types import Array
 
 
 def doctor(model: str | None, prompt: str) -> None:
@@ -301,5 +301,5 @@ def _tokens(path: pathlib.Path, number: int, record: dict[str, Any], vocab_size:
     return tokens
 
 
-def _cut(table: np.ndarray, lengths: Iterable[int]) -> list[list[Any]]:
+def _cut(table: Array, lengths: Iterable[int]) -> list[list[Any]]:
     return [row[:length].tolist() for row, length in zip(table, lengths, strict=True)]

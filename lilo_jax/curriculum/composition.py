@@ -15,32 +15,37 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum import gates
 from lilo_jax.curriculum.contract import NOTHING, Curriculum, Wants
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
-from lilo_jax.curriculum.selectors import Selector, top_k
+from lilo_jax.curriculum.selectors import Arms, Selector, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics
 
-Score = Callable[[CurriculumState, Array, Array], Array]
-"""(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN is never chosen."""
+Scores = Float[Array, "questions"] | tuple[Float[Array, "questions"], Float[Array, "questions ..."]] | Arms
+"""What a selector reads."""
+Score = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Scores]
+"""(state, ids, key) -> a number for each question, or what else the selector reads; NaN is never chosen."""
+Belief = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Float[Array, "questions"]]
+"""(state, ids, key) -> a number for each question that follows from what is believed of it: the simplest score."""
 
 
-def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
+def alike(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Float[Array, "questions"]:
     """The same score for all: the selector's ties then make a uniform draw."""
     return jnp.zeros(ids.shape)
 
 
 def of_belief(
     estimator: Estimator,
-    value: Callable[[Estimate], Array],
+    value: Callable[[Estimate], Float[Array, "questions"]],
     name: str = "success",
     *,
     unknown: float | None = None,
-) -> Score:
+) -> Belief:
     """A score: the value of what an estimator believes by `state.memory[name]`.
 
     Args:
@@ -52,7 +57,9 @@ def of_belief(
     """
     believed = recalled(estimator, name)
 
-    def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+    def score(
+        state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Float[Array, "questions"]:
         worth = value(believed(state, ids, key))
         return worth if unknown is None else jnp.where(jnp.isnan(worth), unknown, worth)
 
@@ -62,7 +69,9 @@ def of_belief(
 def choice(source: Source, score: Score, select: Selector) -> Choose:
     """Questions of the source by score; fewer, masked, if the source has fewer."""
 
-    def choose(state: CurriculumState, collected: GroupStatistics, key: Array, k: int) -> tuple[Array, Array]:
+    def choose(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""], k: int
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         source_key, score_key, select_key = jax.random.split(key, 3)
         ids, eligible = source(state, collected, source_key)
         scores = score(state, ids, score_key)
@@ -83,8 +92,8 @@ def compose(
     select: Selector = top_k,
     remembers: Mapping[str, Tracker] | None = None,
     wants: Wants = NOTHING,
-    belief: Score | None = None,
-    suspicion: Callable[[CurriculumState, Array], Array] | None = None,
+    belief: Belief | None = None,
+    suspicion: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]] | None = None,
     least_samples: int = 1,
 ) -> Curriculum:
     """A `Curriculum` from its parts: the one way in which a rule is written.
@@ -114,12 +123,16 @@ def compose(
         pool_size = facts.category.shape[0]
         return initial_state(facts, {name: tracker.init(pool_size) for name, tracker in trackers.items()})
 
-    def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
+    def observe(state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> CurriculumState:
         memory = {n: t.observe(state.memory[n], state, collected, step) for n, t in trackers.items()}
         return remember(state, collected, step).replace(memory=memory)
 
     def feedback(
-        state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
+        state: CurriculumState,
+        question: Int[Array, "trained"],
+        mask: Bool[Array, "trained"],
+        signals: GroupSignals,
+        step: Int[Array, ""],
     ) -> CurriculumState:
         memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
         return state.replace(memory=memory)
@@ -140,6 +153,6 @@ def compose(
     )
 
 
-def _everyone(state: CurriculumState) -> Array:
+def _everyone(state: CurriculumState) -> Int[Array, "pool"]:
     """All places in the pool."""
     return jnp.arange(state.attempts.shape[0])

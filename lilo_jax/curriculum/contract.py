@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import jax
+from jaxtyping import Bool, Float, Int, Key
+
 from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupSignals, GroupStatistics, Proposal
 
 COUNTS = 6
@@ -58,13 +61,13 @@ class Curriculum(NamedTuple):
             until the proposal is empty or `max_rounds` proposals have been served.
         admit: (state, collected, key) -> Admission.
         observe: (state, collected, step) -> state.  Everything paid for is remembered, admitted or not.
-        feedback: (state, question [Q], mask [Q], GroupSignals, step) -> state.  Called after the update.
+        feedback: (state, question, mask, GroupSignals, step) -> state.  Called after the update.
         max_rounds: most proposals in one step.
         max_samples: most rollouts that one group can reach in one step.
         train_rows: B, most rollouts that the admitted groups of one step can have together.
         wants: facts that it needs.
-        estimate: (state, key) -> float32 [M], success rates that it believes in; None if it has no such belief.
-        suspicion: (state) -> float32 [M], probability that a question is a trap; None if it suspects none.
+        estimate: (state, key) -> success rates that it believes in; None if it has no such belief.
+        suspicion: (state) -> probability that a question is a trap; None if it suspects none.
         least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
         may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
 
@@ -74,16 +77,18 @@ class Curriculum(NamedTuple):
     """
 
     init: Callable[[Facts], CurriculumState]
-    propose: Callable[[CurriculumState, GroupStatistics, Array], Proposal]
-    admit: Callable[[CurriculumState, GroupStatistics, Array], Admission]
-    observe: Callable[[CurriculumState, GroupStatistics, Array], CurriculumState]
-    feedback: Callable[[CurriculumState, Array, Array, GroupSignals, Array], CurriculumState]
+    propose: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
+    admit: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Admission]
+    observe: Callable[[CurriculumState, GroupStatistics, Int[Array, ""]], CurriculumState]
+    feedback: Callable[
+        [CurriculumState, Int[Array, "trained"], Bool[Array, "trained"], GroupSignals, Int[Array, ""]], CurriculumState
+    ]
     max_rounds: int
     max_samples: int
     train_rows: int
     wants: Wants = NOTHING
-    estimate: Callable[[CurriculumState, Array], Array] | None = None
-    suspicion: Callable[[CurriculumState], Array] | None = None
+    estimate: Callable[[CurriculumState, Key[jax.Array, ""]], Float[Array, "pool"]] | None = None
+    suspicion: Callable[[CurriculumState], Float[Array, "pool"]] | None = None
     least_samples: int = 1
     may_propose_fewer: bool = False
 

@@ -1,6 +1,6 @@
 """Rounds: in how many proposals a step's rollouts are asked for.
 
-A choice is a function (state, collected, key, k) -> (ids [k], mask [k]) of questions that have no group in this step.
+A choice is a function (state, collected, key, k) -> (ids, mask) of questions that have no group in this step.
 Each of these turns a choice into a curriculum's `propose`; groups collected earlier in the step decide what follows.
 """
 
@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Int, Key
 
 from lilo_jax.curriculum.gates import Gate
 from lilo_jax.curriculum.selectors import top_k
 from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
 
-Choose = Callable[[CurriculumState, GroupStatistics, Array, int], tuple[Array, Array]]
+Choose = Callable[
+    [CurriculumState, GroupStatistics, Key[jax.Array, ""], int], tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]
+]
 
 
 class Rounds(NamedTuple):
@@ -26,12 +29,12 @@ class Rounds(NamedTuple):
         samples: rollouts that a group can reach.
     """
 
-    propose: Callable[[Choose, CurriculumState, GroupStatistics, Array], Proposal]
+    propose: Callable[[Choose, CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
     most: int
     samples: int
 
 
-def current_round(collected: GroupStatistics) -> Array:
+def current_round(collected: GroupStatistics) -> Int[Array, ""]:
     """How many rounds have opened groups so far; exact where every round opens at least one."""
     return jnp.max(collected.round, initial=-1) + 1
 
@@ -39,23 +42,31 @@ def current_round(collected: GroupStatistics) -> Array:
 def once(count: int, samples: int) -> Rounds:
     """One round: `count` questions, `samples` rollouts each."""
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         ids, mask = choose(state, collected, key, count)
         return Proposal.opening(ids, samples, mask)
 
     return Rounds(propose, 1, samples)
 
 
-def allocated(count: int, most: int, allocate: Callable[[CurriculumState, Array, Array], Array]) -> Rounds:
+def allocated(
+    count: int,
+    most: int,
+    allocate: Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Int[Array, "questions"]],
+) -> Rounds:
     """One round: `count` questions, each with rollouts of its own.
 
     Args:
         count: questions.
         most: rollouts that one can get.
-        allocate: (state, ids, key) -> int32 [count].
+        allocate: (state, ids, key) -> rollouts of each.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
         ids, mask = choose(state, collected, choice_key, count)
         samples = allocate(state, ids, own)
@@ -75,7 +86,9 @@ def refill(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> R
         most: rounds at most; the step then trains on what it has.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         passed = jnp.sum(~jnp.isnan(gate(collected)))
         ids, mask = choose(state, collected, key, count)
         return Proposal.opening(ids, samples, mask & (passed < needed))
@@ -91,7 +104,9 @@ def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int, late
         later: the choice of all rounds but the first, if it is another.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         missing = needed - jnp.sum(~jnp.isnan(gate(collected)))
         first_key, later_key = jax.random.split(key)
         ids, mask = choose(state, collected, first_key, count)
@@ -118,7 +133,9 @@ def expecting(first: int, count: int, samples: int, *, gate: Gate, needed: int, 
         margin: how many more than expected.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         groups, passed = jnp.sum(collected.attempts > 0), jnp.sum(~jnp.isnan(gate(collected)))
         size = jnp.ceil(margin * (needed - passed) * groups / jnp.maximum(passed, 1e-6))
         size = jnp.where(current_round(collected) > 0, size, first)
@@ -129,19 +146,27 @@ def expecting(first: int, count: int, samples: int, *, gate: Gate, needed: int, 
 
 
 def screened(
-    due: Callable[[CurriculumState], Array], screen: Choose, candidates: int, attempts: int, *, count: int, samples: int
+    due: Callable[[CurriculumState], Bool[Array, ""]],
+    screen: Choose,
+    candidates: int,
+    attempts: int,
+    *,
+    count: int,
+    samples: int,
 ) -> Rounds:
     """One round of `count` questions; where it is due, a round of other questions before it that are only measured.
 
     Args:
-        due: (state) -> bool, whether the step screens.
+        due: (state) -> whether the step screens.
         screen: which questions it screens.
         candidates, attempts: how many, and the rollouts of each.
         count, samples: questions that are trained on, and the rollouts of each.
     """
     slots = max(candidates, count)
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         screen_key, own = jax.random.split(key)
         opened = current_round(collected)
         screening = due(state) & (opened == 0)
@@ -165,7 +190,9 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
         keep: groups that go on.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
         screened = current_round(collected) > 0
         ids, mask = choose(state, collected, choice_key, candidates)
@@ -183,7 +210,12 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
 
 
 def successive(
-    count: int, first: int, more: int, *, most: int, go_on: Callable[[GroupStatistics, Array], Array]
+    count: int,
+    first: int,
+    more: int,
+    *,
+    most: int,
+    go_on: Callable[[GroupStatistics, Key[jax.Array, ""]], Bool[Array, "groups"]],
 ) -> Rounds:
     """`first` rollouts for each of `count` questions, then rounds of `more` for those that go on.
 
@@ -191,10 +223,12 @@ def successive(
         count: questions.
         first, more: rollouts of the first round, and of each later one.
         most: rounds in all.
-        go_on: (collected, key) -> bool [K], which groups get more.
+        go_on: (collected, key) -> which groups get more.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
         opened = current_round(collected) > 0
         ids, mask = choose(state, collected, choice_key, count)

@@ -12,17 +12,24 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.types import Array
 
-Selector = Callable[..., tuple[Array, Array]]
-"""(scores, key, *, k, eligible bool [J] or None) -> (indices int32 [k], mask bool [k]).
+Selector = Callable[..., tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]]
+"""(scores, key, *, k, eligible or None for all) -> (indices, mask).
 
-Scores are float32 [J], but for `mixture` and `per_group`, which say what they read.
+Scores are numbers, one for each question, but for `mixture` and `per_group`, which say what they read.
 """
 
 
-def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+def top_k(
+    scores: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
     """Indices of the `k` highest scores; equal scores are ordered at random.
 
     Every number may be chosen, infinities too: -inf comes after all others.  NaN and ineligible entries are never
@@ -31,13 +38,13 @@ def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -
     position would decide most choices.)
 
     Args:
-        scores: float32 [J].
+        scores: NaN where there is none.
         key: consumed; breaks ties.
         k: static.
-        eligible: bool [J] or None for all.
+        eligible: which may be chosen; None: all.
 
     Returns:
-        indices int32 [k], distinct where the mask is, best first; and bool [k], whose first entries are True, as many
+        Indices, distinct where the mask is, best first; and the mask, whose first entries are True, as many
         as there are eligible numbers.
     """
     chex.assert_rank(scores, 1)
@@ -55,12 +62,18 @@ def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -
     return jnp.pad(indices, (0, k - some)), jnp.pad(usable[indices], (0, k - some))
 
 
-def gumbel_top_k(weights: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+def gumbel_top_k(
+    weights: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
     """`k` indices drawn without replacement in proportion to `weights`; those of weight 0 come last.
 
     P(first = i) = w_i / sum_j w_j, and so on over what is left (Plackett-Luce).  NaN is never drawn.
 
-    Args: as `top_k`; weights at least 0, float32 [J].
+    Args: as `top_k`; weights at least 0.
     """
     noise_key, tie_key = jax.random.split(key)
     return top_k(jnp.log(weights) + jax.random.gumbel(noise_key, weights.shape), tie_key, k=k, eligible=eligible)
@@ -69,7 +82,13 @@ def gumbel_top_k(weights: Array, key: Array, *, k: int, eligible: Array | None =
 def softmax(temperature: float) -> Selector:
     """Draws without replacement in proportion to exp(score / temperature)."""
 
-    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        scores: Float[Array, "questions"],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         noise_key, tie_key = jax.random.split(key)
         noisy = scores / temperature + jax.random.gumbel(noise_key, scores.shape)
         return top_k(noisy, tie_key, k=k, eligible=eligible)
@@ -77,13 +96,21 @@ def softmax(temperature: float) -> Selector:
     return select
 
 
-def ranks(scores: Array, key: Array, *, eligible: Array | None = None) -> Array:
-    """Rank of each entry, 1 for the highest score, ties at random, NaN and the ineligible last; int32 [J]."""
+def ranks(
+    scores: Float[Array, "questions"], key: Key[jax.Array, ""], *, eligible: Bool[Array, "questions"] | None = None
+) -> Int[Array, "questions"]:
+    """Rank of each entry, 1 for the highest score, ties at random, NaN and the ineligible last."""
     order, _ = top_k(scores, key, k=scores.shape[0], eligible=eligible)
     return jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(1, scores.shape[0] + 1, dtype=jnp.int32))
 
 
-def rank_weights(scores: Array, key: Array, *, beta: float, eligible: Array | None = None) -> Array:
+def rank_weights(
+    scores: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    beta: float,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> Float[Array, "questions"]:
     """Probabilities in proportion to rank(score)^(-1 / beta), ties at random; 0 for NaN and the ineligible."""
     usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
     weights = ranks(scores, key, eligible=eligible).astype(jnp.float32) ** (-1 / beta) * usable
@@ -93,7 +120,13 @@ def rank_weights(scores: Array, key: Array, *, beta: float, eligible: Array | No
 def rank_power(beta: float) -> Selector:
     """Draws without replacement in proportion to rank(score)^(-1 / beta): PLR's prioritisation (equation 1)."""
 
-    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        scores: Float[Array, "questions"],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         rank_key, draw_key = jax.random.split(key)
         usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
         return gumbel_top_k(
@@ -115,13 +148,19 @@ def mixture(share: float, first: Selector, second: Selector) -> Selector:
     that `first` cannot fill are handed on to `second`.
 
     Returns:
-        A selector of a pair: scores that the first reads [J], and scores that the second reads [J].
+        A selector of a pair: scores that the first reads, and scores that the second reads.
     """
 
-    def select(pair: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        pair: tuple[Float[Array, "questions"], Float[Array, "questions"]],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         scores, others = pair
         ours, theirs = jax.random.split(key)
-        left = jnp.ones(scores.shape, bool) if eligible is None else eligible
+        left = jnp.ones(scores.shape, bool) if eligible is None else jnp.asarray(eligible)
         some = whole_part(share, k)
         # The last part is for the places of the first that are still empty.
         parts = [(first, scores, ours, some), (second, others, theirs, k - some)]
@@ -142,14 +181,14 @@ class Arms(NamedTuple):
     """What `per_group` reads.
 
     Attributes:
-        scores: float32 [J], of the questions.
-        groups: int32 [J], the group of each.
-        logits: float32 [groups], of the groups; -inf is never drawn.
+        scores: of the questions.
+        groups: the group of each.
+        logits: of the groups; -inf is never drawn.
     """
 
-    scores: Array
-    groups: Array
-    logits: Array
+    scores: Float[Array, "questions"]
+    groups: Int[Array, "questions"]
+    logits: Float[Array, "arms"]
 
 
 def per_group(choose: Selector = top_k) -> Selector:
@@ -165,7 +204,9 @@ def per_group(choose: Selector = top_k) -> Selector:
         A selector of `Arms`.
     """
 
-    def select(arms: Arms, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        arms: Arms, key: Key[jax.Array, ""], *, k: int, eligible: Bool[Array, "questions"] | None = None
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         scores, groups, logits = arms
         group_key, order_key, tie_key = jax.random.split(key, 3)
         usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
@@ -184,7 +225,13 @@ def per_group(choose: Selector = top_k) -> Selector:
     return select
 
 
-def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+def diverse(
+    weighted: tuple[Float[Array, "questions"], Float[Array, "questions features"]],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
     """`k` entries of high weight that differ from each other: a determinantal point process's likeliest set, greedily.
 
     Each in turn is the one that adds most to
@@ -194,7 +241,7 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     which is log w_i + log of the share of its vector that the chosen ones do not span.
 
     Args:
-        weighted: w, float32 [J], at least 0, and a row for each, float32 [J, d].
+        weighted: w, at least 0, and a row for each.
         key, k, eligible: as in `top_k`; those of weight 0 come last.
 
     Returns:
@@ -208,7 +255,7 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     tie_break = 1e-4 * jax.random.uniform(key, weights.shape)
     worth = jnp.where(usable, jnp.log(jnp.maximum(weights, 1e-12)), -1e6) + tie_break
 
-    def choose(place: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def choose(place: Int[Array, ""], carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         factor, left, chosen, taken = carry
         best = jnp.argmax(jnp.where(taken, -jnp.inf, worth + jnp.log(left)))
         column = (rows @ rows[best] - factor @ factor[best]) / jnp.sqrt(left[best])
@@ -222,8 +269,8 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     return chosen, usable[chosen] & (jnp.arange(k) < some)
 
 
-def draw(key: Array, *, size: int, k: int) -> Array:
-    """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement, int32 [k]; k <= size.
+def draw(key: Key[jax.Array, ""], *, size: int, k: int) -> Int[Array, "chosen"]:
+    """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement; k <= size.
 
     The first k different numbers of a stream of independent ones, which is a draw without replacement, exactly, and
     needs no sort.  A stream of 2 k may hold too few; it is then drawn anew, which favours no number over another.
@@ -231,7 +278,9 @@ def draw(key: Array, *, size: int, k: int) -> Array:
     if size < 2 * k:
         return jax.random.permutation(key, size)[:k].astype(jnp.int32)
 
-    def stream(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def stream(
+        carry: tuple[Key[jax.Array, ""], Int[jax.Array, "chosen"], Int[jax.Array, ""]],
+    ) -> tuple[Key[jax.Array, ""], Int[jax.Array, "chosen"], Int[jax.Array, ""]]:
         key, _, _ = carry
         key, own = jax.random.split(key)
         numbers = jax.random.randint(own, (2 * k,), 0, size, dtype=jnp.int32)

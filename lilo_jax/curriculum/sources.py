@@ -1,6 +1,6 @@
 """Question sources: which questions a rule may choose from, now.
 
-A source is a function (state, collected so far in this step, key) -> (ids int32 [J], eligible bool [J]).  Questions
+A source is a function (state, collected so far in this step, key) -> (ids, eligible).  Questions
 that have a group in this step already are not eligible, so that further rounds ask others; but for the source of
 `buffers.Screened`, whose groups so far only screen, and whose best are what the next round asks.
 """
@@ -9,17 +9,22 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.selectors import draw
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
-Source = Callable[[CurriculumState, GroupStatistics, Array], tuple[Array, Array]]
+Source = Callable[
+    [CurriculumState, GroupStatistics, Key[jax.Array, ""]], tuple[Int[Array, "questions"], Bool[Array, "questions"]]
+]
 
 
 def whole_pool(pool_size: int) -> Source:
     """Every question."""
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         index = jnp.where(collected.question < 0, pool_size, collected.question)
         return jnp.arange(pool_size, dtype=jnp.int32), jnp.ones(pool_size, bool).at[index].set(False, mode="drop")
 
@@ -32,15 +37,17 @@ def random_pool(pool_size: int, count: int) -> Source:
     All of them, in random order, if the pool is smaller.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         ids = draw(key, size=pool_size, k=min(count, pool_size))
         return ids, ~_any_equal(ids, collected.question)
 
     return offer
 
 
-def _any_equal(ids: Array, taken: Array) -> Array:
-    """Bool [J]: which ids are among `taken` [K], by a sorted look-up."""
+def _any_equal(ids: Int[Array, "questions"], taken: Int[Array, "groups"]) -> Bool[Array, "questions"]:
+    """Which ids are among `taken`, by a sorted look-up."""
     taken = jnp.sort(taken)
     return taken[jnp.searchsorted(taken, ids).clip(max=taken.shape[0] - 1)] == ids
 
@@ -48,7 +55,9 @@ def _any_equal(ids: Array, taken: Array) -> Array:
 def least_visited(source: Source) -> Source:
     """Those of a source that were visited least: an epoch passes before a question comes again."""
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         ids, eligible = source(state, collected, key)
         visits = state.visits[ids]
         return ids, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
@@ -56,30 +65,36 @@ def least_visited(source: Source) -> Source:
     return offer
 
 
-def at_levels(source: Source, allowed: Callable[[CurriculumState], Array]) -> Source:
+def at_levels(source: Source, allowed: Callable[[CurriculumState], Bool[Array, "categories levels"]]) -> Source:
     """Those whose category and level a rule allows: the arms and the difficulty knob of a generator (RLVE).
 
     Args:
         source: of the questions; a generator's pool holds questions of every category and level.
-        allowed: (state) -> bool [categories, levels].
+        allowed: (state) -> which of them.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         ids, eligible = source(state, collected, key)
         return ids, eligible & allowed(state)[state.facts.category[ids], state.facts.level[ids]]
 
     return offer
 
 
-def not_skipped(source: Source, probability: Callable[[CurriculumState, Array], Array]) -> Source:
+def not_skipped(
+    source: Source, probability: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
+) -> Source:
     """Those that a coin does not leave out, each with its own probability (GRESO).
 
     Args:
         source: of the questions.
-        probability: (state, ids) -> of being left out, float32 [J].
+        probability: (state, ids) -> of being left out.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         source_key, coin_key = jax.random.split(key)
         ids, eligible = source(state, collected, source_key)
         return ids, eligible & (jax.random.uniform(coin_key, ids.shape) >= probability(state, ids))

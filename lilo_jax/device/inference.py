@@ -1,11 +1,11 @@
 """The compiled programs of a model that is not trained: sampling and scoring."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import Int, Key
 
 from lilo_jax.device.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
@@ -16,7 +16,8 @@ from lilo_jax.models.scoring import score
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.sampling import sample
 from lilo_jax.sampling.settings import RolloutConfig
-from lilo_jax.types import TokenScores
+from lilo_jax.sampling.token_choice import TokenRule
+from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences, TokenScores
 
 
 class InferenceSettings(NamedTuple):
@@ -28,12 +29,38 @@ class InferenceSettings(NamedTuple):
     known_ids: int
 
 
+class Sample(Protocol):
+    """`lilo_jax.sampling.sample` of a model, compiled for each value of what stands behind the star."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        prompts: Prompts,
+        requests: Requests,
+        key: Key[jax.Array, ""],
+        stop_table: Int[Array, "states vocabulary"] | None = None,
+        *,
+        rule: TokenRule,
+        max_new_tokens: int,
+        slots: int = 0,
+        max_length: int = 0,
+    ) -> Completions: ...
+
+
+class Score(Protocol):
+    """`lilo_jax.models.scoring.score` of a model, compiled for each value of what stands behind the star."""
+
+    def __call__(
+        self, params: PyTree, sequences: Sequences, *, completion_slots: int, temperature: float
+    ) -> TokenScores: ...
+
+
 class InferencePrograms(NamedTuple):
     """The jitted functions of a model that is not trained; see `Programs`."""
 
     model: Model
-    sample: Callable[..., Any]
-    score: Callable[..., TokenScores]
+    sample: Sample
+    score: Score
 
 
 @functools.lru_cache(maxsize=16)
@@ -44,10 +71,8 @@ def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferenceProgram
     return InferencePrograms(model, draw, scorer(model, mesh, chunk=UpdateConfig().chunk))
 
 
-def sampler(
-    model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int
-) -> Callable[..., Any]:
-    """`lilo_jax.sampling.sample`, compiled: see `Programs`."""
+def sampler(model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int) -> Sample:
+    """`lilo_jax.sampling.sample`, compiled."""
     run = functools.partial(
         sample,
         model,
@@ -61,8 +86,8 @@ def sampler(
     )
 
 
-def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Callable[..., TokenScores]:
-    """`lilo_jax.models.scoring.score`, compiled: see `Programs`."""
+def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Score:
+    """`lilo_jax.models.scoring.score`, compiled."""
     return jax.jit(
         functools.partial(score, model, chunk=chunk),
         static_argnames=("completion_slots", "temperature"),

@@ -1,6 +1,6 @@
 """How a run's state lies on the mesh, derived from the logical axes of its weights."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import optax
@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from lilo_jax.device.mesh import replicated, sharding
 from lilo_jax.models import Model
 from lilo_jax.models.lora import LoraConfig, adapter_axes
-from lilo_jax.types import PyTree, Trainable, TrainState
+from lilo_jax.types import Array, PyTree, Trainable, TrainState
 
 
 def weights_layout(mesh: Mesh, axes: PyTree, shapes: PyTree) -> PyTree:
@@ -50,8 +50,9 @@ def state_layout(
     def whole(weights: PyTree | None) -> PyTree | None:
         return None if weights is None else weights_layout(mesh, model.axes, weights)
 
+    # A tree of shardings in the structure of the state.
     return TrainState(
-        step=replicated(mesh),
+        step=cast(Array, replicated(mesh)),
         policy=trainable_layout(mesh, axes, optimizer, shapes.policy),
         critic=shapes.critic and trainable_layout(mesh, critic_axes, critic_optimizer, shapes.critic),
         reference=whole(shapes.reference),

@@ -3,17 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int, Key
 
-from lilo_jax.curriculum.contract import Curriculum
+from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
-from lilo_jax.device.inference import model_on, sampler, scorer
+from lilo_jax.device.inference import Sample, Score, model_on, sampler, scorer
 from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.device.mesh import replicated
 from lilo_jax.keys import StartKeys, start_keys
@@ -22,7 +24,7 @@ from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import LoraConfig, adapted, init_adapters
 from lilo_jax.models.packing import PackedRows, packed
 from lilo_jax.models.scoring import completion_mask, live_tokens, mean_states, score
-from lilo_jax.rl.contract import Algorithm
+from lilo_jax.rl.contract import Algorithm, AlgorithmSpec
 from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.prepare import prepare
 from lilo_jax.rl.update import UpdateConfig, apply_gradients, deal, update
@@ -35,10 +37,10 @@ from lilo_jax.types import (
     GroupStatistics,
     Mean,
     Metrics,
+    Prompts,
     Proposal,
     PyTree,
     Sequences,
-    TokenScores,
     Trainable,
     TrainBatch,
     TrainState,
@@ -54,8 +56,8 @@ class ProgramSettings:
     """
 
     model: DecoderConfig
-    algorithm: Any
-    curriculum: Any
+    algorithm: AlgorithmSpec
+    curriculum: CurriculumSpec
     rollout: RolloutConfig
     update: UpdateConfig
     optimizer: OptimizerConfig
@@ -70,6 +72,47 @@ class ProgramSettings:
     reference_dtype: str = "float32"
 
 
+class SftStep(Protocol):
+    """A step on sequences, as they are or packed by a plan."""
+
+    def __call__(
+        self, state: Trainable, sequences: Sequences, plan: PackedRows | None = None, *, completion_slots: int
+    ) -> tuple[Trainable, Metrics]: ...
+
+
+class Statistics(Protocol):
+    """Sums rows into their groups."""
+
+    def __call__(
+        self,
+        *,
+        question: Int[Array, "groups"],
+        round: Int[Array, "groups"],
+        group: Int[Array, "rows"],
+        reward: Float[Array, "rows"],
+        correct: Bool[Array, "rows"],
+        graded: Bool[Array, "rows"],
+        length: Int[Array, "rows"],
+        row_mask: Bool[Array, "rows"],
+    ) -> GroupStatistics: ...
+
+
+class Prepare(Protocol):
+    """What an update needs to know of a batch, filled in; its rows as they are or packed by plans."""
+
+    def __call__(
+        self, state: TrainState, batch: TrainBatch, plans: PackedRows | None = None
+    ) -> tuple[TrainBatch, Metrics]: ...
+
+
+class Update(Protocol):
+    """An update of the state by a batch; its rows as they are or packed by plans."""
+
+    def __call__(
+        self, state: TrainState, batch: TrainBatch, key: Key[jax.Array, ""], plans: PackedRows | None = None
+    ) -> tuple[TrainState, Metrics]: ...
+
+
 class Programs(NamedTuple):
     """Jitted functions, with the curriculum and algorithm whose parts they are.
 
@@ -77,50 +120,49 @@ class Programs(NamedTuple):
         model: the decoder whose functions these run.
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
-        sft_step: (Trainable, Sequences, plan=None, *, completion_slots) -> (Trainable, metrics); donates the first.
-        features: (params, Prompts) -> float32 [N, D], the policy's mean hidden state over each prompt.
+        sft_step: one step of supervised fine-tuning; donates the first.
+        features: (params, Prompts) -> the policy's mean hidden state over each prompt.
         start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
             params the critic's trunk is a copy of the policy's weights, as the reference is.
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
-        estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> float32 [M], or None; see `Curriculum`.
+        estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> numbers, or None; see `Curriculum`.
         expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
-        sample: (params, Prompts, Requests, key, stop table or None, *, rule, max_new_tokens, slots=0, max_length=0) ->
-            Completions; see `lilo_jax.sampling.sample`.
-        statistics: keyword arrays -> GroupStatistics; see `group_statistics`.
+        sample: see `lilo_jax.sampling.sample`.
+        statistics: see `lilo_jax.curriculum.statistics.group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
             the first.
-        follow_up_requests: (TrainBatch) -> int32 [B, C], or None; see `FollowUpRequests`.
-        prepare: (TrainState, TrainBatch, plans=None) -> (TrainBatch with log-probs, values and advantages, metrics).
+        follow_up_requests: (TrainBatch) -> rollouts wanted, or None; see `FollowUpRequests`.
+        prepare: fills in log-probs, values and advantages.
         deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
-        update: (TrainState, TrainBatch, key, plans=None) -> (TrainState, metrics); donates the state.
+        update: all optimiser steps on a batch, and the curriculum's feedback; donates the state.
             Plans of `prepare` and `update` are `lilo_jax.models.packing.pack_blocks` of `prepare_blocks` and of `deal`.
-        score: (params, Sequences, *, completion_slots, temperature) -> TokenScores.
+        score: see `lilo_jax.models.scoring.score`.
     """
 
     curriculum: Curriculum
     algorithm: Algorithm
     model: Model
-    init: Callable[..., PyTree]
-    start_sft: Callable[..., Trainable]
-    sft_step: Callable[..., tuple[Trainable, Metrics]]
-    features: Callable[..., Array]
-    start: Callable[..., TrainState]
-    reference: Callable[..., PyTree]
+    init: Callable[[Key[jax.Array, ""]], PyTree]
+    start_sft: Callable[[PyTree], Trainable]
+    sft_step: SftStep
+    features: Callable[[PyTree, Prompts], Float[Array, "prompts embed"]]
+    start: Callable[[PyTree, PyTree | None, StartKeys, Facts], TrainState]
+    reference: Callable[[PyTree], PyTree]
     state: TrainState
-    propose: Callable[..., Proposal]
-    estimate: Callable[..., Array] | None
-    suspicion: Callable[..., Array] | None
-    expected_lengths: Callable[..., Array]
-    sample: Callable[..., Any]
-    statistics: Callable[..., GroupStatistics]
-    admit: Callable[..., tuple[Admission, CurriculumState]]
-    follow_up_requests: Callable[..., Array] | None
-    prepare: Callable[..., tuple[TrainBatch, Metrics]]
-    deal: Callable[..., Array]
-    update: Callable[..., tuple[TrainState, Metrics]]
-    score: Callable[..., TokenScores]
+    propose: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
+    estimate: Callable[[CurriculumState, Key[jax.Array, ""]], Float[Array, "pool"]] | None
+    suspicion: Callable[[CurriculumState], Float[Array, "pool"]] | None
+    expected_lengths: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
+    sample: Sample
+    statistics: Statistics
+    admit: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""], np.int32], tuple[Admission, CurriculumState]]
+    follow_up_requests: Callable[[TrainBatch], Int[Array, "rows completion"]] | None
+    prepare: Prepare
+    deal: Callable[[Key[jax.Array, ""], int], Int[Array, "steps microbatches microbatch_rows"]]
+    update: Update
+    score: Score
 
 
 @functools.lru_cache(maxsize=16)
@@ -236,14 +278,18 @@ def _reference(dtype: str, params: PyTree) -> PyTree:
 
 
 def _admit(
-    curriculum: Curriculum, state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+    curriculum: Curriculum,
+    state: CurriculumState,
+    collected: GroupStatistics,
+    key: Key[jax.Array, ""],
+    step: Int[Array, ""],
 ) -> tuple[Admission, CurriculumState]:
     """Chooses groups, and remembers everything that was paid for."""
     return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
 
 
 def _update(
-    parts: _Parts, state: TrainState, batch: TrainBatch, key: Array, plans: PackedRows | None = None
+    parts: _Parts, state: TrainState, batch: TrainBatch, key: Key[jax.Array, ""], plans: PackedRows | None = None
 ) -> tuple[TrainState, Metrics]:
     """All optimiser steps on a batch, then the curriculum's feedback."""
     policy, critic, metrics = update(
@@ -272,7 +318,7 @@ def _sft_step(
     """One step of maximum likelihood: the mean over response tokens of each row, then the mean over rows."""
     runs = model if plan is None else packed(model, plan)
 
-    def loss(params: PyTree) -> tuple[Array, Metrics]:
+    def loss(params: PyTree) -> tuple[Float[Array, ""], Metrics]:
         scores = score(runs, params, sequences, completion_slots=completion_slots, temperature=1.0, chunk=chunk)
         weights = completion_mask(sequences, completion_slots) / jnp.maximum(sequences.completion_lengths, 1)[:, None]
         mean = Mean.of(-scores.logprobs, weights)

@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
 from lilo_jax.types import Array, PyTree, Sequences
@@ -17,23 +18,23 @@ class PackedRows(flax.struct.PyTreeNode):
     """Where the tokens of B sequences stand in R rows of L slots.
 
     Attributes:
-        sequence: int32 [R, L], the sequence whose token stands in a slot; -1 where none does.
-        slot: int32 [R, L], the token's slot in its sequence; 0 where none stands.
-        start: int32 [B], where a sequence begins among the R x L slots laid end to end.
+        sequence: the sequence whose token stands in a slot; -1 where none does.
+        slot: the token's slot in its sequence; 0 where none stands.
+        start: where a sequence begins among the R x L slots laid end to end.
     """
 
-    sequence: Array
-    slot: Array
-    start: Array
+    sequence: Int[Array, "*blocks packed slots"]
+    slot: Int[Array, "*blocks packed slots"]
+    start: Int[Array, "*blocks rows"]
 
 
-def first_fit_decreasing(lengths: np.ndarray, slots: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: Int[np.ndarray, "rows"], slots: int) -> list[list[int]]:
     """Sequences by row: the longest first, each into the first row that has room for it.
 
     The rows are at most 11/9 of the fewest possible, plus 2/3 (Dósa 2007, theorem 1).
 
     Args:
-        lengths: int [B], tokens of each sequence, at most `slots`.
+        lengths: tokens of each sequence, at most `slots`.
         slots: of a row.
     """
     rows: list[list[int]] = []
@@ -48,11 +49,11 @@ def first_fit_decreasing(lengths: np.ndarray, slots: int) -> list[list[int]]:
     return rows
 
 
-def pack(lengths: np.ndarray, slots: int, num_rows: int) -> PackedRows | None:
+def pack(lengths: Int[np.ndarray, "rows"], slots: int, num_rows: int) -> PackedRows | None:
     """The plan for sequences of these lengths, as host arrays, or None if they need more rows.
 
     Args:
-        lengths: int [B], tokens of each sequence, at most `slots`.
+        lengths: tokens of each sequence, at most `slots`.
         slots: L.
         num_rows: R; rows that are not needed stay empty.
     """
@@ -71,15 +72,17 @@ def pack(lengths: np.ndarray, slots: int, num_rows: int) -> PackedRows | None:
     return PackedRows(sequence=sequence, slot=slot, start=start)
 
 
-def pack_blocks(lengths: np.ndarray, blocks: np.ndarray, slots: int, *, multiple: int = 1) -> PackedRows | None:
+def pack_blocks(
+    lengths: Int[np.ndarray, "rows"], blocks: Int[np.ndarray, "*blocks block_rows"], slots: int, *, multiple: int = 1
+) -> PackedRows | None:
     """Plans for blocks of sequences that are computed one after another, all with equally many rows, or None.
 
     The rows are a quarter, half or three quarters of a block's sequences, whichever is the least that every block
     fits into: few sizes mean few compilations.  None means that packing would save less than a quarter.
 
     Args:
-        lengths: int [B], tokens of each sequence, at most `slots`.
-        blocks: int [..., b], the sequences of each block.
+        lengths: tokens of each sequence, at most `slots`.
+        blocks: the sequences of each block.
         slots: L.
         multiple: the rows are rounded up to a multiple of this: the row shards of the mesh.
 
@@ -98,11 +101,11 @@ def pack_blocks(lengths: np.ndarray, blocks: np.ndarray, slots: int, *, multiple
 def packed(model: Model, plan: PackedRows) -> Model:
     """The model that computes the hidden states of B sequences in packed rows.
 
-    Its `hidden` takes tokens [B, T] and returns states [B, T, D], equal to the model's own in the planned length of
+    Its `hidden` takes tokens and returns states, equal to the model's own in the planned length of
     each sequence and arbitrary beyond; a token attends to its own sequence only, from position 0 on.
     """
 
-    def hidden(params: PyTree, tokens: Array) -> Array:
+    def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
         states = model.hidden(params, tokens[plan.sequence, plan.slot], positions=plan.slot, segments=plan.sequence)
         flat = states.reshape(-1, states.shape[-1])
         places = plan.start[:, None] + jnp.arange(tokens.shape[1])
@@ -111,13 +114,13 @@ def packed(model: Model, plan: PackedRows) -> Model:
     return model._replace(hidden=hidden)
 
 
-def bucket_slots(lengths: np.ndarray, most: int) -> int:
+def bucket_slots(lengths: Int[np.ndarray, "rows"], most: int) -> int:
     """Slots to cut rows to: the smallest of a quarter, half, three quarters and all of `most` that holds every row.
 
     Four sizes mean at most four compilations of what takes the rows.
 
     Args:
-        lengths: int [B], tokens of each row, at most `most`.
+        lengths: tokens of each row, at most `most`.
         most: slots that the rows have now.
     """
     longest = int(np.max(lengths, initial=1))
@@ -127,5 +130,5 @@ def bucket_slots(lengths: np.ndarray, most: int) -> int:
 def cut_rows(sequences: Sequences) -> Sequences:
     """Rows without the slots that none of them needs, down to one of four lengths; host arrays."""
     lengths = sequences.prompt_lengths + sequences.completion_lengths
-    slots = bucket_slots(lengths, sequences.tokens.shape[1])
+    slots = bucket_slots(np.asarray(lengths), sequences.tokens.shape[1])
     return sequences.replace(tokens=sequences.tokens[:, :slots])

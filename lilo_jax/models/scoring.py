@@ -9,21 +9,22 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lilo_jax.models import Model
 from lilo_jax.types import Array, Prompts, PyTree, Sequences, TokenScores, TrainBatch
 
-Logits = Callable[..., Array]
-"""(states [n, D], *weights) -> float32 [n, V]."""
+Logits = Callable[..., Float[Array, "chunk vocabulary"]]
+"""(states of a chunk of tokens, *weights) -> logits."""
 
 
-def completion_mask(sequences: Sequences, completion_slots: int) -> Array:
-    """Bool [B, C]: which completion slots hold a token, by length (the pad id may equal an end id)."""
+def completion_mask(sequences: Sequences, completion_slots: int) -> Bool[Array, "rows completion"]:
+    """Which completion slots hold a token, by length (the pad id may equal an end id)."""
     return jnp.arange(completion_slots) < sequences.completion_lengths[:, None]
 
 
-def live_tokens(batch: TrainBatch) -> Array:
-    """Bool [B, C]: the completion tokens of the rows that are trained on."""
+def live_tokens(batch: TrainBatch) -> Bool[Array, "rows completion"]:
+    """The completion tokens of the rows that are trained on."""
     return completion_mask(batch.sequences, batch.sampler_logprobs.shape[1]) & batch.row_mask[:, None]
 
 
@@ -49,20 +50,24 @@ def score(
         chunk: most tokens, over all rows, whose logits exist at the same time.
 
     Returns:
-        TokenScores [B, C], zero in the padding.
+        TokenScores, zero in the padding.
     """
     hidden, tokens, mask = _completion_states(model, params, sequences, completion_slots)
     states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
     logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
     columns = streamed(logits, temperature, tuple(weights), states, targets)
-    logprobs, entropy = (jnp.where(mask, _join(x, tokens.shape), 0) for x in columns)
+    logprobs, entropy = (jnp.where(mask, _join(x, rows=tokens.shape[0], slots=tokens.shape[1]), 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def streamed(
-    logits: Logits, temperature: float, weights: tuple[Array, ...], states: Array, targets: Array
-) -> tuple[Array, Array]:
+    logits: Logits,
+    temperature: float,
+    weights: tuple[Float[Array, "..."], ...],
+    states: Float[Array, "chunks chunk embed"],
+    targets: Int[Array, "chunks chunk"],
+) -> tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]]:
     """Log-prob of each target and entropy of its distribution, with the logits of one chunk at a time.
 
     With z = logits(h) / temperature and p = softmax(z):
@@ -73,22 +78,28 @@ def streamed(
     The backward pass projects each chunk once more and keeps of the forward pass only logsumexp(z) and H.
 
     Args:
-        logits: (h [n, D], *weights) -> float32 [n, V].
+        logits: (h of a chunk, *weights) -> logits.
         temperature: greater than 0.
         weights: what `logits` multiplies by.
-        states: h, [m, n, D]: m chunks of n tokens.
-        targets: y, int32 [m, n].
+        states: h, in chunks of tokens.
+        targets: y.
 
     Returns:
-        l and H, float32 [m, n].
+        l and H.
     """
     return _streamed_forward(logits, temperature, weights, states, targets)[0]
 
 
 def _streamed_forward(
-    logits: Logits, temperature: float, weights: tuple[Array, ...], states: Array, targets: Array
-) -> tuple[tuple[Array, Array], tuple]:
-    def project(_: None, inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array, Array]]:
+    logits: Logits,
+    temperature: float,
+    weights: tuple[Float[Array, "..."], ...],
+    states: Float[Array, "chunks chunk embed"],
+    targets: Int[Array, "chunks chunk"],
+) -> tuple[tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]], tuple]:
+    def project(
+        _: None, inputs: tuple[Float[Array, "chunk embed"], Int[Array, "chunk"]]
+    ) -> tuple[None, tuple[Float[Array, "chunk"], Float[Array, "chunk"], Float[Array, "chunk"]]]:
         states, targets = inputs
         z = logits(states, *weights) / temperature
         top = jnp.max(z, axis=-1, keepdims=True)
@@ -106,11 +117,16 @@ def _streamed_forward(
 
 
 def _streamed_backward(
-    logits: Logits, temperature: float, residuals: tuple, cotangents: tuple[Array, Array]
-) -> tuple[tuple[Array, ...], Array, None]:
+    logits: Logits,
+    temperature: float,
+    residuals: tuple,
+    cotangents: tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]],
+) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, "chunks chunk embed"], None]:
     weights, *per_token = residuals
 
-    def pull_back(total: tuple[Array, ...], inputs: tuple) -> tuple[tuple[Array, ...], Array]:
+    def pull_back(
+        total: tuple[Float[jax.Array, "..."], ...], inputs: tuple
+    ) -> tuple[tuple[Float[jax.Array, "..."], ...], Float[Array, "chunk embed"]]:
         states, targets, *columns = inputs
         entropy, log_normalizer, g_logprob, g_entropy = (x[:, None] for x in columns)
         raw, transpose = jax.vjp(logits, states, *weights)
@@ -128,12 +144,12 @@ def _streamed_backward(
 streamed.defvjp(_streamed_forward, _streamed_backward)
 
 
-def _one_hot(targets: Array, logits: Array) -> Array:
+def _one_hot(targets: Int[Array, "chunk"], logits: Float[Array, "chunk vocabulary"]) -> Bool[Array, "chunk vocabulary"]:
     return jnp.arange(logits.shape[-1]) == targets[:, None]
 
 
-def _cut(x: Array, chunk: int) -> Array:
-    """[B, C, ...] as m chunks of n <= max(chunk, 1) tokens, [m, n, ...], every row shard having a part in each.
+def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "chunks chunk ..."]:
+    """Rows as m chunks of n <= max(chunk, 1) tokens, every row shard having a part in each.
 
     A chunk takes every m-th position of all rows; where B alone exceeds `chunk`, one position of every (B / n)-th row.
     """
@@ -146,19 +162,21 @@ def _cut(x: Array, chunk: int) -> Array:
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _join(x: Array, shape: tuple[int, int]) -> Array:
-    """The inverse of `_cut` for [m, n]: [B, C]."""
-    return x.T.reshape(shape[0], -1)[:, : shape[1]]
+def _join(x: Float[Array, "chunks chunk"], *, rows: int, slots: int) -> Float[Array, "rows completion"]:
+    """The inverse of `_cut`."""
+    return x.T.reshape(rows, -1)[:, :slots]
 
 
-def score_values(model: Model, params: PyTree, sequences: Sequences, *, completion_slots: int) -> Array:
-    """The critic's value of the state in which each completion token is chosen, float32 [B, C], zero in the padding."""
+def score_values(
+    model: Model, params: PyTree, sequences: Sequences, *, completion_slots: int
+) -> Float[Array, "rows completion"]:
+    """The critic's value of the state in which each completion token is chosen, zero in the padding."""
     hidden, _, mask = _completion_states(model, params, sequences, completion_slots)
     return jnp.where(mask, model.values(params, hidden), 0)
 
 
-def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Array:
-    """The policy's final hidden state, averaged over the tokens of each prompt; float32 [N, D], 0 for padding rows."""
+def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Float[Array, "prompts embed"]:
+    """The policy's final hidden state, averaged over the tokens of each prompt; 0 for padding rows."""
     hidden = model.hidden(params, prompts.tokens).astype(jnp.float32)
     there = jnp.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
     total = jnp.sum(jnp.where(there[:, :, None], hidden, 0), axis=1)
@@ -167,8 +185,8 @@ def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Array:
 
 def _completion_states(
     model: Model, params: PyTree, sequences: Sequences, completion_slots: int
-) -> tuple[Array, Array, Array]:
-    """Hidden states that predict each completion token [B, C, D], the tokens [B, C], and the mask [B, C]."""
+) -> tuple[Float[Array, "rows completion embed"], Int[Array, "rows completion"], Bool[Array, "rows completion"]]:
+    """Hidden states that predict each completion token, the tokens, and the mask."""
     hidden = model.hidden(params, sequences.tokens)
     last_slot = sequences.tokens.shape[1] - 1
     token_slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(completion_slots), last_slot)

@@ -125,7 +125,7 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
     return results
 
 
-def _check_finite(logprobs: np.ndarray) -> None:
+def _check_finite(logprobs: Array) -> None:
     if not np.isfinite(logprobs).all():
         raise RunError(
             "a log-prob of the model is not a finite number, although all weights are: its activations overflow; try "

@@ -100,7 +100,7 @@ def styled(draw: Callable[P, Drawing | None]) -> Callable[P, Drawing | None]:
 # ------------------------------------------------------------------------------------------------------- the figures
 
 
-def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Any, Array]:
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Any, np.ndarray]:
     """A figure of the page's width and its panels [rows, columns]."""
     from matplotlib.figure import Figure
 

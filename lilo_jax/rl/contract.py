@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from jaxtyping import Float, Int
+
 from lilo_jax.types import Array, Metrics, Minibatch, PyTree, TokenScores, TrainBatch
 
 
@@ -10,12 +12,12 @@ class FollowUpRequests(NamedTuple):
     """Rollouts that an algorithm wants from inside the completions it is about to train on.
 
     Attributes:
-        wanted: (batch) -> int32 [B, C], how many more from the state in which each token is chosen.  Asked again, with
+        wanted: (batch) -> how many more from the state in which each token is chosen.  Asked again, with
             what has been found, until none is.
         most: rollouts that a state can have in all.
     """
 
-    wanted: Callable[[TrainBatch], Array]
+    wanted: Callable[[TrainBatch], Int[Array, "rows completion"]]
     most: int
 
 
@@ -23,10 +25,10 @@ class Algorithm(NamedTuple):
     """A policy-gradient method as pure functions.
 
     Attributes:
-        advantages: (batch) -> (advantages [B, C], returns [B, C]).
-        policy_loss: (scores of the new policy, minibatch) -> (scalar, metrics).  A weighted sum over tokens.  Its
+        advantages: (batch) -> (advantages, returns).
+        policy_loss: (scores of the new policy, minibatch) -> (loss, metrics).  A weighted sum over tokens.  Its
             metric "policy/ratio", if it has one, is what `UpdateConfig.max_ratio` bounds.
-        value_loss: (new values [B, C], minibatch) -> (scalar, metrics), or None if there is no critic.
+        value_loss: (new values, minibatch) -> (loss, metrics), or None if there is no critic.
         needs_reference: whether `reference_logprobs` must be filled.
         follow_ups: what it asks the sampler for besides, or None.
         init: () -> memory before the first step.
@@ -38,9 +40,9 @@ class Algorithm(NamedTuple):
     True
     """
 
-    advantages: Callable[[TrainBatch], tuple[Array, Array]]
-    policy_loss: Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
-    value_loss: Callable[[Array, Minibatch], tuple[Array, Metrics]] | None = None
+    advantages: Callable[[TrainBatch], tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]]
+    policy_loss: Callable[[TokenScores, Minibatch], tuple[Float[Array, ""], Metrics]]
+    value_loss: Callable[[Float[Array, "rows completion"], Minibatch], tuple[Float[Array, ""], Metrics]] | None = None
     needs_reference: bool = False
     follow_ups: FollowUpRequests | None = None
     init: Callable[[], PyTree] = tuple

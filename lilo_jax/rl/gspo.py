@@ -26,7 +26,7 @@ class Gspo:
         clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
         return policy_gradient(
             advantage=by_group(group_normalized, epsilon=self.std_epsilon),
-            loss=functools.partial(sequence_clipped_surrogate, **clip),
+            loss=functools.partial(sequence_clipped_surrogate, clip_low=self.clip_low, clip_high=self.clip_high),
             aggregate=sequence_mean,
             clip=clip,
             ratio=sequence_ratio,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lilo_jax.models.scoring import live_tokens
-from lilo_jax.rl.advantages import left_as_they_are, per_token
+from lilo_jax.rl.advantages import Whiten, left_as_they_are, per_token
 from lilo_jax.rl.aggregations import Aggregation
 from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import token_ratio, truncated_importance
@@ -18,8 +19,8 @@ from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import Ratio, TokenLoss, policy_loss
 from lilo_jax.types import Array, TrainBatch
 
-ResponseAdvantage = Callable[[TrainBatch], Array]
-"""(batch) -> [B], zero for masked rows."""
+ResponseAdvantage = Callable[[TrainBatch], Float[Array, "rows"]]
+"""(batch) -> advantages, zero for masked rows."""
 
 
 def policy_gradient(
@@ -29,7 +30,7 @@ def policy_gradient(
     aggregate: Aggregation,
     clip: Mapping[str, float],
     ratio: Ratio = token_ratio,
-    whiten: Callable[[Array, Array], Array] = left_as_they_are,
+    whiten: Whiten = left_as_they_are,
     kl_coefficient: float = 0.0,
     kl_clamp: float = 10.0,
     importance_cap: float = 0.0,
@@ -58,7 +59,7 @@ def policy_gradient(
     )
 
 
-def by_group(estimator: Callable[..., Array], **settings: Any) -> ResponseAdvantage:
+def by_group(estimator: Callable[..., Float[Array, "rows"]], **settings: Any) -> ResponseAdvantage:
     """The response advantages of an estimator over groups, such as `lilo_jax.rl.advantages.leave_one_out`."""
     return lambda batch: estimator(
         batch.reward, batch.group, batch.row_mask, num_groups=batch.question.shape[0], **settings
@@ -66,8 +67,8 @@ def by_group(estimator: Callable[..., Array], **settings: Any) -> ResponseAdvant
 
 
 def _advantages(
-    advantage: ResponseAdvantage, whiten: Callable[[Array, Array], Array], importance_cap: float, batch: TrainBatch
-) -> tuple[Array, Array]:
+    advantage: ResponseAdvantage, whiten: Whiten, importance_cap: float, batch: TrainBatch
+) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     mask = live_tokens(batch)
     advantages = whiten(per_token(advantage(batch), mask), mask)
     if importance_cap:

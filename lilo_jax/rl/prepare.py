@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
@@ -13,8 +14,8 @@ from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.types import Array, Metrics, PyTree, Sequences, TrainBatch
 
 
-def prepare_blocks(num_rows: int, config: UpdateConfig) -> np.ndarray:
-    """The rows that `prepare` computes at a time: int [minibatches x microbatches, rows of each]."""
+def prepare_blocks(num_rows: int, config: UpdateConfig) -> Int[np.ndarray, "blocks block_rows"]:
+    """The rows that `prepare` computes at a time, by minibatch and micro-batch."""
     return np.arange(num_rows).reshape(-1, config.minibatches * config.microbatches).T
 
 
@@ -43,13 +44,19 @@ def prepare(
     """
     slots = batch.sampler_logprobs.shape[1]
 
-    def forward(inputs: tuple[Sequences, Array, PackedRows | None]) -> tuple[Array, Array, Array]:
+    def forward(
+        inputs: tuple[Sequences, Float[Array, "block_rows completion"], PackedRows | None],
+    ) -> tuple[
+        Float[Array, "block_rows completion"],
+        Float[Array, "block_rows completion"],
+        Float[Array, "block_rows completion"],
+    ]:
         sequences, sampled, plan = inputs
 
         def run(model: Model) -> Model:
             return model if plan is None else packed(model, plan)
 
-        def logprobs(model: Model, params: PyTree) -> Array:
+        def logprobs(model: Model, params: PyTree) -> Float[Array, "block_rows completion"]:
             return score(
                 run(model), params, sequences, completion_slots=slots, temperature=temperature, chunk=config.chunk
             ).logprobs

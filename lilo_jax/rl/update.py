@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from annotated_types import Gt
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.models import Model
@@ -44,22 +45,23 @@ class UpdateConfig:
     are four lengths and four numbers of rows, each compiled when it first occurs"""
 
 
-def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Minibatch:
+def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, denominator: str) -> Minibatch:
     """The minibatch of the given rows, with its loss weights.
 
     Args:
         batch: B rows with advantages filled in.
-        rows: int32 [b], rows of the batch.
+        rows: of the batch.
         denominator: see `UpdateConfig.denominator`.
     """
     sequences, row_mask = jax.tree.map(lambda x: x[rows], (batch.sequences, batch.row_mask))
     mask = completion_mask(sequences, batch.old_logprobs.shape[1]) & row_mask[:, None]
     live = mask.astype(jnp.float32)
-    tokens, live_rows = jnp.maximum(live.sum(), 1), jnp.maximum(row_mask.sum(), 1)
+    tokens = jnp.maximum(live.sum(), 1)
+    live_rows: Array | int = jnp.maximum(row_mask.sum(), 1)
     if denominator == "capacity":
         tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
 
-    def cut(values: Array) -> Array:
+    def cut(values: Float[Array, "rows completion"]) -> Float[Array, "minibatch_rows completion"]:
         """Zero in the padding, whatever stood there: a weight of zero would not undo a NaN."""
         return jnp.where(mask, values[rows], 0)
 
@@ -76,8 +78,10 @@ def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Miniba
     )
 
 
-def deal(key: Array, num_rows: int, config: UpdateConfig) -> Array:
-    """Which rows each optimiser step takes, by micro-batch: int32 [epochs x minibatches, microbatches, rows of each].
+def deal(
+    key: Key[jax.Array, ""], num_rows: int, config: UpdateConfig
+) -> Int[Array, "steps microbatches microbatch_rows"]:
+    """Which rows each optimiser step takes, by micro-batch; there are epochs x minibatches steps.
 
     Args:
         key: consumed; shuffles each epoch, if `config.shuffle`.
@@ -85,7 +89,7 @@ def deal(key: Array, num_rows: int, config: UpdateConfig) -> Array:
         config: see `UpdateConfig`.
     """
 
-    def epoch_rows(epoch_key: Array) -> Array:
+    def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
         # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
@@ -116,7 +120,9 @@ def accumulate_gradients(
         chunk: most tokens whose logits exist at the same time.
     """
 
-    def loss(params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None) -> tuple[Array, Metrics]:
+    def loss(
+        params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None
+    ) -> tuple[Float[Array, ""], Metrics]:
         policy, critic = params
         slots, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
         scores = score(runs, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
@@ -149,7 +155,7 @@ def update(
     policy: Trainable,
     critic: Trainable | None,
     batch: TrainBatch,
-    key: Array,
+    key: Key[jax.Array, ""],
     plans: PackedRows | None = None,
     *,
     critic_optimizer: optax.GradientTransformation | None = None,
@@ -173,9 +179,11 @@ def update(
     """
     lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
 
-    def optimiser_step(carry: tuple, inputs: tuple[Array, PackedRows | None]) -> tuple[tuple, Metrics]:
+    def optimiser_step(
+        carry: tuple, inputs: tuple[Int[Array, "microbatches microbatch_rows"], PackedRows | None]
+    ) -> tuple[tuple, Metrics]:
         policy, critic = carry
-        parts, step_plans = inputs  # [microbatches, rows of each]
+        parts, step_plans = inputs
         rows = parts.T.reshape(-1)
         minibatch = cut_minibatch(batch, rows, denominator=config.denominator)
         params = (policy.params, None if critic is None else critic.params)
@@ -204,7 +212,14 @@ def update(
     return policy, critic, jax.tree.map(jnp.sum, metrics)
 
 
-def _of_step(metrics: Metrics, ratio: Array, *, is_finite: Array, near: Array, live: Array) -> Metrics:
+def _of_step(
+    metrics: Metrics,
+    ratio: Float[Array, ""],
+    *,
+    is_finite: Bool[Array, ""],
+    near: Bool[Array, ""],
+    live: Bool[Array, ""],
+) -> Metrics:
     """The metrics of one optimiser step, with why it was not taken, if it was not."""
     # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
     counts = is_finite & jnp.isfinite(ratio) & live
@@ -215,7 +230,7 @@ def _of_step(metrics: Metrics, ratio: Array, *, is_finite: Array, near: Array, l
     return metrics
 
 
-def _token_counts(lengths: Array, computed: Array) -> Metrics:
+def _token_counts(lengths: Int[Array, "minibatch_rows"], computed: Int[Array, "*rows tokens"]) -> Metrics:
     """How many of the tokens that were computed are a sequence's."""
     return {
         "update/useful_tokens": Mean.once(jnp.sum(lengths, dtype=jnp.float32)),
@@ -229,11 +244,11 @@ def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, g
     return Trainable(params=optax.apply_updates(state.params, updates), optimizer=optimizer_state)
 
 
-def _if(accepted: Array, new: Trainable, old: Trainable) -> Trainable:
+def _if(accepted: Bool[Array, ""], new: Trainable, old: Trainable) -> Trainable:
     return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
 
 
-def _mean_ratio(metrics: Metrics) -> Array:
+def _mean_ratio(metrics: Metrics) -> Float[Array, ""]:
     """The mean ratio of a minibatch, 1 if the algorithm reports none."""
     ratio = metrics.get("policy/ratio", Mean(total=jnp.float32(1), weight=jnp.float32(1)))
     return ratio.total / jnp.maximum(ratio.weight, 1)

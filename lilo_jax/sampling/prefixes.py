@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from lilo_jax.models import Model
 from lilo_jax.types import Array, Prompts, PyTree
@@ -26,8 +27,8 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
     piece = min(num_slots, prefill_tokens)
     block = max(min(num_rows, prefill_tokens // piece), 1)
 
-    def run(tokens: Array, lengths: Array) -> PyTree:
-        def one_piece(i: Array, cache: PyTree) -> PyTree:
+    def run(tokens: Int[Array, "rows prompt"], lengths: Int[Array, "rows"]) -> PyTree:
+        def one_piece(i: Int[Array, ""], cache: PyTree) -> PyTree:
             # The last piece may overlap the one before it: running a token again changes nothing.
             start = jnp.minimum(i * piece, num_slots - piece)
             part = jax.lax.dynamic_slice_in_dim(tokens, start, piece, axis=1)
@@ -41,7 +42,7 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
     if block == num_rows:
         return run(prompts.tokens, prompts.lengths)
 
-    def one_block(i: Array, cache: PyTree) -> PyTree:
+    def one_block(i: Int[Array, ""], cache: PyTree) -> PyTree:
         rows = jnp.minimum(i * block, num_rows - block) + jnp.arange(block)  # overlapping in the same way
         return model.copy(cache, rows, run(prompts.tokens[rows], prompts.lengths[rows]), jnp.arange(block))
 

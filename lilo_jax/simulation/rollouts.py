@@ -7,6 +7,7 @@ later round therefore keeps what it has, and its statistics are a function of th
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.simulation.world import World, WorldSettings
@@ -17,13 +18,13 @@ class Groups(flax.struct.PyTreeNode):
     """What has been asked in a step.
 
     Attributes:
-        question, round: int32 [K]; -1 in an empty slot.
-        rollouts: int32 [K].
+        question, round: -1 in an empty slot.
+        rollouts: of each.
     """
 
-    question: Array
-    round: Array
-    rollouts: Array
+    question: Int[Array, "groups"]
+    round: Int[Array, "groups"]
+    rollouts: Int[Array, "groups"]
 
     @classmethod
     def none(cls, slots: int) -> "Groups":
@@ -36,25 +37,32 @@ class Answers(flax.struct.PyTreeNode):
     """Rollouts by place.
 
     Attributes:
-        live: bool [K, G], places that are filled.
-        correct: bool [K, G], what the student did.
-        reward: float32 [K, G], what the verifier made of it; 0 where not live.
-        length: float32 [K, G], tokens; 0 where not live.
+        live: places that are filled.
+        correct: what the student did.
+        reward: what the verifier made of it; 0 where not live.
+        length: tokens; 0 where not live.
     """
 
-    live: Array
-    correct: Array
-    reward: Array
-    length: Array
+    live: Bool[Array, "groups rollouts"]
+    correct: Bool[Array, "groups rollouts"]
+    reward: Float[Array, "groups rollouts"]
+    length: Float[Array, "groups rollouts"]
 
 
-def answers(groups: Groups, world: World, success: Array, key: Array, settings: WorldSettings, samples: int) -> Answers:
+def answers(
+    groups: Groups,
+    world: World,
+    success: Float[Array, "pool"],
+    key: Key[jax.Array, ""],
+    settings: WorldSettings,
+    samples: int,
+) -> Answers:
     """The answers at all filled places.
 
     Args:
         groups: K of them.
         world: the questions.
-        success: float32 [M], p_i of the student.
+        success: p_i of the student.
         key: of the step: the same place gets the same answer from the same key.
         settings: noise of verdicts and lengths.
         samples: G, static, places of a group.
@@ -88,7 +96,7 @@ def measured(groups: Groups, given: Answers) -> GroupStatistics:
     )
 
 
-def served(groups: Groups, proposal: Proposal, round: Array, samples: int) -> Groups:
+def served(groups: Groups, proposal: Proposal, round: Int[Array, ""], samples: int) -> Groups:
     """The groups after a proposal: opened ones take the next free slots, in its order."""
     slots = groups.question.shape[0]
     opens = proposal.mask & (proposal.continues < 0)
@@ -96,14 +104,19 @@ def served(groups: Groups, proposal: Proposal, round: Array, samples: int) -> Gr
     slot = jnp.where(opens, first_free + jnp.cumsum(opens) - 1, proposal.continues)
     slot = jnp.where(proposal.mask, slot, slots)  # out of range: dropped
     return Groups(
-        question=groups.question.at[slot].set(proposal.ids, mode="drop"),
-        round=groups.round.at[jnp.where(opens, slot, slots)].set(round, mode="drop"),
-        rollouts=jnp.minimum(groups.rollouts.at[slot].add(proposal.samples, mode="drop"), samples),
+        question=jnp.asarray(groups.question).at[slot].set(proposal.ids, mode="drop"),
+        round=jnp.asarray(groups.round).at[jnp.where(opens, slot, slots)].set(round, mode="drop"),
+        rollouts=jnp.minimum(jnp.asarray(groups.rollouts).at[slot].add(proposal.samples, mode="drop"), samples),
     )
 
 
 def collect(
-    curriculum: Curriculum, state: CurriculumState, world: World, success: Array, key: Array, settings: WorldSettings
+    curriculum: Curriculum,
+    state: CurriculumState,
+    world: World,
+    success: Float[Array, "pool"],
+    key: Key[jax.Array, ""],
+    settings: WorldSettings,
 ) -> tuple[GroupStatistics, Answers]:
     """Serves a curriculum's proposals for one step, until one is empty or all its rounds are used."""
     propose_key, answer_key = jax.random.split(key)
@@ -114,12 +127,12 @@ def collect(
         given = answers(groups, world, success, answer_key, settings, samples)
         return measured(groups, given), given
 
-    def serve(carry: tuple[Groups, Array, Array]) -> tuple[Groups, Array, Array]:
+    def serve(carry: tuple[Groups, Int[Array, ""], Bool[Array, ""]]) -> tuple[Groups, Int[Array, ""], Bool[Array, ""]]:
         groups, round, _ = carry
         proposal = curriculum.propose(state, seen(groups)[0], jax.random.fold_in(propose_key, round))
         return served(groups, proposal, round, samples), round + 1, jnp.any(proposal.mask)
 
-    def goes_on(carry: tuple[Groups, Array, Array]) -> Array:
+    def goes_on(carry: tuple[Groups, Int[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
         return (carry[1] < curriculum.max_rounds) & carry[2]
 
     start = (Groups.none(width[0] * curriculum.max_rounds), jnp.int32(0), jnp.bool_(True))

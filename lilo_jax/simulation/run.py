@@ -6,6 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.statistics import is_mixed
@@ -41,7 +42,7 @@ class RunSettings:
 
 
 class StepRecord(flax.struct.PyTreeNode):
-    """What one step cost and looked like; scalars, float32.
+    """What one step cost and looked like.
 
     Attributes:
         generated: tokens of all rollouts, rejected ones included.
@@ -50,52 +51,52 @@ class StepRecord(flax.struct.PyTreeNode):
         groups, flat, coin_flips: groups trained on, those without variance, those of a coin flip.
     """
 
-    generated: Array
-    trained: Array
-    collected: Array
-    collected_flat: Array
-    groups: Array
-    flat: Array
-    coin_flips: Array
+    generated: Float[Array, "*steps"]
+    trained: Float[Array, "*steps"]
+    collected: Float[Array, "*steps"]
+    collected_flat: Float[Array, "*steps"]
+    groups: Float[Array, "*steps"]
+    flat: Float[Array, "*steps"]
+    coin_flips: Float[Array, "*steps"]
 
 
 class Trace(flax.struct.PyTreeNode):
     """A run.
 
     Attributes:
-        accuracy: float32 [steps / every + 1], mean p of held-out questions, the start included.
-        steps: StepRecord of [steps].
-        graded: float32 scalar, tokens that measured the starting student.
+        accuracy: mean p of held-out questions, at the start and every so many steps.
+        steps: a record of each.
+        graded: tokens that measured the starting student.
     """
 
-    accuracy: Array
+    accuracy: Float[Array, "evaluations"]
     steps: StepRecord
-    graded: Array
+    graded: Float[Array, ""]
 
 
 class Learner(flax.struct.PyTreeNode):
     """What a step changes.
 
     Attributes:
-        ability: float32 [K], theta.
+        ability: theta.
         optimizer: its state.
         curriculum: the rule's.
     """
 
-    ability: Array
+    ability: Float[Array, "skills"]
     optimizer: PyTree
     curriculum: CurriculumState
 
 
-def simulate(seed: Array, *, curriculum: Curriculum, settings: RunSettings) -> Trace:
+def simulate(seed: Int[Array, ""], *, curriculum: Curriculum, settings: RunSettings) -> Trace:
     """One run.  Runs of a seed share world and start whatever the rule, so that they can be compared in pairs."""
     world = draw_world(stream_key(seed, "world"), settings.world, settings.world.pool_size)
     flawless = dataclasses.replace(settings.world, coin_flips=0.0, unsolvable=0.0)
     held_out = draw_world(stream_key(seed, "held out"), flawless, settings.world.held_out)
     learner, graded = _start(seed, curriculum, world, settings)
 
-    def steps(learner: Learner, first: Array) -> tuple[Learner, tuple[StepRecord, Array]]:
-        def one(learner: Learner, step: Array) -> tuple[Learner, StepRecord]:
+    def steps(learner: Learner, first: Int[jax.Array, ""]) -> tuple[Learner, tuple[StepRecord, Float[Array, ""]]]:
+        def one(learner: Learner, step: Int[jax.Array, ""]) -> tuple[Learner, StepRecord]:
             return _step(learner, step, stream_key(seed, "step", step), curriculum, world, settings)
 
         learner, records = jax.lax.scan(one, learner, first + jnp.arange(settings.every))
@@ -110,10 +111,13 @@ def simulate(seed: Array, *, curriculum: Curriculum, settings: RunSettings) -> T
     )
 
 
-def _start(seed: Array, curriculum: Curriculum, world: World, settings: RunSettings) -> tuple[Learner, Array]:
+def _start(
+    seed: Int[Array, ""], curriculum: Curriculum, world: World, settings: RunSettings
+) -> tuple[Learner, Float[Array, ""]]:
     """The learner before the first step, and what grading cost."""
     ability = jnp.full(settings.world.skills, settings.student.ability)
-    grade, cost = jnp.full(world.difficulty.shape, jnp.nan), jnp.float32(0)
+    grade: Array = jnp.full(world.difficulty.shape, jnp.nan)
+    cost = jnp.float32(0)
     if wanted := curriculum.wants.grade:
         everyone = jnp.arange(world.difficulty.shape[0], dtype=jnp.int32)
         groups = Groups(everyone, jnp.zeros_like(everyone), jnp.full_like(everyone, wanted))
@@ -122,12 +126,17 @@ def _start(seed: Array, curriculum: Curriculum, world: World, settings: RunSetti
         grade, cost = statistics.successes / wanted, jnp.sum(statistics.length_sum)
     known = facts(world, curriculum.wants, grade)
     if settings.privileges.shuffled_features:
-        known = known.replace(features=jax.random.permutation(stream_key(seed, "shuffle"), known.features))
+        known = known.replace(features=jax.random.permutation(stream_key(seed, "shuffle"), known.wanted_features))
     return Learner(ability, settings.student.build().init(ability), curriculum.init(known)), cost
 
 
 def _step(
-    learner: Learner, step: Array, key: Array, curriculum: Curriculum, world: World, settings: RunSettings
+    learner: Learner,
+    step: Int[Array, ""],
+    key: Key[jax.Array, ""],
+    curriculum: Curriculum,
+    world: World,
+    settings: RunSettings,
 ) -> tuple[Learner, StepRecord]:
     """Collect, admit, observe, learn, feed back: the order of `lilo_jax.training.trainer`."""
     collect_key, admit_key, noise_key = jax.random.split(key, 3)
@@ -154,7 +163,9 @@ def _step(
     return learner, _record(collected, trained, question, advantages, world, settings.privileges)
 
 
-def _signals(trained: Answers, advantages: Array, success: Array) -> GroupSignals:
+def _signals(
+    trained: Answers, advantages: Float[Array, "trained rollouts"], success: Float[Array, "trained"]
+) -> GroupSignals:
     """Means over tokens, as `lilo_jax.curriculum.statistics.group_signals` has them; the critic is one that knows p."""
     tokens = jnp.maximum(jnp.sum(trained.length, axis=1), 1)
     error = (trained.reward - success[:, None]) ** 2
@@ -167,14 +178,14 @@ def _signals(trained: Answers, advantages: Array, success: Array) -> GroupSignal
 def _record(
     collected: GroupStatistics,
     trained: Answers,
-    question: Array,
-    advantages: Array,
+    question: Int[Array, "trained"],
+    advantages: Float[Array, "trained rollouts"],
     world: World,
     privileges: Privileges,
 ) -> StepRecord:
     tokens, live = jnp.sum(trained.length), jnp.any(trained.live, axis=1)
 
-    def count(where: Array) -> Array:
+    def count(where: Bool[Array, "*groups"]) -> Float[Array, ""]:
         return jnp.sum(where, dtype=jnp.float32)
 
     return StepRecord(

@@ -10,7 +10,7 @@ from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.training.collection import Collected, Collector
-from lilo_jax.types import Admission, GroupStatistics, TrainState
+from lilo_jax.types import Admission, Array, GroupStatistics, TrainState
 
 MOST_SUSPECTS = 100
 
@@ -64,9 +64,7 @@ def describe(collector: Collector, collected: Collected, admission: Admission) -
     return description
 
 
-def _describe_groups(
-    collector: Collector, statistics: GroupStatistics, groups: np.ndarray, name: str
-) -> dict[str, Any]:
+def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: Array, name: str) -> dict[str, Any]:
     attempts, successes = statistics.attempts[groups], statistics.successes[groups]
     measured = attempts > 0
     rate = successes[measured] / attempts[measured]

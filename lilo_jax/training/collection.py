@@ -151,13 +151,14 @@ def _rollouts(
         found = judgement.result().verdict
         verdict, reward = collector.judge.rewarded(question, response, found, int(length), draw)
         ended = bool(completions.ended[row])
-        rollouts.append(Rollout(call.group(row), prompt_ids, tokens, logprobs, ended, response, verdict, reward))
+        group, (ids, sampled, scores) = call.group(row), map(np.asarray, (prompt_ids, tokens, logprobs))
+        rollouts.append(Rollout(group, ids, sampled, scores, ended, response, verdict, reward))
     return rollouts
 
 
 def _nothing_collected(collector: Collector, state: TrainState) -> Collected:
     nothing = nothing_collected(collector.programs.curriculum, state.curriculum)
-    empty = nothing.question
+    empty = np.asarray(nothing.question)
     return Collected(
         put_replicated(collector.sampler.mesh, nothing), empty.copy(), empty.copy(), [], np.zeros(len(empty), np.int64)
     )
@@ -191,7 +192,7 @@ def _open_groups(
 ) -> list[Call]:
     """Gives every proposed question the slot of its group, and makes its requests."""
     wanted = np.flatnonzero(proposal.mask)
-    ids, samples, continues = proposal.ids[wanted], proposal.samples[wanted], proposal.continues[wanted]
+    ids, samples, continues = (np.asarray(x)[wanted] for x in (proposal.ids, proposal.samples, proposal.continues))
     first_free = int(np.sum(collected.question >= 0))
     opened = continues < 0
     groups = np.where(opened, first_free + np.cumsum(opened) - 1, continues)

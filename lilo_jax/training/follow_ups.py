@@ -120,8 +120,8 @@ def add_follow_ups(
                 slots=len(batch.row_mask), max_length=batch.sequences.tokens.shape[1],
             )  # fmt: skip
             children = jax.device_get(running)
-        ledger.add("follow_up", "prefilled", prompts.lengths.sum())
-        ledger.add("follow_up", "generated", children.lengths.sum())
+        ledger.add("follow_up", "prefilled", int(prompts.lengths.sum()))
+        ledger.add("follow_up", "generated", int(children.lengths.sum()))
         with clock.phase("grade"):
             _grade(collector, batch, found.states, owners, requests, children, step)
         batch = batch.replace(follow_ups=found.outcomes())
@@ -223,7 +223,7 @@ def _grade(
         start = sequences.prompt_lengths[row]
         kept = sequences.tokens[row, start : start + states[owner].prefix]
         ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
-        question = collector.pool.questions[batch.question[batch.group[row]]]
+        question = collector.pool.questions[int(batch.question[batch.group[row]])]
         answers.append(Answer(question, ids, bool(children.ended[i])))
     submitted = collector.judge.submit(answers)
     for i, (owner, answer, graded) in enumerate(zip(owners, answers, submitted, strict=True)):

@@ -10,8 +10,10 @@ Deviation: the paper's difficulties come from other models or labels; here the s
 import dataclasses
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Interval
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.bounds import Count, NotNegative, Number, Share
 from lilo_jax.curriculum.composition import compose
@@ -44,7 +46,9 @@ class Adarft:
             start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate
         )
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def score(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> Float[Array, "questions"]:
             return -jnp.abs(100 * (1 - state.facts.grade[ids]) - state.memory["target"])
 
         return compose(

@@ -6,7 +6,9 @@ choice around it; a side that is short is filled up from the other, as in its re
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum
@@ -27,7 +29,9 @@ class Cdas:
         """Takes the `questions` nearest to the ability, half from each side, and trains on all."""
         ratings = rasch()
 
-        def sides(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+        def sides(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
             above = state.memory["success"].difficulty[ids] - state.memory["success"].ability
             distance = jnp.abs(above)
             far = 1 + jnp.max(distance)  # the other side comes after all of one's own, its nearest first

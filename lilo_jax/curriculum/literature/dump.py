@@ -9,8 +9,10 @@ Deviation: the window is counted in groups, `window` rollouts' worth of them; n_
 import dataclasses
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Ge
+from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Count, Positive
 from lilo_jax.curriculum.composition import compose
@@ -39,7 +41,7 @@ class Dump:
         if self.window < samples:
             raise ValueError(f"dump needs --curriculum.window of at least {samples} rollouts, got {self.window}")
 
-        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
             bounds = upper_bounds(state.memory["arrivals"], samples)
             return Arms(jnp.zeros(ids.shape), state.facts.category[ids], bounds / self.temperature)
 

@@ -9,8 +9,10 @@ step and paid for; the paper has labels.
 import dataclasses
 from typing import Annotated, Literal
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Ge
+from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
@@ -41,7 +43,7 @@ class E2h:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a level for each of `questions` places, then a question of it."""
 
-        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
             weights = SCHEDULES[self.schedule](jnp.minimum(state.step / self.steps, 1.0), self.levels)
             level = quantile_levels(state.facts.grade, ids, self.levels)
             return Arms(jnp.zeros(ids.shape), level, jnp.log(weights))

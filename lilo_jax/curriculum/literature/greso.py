@@ -14,6 +14,7 @@ import math
 from typing import Annotated
 
 from annotated_types import Ge
+from jaxtyping import Float, Int
 
 from lilo_jax.bounds import Count, PositiveShare, Share
 from lilo_jax.curriculum.composition import compose
@@ -51,7 +52,7 @@ class Greso:
                 f"--curriculum.first-ratio"
             )
 
-        def probability(state: CurriculumState, ids: Array) -> Array:
+        def probability(state: CurriculumState, ids: Int[Array, "questions"]) -> Float[Array, "questions"]:
             return skipping(state.memory["runs"], ids, explore=self.explore)
 
         return compose(

@@ -10,7 +10,9 @@ not never, where the paper has rules of its own for them; a question that was ne
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.allocators import knapsack
@@ -43,7 +45,9 @@ class Knapsack:
         believed, budget = latest(), questions * samples
         recall = recalled(believed)
 
-        def allocate(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def allocate(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> Int[Array, "questions"]:
             estimate = recall(state, ids, key)
             mean = jnp.nan_to_num(estimate.mean, nan=0.5)
             inside = estimate._replace(mean=jnp.clip(mean, 0.5 / samples, 1 - 0.5 / samples))

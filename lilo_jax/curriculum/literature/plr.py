@@ -12,7 +12,9 @@ its own advantages.  A batch is drawn without replacement.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.bounds import Positive, Share
 from lilo_jax.curriculum.composition import compose
@@ -39,7 +41,9 @@ class Plr:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws `questions` by the replay distribution and trains on all."""
 
-        def probabilities(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def probabilities(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> Float[Array, "questions"]:
             seen = state.last_seen[ids] >= 0
             by_score = rank_weights(state.memory["score"][ids], key, beta=self.beta)
             age = jnp.where(seen, state.step - state.last_seen[ids], 0).astype(jnp.float32)

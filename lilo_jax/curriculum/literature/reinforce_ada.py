@@ -9,6 +9,9 @@ size.
 
 import dataclasses
 
+import jax
+from jaxtyping import Bool, Key
+
 from lilo_jax.bounds import Count, Whole
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.contract import Curriculum
@@ -38,7 +41,7 @@ class ReinforceAda:
             )
         more = samples // self.rounds
 
-        def go_on(collected: GroupStatistics, key: Array) -> Array:
+        def go_on(collected: GroupStatistics, key: Key[jax.Array, ""]) -> Bool[Array, "groups"]:
             wrong = collected.attempts - collected.successes
             return (collected.successes < self.right) | (wrong < self.wrong)
 

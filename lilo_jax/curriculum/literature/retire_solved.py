@@ -6,7 +6,9 @@ Deviation: when fewer than a batch are left, retired questions come back at rand
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.bounds import PositiveShare
 from lilo_jax.curriculum.composition import compose
@@ -31,7 +33,9 @@ class RetireSolved:
         believed = latest()
         recall = recalled(believed)
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
+        def score(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> Float[Array, "questions"]:
             mean = recall(state, ids, key).mean
             left = retired(jnp.zeros(ids.shape), mean, state.attempts[ids], threshold=self.threshold)
             return jnp.nan_to_num(left, nan=-1.0)  # retired ones come last, but they do come

@@ -9,7 +9,9 @@ level is drawn among those that the pool has.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Count, PositiveShare
 from lilo_jax.curriculum.composition import compose
@@ -41,7 +43,7 @@ class Rlve:
         """Draws a category and a level for each of `questions` places, then a question of them."""
         allowed = window_below(self.categories, self.levels, self.window, "heights")
 
-        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
             category, level = state.facts.category[ids], state.facts.level[ids]
             held = jnp.zeros((self.categories, self.levels), bool).at[category, level].set(True)
             # A category's levels share its probability, so that categories are alike however many of theirs are open.

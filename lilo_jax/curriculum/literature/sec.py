@@ -8,8 +8,10 @@ Source: Chen et al. 2025 (SEC, arXiv:2505.14970).
 import dataclasses
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Ge
+from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Positive, PositiveShare
 from lilo_jax.curriculum.composition import compose
@@ -36,7 +38,7 @@ class Sec:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a category for each of `questions` places, then a question of it."""
 
-        def arms(state: CurriculumState, ids: Array, key: Array) -> Arms:
+        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
             return Arms(jnp.zeros(ids.shape), state.facts.category[ids], state.memory["values"] / self.temperature)
 
         return compose(

@@ -19,6 +19,9 @@ arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
 import dataclasses
 from typing import Any
 
+import jax
+from jaxtyping import Float, Int, Key
+
 from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
@@ -69,12 +72,14 @@ class Frontier:
         predicted = of_belief(regression, success)
         value = of_belief(regression, hard_variance)
 
-        def suspected(state: CurriculumState, ids: Array) -> Array:
+        def suspected(state: CurriculumState, ids: Int[Array, "questions"]) -> Float[Array, "questions"]:
             return trap_probability(state.memory["traps"], state, ids, prior=self.traps)
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+        def score(
+            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> tuple[Float[Array, "questions"], Float[Array, "questions features"]]:
             # The constant would make all alike.
-            return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.features[ids, :-1]
+            return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.wanted_features[ids, :-1]
 
         return {
             "source": random_pool(pool_size, self.pool_ratio * questions),

@@ -12,7 +12,9 @@ rest of the budget that is less than `more` rollouts is not spent.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
@@ -50,7 +52,7 @@ class LiloSequential:
         rounds = max(self.rounds, -(-2 * draws // candidates))
         a_round = -(-draws // rounds)
 
-        def go_on(collected: GroupStatistics, key: Array) -> Array:
+        def go_on(collected: GroupStatistics, key: Key[jax.Array, ""]) -> Bool[Array, "groups"]:
             left = (budget - jnp.sum(collected.rollouts)) // self.more
             slots, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
             drawn = mask & (jnp.arange(a_round) < left)
