@@ -145,7 +145,7 @@ def fit(
         return jnp.sum(weight * (jax.nn.softplus(logits) - rate * logits)) + precision / 2 * jnp.sum(w**2)
 
     def newton(
-        _: int, carry: tuple[Float[Array, "features"], Float[Array, "features features"]]
+        _: Int[Array, ""], carry: tuple[Float[Array, "features"], Float[Array, "features features"]]
     ) -> tuple[Float[Array, "features"], Float[Array, "features features"]]:
         w = carry[0]
         mean = jax.nn.sigmoid(features @ w)
