@@ -11,7 +11,7 @@ PPO then trains it under each arm from the same weights:
     frontier  8 questions a step that are predicted, from their text, to be the next that can be learned
 
 `--arms uniform,lilo,uniform_wide` compares with 32 questions a step, all trained on: LILO's tokens without its choice.
-`--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm.
+`--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm under the same settings.
 
 Claims: LILO reaches uniform's final accuracy in fewer steps (Foster et al. 2025), but with more generated tokens;
 frontier in fewer of both.  Cost: about five minutes on two CPU cores for three seeds.  Writes a table, `summary.json`
@@ -98,6 +98,10 @@ ARMS = {
 }
 
 
+CLAIMED = ("baseline", "split", "start", "final", "gap_to_baseline", "speedup", "zero_variance", "ledger")
+"""What `--results` keeps of a summary: all but the curves."""
+
+
 def _in_fours(config: Config, curriculum: CurriculumSpec) -> Config:
     return configuration.replace(config, curriculum=curriculum, rollout__samples=4, num_steps=2 * config.num_steps)
 
@@ -136,10 +140,16 @@ class QuickstartOptions:
     """held-out set of the table and the report; validation for tuning"""
     jobs: int = 0
     """runs at a time; 0 takes one per CPU core"""
+    results: str = ""
+    """also write what the README claims to this file: docs/results/quickstart.json"""
 
 
 def config(algorithm: str = "ppo") -> Config:
-    """What all arms have in common, with the settings of an algorithm."""
+    """What all arms have in common, with the settings of an algorithm.
+
+    They are not those of `experiments.train`, whose defaults are the published ones of each algorithm: the rates and
+    batches of `SETTINGS` were tuned for this small model, and would be wrong for a language model.
+    """
     shared = configuration.replace(Config(), num_steps=150, curriculum=Uniform(), storage__save_every=100)
     return configuration.replace(shared, **SETTINGS.get(algorithm, {}))
 
@@ -179,8 +189,16 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     write_whole(root / "summary.json", to_json(summary, indent=1) + "\n")
     command = shlex.join(["python", "-m", "experiments.quickstart", *redacted(sys.argv[1:])])
     write_report(root / "report.html", summary, runs, title=f"Quickstart: {algorithm}", command=command)
+    if options.results:
+        claimed = {"command": command, "commit": _commit(runs)} | {name: summary[name] for name in CLAIMED}
+        write_whole(pathlib.Path(options.results), to_json(claimed, indent=1) + "\n")
     print(format_table(summary))
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}")
+
+
+def _commit(runs: Runs) -> str:
+    """The commit that the runs were made with; several, with commas, if they were gone on with at another."""
+    return ", ".join(sorted({run.environment().get("commit", "") for own in runs.values() for run in own.values()}))
 
 
 if __name__ == "__main__":
