@@ -27,7 +27,8 @@ import dataclasses
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -44,6 +45,7 @@ from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
+from lilo_jax.report.tables import budget_title, interval, times
 from lilo_jax.rl.cispo import Cispo
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
@@ -193,7 +195,31 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
         claimed = {"command": command, "commit": _commit(runs)} | {name: summary[name] for name in CLAIMED}
         write_whole(pathlib.Path(options.results), to_json(claimed, indent=1) + "\n")
     print(format_table(summary))
+    if options.results:
+        print(f"For the README:\n\n{claims(summary)}")
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}")
+
+
+def claims(results: Mapping[str, Any]) -> str:
+    """What the README claims, as Markdown: for each arm how many times fewer or more steps and tokens it needs."""
+    baseline, final = results["baseline"], results["final"]
+    lines = []
+    for arm, budgets in results["speedup"].items():
+        parts = []
+        for name in ("steps", "generated_tokens"):
+            if budgets[name]["mean"] is None:
+                parts.append(f"reaches it in {budget_title(name)} on no seed")
+                continue
+            needed, word = times(budgets[name])
+            many = f"{needed['mean']:.2f} times {'fewer' if word == 'less' else word}" if word else "as many"
+            parts.append(f"{many} {budget_title(name)}{interval(needed, '.2f')}")
+        steps = budgets["steps"]
+        text = (
+            f"- `{arm}` needs {' and '.join(parts)} ({steps['reached']} of {steps['of']} seeds); final accuracy "
+            f"{final[arm]['mean']:.3f} against {final[baseline]['mean']:.3f}."
+        )
+        lines.append(textwrap.fill(text, 120, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join(lines)
 
 
 def _commit(runs: Runs) -> str:
