@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 PLOT = ["matplotlib>=3.8"]
 WANDB = ["wandb>=0.18"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
 DEV = [
     *PLOT,
@@ -66,6 +67,7 @@ setup(
         "aot": ["jax[tpu]"],
         "tasks": ["reasoning-gym>=0.1.19"],
         "wandb": WANDB,
+        "docs": DOCS,
         "peers": PEERS,
         "dev": DEV,
     },

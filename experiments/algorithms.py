@@ -11,7 +11,7 @@ Three arms per algorithm and seed, from the same fine-tuned weights:
 
 Claim: each algorithm ends above its start by more than two standard errors over seeds, and no control does; with
 VinePPO, whose rollouts from inside the responses cost more than choosing questions, LILO does best in generated tokens
-(docs/algorithms.md has eight seeds of it).  Cost: about 15 minutes on two CPU cores for three seeds.  Writes
+(docs/results/algorithms.md has eight seeds of it).  Cost: about 15 minutes on two CPU cores for three seeds.  Writes
 `table.md` and `summary.json`.
 """
 

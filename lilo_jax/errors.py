@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input.  Entry points print the message on stderr and exit with `status`, without a traceback.
+    """A mistake in a config, a command or a file; its message is one sentence that says how to mend it.
+
+    Entry points print the message on stderr and exit with `status`, without a traceback.
 
     >>> import lilo_jax
     >>> try:

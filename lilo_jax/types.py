@@ -140,7 +140,7 @@ class TokenScores(flax.struct.PyTreeNode):
 
 # ------------------------------------------------------------------------------------------------------- curriculum
 class GroupStatistics(flax.struct.PyTreeNode):
-    """What a step has measured so far: one slot per group, K slots, empty ones included.
+    """What a step has measured so far, group by group; K entries, of which some may be empty.
 
     Attributes:
         question: id in the pool; -1 in an empty slot.

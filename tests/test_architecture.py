@@ -40,6 +40,7 @@ PURE_IMPORTS = {
     "flax",
     "functools",
     "jax",
+    "jaxtyping",
     "math",
     "re",
     "numpy",  # tables built on the host

@@ -19,6 +19,7 @@ from experiments.runner import run_single
 from lilo_jax import config as configuration
 from lilo_jax.bounds import Whole, annotations, bounds, check
 from lilo_jax.config import TABLES, Config, Launch, Options, parse
+from lilo_jax.config.options import FIRST, options_of
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError
@@ -427,3 +428,30 @@ def test_mutated_configs_are_refused_in_one_sentence_or_accepted(tmp_path):
 
 def test_launch_is_not_part_of_the_config():
     assert not {f.name for f in dataclasses.fields(Launch)} & {f.name for f in dataclasses.fields(Config)}
+
+
+def helped(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parsed(*args)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_ten_that_matter_and_what_was_named(capsys):
+    short = helped(["--help"], capsys)
+    assert re.findall(r"^  --([\w.-]+)", short, re.MULTILINE) == list(FIRST)
+    assert len(FIRST) == 10
+    assert max(map(len, short.splitlines())) <= 120
+    named = helped(["--curriculum", "frontier", "-h"], capsys)
+    assert "--curriculum.refresh-every" in named
+    assert "--curriculum.refresh-every" not in short
+    assert "The curriculum uniform has no options" in helped(["--curriculum", "uniform", "--help"], capsys)
+
+
+def test_help_all_shows_every_option_that_the_groups_hold(capsys):
+    every = helped(["--help-all"], capsys)
+    options = options_of(Options())
+    assert len({option.name for option in options}) == len(options) > 100
+    for option in options:
+        if option.name not in TABLES:  # taken before the rest is read
+            assert f"--{option.name}" in every, option.name

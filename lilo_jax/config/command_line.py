@@ -10,6 +10,7 @@ from typing import TypeVar
 import tyro
 
 from lilo_jax.config.files import settings_class
+from lilo_jax.config.options import short_help
 from lilo_jax.config.settings import TABLES
 from lilo_jax.errors import UsageError
 
@@ -21,17 +22,25 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
 
     `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
     that name already, else the defaults), which the rest then overrides;
-    `--task.path` alone means the dataset task.  Mistakes as in `command_line`.
+    `--task.path` alone means the dataset task.  Mistakes as in `command_line`.  `--help` shows the options that matter
+    first, and those of the settings that are chosen by name; `--help-all` shows all.
     """
     args = list(args)
     if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
         args += ["--task", "dataset"]
     config = options.config  # type: ignore[attr-defined]
+    named = []
     for field in TABLES:
         name, args = _take_option(args, f"--{field}")
         if name is not None and type(getattr(config, field)) is not settings_class(field, name):
             config = dataclasses.replace(config, **{field: settings_class(field, name)()})
+        named += [field] if name is not None else []
     options = dataclasses.replace(options, config=config)  # type: ignore[type-var]
+    if "--help-all" in args:
+        args = ["--help"]
+    elif {"--help", "-h"} & set(args):
+        print(short_help(options, prog=prog, description=description, named=named))
+        raise SystemExit(0)
     return command_line(options, args, prog=prog, description=description)
 
 

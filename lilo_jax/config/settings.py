@@ -102,8 +102,9 @@ class Config:
     seed: Whole = 0
     """of everything random"""
     num_steps: Whole = 200
+    """steps of reinforcement learning; 0: supervised fine-tuning alone"""
     task: Any = Chain()
-    """settings of the task; choose another with --task NAME"""
+    """the questions; --task.path FILE alone means questions of your own"""
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
@@ -112,9 +113,9 @@ class Config:
     reward: RewardConfig = RewardConfig()
     noise: NoiseConfig = NoiseConfig()
     curriculum: Any = Lilo()
-    """settings of the curriculum; choose another with --curriculum NAME"""
+    """which of them are trained on: a name, or package.module:ClassName of your own"""
     algorithm: Any = Ppo()
-    """settings of the algorithm; choose another with --algorithm NAME"""
+    """how they are trained on: a name, or package.module:ClassName of your own"""
     update: UpdateConfig = UpdateConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic_learning_rate: NotNegative = 0.0
@@ -146,6 +147,7 @@ class Launch:
     """
 
     output_dir: str = "runs/latest"
+    """directory of the run; the same command goes on there"""
     resume: Literal["auto", "must", "never", "previous"] = "auto"
     """auto: go on where the same config stopped, or begin; must: only go on; never: only begin; previous: like auto,
     from the newest checkpoint that is not damaged; those that are move aside"""

@@ -20,7 +20,7 @@ Source = Callable[
 
 
 def whole_pool(pool_size: int) -> Source:
-    """Every question."""
+    """A source that offers every question of the pool."""
 
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
@@ -32,9 +32,9 @@ def whole_pool(pool_size: int) -> Source:
 
 
 def random_pool(pool_size: int, count: int) -> Source:
-    """`count` questions of the pool, uniform, without replacement: what keeps a rule from returning to the same ones.
+    """A source that offers `count` questions, drawn uniformly and without replacement at every call.
 
-    All of them, in random order, if the pool is smaller.
+    So a rule cannot return to the same few.  A smaller pool is offered whole, in random order.
     """
 
     def offer(
@@ -53,7 +53,10 @@ def _any_equal(ids: Int[Array, "questions"], taken: Int[Array, "groups"]) -> Boo
 
 
 def least_visited(source: Source) -> Source:
-    """Those of a source that were visited least: an epoch passes before a question comes again."""
+    """A source that offers the questions of another source that were visited least.
+
+    All come once before one comes again.
+    """
 
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
@@ -66,7 +69,7 @@ def least_visited(source: Source) -> Source:
 
 
 def at_levels(source: Source, allowed: Callable[[CurriculumState], Bool[Array, "categories levels"]]) -> Source:
-    """Those whose category and level a rule allows: the arms and the difficulty knob of a generator (RLVE).
+    """A source that offers the questions of another source whose category and level are allowed (RLVE).
 
     Args:
         source: of the questions; a generator's pool holds questions of every category and level.
@@ -85,7 +88,7 @@ def at_levels(source: Source, allowed: Callable[[CurriculumState], Bool[Array, "
 def not_skipped(
     source: Source, probability: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
 ) -> Source:
-    """Those that a coin does not leave out, each with its own probability (GRESO).
+    """A source that leaves out each question of another source with a probability of its own (GRESO).
 
     Args:
         source: of the questions.

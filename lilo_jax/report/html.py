@@ -94,7 +94,7 @@ def write_report(
     command: str,
     against: Sequence[str] = MAIN_BUDGETS,
 ) -> pathlib.Path:
-    """Writes a report of compared runs: what was found, tables, figures, example completions, provenance.
+    """The path of a report of compared runs: one HTML file with tables, figures, completions and how it was made.
 
     Args:
         path: HTML file to write.

@@ -15,7 +15,7 @@ class OptimizerConfig:
     """AdamW with a warm-up, a schedule, and global-norm clipping."""
 
     learning_rate: Positive = 5e-4
-    """peak"""
+    """the peak of the schedule"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """what follows the warm-up"""
     warmup_steps: Whole = 10

@@ -73,7 +73,9 @@ class Result:
 
 
 def run(config: Config, launch: Launch | None = None, *, name: str = "train", bar: bool = True) -> Result:
-    """Trains as the config says and writes `launch.output_dir`; goes on where an earlier run of it stopped.
+    """The result of training as the config says; the run is written to `launch.output_dir`.
+
+    If the directory holds an unfinished run of the same config and questions, it goes on there.
 
     Args:
         config: the whole experiment.

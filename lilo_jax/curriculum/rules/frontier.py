@@ -12,7 +12,7 @@ that a question need not have been seen; m (1 - m)^2, the gain in success of a p
 below the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out:
 groups at the same frontier of the same skill say the same, and a batch of them is worth less than their number.
 
-Source: this project; docs/curricula.md says how it was found and what it does.  Its parts: Li et al. 2025 (Knapsack RL,
+Source: this project; docs/results/curricula.md says how it was found.  Its parts: Li et al. 2025 (Knapsack RL,
 arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
 """
 
