@@ -117,7 +117,26 @@ def compose(
         >>> lilo.max_rounds, lilo.max_samples, lilo.train_rows
         (1, 8, 64)
     """
-    trackers, choose = dict(remembers or {}), choice(source, score, select)
+    choose = choice(source, score, select)
+    init, observe, feedback = _remembering(dict(remembers or {}))
+    return Curriculum(
+        init=init,
+        propose=functools.partial(rounds.propose, choose),
+        admit=gates.admission(gate, count),
+        observe=observe,
+        feedback=feedback,
+        max_rounds=rounds.most,
+        max_samples=rounds.samples,
+        train_rows=count * rounds.samples if rows is None else rows,
+        wants=wants,
+        estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
+        suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
+        least_samples=least_samples,
+    )
+
+
+def _remembering(trackers: Mapping[str, Tracker]) -> tuple[Callable[..., CurriculumState], ...]:
+    """`init`, `observe` and `feedback` of a curriculum: the counts of every question, and what the trackers keep."""
 
     def init(facts: Facts) -> CurriculumState:
         pool_size = facts.category.shape[0]
@@ -137,20 +156,7 @@ def compose(
         memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
         return state.replace(memory=memory)
 
-    return Curriculum(
-        init=init,
-        propose=functools.partial(rounds.propose, choose),
-        admit=gates.admission(gate, count),
-        observe=observe,
-        feedback=feedback,
-        max_rounds=rounds.most,
-        max_samples=rounds.samples,
-        train_rows=count * rounds.samples if rows is None else rows,
-        wants=wants,
-        estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
-        suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
-        least_samples=least_samples,
-    )
+    return init, observe, feedback
 
 
 def _everyone(state: CurriculumState) -> Int[Array, "pool"]:

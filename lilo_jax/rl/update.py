@@ -179,11 +179,9 @@ def update(
     """
     lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
 
-    def optimiser_step(
-        carry: tuple, inputs: tuple[Int[Array, "microbatches microbatch_rows"], PackedRows | None]
-    ) -> tuple[tuple, Metrics]:
+    def optimiser_step(carry: tuple, inputs: tuple[Array, PackedRows | None]) -> tuple[tuple, Metrics]:
         policy, critic = carry
-        parts, step_plans = inputs
+        parts, step_plans = inputs  # [microbatches, rows of each]
         rows = parts.T.reshape(-1)
         minibatch = cut_minibatch(batch, rows, denominator=config.denominator)
         params = (policy.params, None if critic is None else critic.params)
