@@ -395,13 +395,13 @@ def test_values_of_planted_beliefs():
     np.testing.assert_allclose(values.mixed(belief, 2), [0, 0.375, 0.5, 0], rtol=1e-6)
     np.testing.assert_allclose(values.band(belief, 0.25, 0.5), [0, 1, 1, 0])
     np.testing.assert_allclose(values.progress(belief, certain([0.5] * 4)), [0.5, 0.25, 0, 0.5])
-    np.testing.assert_allclose(values.corrected_variance(belief, jnp.array([4, 4, 2, 1])), [0, 0.25, 0.5, np.nan])
+    np.testing.assert_allclose(values.corrected_variance(belief, jnp.array([4.0, 4, 2, 1])), [0, 0.25, 0.5, np.nan])
 
 
 def test_prices_divide_and_exclude():
     ones, groups = jnp.ones(4), jnp.array([0, 0, 0, 1])
     np.testing.assert_allclose(prices.balanced(ones, groups, 2), [1 / 3, 1 / 3, 1 / 3, 1], rtol=1e-6)
-    retired = prices.retired(ones, jnp.array([0.9, 1.0, 1.0, 0.2]), jnp.array([9, 9, 1, 9]), threshold=0.9, least=2)
+    retired = prices.retired(ones, jnp.array([0.9, 1.0, 1.0, 0.2]), jnp.array([9.0, 9, 1, 9]), threshold=0.9, least=2)
     np.testing.assert_array_equal(retired, [np.nan, np.nan, 1, 1])
 
 
