@@ -72,6 +72,7 @@ def exit_with_message(main: Callable[[], object]) -> None:
 def _silence_libraries() -> None:
     """What a library's own threads and loggers have to say of an error comes out of its functions too, in one line."""
     threading.excepthook = lambda _: None
+    sys.excepthook = lambda *_: None  # threads of C++, as tensorstore's when a damaged array ends the reading of others
     for name in ("absl", "asyncio", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

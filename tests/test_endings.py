@@ -112,6 +112,17 @@ def test_a_reader_that_goes_away_ends_a_command_in_silence():
     assert command.wait() == 141
 
 
+def test_an_error_that_a_library_prints_by_itself_is_not_heard():
+    """As threads of C++ do, which have nobody to raise it to: they hand it to `sys.excepthook`."""
+    program = (
+        "import sys\n"
+        "from lilo_jax.endings import exit_with_message as e\n"
+        "e(lambda: sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 ENTRY_POINTS = sorted(
     path
     for folder in ("experiments", "benchmarks", "lilo_jax")
