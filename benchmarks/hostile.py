@@ -247,7 +247,7 @@ def _written(suffix: str, rows: list[dict[str, Any]]) -> bytes:
         return "".join(json.dumps(row, allow_nan=True) + "\n" for row in rows).encode()
     if suffix == ".json":
         return json.dumps(rows, allow_nan=True).encode()
-    texts = [{str(k): _text(v) for k, v in row.items()} for row in rows]
+    texts = [{str(_text(k)): _text(v) for k, v in row.items()} for row in rows]
     columns = list(dict.fromkeys(name for row in texts for name in row))
     if suffix == ".csv":
         table = io.StringIO()
