@@ -274,3 +274,12 @@ def test_the_docs_list_every_part_that_a_rule_uses():
 def test_a_curriculum_of_ones_own_has_few_lines():
     assert [path for path, _, _ in OWN] == ["mine/third.py"]
     assert sum(bool(line.strip()) for line in OWN[0][2].splitlines()) <= 15
+
+
+def test_contributing_names_what_exists():
+    for page in ("CONTRIBUTING.md", "AGENTS.md"):
+        names = set(re.findall(r"`((?:lilo_jax|tests|docs|experiments|\.ci)/[\w./*-]+)`", PAGES[page]))
+        assert len(names) > 3
+        for name in names:
+            if "NAME" not in name:
+                assert list(ROOT.glob(name)), name
