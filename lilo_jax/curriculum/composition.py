@@ -101,22 +101,12 @@ def compose(
         memory = {n: t.observe(state.memory[n], state, collected, step) for n, t in trackers.items()}
         return remember(state, collected, step).replace(memory=memory)
 
-    def feedback(
-        state: CurriculumState,
-        question: Int[Array, "trained"],
-        mask: Bool[Array, "trained"],
-        signals: GroupSignals,
-        step: Int[Array, ""],
-    ) -> CurriculumState:
-        memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
-        return state.replace(memory=memory)
-
     return Curriculum(
         init=init,
         propose=functools.partial(rounds.propose, choose),
         admit=gates.admission(gate, count),
         observe=observe,
-        feedback=feedback,
+        feedback=functools.partial(_feedback, trackers),
         max_rounds=rounds.most,
         max_samples=rounds.samples,
         train_rows=rows,
@@ -125,6 +115,19 @@ def compose(
         suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
         least_samples=least_samples,
     )
+
+
+def _feedback(
+    trackers: Mapping[str, Tracker],
+    state: CurriculumState,
+    question: Int[Array, "trained"],
+    mask: Bool[Array, "trained"],
+    signals: GroupSignals,
+    step: Int[Array, ""],
+) -> CurriculumState:
+    """The state after every tracker has seen what the update saw."""
+    memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
+    return state.replace(memory=memory)
 
 
 def _everyone(state: CurriculumState) -> Int[Array, "pool"]:

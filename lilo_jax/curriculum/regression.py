@@ -145,14 +145,14 @@ def fit(
         return jnp.sum(weight * (jax.nn.softplus(logits) - rate * logits)) + precision / 2 * jnp.sum(w**2)
 
     def newton(
-        _: int, carry: tuple[Float[Array, "features"], Float[Array, "features features"]]
+        _: Int[Array, ""], carry: tuple[Float[Array, "features"], Float[Array, "features features"]]
     ) -> tuple[Float[Array, "features"], Float[Array, "features features"]]:
         w = carry[0]
         mean = jax.nn.sigmoid(features @ w)
         hessian = (features * (weight * mean * (1 - mean))[:, None]).T @ features + precision * jnp.eye(w.shape[0])
         factor = jnp.linalg.cholesky(hessian, symmetrize_input=False)
         gradient = features.T @ (weight * (mean - rate)) + precision * w
-        tried = w - lengths[:, None] * cho_solve((factor, True), gradient)
+        tried = w[None] - lengths[:, None] * cho_solve((factor, True), gradient)[None]
         losses = jax.vmap(loss)(tried)
         return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], factor
 

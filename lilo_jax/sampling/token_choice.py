@@ -115,7 +115,7 @@ def _nucleus_threshold(weights: Float[Array, "rows vocabulary"], mass: Float[Arr
     """
 
     def halve(
-        _: int, bounds: tuple[Int[Array, "rows"], Int[Array, "rows"]]
+        _: Int[Array, ""], bounds: tuple[Int[Array, "rows"], Int[Array, "rows"]]
     ) -> tuple[Int[Array, "rows"], Int[Array, "rows"]]:
         enough, too_high = bounds
         middle = (enough + too_high) // 2
