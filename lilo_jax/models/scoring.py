@@ -56,7 +56,7 @@ def score(
     states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
     logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
     columns = streamed(logits, temperature, tuple(weights), states, targets)
-    logprobs, entropy = (jnp.where(mask, _join(x, rows=tokens.shape[0], slots=tokens.shape[1]), 0) for x in columns)
+    logprobs, entropy = (jnp.where(mask, _join(x, tokens.shape), 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
@@ -162,9 +162,9 @@ def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _join(x: Float[Array, "chunks chunk"], *, rows: int, slots: int) -> Float[Array, "rows completion"]:
-    """The inverse of `_cut`."""
-    return x.T.reshape(rows, -1)[:, :slots]
+def _join(x: Float[Array, "chunks chunk"], shape: tuple[int, ...]) -> Float[Array, "rows completion"]:
+    """The inverse of `_cut` for rows of this shape."""
+    return x.T.reshape(shape[0], -1)[:, : shape[1]]
 
 
 def score_values(
