@@ -162,7 +162,7 @@ def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _join(x: Float[Array, "chunks chunk"], shape: tuple[int, ...]) -> Float[Array, "rows completion"]:
+def _join(x: Shaped[Array, "chunks chunk"], shape: tuple[int, ...]) -> Shaped[Array, "rows completion"]:
     """The inverse of `_cut` for rows of this shape."""
     return x.T.reshape(shape[0], -1)[:, : shape[1]]
 
