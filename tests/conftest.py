@@ -16,6 +16,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("LILO_JAX_TEST_CACHE") 
     "LILO_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="lilo_jax_tests_")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # what is broadcast is written
 
 import pathlib
 

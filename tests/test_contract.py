@@ -247,7 +247,7 @@ def assert_masked_rows_carry_no_weight(assembly, start, batch, step):
         state, metrics = update(assembly, start(assembly), put_replicated(assembly.mesh, version), step, PhaseClock())
         results.append((host_copy(state.policy.params), host_copy(metrics)))
     before = host_copy(start(assembly).policy.params)
-    moved = optax.global_norm(jax.tree.map(np.subtract, results[0][0], before))
+    moved = optax.tree.norm(jax.tree.map(np.subtract, results[0][0], before))
     assert float(moved) > 1e-3
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *results)
 
@@ -592,7 +592,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     assert ledger.generated() == parents.lengths.sum() + children.lengths.sum()
     siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(len(states))]
     assert sum(siblings) > len(states) / 3  # two children of one prefix are two draws
-    moved = optax.global_norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
+    moved = optax.tree.norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
     assert float(moved) > 1e-3
 
 

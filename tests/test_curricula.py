@@ -378,6 +378,6 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
     collected.attempts[screened], collected.successes[screened] = 3, 3
     best = np.flatnonzero(screened)[:6]
     collected.successes[best] = 1
-    assert float(learnability(jnp.array(1.0), jnp.array(3.0))) < 0.25
+    assert float(learnability(jnp.float32(1), jnp.float32(3))) < 0.25
     state = simulation.observe(simulation.state, collected, np.int32(0))
     assert set(state.memory["buffer"].ids.tolist()) == set(collected.question[best].tolist())

@@ -262,7 +262,7 @@ def test_more_rollouts_only_where_the_value_is_uncertain(nine, params):
     for i, t in places(batch):
         rewards = everything[prefix_of(batch, i, t)]
         number = 3
-        while number < 9 and wilson_width(np.float32(sum(rewards[:number])), np.float32(number)) > width:
+        while number < 9 and wilson_width(jnp.float32(sum(rewards[:number])), jnp.float32(number)) > width:
             number += 3
         assert batch.follow_ups.asked[i, t] == batch.follow_ups.attempts[i, t] == number
         assert batch.follow_ups.reward_sum[i, t] == sum(rewards[:number])
@@ -317,9 +317,9 @@ def test_only_groups_that_are_trained_on_are_followed(params):
 def test_the_width_is_that_of_the_wilson(attempts):
     for successes in range(0, attempts + 1, max(attempts // 7, 1)):
         low, high = wilson(successes, attempts)
-        found = wilson_width(np.float32(successes), np.float32(attempts))
+        found = wilson_width(jnp.float32(successes), jnp.float32(attempts))
         assert float(found) == pytest.approx(high - low, abs=1e-6)
-    assert float(wilson_width(np.float32(0), np.float32(0))) == 1
+    assert float(wilson_width(jnp.float32(0), jnp.float32(0))) == 1
 
 
 def test_a_budget_never_exceeds_its_most():

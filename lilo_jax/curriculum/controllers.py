@@ -212,7 +212,7 @@ def category_window(categories: int, window: int) -> Tracker:
         step: Int[Array, ""],
     ) -> Arrivals:
         category = state.facts.category[question]
-        member = mask[:, None] & (category[:, None] == jnp.arange(categories))
+        member = mask[:, None] & (category[:, None] == jnp.arange(categories)[None])
         arrived = jnp.sum(member, axis=0)
         nth = jnp.sum(jnp.where(member, jnp.cumsum(member, axis=0) - 1, 0), axis=1)
         # Of more groups than the window holds the last ones stay.
@@ -303,7 +303,7 @@ def window_below(
 
     def allowed(state: CurriculumState) -> Bool[Array, "categories levels"]:
         top = (_ends(state, categories)[0] + state.memory[name].level)[:, None]
-        level = jnp.arange(levels)
+        level = jnp.arange(levels)[None]
         return (level <= top) & (level > top - window)
 
     return allowed

@@ -4,7 +4,7 @@ Each takes values of questions to values; NaN excludes.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lilo_jax.curriculum.statistics import expected_lengths
 from lilo_jax.types import Array, CurriculumState
@@ -27,7 +27,7 @@ def per_visit(
 def retired(
     values: Float[Array, "questions"],
     mean: Float[Array, "questions"],
-    attempts: Float[Array, "questions"],
+    attempts: Num[Array, "questions"],
     *,
     threshold: float,
     least: float = 1,

@@ -152,7 +152,7 @@ def fit(
         hessian = (features * (weight * mean * (1 - mean))[:, None]).T @ features + precision * jnp.eye(w.shape[0])
         factor = jnp.linalg.cholesky(hessian, symmetrize_input=False)
         gradient = features.T @ (weight * (mean - rate)) + precision * w
-        tried = w - lengths[:, None] * cho_solve((factor, True), gradient)
+        tried = w[None] - lengths[:, None] * cho_solve((factor, True), gradient)[None]
         losses = jax.vmap(loss)(tried)
         return tried[jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))], factor
 

@@ -8,7 +8,7 @@ sets a threshold, or divides by a price.
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.types import Array
@@ -29,7 +29,7 @@ def expected_variance(estimate: Estimate) -> Float[Array, "questions"]:
     return estimate.mean * (1 - estimate.mean) - estimate.variance
 
 
-def corrected_variance(estimate: Estimate, attempts: Float[Array, "questions"]) -> Float[Array, "questions"]:
+def corrected_variance(estimate: Estimate, attempts: Num[Array, "questions"]) -> Float[Array, "questions"]:
     """p(1 - p) K / (K - 1), which K fresh rollouts estimate without bias; NaN for K < 2.
 
     An `Estimate` does not say of how many rollouts it is, so `of_belief` cannot take this one: a score of a rule's own

@@ -134,7 +134,7 @@ def reference(
     key, value = (jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value))
     scores = jnp.einsum("btnh,bsnh->bnts", query.astype(jnp.float32), key) / math.sqrt(query.shape[3])
     slots = jnp.arange(query.shape[1])
-    visible = view.sees(slots[:, None], slots)[None]
+    visible = view.sees(slots[:, None], slots[None])[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
     weights = jax.nn.softmax(jnp.where(visible[:, None], view.bound(scores), -jnp.inf), axis=-1)
@@ -186,7 +186,7 @@ def _attend_block(
     stacked = query[:, start:end].reshape(batch, block[0], -1, groups, dim).transpose(0, 2, 3, 1, 4)
     stacked = stacked.reshape(batch, -1, groups * block[0], dim)
     scores = jnp.einsum("bkth,bksh->bkts", stacked, key, preferred_element_type=jnp.float32) / math.sqrt(dim)
-    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end))[None]
+    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end)[None])[None]
     if segments is not None:
         visible = visible & (segments[:, start:end, None] == segments[:, None, first:end])
     bounded = view.bound(scores).reshape(batch, -1, groups, *block)

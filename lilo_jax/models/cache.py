@@ -151,7 +151,8 @@ def attend_cache(
     scores = jnp.einsum("bkqh,bkhs->bkqs", grouped, cache.keys.astype(query.dtype), preferred_element_type=jnp.float32)
     if cache.key_scales is not None:
         scores = scores * cache.key_scales[:, :, None]
-    visible = view.sees(jnp.tile(positions, shared)[:, None, :, None], jnp.arange(slots))  # [B, 1, shared * T, S]
+    queries = jnp.tile(positions, shared)[:, None, :, None]
+    visible = view.sees(queries, jnp.arange(slots)[None, None, None])  # [B, 1, shared * T, S]
     scores = jnp.where(visible, view.bound(scores), -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)

@@ -99,7 +99,12 @@ class RMSNorm(nnx.Module):
         y, scale = x.astype(jnp.float32), self.scale[...]
         over = tuple(range(-scale.ndim, 0))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=over, keepdims=True) + self.epsilon)
-        return (y * (self.offset + scale)).astype(x.dtype)
+        return (y * _beside(self.offset + scale, y)).astype(x.dtype)
+
+
+def _beside(weight: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The weight with as many axes as `x`: it is the same for all positions."""
+    return jnp.expand_dims(weight, tuple(range(x.ndim - weight.ndim)))
 
 
 def _weight(
@@ -157,7 +162,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "rows tokens ..."]:
         y = way.project(x, getattr(self, name)[...], inputs)
         bias = getattr(self, f"{name}_bias", None)
-        return y if bias is None else y + bias[...].astype(y.dtype)
+        return y if bias is None else y + _beside(bias[...].astype(y.dtype), y)
 
 
 class GatedMLP(nnx.Module):

@@ -108,7 +108,7 @@ def packed(model: Model, plan: PackedRows) -> Model:
     def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
         states = model.hidden(params, tokens[plan.sequence, plan.slot], positions=plan.slot, segments=plan.sequence)
         flat = states.reshape(-1, states.shape[-1])
-        places = plan.start[:, None] + jnp.arange(tokens.shape[1])
+        places = plan.start[:, None] + jnp.arange(tokens.shape[1])[None]
         return flat[jnp.minimum(places, flat.shape[0] - 1)]
 
     return model._replace(hidden=hidden)

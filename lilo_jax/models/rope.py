@@ -110,7 +110,7 @@ def rotate(
         angles_per_position: f, from `frequencies`.
         scale: of the result.
     """
-    angles = positions[:, :, None, None] * angles_per_position
+    angles = positions[:, :, None, None] * angles_per_position[None, None, None]
     cos, sin = jnp.cos(angles) * scale, jnp.sin(angles) * scale
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

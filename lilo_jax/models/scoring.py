@@ -20,7 +20,7 @@ Logits = Callable[..., Float[Array, "chunk vocabulary"]]
 
 def completion_mask(sequences: Sequences, completion_slots: int) -> Bool[Array, "rows completion"]:
     """Which completion slots hold a token, by length (the pad id may equal an end id)."""
-    return jnp.arange(completion_slots) < sequences.completion_lengths[:, None]
+    return jnp.arange(completion_slots)[None] < sequences.completion_lengths[:, None]
 
 
 def live_tokens(batch: TrainBatch) -> Bool[Array, "rows completion"]:
@@ -56,7 +56,7 @@ def score(
     states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
     logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
     columns = streamed(logits, temperature, tuple(weights), states, targets)
-    logprobs, entropy = (jnp.where(mask, _join(x, rows=tokens.shape[0], slots=tokens.shape[1]), 0) for x in columns)
+    logprobs, entropy = (jnp.where(mask, _join(x, tokens.shape), 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
@@ -145,7 +145,7 @@ streamed.defvjp(_streamed_forward, _streamed_backward)
 
 
 def _one_hot(targets: Int[Array, "chunk"], logits: Float[Array, "chunk vocabulary"]) -> Bool[Array, "chunk vocabulary"]:
-    return jnp.arange(logits.shape[-1]) == targets[:, None]
+    return jnp.arange(logits.shape[-1])[None] == targets[:, None]
 
 
 def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "chunks chunk ..."]:
@@ -162,9 +162,9 @@ def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _join(x: Float[Array, "chunks chunk"], *, rows: int, slots: int) -> Float[Array, "rows completion"]:
-    """The inverse of `_cut`."""
-    return x.T.reshape(rows, -1)[:, :slots]
+def _join(x: Shaped[Array, "chunks chunk"], shape: tuple[int, ...]) -> Shaped[Array, "rows completion"]:
+    """The inverse of `_cut` for rows of this shape."""
+    return x.T.reshape(shape[0], -1)[:, : shape[1]]
 
 
 def score_values(
@@ -178,7 +178,7 @@ def score_values(
 def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Float[Array, "prompts embed"]:
     """The policy's final hidden state, averaged over the tokens of each prompt; 0 for padding rows."""
     hidden = model.hidden(params, prompts.tokens).astype(jnp.float32)
-    there = jnp.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
+    there = jnp.arange(prompts.tokens.shape[1])[None] < prompts.lengths[:, None]
     total = jnp.sum(jnp.where(there[:, :, None], hidden, 0), axis=1)
     return total / jnp.maximum(prompts.lengths, 1)[:, None]
 
@@ -189,7 +189,7 @@ def _completion_states(
     """Hidden states that predict each completion token, the tokens, and the mask."""
     hidden = model.hidden(params, sequences.tokens)
     last_slot = sequences.tokens.shape[1] - 1
-    token_slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(completion_slots), last_slot)
+    token_slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(completion_slots)[None], last_slot)
     tokens = jnp.take_along_axis(sequences.tokens, token_slots, axis=1)
     states = jnp.take_along_axis(hidden, jnp.maximum(token_slots - 1, 0)[:, :, None], axis=1)
     return states, tokens, completion_mask(sequences, completion_slots)

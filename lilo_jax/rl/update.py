@@ -179,7 +179,7 @@ def update(
     """
     lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
 
-    def optimiser_step(carry: tuple, inputs: tuple[Array, PackedRows | None]) -> tuple[tuple, Metrics]:
+    def optimiser_step(carry: tuple, inputs: tuple[Int[Array, "parts _"], PackedRows | None]) -> tuple[tuple, Metrics]:
         policy, critic = carry
         parts, step_plans = inputs  # [microbatches, rows of each]
         rows = parts.T.reshape(-1)
@@ -189,11 +189,11 @@ def update(
             model, algorithm, params, minibatch, step_plans,
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
-        norm, live = optax.global_norm(policy_gradient), jnp.any(batch.row_mask[rows])
+        norm, live = optax.tree.norm(policy_gradient), jnp.any(batch.row_mask[rows])
         metrics["policy/gradient_norm"] = Mean.once(norm)
         is_finite = jnp.isfinite(norm)
         if critic is not None:
-            critic_norm = optax.global_norm(critic_gradient)
+            critic_norm = optax.tree.norm(critic_gradient)
             metrics["value/gradient_norm"] = Mean.once(critic_norm)
             is_finite &= jnp.isfinite(critic_norm)
             stepped = apply_gradients(critic_optimizer or optimizer, critic, critic_gradient)

@@ -299,7 +299,7 @@ def _allowed(
     if call.known_ids is not None and call.known_ids < is_end.shape[0]:
         allowed = (jnp.arange(is_end.shape[0]) < call.known_ids)[None]
     if call.min_new_tokens:
-        late_enough = ~(is_end & (length < call.min_new_tokens)[:, None])
+        late_enough = ~(is_end[None] & (length < call.min_new_tokens)[:, None])
         allowed = late_enough if allowed is None else allowed & late_enough
     return allowed
 

@@ -51,7 +51,7 @@ def choose_tokens(
         logits: of each row.
         keys: each consumed; row r's token depends on keys[r], logits[r] and allowed[r] alone.
         rule: temperature and truncation; at temperature 0 the most likely allowed token is taken (the first of equals).
-        allowed: tokens that may be drawn; None: all.
+        allowed: tokens that may be drawn, a row for each or one for all; None: all.
 
     Returns:
         Tokens; their log-probs under the full distribution, at temperature 1 if greedy; and under the processed one (0

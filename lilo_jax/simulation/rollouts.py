@@ -70,7 +70,7 @@ def answers(
     outcome_key, verdict_key, length_key = jax.random.split(key, 3)
     shape = (groups.question.shape[0], samples)
     index = jnp.maximum(groups.question, 0)
-    live = jnp.arange(samples) < groups.rollouts[:, None]
+    live = jnp.arange(samples)[None] < groups.rollouts[:, None]
     correct = jax.random.uniform(outcome_key, shape) < success[index][:, None]
     verdict = correct
     if settings.verdict_noise:

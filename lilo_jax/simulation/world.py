@@ -145,7 +145,7 @@ def features(world: World, blocks: tuple[int, ...]) -> Float[Array, "pool featur
 
 
 def _standard(columns: Float[Array, "pool columns"]) -> Float[Array, "pool columns"]:
-    return (columns - jnp.mean(columns, axis=0)) / jnp.maximum(jnp.std(columns, axis=0), 1e-6)
+    return (columns - jnp.mean(columns, axis=0)[None]) / jnp.maximum(jnp.std(columns, axis=0), 1e-6)[None]
 
 
 def facts(world: World, wants: Wants, grade: Float[Array, "pool"]) -> Facts:
