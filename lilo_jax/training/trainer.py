@@ -105,7 +105,8 @@ def admit(
     """Chooses the groups to train on, and remembers all that were collected."""
     with clock.phase("select"):
         key = stream_key(assembly.config.seed, "admit", step)
-        admission, remembered = assembly.programs.admit(state.curriculum, collected.statistics, key, np.int32(step))
+        now = put_replicated(assembly.mesh, np.int32(step))
+        admission, remembered = assembly.programs.admit(state.curriculum, collected.statistics, key, now)
         return jax.device_get(admission), state.replace(curriculum=remembered)
 
 
