@@ -20,10 +20,11 @@ def stream_key(seed: int | Int[Array, ""], stream: str, *indices: int | Int[Arra
     Returns:
         A typed scalar PRNG key, to be consumed once.
     """
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
-    for index in indices:
-        key = jax.random.fold_in(key, index)
-    return key
+    with jax.transfer_guard("allow"):  # numbers of the host make a key on the device
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+        for index in indices:
+            key = jax.random.fold_in(key, index)
+        return key
 
 
 class StartKeys(NamedTuple):

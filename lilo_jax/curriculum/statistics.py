@@ -55,7 +55,8 @@ def group_statistics(
 
 def nothing_collected(curriculum: Curriculum, state: CurriculumState) -> GroupStatistics:
     """The statistics before the first round of a step: an empty slot for every group that its rounds can open."""
-    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), jax.random.key(0)).ids.shape[0]
+    key = jax.eval_shape(jax.random.key, 0)
+    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), key).ids.shape[0]
     return _empty(proposed * curriculum.max_rounds)
 
 

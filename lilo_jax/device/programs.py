@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
@@ -157,7 +156,9 @@ class Programs(NamedTuple):
     expected_lengths: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
     sample: Sample
     statistics: Statistics
-    admit: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""], np.int32], tuple[Admission, CurriculumState]]
+    admit: Callable[
+        [CurriculumState, GroupStatistics, Key[jax.Array, ""], Int[Array, ""]], tuple[Admission, CurriculumState]
+    ]
     follow_up_requests: Callable[[TrainBatch], Int[Array, "rows completion"]] | None
     prepare: Prepare
     deal: Callable[[Key[jax.Array, ""], int], Int[Array, "steps microbatches microbatch_rows"]]

@@ -100,11 +100,12 @@ def collect(collector: Collector, state: TrainState, policy: PyTree, step: int, 
     for round_index in range(curriculum.max_rounds):
         with clock.phase("select"):
             key = stream_key(seed, "propose", step, round_index)
-            proposal = jax.device_get(programs.propose(state.curriculum, collected.statistics, key))
+            asked = programs.propose(state.curriculum, collected.statistics, key)
+            proposal = jax.device_get(asked)
         if not proposal.mask.any():
             break
         with clock.phase("sample"):
-            expected = jax.device_get(programs.expected_lengths(state.curriculum, proposal.ids))
+            expected = jax.device_get(programs.expected_lengths(state.curriculum, asked.ids))
             calls = _open_groups(collector, collected, proposal, expected, round_index)
             key = stream_key(seed, "sample", step)
             running = [sample(collector.sampler, policy, call.prompts, call.requests, key) for call in calls]

@@ -106,7 +106,8 @@ def admit(
     """Chooses the groups to train on, and remembers all that were collected."""
     with clock.phase("select"):
         key = stream_key(collector.judge.seed, "admit", step)
-        admission, remembered = collector.programs.admit(state.curriculum, collected.statistics, key, np.int32(step))
+        now = put_replicated(collector.sampler.mesh, np.int32(step))
+        admission, remembered = collector.programs.admit(state.curriculum, collected.statistics, key, now)
         return jax.device_get(admission), state.replace(curriculum=remembered)
 
 
