@@ -88,13 +88,13 @@ def options(rng: Random, directory: pathlib.Path) -> Case:
 
 
 def _train_line(rng: Random) -> list[str]:
-    options = _options()
+    known = _options()
     arguments = ["train"]
     for field in TABLES:
         if rng.random() < 0.3:
             arguments += [f"--{field}", rng.choice([*TABLES[field], rng.choice(TEXTS)])]
     for _ in range(rng.randint(1, 4)):
-        arguments += _option(rng, *rng.choice(options))
+        arguments += _option(rng, *rng.choice(known))
     return arguments
 
 

@@ -1,6 +1,7 @@
 """`benchmarks.faults` finds what it is there to find; a short run of it finds nothing."""
 
-import json
+import pathlib
+import re
 import subprocess
 import time
 
@@ -14,7 +15,7 @@ def of_kills(monkeypatch, capsys):
     """(exit status, what was printed) of two trials of kills that end so, without a run."""
 
     class NoLab:
-        seconds, damage = {}, None
+        root, seconds, damage = pathlib.Path("/nowhere"), {}, None
 
         def __init__(self, root, kinds):
             assert kinds == {"kills"}
@@ -29,7 +30,6 @@ def of_kills(monkeypatch, capsys):
             return error.code, capsys.readouterr().out
         return 0, capsys.readouterr().out
 
-    monkeypatch.setattr(NoLab, "root", property(lambda self: faults.pathlib.Path("/nowhere")), raising=False)
     return outcome
 
 
@@ -51,17 +51,16 @@ def test_who_is_left_over_is_found_and_ended(monkeypatch):
     assert faults.left_over(process.pid) == []
 
 
-def test_what_a_clock_measured_makes_no_summaries_differ(tmp_path):
+def test_what_a_clock_measured_makes_no_summaries_differ():
     found = []
     for seconds, accuracy in ((1.0, 0.5), (2.0, 0.5), (2.0, 0.25)):
         summary = {"arms": [{"seconds": seconds, "grader_seconds": seconds, "accuracy": accuracy}]}
-        (tmp_path / "summary.json").write_text(json.dumps(summary))
-        found.append(faults._timeless(json.loads((tmp_path / "summary.json").read_text())))
+        found.append(faults._timeless(summary))
     assert found[0] == found[1] != found[2]
 
 
 def test_a_moment_is_waited_for_or_comes_too_late():
-    process = subprocess.Popen(["sleep", "0.2"])
+    process = subprocess.Popen(["sleep", "1"])
     until = time.monotonic() + 0.05
     assert faults.Moment("soon", lambda: time.monotonic() > until).wait(process)
     assert not faults.Moment("never", lambda: False).wait(process)
@@ -73,4 +72,4 @@ def test_a_short_run_finds_nothing(capsys):
     faults.main([part for kind, count in few.items() for part in (f"--{kind}", str(count))])
     printed = capsys.readouterr().out
     for kind, count in few.items():
-        assert (f"| {kind} | {count} |" in printed) == bool(count)
+        assert bool(re.search(rf"\| {kind} +\| +{count} \|", printed)) == bool(count)

@@ -78,6 +78,12 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
 
+def _give_back() -> None:
+    """Gives the system back what earlier saves have freed; glibc keeps it, in more and more pieces."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 def finished_steps(path: pathlib.Path) -> list[int]:
     """The steps that lie whole under `path`, in order."""
@@ -145,12 +151,6 @@ def set_aside(path: pathlib.Path) -> list[int]:
 def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
     """`dtype[shape] XXH3` of every array, by name."""
     return {name: _mark(array) for name, array in arrays.items()}
-
-
-def _give_back() -> None:
-    """Gives the system back what earlier saves have freed; glibc keeps it, in more and more pieces."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def weights_fingerprint(params: PyTree) -> str:
