@@ -1,6 +1,6 @@
 """Tables of the site that are made from the code: a page says `<!-- table: NAME -->`, and the build puts it there.
 
-`mkdocs.yml` names this file as a hook; `tests/test_docs.py` reads the same tables.
+`mkdocs.yml` names this file as a hook; `tests/test_readme.py` reads the same tables.
 """
 
 import importlib

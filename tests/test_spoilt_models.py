@@ -193,19 +193,19 @@ def test_doctor_on_a_template_without_end(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_run_with_a_weight_that_is_none_is_refused(tiny_run, tmp_path, monkeypatch, capsys):
-    from lilo_jax.pretrained.sources import sources as pretrained
+    from lilo_jax.pretrained import sources
 
     _, directory = tiny_run
     source = checked_model(str(directory.path))
     source.read_through()
-    whole = pretrained.load_arrays
+    whole = sources.load_arrays
 
     def spoilt(*args):
         step, arrays, record = whole(*args)
         arrays["policy/params/trunk/norm/scale"] = arrays["policy/params/trunk/norm/scale"] * np.nan
         return step, arrays, record
 
-    monkeypatch.setattr(pretrained, "load_arrays", spoilt)
+    monkeypatch.setattr(sources, "load_arrays", spoilt)
     model = build_model(decoder_config(source), lambda x, _: x)
     with pytest.raises(UsageError, match=r"not all finite numbers \(trunk/norm/scale\)"):
         source.weights(model, make_mesh(MeshConfig()))
