@@ -42,7 +42,7 @@ PROGRAMS = ("score", "gradient")
 
 def streamed(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
     """The library's scoring."""
-    found = score(MODEL, params, sequences, completion_slots=SLOTS, temperature=1.0, chunk=CHUNK)
+    found = score(MODEL, params, sequences, completion_width=SLOTS, temperature=1.0, chunk=CHUNK)
     return found.logprobs, found.entropy
 
 

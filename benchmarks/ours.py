@@ -157,7 +157,7 @@ def _sequences(job: Job, rows: jax.Array | np.ndarray) -> Sequences:
 def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Array]]:
     """(params, rows) -> log-probs, a micro-batch of rows at a time."""
     run = jax.jit(
-        functools.partial(score, _model(job), completion_slots=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
+        functools.partial(score, _model(job), completion_width=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
     )
     size = job.sizes.microbatch
 
@@ -190,8 +190,8 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
         group=jnp.repeat(jnp.arange(groups, dtype=jnp.int32), sizes.group),
         reward=jnp.asarray(reward, jnp.float32),
         sampler_logprobs=zeros,
-        question=jnp.arange(groups, dtype=jnp.int32),
-        question_mask=jnp.ones(groups, bool),
+        place=jnp.arange(groups, dtype=jnp.int32),
+        group_mask=jnp.ones(groups, bool),
         reasoning_step=zeros.astype(jnp.int32),
         follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=old_logprobs,

@@ -57,7 +57,7 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
     rng = np.random.default_rng(0)
     state = jax.jit(curriculum.init)(_facts(curriculum, pool_size, rng))
     propose, admit = jax.jit(curriculum.propose), jax.jit(_admit(curriculum), donate_argnums=0)
-    slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).ids.shape[0]
+    slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).places.shape[0]
     taken: dict[str, list[float]] = {"propose": [], "admit": []}  # milliseconds
     copied = False
     for step in range(WARM + rounds):
@@ -103,10 +103,10 @@ def _served(proposal: Proposal, rng: np.random.Generator) -> GroupStatistics:
     """Groups of one round, each rollout right by chance."""
     samples = np.where(proposal.mask, proposal.samples, 0).astype(np.float32)
     right = rng.binomial(samples.astype(int), rng.random(len(samples))).astype(np.float32)
-    question = np.where(proposal.mask, proposal.ids, -1).astype(np.int32)
+    question = np.where(proposal.mask, proposal.places, -1).astype(np.int32)
     first = np.where(proposal.mask, 0, -1).astype(np.int32)
     return GroupStatistics(
-        question=question, round=first, attempts=samples, successes=right, reward_sum=right,
+        place=question, round=first, attempts=samples, successes=right, reward_sum=right,
         length_sum=5 * samples, rollouts=samples,
     )  # fmt: skip
 

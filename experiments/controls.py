@@ -45,7 +45,7 @@ class Oracle:
         truth = measured()
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
-            score=of_belief(truth, variance),
+            worth=of_belief(truth, variance),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,
@@ -64,12 +64,12 @@ class OracleFrontier(Frontier):
         truth = measured()
         value = of_belief(truth, hard_variance)
 
-        def score(state: CurriculumState, ids: Array, key: jax.Array) -> tuple[Array, Array]:
-            return value(state, ids, key), state.facts.wanted_features[ids, :-1]
+        def worth(state: CurriculumState, places: Array, key: jax.Array) -> tuple[Array, Array]:
+            return value(state, places, key), state.facts.wanted_features[places, :-1]
 
         return compose(
             source=parts["source"],
-            score=score,
+            worth=worth,
             select=diverse,
             rounds=once(questions, samples),
             gate=everything,
@@ -106,11 +106,11 @@ class ShuffledFeatures(Frontier):
         """As `frontier`, but for the features that it reads, those made anew during the run as well."""
         parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
         view = functools.partial(_with_features_of_others, pool_size=pool_size)
-        score, belief, suspicion = parts["score"], parts["belief"], parts["suspicion"]
+        worth, belief, suspicion = parts["worth"], parts["belief"], parts["suspicion"]
         shown = {
-            "score": lambda state, ids, key: score(view(state), ids, key),
-            "belief": lambda state, ids, key: belief(view(state), ids, key),
-            "suspicion": suspicion and (lambda state, ids: suspicion(view(state), ids)),
+            "worth": lambda state, places, key: worth(view(state), places, key),
+            "belief": lambda state, places, key: belief(view(state), places, key),
+            "suspicion": suspicion and (lambda state, places: suspicion(view(state), places)),
             "remembers": {name: _reading(view, tracker) for name, tracker in parts["remembers"].items()},
         }
         return compose(**parts | shown)
@@ -118,19 +118,19 @@ class ShuffledFeatures(Frontier):
 
 @dataclasses.dataclass(frozen=True)
 class ShuffledScores(Frontier):
-    """`frontier` whose choice falls on other questions: scores keep their histogram, and belong to permuted ids."""
+    """`frontier` whose choice falls on other questions: worths keep their histogram, and belong to permuted places."""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """As `frontier`, but that every question is offered in place of another, and scored as that one."""
         parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
         order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
-        source, score = parts["source"], parts["score"]
+        source, worth = parts["source"], parts["worth"]
 
         def offer(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> tuple[Array, Array]:
-            ids, eligible = source(state, collected, key)
-            return order()[ids], eligible
+            places, eligible = source(state, collected, key)
+            return order()[places], eligible
 
-        def score_of_other(state: CurriculumState, ids: Array, key: jax.Array) -> tuple[Array, Array]:
-            return score(state, jax.numpy.argsort(order())[ids], key)
+        def worth_of_other(state: CurriculumState, places: Array, key: jax.Array) -> tuple[Array, Array]:
+            return worth(state, jax.numpy.argsort(order())[places], key)
 
-        return compose(**parts | {"source": offer, "score": score_of_other})
+        return compose(**parts | {"source": offer, "worth": worth_of_other})

@@ -106,12 +106,12 @@ class MostLearnable:
             "truth": measured,
         }[self.estimator]()
 
-        def score(state: CurriculumState, ids: Array, key: jax.Array) -> Array:
-            return expected_variance(estimator.estimate(state.memory["belief"], state, ids, key)) ** self.sharpness
+        def worth(state: CurriculumState, places: Array, key: jax.Array) -> Array:
+            return expected_variance(estimator.estimate(state.memory["belief"], state, places, key)) ** self.sharpness
 
         return compose(
             source=random_pool(pool_size, min(self.pool_ratio * questions, pool_size)),
-            score=score,
+            worth=worth,
             select=gumbel_top_k if self.drawn else top_k,
             rounds=once(questions, samples),
             gate=everything,

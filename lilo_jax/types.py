@@ -16,10 +16,10 @@ Glossary: a word means one thing everywhere.
     slot        a lane of the decoder; it takes the next request when it is free
     round       one proposal of a curriculum, served before the next is made; a step has one or more
     curriculum  which questions are rolled out, and which groups are trained on
-    part        what a curriculum is composed of: source, score, selector, rounds, gate, tracker
+    part        what a curriculum is composed of: source, worth, selector, rounds, gate, tracker
     rule        a curriculum with a name; how a token is drawn is a token rule, how an answer is judged a grader
     belief      the success rate that a curriculum expects of a question, with its variance
-    worth       how much there is to learn from a question: a score
+    worth       how much there is to learn from a question: what selection ranks by
     success     the share p of a question's rollouts that are right; its variance is p(1 - p)
     verdict     correct, wrong, no answer; or the grader failed: timeout, error
     reward      the number that is learnt from: 1 for a correct answer, plus what shapes it
@@ -33,9 +33,9 @@ Glossary: a word means one thing everywhere.
 
 The axes of arrays have names, the same in every signature (`Float[Array, "rows completion"]`; "" is a single number,
 "..." are any axes, "#rows" may be 1).  Texts and formulas use the letters of the literature:
-    pool        M  questions in the pool                 prompt      P  prompt slots (right-padded)
-    questions   J  questions that are looked at          completion  C  completion slots (right-padded)
-    groups      K  groups collected in one step          tokens      T  = P + C, slots of a whole sequence
+    pool        M  questions in the pool                 prompt      P  tokens of a prompt, padded on the right
+    questions   J  questions that are looked at          completion  C  tokens of a completion, padded likewise
+    groups      K  groups collected in one step          tokens      T  = P + C, of a whole sequence
     trained     Q  groups trained on in one step         vocabulary  V
     prompts     N  prompts of one sampling call          embed       D  width of hidden states
     requests    R  requests of one sampling call         features    d  width of a question's features
@@ -143,8 +143,8 @@ class GroupStatistics(flax.struct.PyTreeNode):
     """What a step has measured so far, group by group; K entries, of which some may be empty.
 
     Attributes:
-        question: id in the pool; -1 in an empty slot.
-        round: the collection round that opened the group; -1 in an empty slot.
+        place: of the group's question in the pool; -1 in an empty entry.
+        round: the collection round that opened the group; -1 in an empty entry.
         attempts: graded rollouts; those whose grader failed are not counted.
         successes: correct ones among them.
         reward_sum: sum of their rewards (differs from `successes` under shaped rewards).
@@ -157,7 +157,7 @@ class GroupStatistics(flax.struct.PyTreeNode):
     Array([0.    , 0.1875, 0.    ], dtype=float32)
     """
 
-    question: Int[Array, "groups"]
+    place: Int[Array, "groups"]
     round: Int[Array, "groups"]
     attempts: Float[Array, "groups"]
     successes: Float[Array, "groups"]
@@ -170,14 +170,14 @@ class Proposal(flax.struct.PyTreeNode):
     """Questions to roll out now: at most J of them.
 
     Attributes:
-        ids: questions of the pool.
+        places: of the questions in the pool.
         samples: rollouts wanted for each.
         mask: which entries are meant.
-        continues: the slot of a group opened earlier in the step that the rollouts join (its question
-            must be `ids`); -1 opens a new group, even of a question that has one already.
+        continues: the group, opened earlier in the step, that the rollouts join (its question must
+            stand at `places`); -1 opens a new group, even of a question that has one already.
     """
 
-    ids: Int[Array, "questions"]
+    places: Int[Array, "questions"]
     samples: Int[Array, "questions"]
     mask: Bool[Array, "questions"]
     continues: Int[Array, "questions"]
@@ -185,16 +185,16 @@ class Proposal(flax.struct.PyTreeNode):
     @classmethod
     def opening(
         cls,
-        ids: Int[Array, "questions"],
+        places: Int[Array, "questions"],
         samples: int | Int[Array, "#questions"],
         mask: Bool[Array, "questions"] | None = None,
     ) -> "Proposal":
         """A proposal that opens a new group for every entry; without a mask all entries are meant."""
         return cls(
-            ids=ids,
-            samples=jnp.full(ids.shape, samples, jnp.int32),
-            mask=jnp.ones(ids.shape, bool) if mask is None else mask,
-            continues=jnp.full(ids.shape, -1, jnp.int32),
+            places=places,
+            samples=jnp.full(places.shape, samples, jnp.int32),
+            mask=jnp.ones(places.shape, bool) if mask is None else mask,
+            continues=jnp.full(places.shape, -1, jnp.int32),
         )
 
 
@@ -202,7 +202,7 @@ class Admission(flax.struct.PyTreeNode):
     """Groups to train on.
 
     Attributes:
-        indices: slots of `GroupStatistics`.
+        indices: of groups in `GroupStatistics`.
         mask: which entries are meant.
     """
 
@@ -296,10 +296,10 @@ class TrainBatch(flax.struct.PyTreeNode):
     Attributes:
         sequences: B rows.
         row_mask: False for padding and for rows whose grader failed.
-        group: slot of the row's group among the Q trained ones.
+        group: number of the row's group among the Q trained ones.
         reward: of each row.
         sampler_logprobs: full-distribution log-probs reported by the sampler.
-        question, question_mask: of the groups, and which of them are meant.
+        place, group_mask: of each group's question in the pool, and which groups are meant.
         reasoning_step: which step of the response a token belongs to, counted from 0; zero if the
             algorithm asks for no follow-ups.
         follow_ups: outcomes of the algorithm's follow-up requests.
@@ -315,8 +315,8 @@ class TrainBatch(flax.struct.PyTreeNode):
     group: Int[Array, "rows"]
     reward: Float[Array, "rows"]
     sampler_logprobs: Float[Array, "rows completion"]
-    question: Int[Array, "trained"]
-    question_mask: Bool[Array, "trained"]
+    place: Int[Array, "trained"]
+    group_mask: Bool[Array, "trained"]
     reasoning_step: Int[Array, "rows completion"]
     follow_ups: FollowUps
     old_logprobs: Float[Array, "rows completion"]

@@ -62,7 +62,7 @@ class SecondRound:
             goes_on = is_mixed(collected)[:questions]
             slots = jnp.arange(questions, dtype=jnp.int32)
             second = opening.replace(
-                ids=jnp.where(goes_on, collected.question[:questions], opening.ids),
+                places=jnp.where(goes_on, collected.place[:questions], opening.places),
                 samples=jnp.where(goes_on, samples - self.first, self.first),
                 continues=jnp.where(goes_on, slots, -1),
             )
@@ -210,7 +210,7 @@ def assert_statistics_recount(collected):
     """The statistics are those of the rollouts, counted again by the reference."""
     rollouts, statistics = collected.rollouts, jax.device_get(collected.statistics)
     expected = reference.group_statistics(
-        len(collected.question),
+        len(collected.place),
         [r.group for r in rollouts],
         [float(r.verdict is Verdict.CORRECT) for r in rollouts],
         [r.verdict is Verdict.CORRECT for r in rollouts],
@@ -271,12 +271,12 @@ def test_a_second_round_continues_groups_and_opens_others(steps):
         statistics = assert_statistics_recount(collected)
         first_two = [[r.reward for r in collected.rollouts if r.group == g][:FIRST] for g in range(QUESTIONS)]
         mixed = [g for g, rewards in enumerate(first_two) if len(set(rewards)) == 2]
-        filled = np.flatnonzero(collected.question >= 0)
+        filled = np.flatnonzero(collected.place >= 0)
         assert len(filled) == QUESTIONS + QUESTIONS - len(mixed)
         assert collected.round[filled].tolist() == [0] * QUESTIONS + [1] * (QUESTIONS - len(mixed))
         expected = [SAMPLES if g in mixed else FIRST for g in filled]
         assert statistics.rollouts[filled].tolist() == expected
-        assert len(set(collected.question[:QUESTIONS].tolist())) == QUESTIONS
+        assert len(set(collected.place[:QUESTIONS].tolist())) == QUESTIONS
         continued, refilled = continued + len(mixed), refilled + QUESTIONS - len(mixed)
     assert continued >= 3
     assert refilled >= 3
@@ -285,7 +285,7 @@ def test_a_second_round_continues_groups_and_opens_others(steps):
 def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     assembly, before, collected, *_ = steps[0]
     groups = np.repeat(np.arange(QUESTIONS), SAMPLES)
-    ids = collected.question[:QUESTIONS]
+    ids = collected.place[:QUESTIONS]
     prompts = Prompts(tokens=assembly.pool.tokens[ids], lengths=assembly.pool.lengths[ids])
     requests = Requests(
         prompt=groups.astype(np.int32),
@@ -362,11 +362,11 @@ def test_unequal_groups_reach_the_batch_row_by_row(steps):
         row = 0
         for q, g in enumerate(admission.indices.tolist()):
             if not admission.mask[q]:
-                assert batch.question[q] == -1
+                assert batch.place[q] == -1
                 continue
-            assert batch.question[q] == collected.question[g]
+            assert batch.place[q] == collected.place[g]
             for r in (r for r in collected.rollouts if r.group == g):
-                question = assembly.pool.questions[batch.question[q]]
+                question = assembly.pool.questions[batch.place[q]]
                 prompt = [*assembly.tokenizer.begin_ids, *assembly.tokenizer.encode(question.prompt)]
                 whole = prompt + r.completion_ids.tolist()
                 assert batch.sequences.tokens[row, : len(whole)].tolist() == whole
@@ -392,11 +392,11 @@ def test_feedback_carries_means_over_the_groups_tokens(steps):
     expected = {name: np.full(POOL, -1.0) for name in ("advantage", "value", "step")}
     for step, (_, _, _, _, batch, after, _) in enumerate(steps):
         mask = batch_masks(batch)
-        for q in np.flatnonzero(batch.question_mask):
+        for q in np.flatnonzero(batch.group_mask):
             tokens = np.abs(batch.advantages)[mask & (batch.group == q)[:, None]]
-            expected["advantage"][batch.question[q]] = tokens.mean()
-            expected["value"][batch.question[q]] = 0
-            expected["step"][batch.question[q]] = step
+            expected["advantage"][batch.place[q]] = tokens.mean()
+            expected["value"][batch.place[q]] = 0
+            expected["step"][batch.place[q]] = step
         for name, values in expected.items():
             np.testing.assert_allclose(after.curriculum.memory[name], values, rtol=1e-5, err_msg=name)
     assert np.sum(expected["advantage"] > 0) >= 3
@@ -420,7 +420,7 @@ def test_everything_collected_is_remembered_and_booked(steps):
         assert ledger.generated() == sum(generated.values())
         # A continued group runs its prompt once more.
         lengths = [len(r.prompt_ids) for r in collected.rollouts]
-        prompts_run = len(collected.question[collected.question >= 0]) + sum(
+        prompts_run = len(collected.place[collected.place >= 0]) + sum(
             statistics.rollouts[g] == SAMPLES for g in range(QUESTIONS)
         )
         assert sum(counts[f"{name}/prefilled"] for name in generated) == prompts_run * lengths[0]
@@ -442,8 +442,8 @@ def test_too_few_admitted_groups_leave_rows_without_weight(steps, start):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.replace(ids=p.ids + POOL), "outside of its pool"),
-        (lambda p: p.replace(ids=p.ids - POOL), "outside of its pool"),
+        (lambda p: p.replace(places=p.places + POOL), "outside of its pool"),
+        (lambda p: p.replace(places=p.places - POOL), "outside of its pool"),
         (lambda p: p.replace(continues=np.full(QUESTIONS, 3, np.int32)), "not of the question"),
         (lambda p: p.replace(samples=p.samples + SAMPLES), "more than the 5 rollouts"),
     ],
@@ -465,7 +465,7 @@ def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
         if not served:
             served.append(jax.device_get(assembly.programs.propose(state, collected, key)))
             return served[0]
-        ids = np.full(QUESTIONS, served[0].ids[1], np.int32)
+        ids = np.full(QUESTIONS, served[0].places[1], np.int32)
         return Proposal.opening(ids, 1, np.arange(QUESTIONS) < 2).replace(continues=np.ones(QUESTIONS, np.int32))
 
     collector, state = (
@@ -537,7 +537,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         length = int(batch.sequences.completion_lengths[i])
         if length > 1:
             kept = int(batch.sequences.prompt_lengths[i]) + length // 2
-            key = (int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist())
+            key = (int(batch.place[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist())
             states.setdefault(key, (i, length // 2))
     live = requests.budget > 0
     assert live.sum() == 2 * len(states) <= requests.budget.shape[0]
@@ -559,7 +559,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         if children.ended[child]:
             assert ids[-1] in end_ids
             question, response = texts.pop(0)
-            assert question is assembly.pool.questions[batch.question[batch.group[i]]]
+            assert question is assembly.pool.questions[batch.place[batch.group[i]]]
             assert response == decode(ids[:-1])
             assert response.startswith(decode(tokens[start_of:kept]))
             reward = float(grade_by_parity(question, response) is Verdict.CORRECT)
@@ -573,7 +573,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         assert asked == ([length // 2] if length > 1 else [])
         if length > 1:
             kept = int(batch.sequences.prompt_lengths[i]) + length // 2
-            rewards = value[int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist()]
+            rewards = value[int(batch.place[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist()]
             assert batch.follow_ups.asked[i].sum() == batch.follow_ups.attempts[i].sum() == 2
             assert batch.follow_ups.reward_sum[i].sum() == sum(rewards)
             advantage[i] = batch.reward[i] - np.mean(rewards)
@@ -610,7 +610,7 @@ def test_a_curriculum_of_ones_own_is_chosen_by_module_and_class(steps, start):
     assembly = assembly_of(config)
     found, admission, batch, _, _ = take_step(assembly, start(assembly), 0)
     _, _, collected, expected_admission, expected_batch, _, _ = steps[0]
-    np.testing.assert_array_equal(found.question, collected.question)
+    np.testing.assert_array_equal(found.place, collected.place)
     np.testing.assert_array_equal(admission.indices, expected_admission.indices)
     np.testing.assert_array_equal(batch.advantages, expected_batch.advantages)
 

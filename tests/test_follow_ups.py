@@ -142,7 +142,7 @@ def nine(params):
 
 def prefix_of(batch, row, t):
     kept = int(batch.sequences.prompt_lengths[row]) + t
-    return int(batch.question[batch.group[row]]), tuple(batch.sequences.tokens[row, :kept].tolist())
+    return int(batch.place[batch.group[row]]), tuple(batch.sequences.tokens[row, :kept].tolist())
 
 
 def places(batch):
@@ -310,7 +310,7 @@ def test_rollouts_whose_grader_failed_are_no_attempts_and_are_not_asked_for_agai
 def test_only_groups_that_are_trained_on_are_followed(params):
     batch, [(prompts, _, _)], _ = followed(assembly_of(curriculum=Lilo(pool_ratio=4)), params)
     assert len(batch.row_mask) == len(prompts.lengths) == QUESTIONS * SAMPLES
-    assert len(set(batch.question.tolist())) == QUESTIONS
+    assert len(set(batch.place.tolist())) == QUESTIONS
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 9, 100])

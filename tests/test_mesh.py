@@ -281,7 +281,7 @@ def statistics():
     question[:, -1], attempts[:, -1], successes[:, -1] = -1, 0, 0
     zeros = np.zeros((8, 16), np.float32)
     return GroupStatistics(
-        question=question,
+        place=question,
         round=np.where(question >= 0, 0, -1).astype(np.int32),
         attempts=attempts,
         successes=successes,

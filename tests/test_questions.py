@@ -146,7 +146,7 @@ def test_rollouts_say_which_question_they_answer():
     rollout = types.SimpleNamespace(
         group=0, response="", verdict=Verdict.WRONG, reward=0.0, completion_ids=[1], prompt_ids=[1]
     )
-    collected = types.SimpleNamespace(rollouts=[rollout], question=[0], round=[0])
+    collected = types.SimpleNamespace(rollouts=[rollout], place=[0], round=[0])
     pool = types.SimpleNamespace(questions=questions)
     nothing = types.SimpleNamespace(indices=np.zeros(0, int), mask=np.zeros(0, bool))
     (record,) = rollout_records(pool, collected, nothing)

@@ -58,7 +58,7 @@ def initial_params():
 
 @functools.cache
 def compiled_scores():
-    return jit(functools.partial(score, MODEL, completion_slots=SLOTS, temperature=TEMPERATURE, chunk=3))
+    return jit(functools.partial(score, MODEL, completion_width=SLOTS, temperature=TEMPERATURE, chunk=3))
 
 
 def random_follow_ups(rng):
@@ -86,13 +86,13 @@ def training_batch(name):
         group=jnp.asarray([0, 0, 0, 1, 1, 1, 1, 1], jnp.int32),
         reward=jnp.asarray(rng.normal(size=ROWS), jnp.float32),
         sampler_logprobs=zeros,
-        question=jnp.arange(2, dtype=jnp.int32),
-        question_mask=jnp.ones(2, bool),
+        place=jnp.arange(2, dtype=jnp.int32),
+        group_mask=jnp.ones(2, bool),
         reasoning_step=jnp.asarray(np.arange(SLOTS) // 2 + np.zeros((ROWS, 1)), jnp.int32),
         follow_ups=random_follow_ups(rng),
         old_logprobs=compiled_scores()(policy, sequences).logprobs,
         reference_logprobs=compiled_scores()(reference_params, sequences).logprobs,
-        old_values=jit(functools.partial(score_values, MODEL, completion_slots=SLOTS))(critic, sequences),
+        old_values=jit(functools.partial(score_values, MODEL, completion_width=SLOTS))(critic, sequences),
         advantages=zeros,
         returns=zeros,
     )

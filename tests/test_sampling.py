@@ -131,7 +131,7 @@ def test_sampler_logprobs_equal_teacher_forced_scores(params, temperature, top_p
     found = sampler(temperature=temperature, top_p=top_p, end_ids=(4,))(params, PROMPTS, requests, KEY)
     sequences = sequences_of(PROMPTS, requests, found)
     assert len(set(found.lengths.tolist())) > 2
-    scores = jax.jit(functools.partial(score, MODEL, completion_slots=SLOTS, temperature=temperature, chunk=4))(
+    scores = jax.jit(functools.partial(score, MODEL, completion_width=SLOTS, temperature=temperature, chunk=4))(
         params, sequences
     )
     np.testing.assert_allclose(found.logprobs, scores.logprobs, atol=1e-5)

@@ -140,13 +140,13 @@ def test_the_noise_has_the_size_of_the_advantages():
 # -------------------------------------------------------------------------------------------------------- the rounds
 def test_groups_open_in_order_and_go_on():
     groups = Groups.none(5)
-    ids = jnp.array([7, 8, 9], jnp.int32)
-    first = Proposal.opening(ids, jnp.array([2, 2, 2]), jnp.array([True, False, True]))
+    places = jnp.array([7, 8, 9], jnp.int32)
+    first = Proposal.opening(places, jnp.array([2, 2, 2]), jnp.array([True, False, True]))
     groups = served(groups, first, jnp.int32(0), 4)
-    second = Proposal(ids=jnp.array([9, 5, 1]), samples=jnp.array([2, 1, 1]), mask=jnp.array([True, True, False]),
+    second = Proposal(places=jnp.array([9, 5, 1]), samples=jnp.array([2, 1, 1]), mask=jnp.array([True, True, False]),
                       continues=jnp.array([1, -1, 0]))  # fmt: skip
     groups = served(groups, second, jnp.int32(1), 4)
-    np.testing.assert_array_equal(groups.question, [7, 9, 5, -1, -1])
+    np.testing.assert_array_equal(groups.place, [7, 9, 5, -1, -1])
     np.testing.assert_array_equal(groups.round, [0, 0, 1, -1, -1])
     np.testing.assert_array_equal(groups.rollouts, [2, 4, 1, 0, 0])
 
@@ -177,7 +177,7 @@ def test_tokens_are_those_of_all_rollouts(spec):
     if isinstance(spec, Lilo):
         assert np.sum(given.live) == 4 * 8 * 4
     if isinstance(spec, Speed):
-        assert len(set(np.asarray(statistics.rollouts)[np.asarray(statistics.question) >= 0])) == 2
+        assert len(set(np.asarray(statistics.rollouts)[np.asarray(statistics.place) >= 0])) == 2
 
 
 def test_a_noisy_verifier_turns_verdicts_round():

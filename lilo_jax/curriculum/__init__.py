@@ -7,7 +7,7 @@ own outside the package needs no line: `--curriculum package.module:ClassName`.
 """
 
 from lilo_jax.curriculum.allocators import constant, knapsack, neyman
-from lilo_jax.curriculum.composition import Score, alike, choice, compose, of_belief
+from lilo_jax.curriculum.composition import Worth, alike, choice, compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec, Wants
 from lilo_jax.curriculum.dynamics import blended, rasch, three_states
 from lilo_jax.curriculum.estimators import (
@@ -83,12 +83,12 @@ from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import (
-    Arms,
+    Classes,
     Selector,
     diverse,
     gumbel_top_k,
     mixture,
-    per_group,
+    per_class,
     rank_power,
     rank_weights,
     softmax,
@@ -118,12 +118,12 @@ __all__ = [
     "CURRICULA",
     "Adarft",
     "Admission",
-    "Arms",
     "Array",
     "Balanced",
     "Bots",
     "Cdas",
     "Choose",
+    "Classes",
     "Curriculum",
     "CurriculumSpec",
     "CurriculumState",
@@ -155,7 +155,6 @@ __all__ = [
     "RetireSolved",
     "Rlve",
     "Rounds",
-    "Score",
     "Sec",
     "Selector",
     "SflBuffer",
@@ -166,6 +165,7 @@ __all__ = [
     "Uniform",
     "Vcrl",
     "Wants",
+    "Worth",
     "advantages_in",
     "alike",
     "allocated",
@@ -213,7 +213,7 @@ __all__ = [
     "of_size",
     "once",
     "only_mixed",
-    "per_group",
+    "per_class",
     "per_length",
     "per_visit",
     "pools",

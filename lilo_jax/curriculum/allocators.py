@@ -45,7 +45,7 @@ def neyman(
     """
     n = jnp.arange(least, most, dtype=jnp.float32)
     worth = variance(estimate) / jnp.maximum(lengths, 1)
-    return by_gains(worth[:, None] / (jnp.maximum(n, 0.5) * (n + 1)), budget=budget, least=least)
+    return by_gains(worth[:, None] / (jnp.maximum(n, 0.5) * (n + 1))[None], budget=budget, least=least)
 
 
 def knapsack(estimate: Estimate, *, budget: int, least: int, most: int) -> Int[Array, "questions"]:

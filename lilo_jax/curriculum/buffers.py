@@ -19,11 +19,11 @@ class Buffer(flax.struct.PyTreeNode):
     """The most learnable questions of the last screening.
 
     Attributes:
-        ids: in the pool.
+        places: in the pool.
         mask: which are meant.
     """
 
-    ids: Int[Array, "size"]
+    places: Int[Array, "size"]
     mask: Bool[Array, "size"]
 
 
@@ -44,7 +44,7 @@ class Screened(NamedTuple):
         """Keeps the K most learnable questions of a screening round."""
 
         def init(pool_size: int) -> Buffer:
-            return Buffer(ids=jnp.zeros(self.size, jnp.int32), mask=jnp.zeros(self.size, bool))
+            return Buffer(places=jnp.zeros(self.size, jnp.int32), mask=jnp.zeros(self.size, bool))
 
         return Tracker(init, lambda buffer, state, collected, step: self.fresh(buffer, state, collected))
 
@@ -54,10 +54,10 @@ class Screened(NamedTuple):
         Ties are broken by a key of the step alone, so that the round that draws and the observation that stores agree
         without passing the buffer between them; the candidates stand in random order anyway.
         """
-        scores = learnability(collected.successes, collected.attempts)
+        worth = learnability(collected.successes, collected.attempts)
         key = jax.random.fold_in(jax.random.key(0), state.step)
-        slots, mask = top_k(scores, key, k=self.size, eligible=collected.round == 0)
-        new = Buffer(ids=collected.question[slots], mask=mask)
+        groups, mask = top_k(worth, key, k=self.size, eligible=collected.round == 0)
+        new = Buffer(places=collected.place[groups], mask=mask)
         return jax.tree.map(lambda a, b: jnp.where(self.due(state), a, b), new, buffer)
 
     def source(self, pool_size: int, others: int) -> Source:
@@ -67,16 +67,16 @@ class Screened(NamedTuple):
             state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
         ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
             buffer = self.fresh(state.memory[self.name], state, collected)
-            ids = jnp.concatenate([buffer.ids, draw(key, size=pool_size, k=others)])
-            return ids, jnp.concatenate([buffer.mask, jnp.ones(others, bool)])
+            places = jnp.concatenate([buffer.places, draw(key, size=pool_size, k=others)])
+            return places, jnp.concatenate([buffer.mask, jnp.ones(others, bool)])
 
         return offer
 
-    def score(
-        self, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+    def worth(
+        self, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
-        """For `mixture`: first those of the buffer, and none of the buffer; places of `source`."""
-        in_buffer = jnp.arange(ids.shape[0]) < self.size
+        """For `mixture`: first those of the buffer, and none of the buffer; the others are of `source`."""
+        in_buffer = jnp.arange(places.shape[0]) < self.size
         return in_buffer.astype(jnp.float32), jnp.where(in_buffer, jnp.nan, 0.0)
 
 

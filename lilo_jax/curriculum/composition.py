@@ -1,10 +1,10 @@
-"""A curriculum from parts: source, score, selector, rounds, gate, and what it remembers.
+"""A curriculum from parts: source, worth, selector, rounds, gate, and what it remembers.
 
-    ids, eligible = source(state, collected, key)      which questions may come         sources.py
-    scores        = score(state, ids, key)             what each is worth      estimators, dynamics, values, prices
-    indices, mask = select(scores, key, ...)           which of them                    selectors.py
-    proposal      = rounds(choose, ...)                how many rollouts, in how many rounds   rounds.py, allocators.py
-    admission     = gate(collected)                    which groups are trained on      gates.py
+    places, eligible = source(state, collected, key)   which questions may come         sources.py
+    worths           = worth(state, places, key)       what each is worth      estimators, dynamics, values, prices
+    indices, mask    = select(worths, key, ...)        which of them                    selectors.py
+    proposal         = rounds(choose, ...)             how many rollouts, in how many rounds   rounds.py, allocators.py
+    admission        = gate(collected)                 which groups are trained on      gates.py
 
 What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `rules/` and
 `literature/` is such a composition.
@@ -21,22 +21,24 @@ from lilo_jax.curriculum import gates
 from lilo_jax.curriculum.contract import NOTHING, Curriculum, Wants
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
-from lilo_jax.curriculum.selectors import Arms, Selector, top_k
+from lilo_jax.curriculum.selectors import Classes, Selector, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics
 
-Scores = Float[Array, "questions"] | tuple[Float[Array, "questions"], Float[Array, "questions ..."]] | Arms
+Worths = Float[Array, "questions"] | tuple[Float[Array, "questions"], Float[Array, "questions ..."]] | Classes
 """What a selector reads."""
-Score = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Scores]
-"""(state, ids, key) -> a number for each question, or what else the selector reads; NaN is never chosen."""
+Worth = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Worths]
+"""(state, places, key) -> a number for each question, or what else the selector reads; NaN is never chosen."""
 Belief = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Float[Array, "questions"]]
-"""(state, ids, key) -> a number for each question that follows from what is believed of it: the simplest score."""
+"""(state, places, key) -> a number for each question that follows from what is believed of it: the simplest worth."""
 
 
-def alike(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Float[Array, "questions"]:
-    """The same score for all: the selector's ties then make a uniform draw."""
-    return jnp.zeros(ids.shape)
+def alike(
+    state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+) -> Float[Array, "questions"]:
+    """All are worth the same: the selector's ties then make a uniform draw."""
+    return jnp.zeros(places.shape)
 
 
 def of_belief(
@@ -46,37 +48,37 @@ def of_belief(
     *,
     unknown: float | None = None,
 ) -> Belief:
-    """A score: the value of what an estimator believes by `state.memory[name]`.
+    """The worth of a question: the value of what an estimator believes by `state.memory[name]`.
 
     Args:
         estimator: what is believed.
         value: of `values.py`, or your own.
         name: under which `compose(remembers=...)` keeps what the estimator remembers.
-        unknown: the score of a question of which nothing is believed yet.  None leaves it NaN, and NaN is never
-            chosen: a rule whose scores are all unknown at first then has nothing to ask.
+        unknown: the worth of a question of which nothing is believed yet.  None leaves it NaN, and NaN is never
+            chosen: a rule to which all are unknown at first then has nothing to ask.
     """
     believed = recalled(estimator, name)
 
-    def score(
-        state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+    def worth(
+        state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Float[Array, "questions"]:
-        worth = value(believed(state, ids, key))
-        return worth if unknown is None else jnp.where(jnp.isnan(worth), unknown, worth)
+        values = value(believed(state, places, key))
+        return values if unknown is None else jnp.where(jnp.isnan(values), unknown, values)
 
-    return score
+    return worth
 
 
-def choice(source: Source, score: Score, select: Selector) -> Choose:
-    """Questions of the source by score; fewer, masked, if the source has fewer."""
+def choice(source: Source, worth: Worth, select: Selector) -> Choose:
+    """Questions of the source by worth; fewer, masked, if the source has fewer."""
 
     def choose(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""], k: int
     ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
-        source_key, score_key, select_key = jax.random.split(key, 3)
-        ids, eligible = source(state, collected, source_key)
-        scores = score(state, ids, score_key)
-        indices, mask = select(scores, select_key, k=k, eligible=eligible)
-        return ids[indices], mask
+        source_key, worth_key, select_key = jax.random.split(key, 3)
+        places, eligible = source(state, collected, source_key)
+        worths = worth(state, places, worth_key)
+        indices, mask = select(worths, select_key, k=k, eligible=eligible)
+        return places[indices], mask
 
     return choose
 
@@ -88,7 +90,7 @@ def compose(
     gate: gates.Gate,
     count: int,
     rows: int | None = None,
-    score: Score = alike,
+    worth: Worth = alike,
     select: Selector = top_k,
     remembers: Mapping[str, Tracker] | None = None,
     wants: Wants = NOTHING,
@@ -99,15 +101,15 @@ def compose(
     """A `Curriculum` from its parts: the one way in which a rule is written.
 
     Args:
-        source, score, select: choose questions; see the head of this file.
+        source, worth, select: choose questions; see the head of this file.
         rounds: asks for their rollouts.
         gate: on what was collected.
         count: Q, groups trained on.
         rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
-        belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
-        suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
+        belief: (state, places, key) -> success rates it believes in, if it has any: what an audit judges.
+        suspicion: (state, places) -> probability that a question is a trap, if it suspects any: what is reported.
         least_samples: rollouts of a question without which the rule has nothing to choose by.
 
     Example: LILO rolls out 32 of 100 questions, 8 times each, and trains on the 8 of largest p(1 - p).
@@ -117,7 +119,7 @@ def compose(
         >>> lilo.max_rounds, lilo.max_samples, lilo.train_rows
         (1, 8, 64)
     """
-    choose = choice(source, score, select)
+    choose = choice(source, worth, select)
     init, observe, feedback = _remembering(dict(remembers or {}))
     return Curriculum(
         init=init,
@@ -148,12 +150,12 @@ def _remembering(trackers: Mapping[str, Tracker]) -> tuple[Callable[..., Curricu
 
     def feedback(
         state: CurriculumState,
-        question: Int[Array, "trained"],
+        place: Int[Array, "trained"],
         mask: Bool[Array, "trained"],
         signals: GroupSignals,
         step: Int[Array, ""],
     ) -> CurriculumState:
-        memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
+        memory = {n: t.feedback(state.memory[n], state, place, mask, signals, step) for n, t in trackers.items()}
         return state.replace(memory=memory)
 
     return init, observe, feedback

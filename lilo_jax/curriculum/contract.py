@@ -61,7 +61,7 @@ class Curriculum(NamedTuple):
             until the proposal is empty or `max_rounds` proposals have been served.
         admit: (state, collected, key) -> Admission.
         observe: (state, collected, step) -> state.  Everything paid for is remembered, admitted or not.
-        feedback: (state, question, mask, GroupSignals, step) -> state.  Called after the update.
+        feedback: (state, place, mask, GroupSignals, step) -> state.  Called after the update.
         max_rounds: most proposals in one step.
         max_samples: most rollouts that one group can reach in one step.
         train_rows: B, most rollouts that the admitted groups of one step can have together.

@@ -18,17 +18,17 @@ def last_signal() -> Tracker:
     """The mean |advantage| of each question when it was last trained on; NaN before (PLR's score)."""
 
     def feedback(
-        score: Float[Array, "pool"],
+        worth: Float[Array, "pool"],
         state: CurriculumState,
-        question: Int[Array, "trained"],
+        place: Int[Array, "trained"],
         mask: Bool[Array, "trained"],
         signals: GroupSignals,
         step: Int[Array, ""],
     ) -> Float[Array, "pool"]:
-        index = jnp.where(mask, question, score.shape[0])
+        index = jnp.where(mask, place, worth.shape[0])
         # Of a question's groups the largest counts, so that their order does not.
-        fresh = jnp.full(score.shape, -jnp.inf).at[index].max(signals.advantage_abs, mode="drop")
-        return jnp.where(fresh > -jnp.inf, fresh, score)
+        fresh = jnp.full(worth.shape, -jnp.inf).at[index].max(signals.advantage_abs, mode="drop")
+        return jnp.where(fresh > -jnp.inf, fresh, worth)
 
     return Tracker(lambda pool_size: jnp.full(pool_size, jnp.nan, jnp.float32), feedback=feedback)
 
@@ -84,9 +84,9 @@ def runs(
     return Tracker(init, observe)
 
 
-def skipping(memory: Runs, ids: Int[Array, "questions"], *, explore: float) -> Float[Array, "questions"]:
+def skipping(memory: Runs, places: Int[Array, "questions"], *, explore: float) -> Float[Array, "questions"]:
     """Probability of leaving questions out: 1 - max(keep^run, explore) with the run that a question is in."""
-    run = jnp.stack([memory.easy[ids], memory.hard[ids]])
+    run = jnp.stack([memory.easy[places], memory.hard[places]])
     kept = jnp.prod(memory.keep[:, None] ** run, axis=0)  # one of the two runs is 0
     return 1 - jnp.maximum(kept, explore)
 
@@ -138,30 +138,30 @@ def gaussian(
 
 
 def quantile_levels(
-    easiness: Float[Array, "pool"], ids: Int[Array, "questions"], levels: int
+    easiness: Float[Array, "pool"], places: Int[Array, "questions"], levels: int
 ) -> Int[Array, "questions"]:
     """Level of each question by quantiles of its easiness over the pool: 0 the easiest, NaN the hardest.
 
     Args:
         easiness: such as a measured success rate.
-        ids: of the questions.
+        places: of the questions.
         levels: static.  Where many questions are equal some levels stay empty.
     """
     edges = jnp.nanquantile(-easiness, jnp.arange(1, levels) / levels)
-    level = jnp.searchsorted(edges, -easiness[ids], side="left")
-    return jnp.where(jnp.isnan(easiness[ids]), levels - 1, level).astype(jnp.int32)
+    level = jnp.searchsorted(edges, -easiness[places], side="left")
+    return jnp.where(jnp.isnan(easiness[places]), levels - 1, level).astype(jnp.int32)
 
 
 # --------------------------------------------------------------------------------------------------------- categories
 def _category_sums(
     state: CurriculumState,
-    question: Int[Array, "trained"],
+    place: Int[Array, "trained"],
     mask: Bool[Array, "trained"],
     values: Float[Array, "trained"],
     count: int,
 ) -> Float[Array, "2 categories"]:
     """Sum of values and number of groups per category."""
-    category = jnp.where(mask, state.facts.category[question], count)
+    category = jnp.where(mask, state.facts.category[place], count)
     return jnp.zeros((2, count)).at[:, category].add(jnp.stack([values, jnp.ones_like(values)]), mode="drop")
 
 
@@ -174,12 +174,12 @@ def category_average(categories: int, rate: float) -> Tracker:
     def feedback(
         average: Float[Array, "categories"],
         state: CurriculumState,
-        question: Int[Array, "trained"],
+        place: Int[Array, "trained"],
         mask: Bool[Array, "trained"],
         signals: GroupSignals,
         step: Int[Array, ""],
     ) -> Float[Array, "categories"]:
-        total, count = _category_sums(state, question, mask, signals.advantage_abs, categories)
+        total, count = _category_sums(state, place, mask, signals.advantage_abs, categories)
         return jnp.where(count > 0, (1 - rate) * average + rate * total / jnp.maximum(count, 1), average)
 
     return Tracker(lambda pool_size: jnp.zeros(categories, jnp.float32), feedback=feedback)
@@ -206,21 +206,21 @@ def category_window(categories: int, window: int) -> Tracker:
     def feedback(
         memory: Arrivals,
         state: CurriculumState,
-        question: Int[Array, "trained"],
+        place: Int[Array, "trained"],
         mask: Bool[Array, "trained"],
         signals: GroupSignals,
         step: Int[Array, ""],
     ) -> Arrivals:
-        category = state.facts.category[question]
+        category = state.facts.category[place]
         member = mask[:, None] & (category[:, None] == jnp.arange(categories)[None])
         arrived = jnp.sum(member, axis=0)
         nth = jnp.sum(jnp.where(member, jnp.cumsum(member, axis=0) - 1, 0), axis=1)
         # Of more groups than the window holds the last ones stay.
         kept = jnp.any(member, axis=1) & (nth >= arrived[category] - window)
-        slot = (memory.groups[category] + nth) % window
+        index = (memory.groups[category] + nth) % window
         ring = (
             jnp.asarray(memory.ring)
-            .at[jnp.where(kept, category, categories), slot]
+            .at[jnp.where(kept, category, categories), index]
             .set(signals.advantage_abs, mode="drop")
         )
         return Arrivals(ring, memory.groups + arrived)
@@ -270,10 +270,10 @@ def heights(categories: int, *, threshold: float, least: int) -> Tracker:
     def observe(memory: Heights, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Heights:
         pool_size, facts = state.attempts.shape[0], state.facts
         index = places(collected, pool_size)
-        question = index.clip(max=pool_size - 1)
-        category = facts.category[question]
+        place = index.clip(max=pool_size - 1)
+        category = facts.category[place]
         lowest, highest = _ends(state, categories)
-        counts_here = facts.level[question] == (lowest + memory.level)[category]
+        counts_here = facts.level[place] == (lowest + memory.level)[category]
         where = jnp.where((index < pool_size) & counts_here, category, categories)
 
         def added(counts: Float[Array, "categories"], values: Float[Array, "groups"]) -> Float[Array, "categories"]:

@@ -49,10 +49,10 @@ def rasch() -> Estimator:
         return Ratings(ratings.difficulty + moved, ratings.seen + measured, ratings.ability - jnp.mean(moved))
 
     def estimate(
-        ratings: Ratings, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ratings: Ratings, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        mean = jax.nn.sigmoid(ratings.ability - ratings.difficulty[ids])
-        return Estimate(mean, jnp.zeros(ids.shape))
+        mean = jax.nn.sigmoid(ratings.ability - ratings.difficulty[places])
+        return Estimate(mean, jnp.zeros(places.shape))
 
     return Estimator(Tracker(init, observe), estimate)
 
@@ -154,8 +154,8 @@ def blended(predictor: Estimator, *, forget: float, share: float, samples: int) 
         return Blended(faded[0], faded[1], learnt)
 
     def estimate(
-        memory: Blended, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        memory: Blended, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        return beta(memory.successes[ids], memory.failures[ids])
+        return beta(memory.successes[places], memory.failures[places])
 
     return Estimator(Tracker(init, observe), estimate)

@@ -39,7 +39,7 @@ class Tracker(NamedTuple):
     Attributes:
         init: (pool size) -> memory.
         observe: (memory, state before the step is remembered, collected, step) -> memory.
-        feedback: (memory, state, question, mask, GroupSignals, step) -> memory, after the update.
+        feedback: (memory, state, place, mask, GroupSignals, step) -> memory, after the update.
     """
 
     init: Callable[[int], PyTree]
@@ -54,7 +54,7 @@ class Estimator(NamedTuple):
 
     Attributes:
         tracker: what it remembers.
-        estimate: (memory, state, ids, key) -> Estimate of these questions.
+        estimate: (memory, state, places, key) -> Estimate of these questions.
     """
 
     tracker: Tracker
@@ -63,7 +63,7 @@ class Estimator(NamedTuple):
 
 def places(collected: GroupStatistics, pool_size: int) -> Int[Array, "groups"]:
     """Where groups stand in the pool; out of range, and so dropped, where nothing was measured."""
-    return jnp.where(collected.attempts > 0, collected.question, pool_size)
+    return jnp.where(collected.attempts > 0, collected.place, pool_size)
 
 
 def totals(collected: GroupStatistics, pool_size: int) -> tuple[Float[Array, "pool"], Float[Array, "pool"]]:
@@ -78,8 +78,8 @@ def totals(collected: GroupStatistics, pool_size: int) -> tuple[Float[Array, "po
 def recalled(
     estimator: Estimator, name: str = "success"
 ) -> Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Estimate]:
-    """(state, ids, key) -> what an estimator believes by `state.memory[name]`."""
-    return lambda state, ids, key: estimator.estimate(state.memory[name], state, ids, key)
+    """(state, places, key) -> what an estimator believes by `state.memory[name]`."""
+    return lambda state, places, key: estimator.estimate(state.memory[name], state, places, key)
 
 
 def beta(a: Float[Array, "*questions"], b: Float[Array, "*questions"]) -> Estimate:
@@ -94,9 +94,9 @@ def lifetime(prior: float = 1.0) -> Estimator:
     """Beta posterior of all rollouts ever: a = prior + successes, b = prior + failures."""
 
     def estimate(
-        memory: PyTree, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        successes, attempts = state.successes[ids], state.attempts[ids]
+        successes, attempts = state.successes[places], state.attempts[places]
         return beta(prior + successes, prior + attempts - successes)
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)
@@ -106,11 +106,11 @@ def frequency() -> Estimator:
     """The share of all rollouts ever that were right, held for certain; NaN before the first."""
 
     def estimate(
-        memory: PyTree, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        attempts = state.attempts[ids]
-        rate = state.successes[ids] / jnp.maximum(attempts, 1)
-        return Estimate(jnp.where(attempts > 0, rate, jnp.nan), jnp.zeros(ids.shape))
+        attempts = state.attempts[places]
+        rate = state.successes[places] / jnp.maximum(attempts, 1)
+        return Estimate(jnp.where(attempts > 0, rate, jnp.nan), jnp.zeros(places.shape))
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)
 
@@ -128,11 +128,11 @@ class Counts(flax.struct.PyTreeNode):
     since: Int[Array, "pool"]
 
     def at(
-        self, ids: Int[Array, "questions"], step: Int[Array, ""], decay: float
+        self, places: Int[Array, "questions"], step: Int[Array, ""], decay: float
     ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
         """Counts of questions as of a step."""
-        faded = decay ** (step - self.since[ids]).astype(jnp.float32)
-        return faded * self.successes[ids], faded * self.failures[ids]
+        faded = decay ** (step - self.since[places]).astype(jnp.float32)
+        return faded * self.successes[places], faded * self.failures[places]
 
 
 def _observe_counts(
@@ -171,7 +171,7 @@ def decayed_counts(
 
     Args:
         decay: per step, in (0, 1]; 1 never forgets.
-        prior: a0 = b0, or a function (state, ids) -> (a0, b0).
+        prior: a0 = b0, or a function (state, places) -> (a0, b0).
     """
 
     def init(pool_size: int) -> Counts:
@@ -179,10 +179,10 @@ def decayed_counts(
         return Counts(zeros, zeros, jnp.zeros(pool_size, jnp.int32))
 
     def estimate(
-        counts: Counts, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        counts: Counts, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        a0, b0 = prior(state, ids) if callable(prior) else (prior, prior)
-        successes, failures = counts.at(ids, state.step, decay)
+        a0, b0 = prior(state, places) if callable(prior) else (prior, prior)
+        successes, failures = counts.at(places, state.step, decay)
         return beta(a0 + successes, b0 + failures)
 
     return Estimator(Tracker(init, functools.partial(_observe_counts, decay=decay)), estimate)
@@ -195,10 +195,10 @@ def thompson(estimator: Estimator) -> Estimator:
     """
 
     def estimate(
-        memory: PyTree, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
         draw_key, own = jax.random.split(key)
-        mean, variance = estimator.estimate(memory, state, ids, own)
+        mean, variance = estimator.estimate(memory, state, places, own)
         total = jnp.maximum(mean * (1 - mean) / jnp.maximum(variance, 1e-9) - 1, 1e-3)
         certain = (variance <= 1e-9) | (mean <= 0) | (mean >= 1)
         draw = jax.random.beta(draw_key, jnp.maximum(mean * total, 1e-6), jnp.maximum((1 - mean) * total, 1e-6))
@@ -236,17 +236,17 @@ def moving_average(rate: float, start: float = 0.0) -> Estimator:
 
 
 def _as_remembered(
-    rate: Float[Array, "pool"], state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+    rate: Float[Array, "pool"], state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
 ) -> Estimate:
-    return Estimate(rate[ids], jnp.zeros(ids.shape))
+    return Estimate(rate[places], jnp.zeros(places.shape))
 
 
 def measured() -> Estimator:
     """The starting policy's success rate, measured before the first step and held for certain (`Facts.grade`)."""
 
     def estimate(
-        memory: PyTree, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        return Estimate(state.facts.grade[ids], jnp.zeros(ids.shape))
+        return Estimate(state.facts.grade[places], jnp.zeros(places.shape))
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)

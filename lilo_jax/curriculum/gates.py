@@ -47,8 +47,8 @@ def preferring(gate: Gate) -> Gate:
     """What the gate lets through first, then all others: the batch stays full (PRIME)."""
 
     def merit(collected: GroupStatistics) -> Float[Array, "groups"]:
-        slots = collected.attempts.shape[0]
-        return everything(collected) + slots * ~jnp.isnan(gate(collected))
+        size = collected.attempts.shape[0]
+        return everything(collected) + size * ~jnp.isnan(gate(collected))
 
     return merit
 

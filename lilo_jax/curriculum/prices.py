@@ -11,17 +11,17 @@ from lilo_jax.types import Array, CurriculumState
 
 
 def per_length(
-    values: Float[Array, "questions"], state: CurriculumState, ids: Int[Array, "questions"], *, power: float
+    values: Float[Array, "questions"], state: CurriculumState, places: Int[Array, "questions"], *, power: float
 ) -> Float[Array, "questions"]:
     """Value per expected length^power; power 1 is value per generated token, 0 changes nothing."""
-    return values / jnp.maximum(expected_lengths(state, ids), 1) ** power
+    return values / jnp.maximum(expected_lengths(state, places), 1) ** power
 
 
 def per_visit(
-    values: Float[Array, "questions"], state: CurriculumState, ids: Int[Array, "questions"], *, scale: float
+    values: Float[Array, "questions"], state: CurriculumState, places: Int[Array, "questions"], *, scale: float
 ) -> Float[Array, "questions"]:
     """Value / (1 + visits / scale): what was trained on often has less left to give."""
-    return values / (1 + state.visits[ids] / scale)
+    return values / (1 + state.visits[places] / scale)
 
 
 def retired(

@@ -26,7 +26,7 @@ class Evidence(flax.struct.PyTreeNode):
     """The last groups, in a ring, and what was made of them.
 
     Attributes:
-        question: -1 where there is none yet.
+        place: -1 where there is none yet.
         successes, attempts: of each.
         step: when each was seen.
         next: where the next one goes.
@@ -35,7 +35,7 @@ class Evidence(flax.struct.PyTreeNode):
             the covariance of the belief about them.
     """
 
-    question: Int[Array, "window"]
+    place: Int[Array, "window"]
     successes: Float[Array, "window"]
     attempts: Float[Array, "window"]
     step: Int[Array, "window"]
@@ -61,7 +61,7 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.95, precisi
         del pool_size
         zeros = jnp.zeros(window, jnp.float32)
         return Evidence(
-            question=jnp.full(window, -1, jnp.int32),
+            place=jnp.full(window, -1, jnp.int32),
             successes=zeros,
             attempts=zeros,
             step=jnp.zeros(window, jnp.int32),
@@ -74,17 +74,17 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.95, precisi
         evidence: Evidence, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
     ) -> Evidence:
         evidence = _added(evidence, collected, step)
-        index = jnp.maximum(evidence.question, 0)
+        index = jnp.maximum(evidence.place, 0)
         age = (step - evidence.step).astype(jnp.float32)
-        weight = jnp.where(evidence.question >= 0, evidence.attempts * decay**age, 0)
+        weight = jnp.where(evidence.place >= 0, evidence.attempts * decay**age, 0)
         rate = evidence.successes / jnp.maximum(evidence.attempts, 1)
         weights, factor = fit(state.facts.wanted_features[index], rate, weight, evidence.weights, precision=precision)
         return evidence.replace(weights=weights, factor=factor)
 
     def estimate(
-        evidence: Evidence, state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        evidence: Evidence, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
-        features = state.facts.wanted_features[ids]
+        features = state.facts.wanted_features[places]
         mean = jax.nn.sigmoid(features @ evidence.weights)
         spread = jnp.sum(solve_triangular(evidence.factor, features.T, lower=True) ** 2, axis=0)
         return Estimate(mean, jnp.minimum(spread * (mean * (1 - mean)) ** 2, mean * (1 - mean)))
@@ -94,19 +94,19 @@ def logistic_regression(*, width: int, window: int, decay: float = 0.95, precisi
 
 def _added(evidence: Evidence, collected: GroupStatistics, step: Int[Array, ""]) -> Evidence:
     """The ring with the measured groups of a step written over its oldest ones."""
-    window = evidence.question.shape[0]
+    window = evidence.place.shape[0]
     measured = collected.attempts > 0
     rank = jnp.cumsum(measured) - 1
     total = jnp.sum(measured)
     # Of more groups than fit the last ones stay; others would be written over in an order that is not defined.
     kept = measured & (rank >= total - window)
-    slot = jnp.where(kept, (evidence.next + rank) % window, window)
+    index = jnp.where(kept, (evidence.next + rank) % window, window)
 
     def put(ring: Num[Array, "window"], values: Num[Array, "groups"]) -> Num[Array, "window"]:
-        return jnp.asarray(ring).at[slot].set(values.astype(ring.dtype), mode="drop")
+        return jnp.asarray(ring).at[index].set(values.astype(ring.dtype), mode="drop")
 
     return evidence.replace(
-        question=put(evidence.question, collected.question),
+        place=put(evidence.place, collected.place),
         successes=put(evidence.successes, collected.successes),
         attempts=put(evidence.attempts, collected.attempts),
         step=put(evidence.step, jnp.broadcast_to(step, measured.shape)),

@@ -1,6 +1,6 @@
 """Question sources: which questions a rule may choose from, now.
 
-A source is a function (state, collected so far in this step, key) -> (ids, eligible).  Questions
+A source is a function (state, collected so far in this step, key) -> (places, eligible).  Questions
 that have a group in this step already are not eligible, so that further rounds ask others; but for the source of
 `buffers.Screened`, whose groups so far only screen, and whose best are what the next round asks.
 """
@@ -25,7 +25,7 @@ def whole_pool(pool_size: int) -> Source:
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
     ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
-        index = jnp.where(collected.question < 0, pool_size, collected.question)
+        index = jnp.where(collected.place < 0, pool_size, collected.place)
         return jnp.arange(pool_size, dtype=jnp.int32), jnp.ones(pool_size, bool).at[index].set(False, mode="drop")
 
     return offer
@@ -40,16 +40,16 @@ def random_pool(pool_size: int, count: int) -> Source:
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
     ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
-        ids = draw(key, size=pool_size, k=min(count, pool_size))
-        return ids, ~_any_equal(ids, collected.question)
+        places = draw(key, size=pool_size, k=min(count, pool_size))
+        return places, ~_any_equal(places, collected.place)
 
     return offer
 
 
-def _any_equal(ids: Int[Array, "questions"], taken: Int[Array, "groups"]) -> Bool[Array, "questions"]:
-    """Which ids are among `taken`, by a sorted look-up."""
+def _any_equal(places: Int[Array, "questions"], taken: Int[Array, "groups"]) -> Bool[Array, "questions"]:
+    """Which places are among `taken`, by a sorted look-up."""
     taken = jnp.sort(taken)
-    return taken[jnp.searchsorted(taken, ids).clip(max=taken.shape[0] - 1)] == ids
+    return taken[jnp.searchsorted(taken, places).clip(max=taken.shape[0] - 1)] == places
 
 
 def least_visited(source: Source) -> Source:
@@ -61,9 +61,9 @@ def least_visited(source: Source) -> Source:
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
     ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
-        ids, eligible = source(state, collected, key)
-        visits = state.visits[ids]
-        return ids, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
+        places, eligible = source(state, collected, key)
+        visits = state.visits[places]
+        return places, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
 
     return offer
 
@@ -79,8 +79,8 @@ def at_levels(source: Source, allowed: Callable[[CurriculumState], Bool[Array, "
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
     ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
-        ids, eligible = source(state, collected, key)
-        return ids, eligible & allowed(state)[state.facts.category[ids], state.facts.level[ids]]
+        places, eligible = source(state, collected, key)
+        return places, eligible & allowed(state)[state.facts.category[places], state.facts.level[places]]
 
     return offer
 
@@ -92,14 +92,14 @@ def not_skipped(
 
     Args:
         source: of the questions.
-        probability: (state, ids) -> of being left out.
+        probability: (state, places) -> of being left out.
     """
 
     def offer(
         state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
     ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         source_key, coin_key = jax.random.split(key)
-        ids, eligible = source(state, collected, source_key)
-        return ids, eligible & (jax.random.uniform(coin_key, ids.shape) >= probability(state, ids))
+        places, eligible = source(state, collected, source_key)
+        return places, eligible & (jax.random.uniform(coin_key, places.shape) >= probability(state, places))
 
     return offer

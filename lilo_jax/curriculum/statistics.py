@@ -12,7 +12,7 @@ from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupSta
 
 def group_statistics(
     *,
-    question: Int[Array, "groups"],
+    place: Int[Array, "groups"],
     round: Int[Array, "groups"],
     group: Int[Array, "rows"],
     reward: Float[Array, "rows"],
@@ -24,8 +24,8 @@ def group_statistics(
     """Sums rows into their groups.
 
     Args:
-        question, round: copied through; -1 in empty slots.
-        group: slot of each row.
+        place, round: copied through; -1 in empty entries.
+        group: of each row.
         reward: of each row.
         correct: the declared outcome.
         graded: False where the grader failed: the row is not an attempt.
@@ -33,17 +33,17 @@ def group_statistics(
         row_mask: False for padding rows.
 
     Returns:
-        GroupStatistics with K slots; a slot without rows has zero counts.
+        GroupStatistics of K entries; one without rows has zero counts.
     """
     chex.assert_equal_shape([group, reward, correct, graded, length, row_mask])
 
     def total(values: Shaped[Array, "rows"], where: Bool[Array, "rows"]) -> Float[Array, "groups"]:
         values = jnp.where(where, values.astype(jnp.float32), 0)
-        return jax.ops.segment_sum(values, group, num_segments=question.shape[0])
+        return jax.ops.segment_sum(values, group, num_segments=place.shape[0])
 
     counted = row_mask & graded
     return GroupStatistics(
-        question=question,
+        place=place,
         round=round,
         attempts=total(jnp.ones_like(reward), counted),
         successes=total(correct, counted),
@@ -54,18 +54,18 @@ def group_statistics(
 
 
 def nothing_collected(curriculum: Curriculum, state: CurriculumState) -> GroupStatistics:
-    """The statistics before the first round of a step: an empty slot for every group that its rounds can open."""
+    """The statistics before the first round of a step: an empty entry for every group that its rounds can open."""
     key = jax.eval_shape(jax.random.key, 0)
-    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), key).ids.shape[0]
+    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), key).places.shape[0]
     return _empty(proposed * curriculum.max_rounds)
 
 
-def _empty(slots: int) -> GroupStatistics:
-    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+def _empty(size: int) -> GroupStatistics:
+    empty, zeros = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
 
 
-def expected_lengths(state: CurriculumState, ids: Int[Array, "questions"]) -> Float[Array, "questions"]:
+def expected_lengths(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
     """Mean completion length of questions, drawn towards that of the pool where little is known.
 
         E_i = (sum of lengths of i + mean length of all) / (rollouts of i + 1)
@@ -74,13 +74,13 @@ def expected_lengths(state: CurriculumState, ids: Int[Array, "questions"]) -> Fl
 
     Args:
         state: what is remembered.
-        ids: of the questions.
+        places: of the questions.
 
     Returns:
         Lengths in tokens; zero before anything was seen.
     """
     overall = jnp.sum(state.length_sum) / jnp.maximum(jnp.sum(state.rollouts), 1)
-    return (state.length_sum[ids] + overall) / (state.rollouts[ids] + 1)
+    return (state.length_sum[places] + overall) / (state.rollouts[places] + 1)
 
 
 def learnability(successes: Float[Array, "*groups"], attempts: Float[Array, "*groups"]) -> Float[Array, "*groups"]:
@@ -129,12 +129,12 @@ def remember(state: CurriculumState, collected: GroupStatistics, step: Int[Array
 
     Args:
         state: before the step.
-        collected: K groups, empty slots allowed.
+        collected: K groups, empty entries allowed.
         step: the step they belong to.
     """
     pool_size = state.attempts.shape[0]
-    filled = collected.question >= 0
-    index = jnp.where(filled, collected.question, pool_size)  # out of range: dropped
+    filled = collected.place >= 0
+    index = jnp.where(filled, collected.place, pool_size)  # out of range: dropped
 
     def add(counts: Num[Array, "pool"], values: Shaped[Array, "groups"]) -> Num[Array, "pool"]:
         return jnp.asarray(counts).at[index].add(values.astype(counts.dtype), mode="drop")
@@ -160,7 +160,7 @@ def group_signals(
         mask: tokens trained on.
         value_error: squared error of the critic.
     """
-    num_groups = batch.question.shape[0]
+    num_groups = batch.place.shape[0]
 
     def mean(values: Float[Array, "rows completion"]) -> Float[Array, "trained"]:
         total = jax.ops.segment_sum(jnp.sum(jnp.where(mask, values, 0), axis=1), batch.group, num_segments=num_groups)

@@ -46,7 +46,7 @@ def trap_detector(predicted: Belief, *, strength: float = 4.0, fade: float = FAD
     """Weighs every group against what was predicted of it.
 
     Args:
-        predicted: (state, ids, key) -> m, what the features say of the success rate; no key is consumed.
+        predicted: (state, places, key) -> m, what the features say of the success rate; no key is consumed.
         strength: nu, how many rollouts the prediction is worth.
         fade: what stays of the evidence with every step that passes.
     """
@@ -59,14 +59,14 @@ def trap_detector(predicted: Belief, *, strength: float = 4.0, fade: float = FAD
         memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
     ) -> Suspicion:
         # Groups without a verdict count as visits too: they add nothing, but what there was must fade up to them.
-        index = jnp.where(collected.question >= 0, collected.question, memory.coin.shape[0])
-        question = jnp.maximum(collected.question, 0)
-        rate = predicted(state, question, jax.random.key(0))
-        passed = (step - state.last_seen[question]).astype(jnp.float32)
+        index = jnp.where(collected.place >= 0, collected.place, memory.coin.shape[0])
+        place = jnp.maximum(collected.place, 0)
+        rate = predicted(state, place, jax.random.key(0))
+        passed = (step - state.last_seen[place]).astype(jnp.float32)
         ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
 
         def add(evidence: Float[Array, "pool"], ratio: Float[Array, "groups"]) -> Float[Array, "pool"]:
-            faded = evidence[question] * fade**passed
+            faded = evidence[place] * fade**passed
             return jnp.asarray(evidence).at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
 
         return Suspicion(*map(add, (memory.coin, memory.dead), ratios))
@@ -100,7 +100,12 @@ def log_ratios(
 
 
 def trap_probability(
-    memory: Suspicion, state: CurriculumState, ids: Int[Array, "questions"], *, prior: float = 0.05, fade: float = FADE
+    memory: Suspicion,
+    state: CurriculumState,
+    places: Int[Array, "questions"],
+    *,
+    prior: float = 0.05,
+    fade: float = FADE,
 ) -> Float[Array, "questions"]:
     """Probability that a question is a trap of either kind, or that its grader fails.
 
@@ -113,12 +118,12 @@ def trap_probability(
     Args:
         memory: evidence.
         state: for the lifetime counts of rollouts and of those that were graded.
-        ids: of the questions.
+        places: of the questions.
         prior: share of traps expected in the pool, in [0, 1).
         fade: as in `trap_detector`.
     """
-    passed = (state.step - state.last_seen[ids]).astype(jnp.float32)
-    coin, dead = (evidence[ids] * fade**passed for evidence in (memory.coin, memory.dead))
+    passed = (state.step - state.last_seen[places]).astype(jnp.float32)
+    coin, dead = (evidence[places] * fade**passed for evidence in (memory.coin, memory.dead))
     either = jnp.logaddexp(coin, dead) - jnp.log(2.0)
-    graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
+    graded = (state.attempts[places] + 1) / (state.rollouts[places] + 1)
     return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + either)) * graded

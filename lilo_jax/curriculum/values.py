@@ -32,8 +32,8 @@ def expected_variance(estimate: Estimate) -> Float[Array, "questions"]:
 def corrected_variance(estimate: Estimate, attempts: Num[Array, "questions"]) -> Float[Array, "questions"]:
     """p(1 - p) K / (K - 1), which K fresh rollouts estimate without bias; NaN for K < 2.
 
-    An `Estimate` does not say of how many rollouts it is, so `of_belief` cannot take this one: a score of a rule's own
-    hands it what `recalled` gives, and the attempts, such as `state.attempts[ids]` with `frequency`.
+    An `Estimate` does not say of how many rollouts it is, so `of_belief` cannot take this one: a rule of its own
+    hands it what `recalled` gives, and the attempts, such as `state.attempts[places]` with `frequency`.
     """
     return jnp.where(attempts > 1, variance(estimate) * attempts / jnp.maximum(attempts - 1, 1), jnp.nan)
 

@@ -51,7 +51,7 @@ class Score(Protocol):
     """`lilo_jax.models.scoring.score` of a model, compiled for each value of what stands behind the star."""
 
     def __call__(
-        self, params: PyTree, sequences: Sequences, *, completion_slots: int, temperature: float
+        self, params: PyTree, sequences: Sequences, *, completion_width: int, temperature: float
     ) -> TokenScores: ...
 
 
@@ -90,7 +90,7 @@ def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Score:
     """`lilo_jax.models.scoring.score`, compiled."""
     return jax.jit(
         functools.partial(score, model, chunk=chunk),
-        static_argnames=("completion_slots", "temperature"),
+        static_argnames=("completion_width", "temperature"),
         out_shardings=replicated(mesh),
     )
 

@@ -75,7 +75,7 @@ class SftStep(Protocol):
     """A step on sequences, as they are or packed by a plan."""
 
     def __call__(
-        self, state: Trainable, sequences: Sequences, plan: PackedRows | None = None, *, completion_slots: int
+        self, state: Trainable, sequences: Sequences, plan: PackedRows | None = None, *, completion_width: int
     ) -> tuple[Trainable, Metrics]: ...
 
 
@@ -85,7 +85,7 @@ class Statistics(Protocol):
     def __call__(
         self,
         *,
-        question: Int[Array, "groups"],
+        place: Int[Array, "groups"],
         round: Int[Array, "groups"],
         group: Int[Array, "rows"],
         reward: Float[Array, "rows"],
@@ -127,7 +127,7 @@ class Programs(NamedTuple):
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> numbers, or None; see `Curriculum`.
-        expected_lengths: (CurriculumState, ids) -> tokens; see `lilo_jax.curriculum.statistics`.
+        expected_lengths: (CurriculumState, places) -> tokens; see `lilo_jax.curriculum.statistics`.
         sample: see `lilo_jax.sampling.sample`.
         statistics: see `lilo_jax.curriculum.statistics.group_statistics`.
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
@@ -195,7 +195,7 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         sft_step=jax.jit(
             functools.partial(_sft_step, model, sft_optimizer, chunk=chunk),
             donate_argnums=0,
-            static_argnames="completion_slots",
+            static_argnames="completion_width",
             out_shardings=(sft_layout, None),
         ),
         features=jax.jit(functools.partial(mean_states, model), out_shardings=everywhere),
@@ -299,7 +299,7 @@ def _update(
     )  # fmt: skip
     value_error = (batch.old_values - batch.returns) ** 2 * parts.algorithm.needs_values
     signals = group_signals(batch, live_tokens(batch), value_error)
-    remembered = parts.curriculum.feedback(state.curriculum, batch.question, batch.question_mask, signals, state.step)
+    remembered = parts.curriculum.feedback(state.curriculum, batch.place, batch.group_mask, signals, state.step)
     memory = parts.algorithm.remember(batch)
     return state.replace(
         step=state.step + 1, policy=policy, critic=critic, curriculum=remembered, memory=memory
@@ -313,15 +313,15 @@ def _sft_step(
     sequences: Sequences,
     plan: PackedRows | None = None,
     *,
-    completion_slots: int,
+    completion_width: int,
     chunk: int,
 ) -> tuple[Trainable, Metrics]:
     """One step of maximum likelihood: the mean over response tokens of each row, then the mean over rows."""
     runs = model if plan is None else packed(model, plan)
 
     def loss(params: PyTree) -> tuple[Float[Array, ""], Metrics]:
-        scores = score(runs, params, sequences, completion_slots=completion_slots, temperature=1.0, chunk=chunk)
-        weights = completion_mask(sequences, completion_slots) / jnp.maximum(sequences.completion_lengths, 1)[:, None]
+        scores = score(runs, params, sequences, completion_width=completion_width, temperature=1.0, chunk=chunk)
+        weights = completion_mask(sequences, completion_width) / jnp.maximum(sequences.completion_lengths, 1)[:, None]
         mean = Mean.of(-scores.logprobs, weights)
         return mean.total / mean.weight, {"sft/loss": mean}
 

@@ -36,10 +36,10 @@ def audit(
     seed = probe.judge.seed
     key = stream_key(seed, "audit questions", step)
     # Not `selectors.draw`, whose loop would be compiled anew at every call outside of a program.
-    ids = np.asarray(jax.random.choice(key, len(probe.pool.lengths), (settings.questions,), replace=False))
-    counts = outcomes(probe, params, ids, step, ledger, samples=settings.samples, purpose="audit", phase=AUDIT)
+    places = np.asarray(jax.random.choice(key, len(probe.pool.lengths), (settings.questions,), replace=False))
+    counts = outcomes(probe, params, places, step, ledger, samples=settings.samples, purpose="audit", phase=AUDIT)
     belief = None
     if estimate is not None:
-        belief = jax.device_get(estimate(stream_key(seed, "audit belief", step)))[ids]
+        belief = jax.device_get(estimate(stream_key(seed, "audit belief", step)))[places]
     probe.judge.graders.pool.take_counts()  # those of a step are its own
     return {f"audit/{name}": value for name, value in audit_measures(belief, *counts).items()}

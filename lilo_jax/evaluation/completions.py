@@ -19,11 +19,11 @@ def completions_of(
     """Completions of each prompt, from device calls of about `rows` completions, in the order of the prompts."""
     samples = protocol.samples
     per_call = max(rows // samples, 1)
-    slots = bucket(max(map(len, prompts), default=1))
+    width = bucket(max(map(len, prompts), default=1))
     for start in range(0, len(prompts), per_call):
         part = prompts[start : start + per_call]
         count = per_call if len(prompts) > per_call else min(bucket(len(part)), per_call)
-        tokens, lengths = padded(part, count, slots)
+        tokens, lengths = padded(part, count, width)
         prompt = np.repeat(np.arange(count), samples).astype(np.int32)
         requests = Requests(
             prompt=prompt,
@@ -37,9 +37,9 @@ def completions_of(
             yield jax.tree.map(lambda x, i=i: x[i * samples : (i + 1) * samples], completions)
 
 
-def padded(rows: Sequence[Sequence[int]], count: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as int32 [count, slots] with their lengths; those beyond the given ones are empty."""
-    tokens, lengths = np.zeros((count, slots), np.int32), np.zeros(count, np.int32)
+def padded(rows: Sequence[Sequence[int]], count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as int32 [count, width] with their lengths; those beyond the given ones are empty."""
+    tokens, lengths = np.zeros((count, width), np.int32), np.zeros(count, np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row)], lengths[i] = row, len(row)
     return tokens, lengths

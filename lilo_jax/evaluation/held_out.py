@@ -112,10 +112,10 @@ def exact_rates(evaluator: Evaluator, params: PyTree, answers: Sequences, ledger
 
     One teacher-forced pass per question, no sampling and so no sampling noise.  float64 [N].
     """
-    slots, rates = int(answers.completion_lengths.max()), []
+    width, rates = int(answers.completion_lengths.max()), []
     for start in range(0, len(answers.tokens), evaluator.rows):
         placed = put_rows(evaluator.sampler.mesh, _padded_rows(answers, start, evaluator.rows))
-        scores = evaluator.score(params, placed, completion_slots=slots, temperature=1.0)
+        scores = evaluator.score(params, placed, completion_width=width, temperature=1.0)
         rates.append(np.exp(np.asarray(scores.logprobs, np.float64).sum(axis=1)))
     ledger.add("evaluation", "scored", int(answers.prompt_lengths.sum() + answers.completion_lengths.sum()))
     return np.concatenate(rates)[: len(answers.tokens)]

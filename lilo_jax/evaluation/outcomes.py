@@ -37,14 +37,22 @@ class Probe(NamedTuple):
 
 
 def outcomes(
-    probe: Probe, params: PyTree, ids: np.ndarray, step: int, ledger: Ledger, *, samples: int, purpose: str, phase: int
+    probe: Probe,
+    params: PyTree,
+    places: np.ndarray,
+    step: int,
+    ledger: Ledger,
+    *,
+    samples: int,
+    purpose: str,
+    phase: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Successes, graded rollouts and sums of rewards of questions of the pool, sampled and graded as in training.
 
     Args:
         probe: what samples and grades.
         params: policy weights.
-        ids: [N], places in the pool.
+        places: [N], places in the pool.
         step: at which it happens.
         ledger: books the tokens.
         samples: rollouts of each question.
@@ -55,7 +63,7 @@ def outcomes(
         Three float64 [N].
     """
     pool, judge = probe.pool, probe.judge
-    prompts = [pool.tokens[i, : pool.lengths[i]].tolist() for i in ids]
+    prompts = [pool.tokens[i, : pool.lengths[i]].tolist() for i in places]
     key = stream_key(judge.seed, purpose, step)
 
     def rolled_out(prompts: Prompts, requests: Requests, _: Protocol) -> Completions:
@@ -63,10 +71,10 @@ def outcomes(
 
     protocol = dataclasses.replace(probe.protocol, samples=samples)
     generate = functools.partial(completions_of, rolled_out, prompts, rows=probe.rows)
-    questions = [pool.questions[i] for i in ids]
+    questions = [pool.questions[i] for i in places]
     generations = respond(generate, judge.graders, judge.grade, questions, protocol)
-    ledger.add(purpose, "prefilled", pool.lengths[ids].sum())
-    counts = np.zeros((3, len(ids)))
+    ledger.add(purpose, "prefilled", pool.lengths[places].sum())
+    counts = np.zeros((3, len(places)))
     for i, one in enumerate(generations):
         for j, response in enumerate(one.responses):
             ledger.add(purpose, "generated", response.tokens)

@@ -41,11 +41,11 @@ class Model(NamedTuple):
         values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
             rows, and taken apart by layer if these run unrolled.  Done once per sampling call, outside of its loops.
-        init_cache: (rows, slots) -> empty cache.
+        init_cache: (rows, width) -> empty cache with room for `width` tokens a row.
         extend: (decoding weights, tokens, start, cache) -> (hidden, cache): a run of tokens whose first stands at
             position `start` in every row.
         decode: (decoding weights, tokens, positions, cache) -> (logits, cache): one token a row.
-        take: (cache, rows, slots) -> cache of those rows, lengthened to `slots`.
+        take: (cache, rows, width) -> cache of those rows, lengthened to `width`.
         copy: (cache, rows, source, source rows) -> cache with rows of another one written over the
             beginning of its own; rows out of range are dropped.
     """

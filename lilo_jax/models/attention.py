@@ -29,10 +29,10 @@ class View(NamedTuple):
     window: int = 0
     softcap: float = 0.0
 
-    def sees(self, query_slots: Int[Array, "..."], key_slots: Int[Array, "..."]) -> Bool[Array, "..."]:
-        """Whether a query at one slot sees a key at another; broadcast."""
-        seen = key_slots <= query_slots
-        return seen & (key_slots > query_slots - self.window) if self.window else seen
+    def sees(self, query_positions: Int[Array, "..."], key_positions: Int[Array, "..."]) -> Bool[Array, "..."]:
+        """Whether a query at one position sees a key at another; broadcast."""
+        seen = key_positions <= query_positions
+        return seen & (key_positions > query_positions - self.window) if self.window else seen
 
     def bound(self, scores: Float[Array, "..."]) -> Float[Array, "..."]:
         """The scores, capped."""
@@ -133,8 +133,8 @@ def reference(
     repeats = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value))
     scores = jnp.einsum("btnh,bsnh->bnts", query.astype(jnp.float32), key) / math.sqrt(query.shape[3])
-    slots = jnp.arange(query.shape[1])
-    visible = view.sees(slots[:, None], slots[None])[None]
+    positions = jnp.arange(query.shape[1])
+    visible = view.sees(positions[:, None], positions[None])[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
     weights = jax.nn.softmax(jnp.where(visible[:, None], view.bound(scores), -jnp.inf), axis=-1)
@@ -153,12 +153,12 @@ def attend_sequence(
     Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end, and from
     the beginning of its window: of the [T, T] matrix little more than the visible part is computed.
     """
-    slots = query.shape[1]
-    block = max(64, -(-slots // 8))
+    width = query.shape[1]
+    block = max(64, -(-width // 8))
     return jnp.concatenate(
         [
-            _attend_block(query, key, value, segments, view, start, min(start + block, slots))
-            for start in range(0, slots, block)
+            _attend_block(query, key, value, segments, view, start, min(start + block, width))
+            for start in range(0, width, block)
         ],
         axis=1,
     )
@@ -173,7 +173,7 @@ def _attend_block(
     start: int,
     end: int,
 ) -> Float[Array, "rows block heads head_dim"]:
-    """Queries at slots [start, end) over the keys that any of them sees.
+    """Queries at positions [start, end) over the keys that any of them sees.
 
     The queries that share a key head are stacked along time, so that both products are one matrix product per row and
     key head; on CPU this is faster than products over heads in the middle of the shape.
@@ -213,11 +213,11 @@ def splash(
     # Imported here: other platforms need not load the compiler of TPU kernels.
     from jax.experimental.pallas.ops.tpu import splash_attention as tpu
 
-    _, slots, num_heads, dim = query.shape
-    blocks = -(-slots // 512)
-    block = -(-slots // (blocks * 128)) * 128
-    padding = blocks * block - slots
-    shape = (slots + padding, slots + padding)
+    _, width, num_heads, dim = query.shape
+    blocks = -(-width // 512)
+    block = -(-width // (blocks * 128)) * 128
+    padding = blocks * block - width
+    shape = (width + padding, width + padding)
     mask = tpu.LocalMask(shape, (view.window - 1, 0), 0) if view.window else tpu.CausalMask(shape)
     sizes: dict[str, Any] = dict.fromkeys(
         ["block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"], block
@@ -238,7 +238,7 @@ def splash(
     if segments is not None:
         padded = jnp.pad(segments, ((0, 0), (0, padding)), mode="edge")
         ids = tpu.SegmentIds(padded, padded)
-    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)[:, :slots]
+    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)[:, :width]
 
 
 def cudnn(

@@ -1,11 +1,12 @@
 """Keys and values of the tokens seen so far, and attention to them.
 
-A row's tokens stand at slots 0, 1, 2, ... without gaps, and a query at position p sees the slots <= p.  What a row
+A row's tokens stand at positions 0, 1, 2, ... without gaps, and a query at position p sees those <= p.  What a row
 holds beyond its own position is therefore invisible and need not be cleared when the row is given to another sequence.
 
-Keys lie as [rows, heads, head_dim, slots], values as [rows, heads, slots, head_dim]: both products of a decoding step
-then read memory in order, with each key head read once for all the query heads that share it.  On CPU that step is
-1.26 times as fast as with [rows, slots, heads, head_dim]; on an accelerator the compiler chooses the physical layout.
+Keys lie as [rows, heads, head_dim, positions], values as [rows, heads, positions, head_dim]: both products of a
+decoding step then read memory in order, with each key head read once for all the query heads that share it.  On CPU
+that step is 1.26 times as fast as with [rows, positions, heads, head_dim]; on an accelerator the compiler chooses the
+physical layout.
 """
 
 from collections.abc import Callable
@@ -26,27 +27,27 @@ class LayerCache(flax.struct.PyTreeNode):
     """Keys and values of one layer, or of all layers stacked on a leading axis.
 
     Attributes:
-        keys: slot s holds the token at position s.
+        keys: of the token at each position.
         values: likewise.
         key_scales, value_scales: what int8 entries are multiplied by; None for floats.
         layer: which layer of a stacked cache is meant; None if it holds one.
     """
 
-    keys: Float[Array, "*layers rows kv_heads head_dim slots"]
-    values: Float[Array, "*layers rows kv_heads slots head_dim"]
-    key_scales: Float[Array, "*layers rows kv_heads slots"] | None = None
-    value_scales: Float[Array, "*layers rows kv_heads slots"] | None = None
+    keys: Float[Array, "*layers rows kv_heads head_dim positions"]
+    values: Float[Array, "*layers rows kv_heads positions head_dim"]
+    key_scales: Float[Array, "*layers rows kv_heads positions"] | None = None
+    value_scales: Float[Array, "*layers rows kv_heads positions"] | None = None
     layer: Int[Array, ""] | None = None
 
 
-def empty_cache(leading: tuple[int, ...], *, slots: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> LayerCache:
-    """A cache of `leading` = ([layers,] rows) with room for `slots` tokens a row."""
+def empty_cache(leading: tuple[int, ...], *, width: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> LayerCache:
+    """A cache of `leading` = ([layers,] rows) with room for `width` tokens a row."""
     scales = None
     if dtype == jnp.int8:
-        scales = jnp.zeros((*leading, kv_heads, slots), jnp.float32)
+        scales = jnp.zeros((*leading, kv_heads, width), jnp.float32)
     return LayerCache(
-        keys=jnp.zeros((*leading, kv_heads, head_dim, slots), dtype),
-        values=jnp.zeros((*leading, kv_heads, slots, head_dim), dtype),
+        keys=jnp.zeros((*leading, kv_heads, head_dim, width), dtype),
+        values=jnp.zeros((*leading, kv_heads, width, head_dim), dtype),
         key_scales=scales,
         value_scales=scales,
     )
@@ -75,7 +76,7 @@ def write(
     """Stores one token per row, or a run of tokens that starts at the same position in every row.
 
     Args:
-        cache: to be written; beyond its slots nothing is stored.
+        cache: to be written; beyond its width nothing is stored.
         key, value: of the tokens.
         positions: with one token a row, each row's own; or one number, the first of a run.
     """
@@ -129,7 +130,7 @@ def attend_cache(
     positions: Int[Array, "#rows tokens"],
     view: View = PLAIN,
 ) -> Float[Array, "rows tokens heads head_dim"]:
-    """softmax(cap(q k^T / sqrt(H))) v over the slots that the query's position sees, in float32.
+    """softmax(cap(q k^T / sqrt(H))) v over what the query's position sees, in float32.
 
     Args:
         query: its heads are a multiple of the cache's.
@@ -143,7 +144,7 @@ def attend_cache(
     if cache.layer is not None:
         cache = jax.tree.map(lambda leaf: leaf[cache.layer], cache.replace(layer=None))
     rows, length, heads, head_dim = query.shape
-    kv_heads, slots = cache.keys.shape[1], cache.keys.shape[3]
+    kv_heads, width = cache.keys.shape[1], cache.keys.shape[3]
     shared = heads // kv_heads
     # The queries that share a key head are the rows of one matrix: heads are never repeated.
     grouped = query.reshape(rows, length, kv_heads, shared, head_dim).transpose(0, 2, 3, 1, 4)
@@ -152,7 +153,7 @@ def attend_cache(
     if cache.key_scales is not None:
         scores = scores * cache.key_scales[:, :, None]
     queries = jnp.tile(positions, shared)[:, None, :, None]
-    visible = view.sees(queries, jnp.arange(slots)[None, None, None])  # [B, 1, shared * T, S]
+    visible = view.sees(queries, jnp.arange(width)[None, None, None])  # [B, 1, shared * T, S]
     scores = jnp.where(visible, view.bound(scores), -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -168,14 +169,14 @@ def attend_cache(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype)
 
 
-def take_rows(cache: LayerCache, rows: Int[Array, "taken"], slots: int, constrain: Constrain) -> LayerCache:
-    """A cache of the given rows, lengthened to `slots`."""
+def take_rows(cache: LayerCache, rows: Int[Array, "taken"], width: int, constrain: Constrain) -> LayerCache:
+    """A cache of the given rows, lengthened to `width`."""
 
-    def take(leaf: Num[Array, "..."], slot_axis: int, axes: tuple[str | None, ...]) -> Num[Array, "..."]:
+    def take(leaf: Num[Array, "..."], position_axis: int, axes: tuple[str | None, ...]) -> Num[Array, "..."]:
         leading = leaf.ndim - len(axes)
         leaf = jnp.take(leaf, rows, axis=leading)
         padding = [(0, 0)] * leaf.ndim
-        padding[leading + slot_axis] = (0, slots - leaf.shape[leading + slot_axis])
+        padding[leading + position_axis] = (0, width - leaf.shape[leading + position_axis])
         return constrain(jnp.pad(leaf, padding), *[None] * leading, *axes)
 
     return _map_leaves(take, cache)
@@ -184,7 +185,7 @@ def take_rows(cache: LayerCache, rows: Int[Array, "taken"], slots: int, constrai
 def copy_rows(
     cache: LayerCache, rows: Int[Array, "copied"], source: LayerCache, source_rows: Int[Array, "copied"]
 ) -> LayerCache:
-    """Writes rows of `source`, which has no more slots, over the first slots of rows of `cache`.
+    """Writes rows of `source`, which is no wider, over the first positions of rows of `cache`.
 
     Args:
         cache: S rows.
@@ -194,12 +195,12 @@ def copy_rows(
     """
 
     def copy(
-        leaf: Num[Array, "..."], slot_axis: int, axes: tuple[str | None, ...], other: Num[Array, "..."]
+        leaf: Num[Array, "..."], position_axis: int, axes: tuple[str | None, ...], other: Num[Array, "..."]
     ) -> Num[Array, "..."]:
         leading = leaf.ndim - len(axes)
         where: list = [slice(None)] * leaf.ndim
         where[leading] = rows
-        where[leading + slot_axis] = slice(other.shape[leading + slot_axis])
+        where[leading + position_axis] = slice(other.shape[leading + position_axis])
         return jnp.asarray(leaf).at[tuple(where)].set(jnp.take(other, source_rows, axis=leading), mode="drop")
 
     return _map_leaves(copy, cache, source)
@@ -211,13 +212,13 @@ _AXES = {
     "key_scales": (2, ("rows", "kv_heads", None)),
     "value_scales": (2, ("rows", "kv_heads", None)),
 }
-"""Of each array: which axis the slots are, counted from the rows, and the logical axes."""
+"""Of each array: which axis the positions are, counted from the rows, and the logical axes."""
 
 
 def _map_leaves(function: Callable[..., Num[Array, "..."]], cache: LayerCache, *others: LayerCache) -> LayerCache:
     changed = {}
-    for name, (slot_axis, axes) in _AXES.items():
+    for name, (position_axis, axes) in _AXES.items():
         if getattr(cache, name) is not None:
             leaves = [getattr(other, name) for other in others]
-            changed[name] = function(getattr(cache, name), slot_axis, axes, *leaves)
+            changed[name] = function(getattr(cache, name), position_axis, axes, *leaves)
     return cache.replace(**changed)

@@ -60,13 +60,13 @@ class Decoding:
         trunk = trunk | {"embedding": trunk["embedding"].astype(self.dtype), "layers": layers}
         return {"trunk": trunk, "output": self.arrange(output.astype(self.dtype), 1)}
 
-    def init_cache(self, rows: int, slots: int) -> PyTree:
+    def init_cache(self, rows: int, width: int) -> PyTree:
         """A cache of zeros."""
 
         def empty(*leading: int) -> LayerCache:
             return empty_cache(
                 leading,
-                slots=slots,
+                width=width,
                 kv_heads=self.config.num_kv_heads,
                 head_dim=self.config.head_dim,
                 dtype=self.cache_dtype,
@@ -94,9 +94,9 @@ class Decoding:
         logits = self.short_product(x[:, 0], weights["output"], 1).astype(jnp.float32)
         return softcapped(logits, self.config.logit_softcap), cache
 
-    def take(self, cache: PyTree, rows: Int[Array, "taken"], slots: int) -> PyTree:
+    def take(self, cache: PyTree, rows: Int[Array, "taken"], width: int) -> PyTree:
         """Rows of a cache, lengthened."""
-        return _each_layer(lambda layer: take_rows(layer, rows, slots, self.constrain), cache)
+        return _each_layer(lambda layer: take_rows(layer, rows, width, self.constrain), cache)
 
     def copy(
         self, cache: PyTree, rows: Int[Array, "copied"], source: PyTree, source_rows: Int[Array, "copied"]
@@ -107,15 +107,15 @@ class Decoding:
 
 def _write_and_attend(
     positions: Int[Array, "#rows tokens"],
-    slots: Int[Array, ""] | Int[Array, "rows"],
+    at: Int[Array, ""] | Int[Array, "rows"],
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
     cache: LayerCache,
     view: View,
 ) -> tuple[Float[Array, "rows tokens heads head_dim"], LayerCache]:
-    """Stores keys and values at `slots`, then attends to what the queries, at `positions`, see."""
-    cache = write(cache, key, value, slots)
+    """Stores keys and values at positions `at`, then attends to what the queries, at `positions`, see."""
+    cache = write(cache, key, value, at)
     return attend_cache(query, cache, positions, view), cache
 
 

@@ -15,27 +15,27 @@ from lilo_jax.types import Array, PyTree, Sequences
 
 
 class PackedRows(flax.struct.PyTreeNode):
-    """Where the tokens of B sequences stand in R rows of L slots.
+    """Where the tokens of B sequences stand in R rows of L positions.
 
     Attributes:
-        sequence: the sequence whose token stands in a slot; -1 where none does.
-        slot: the token's slot in its sequence; 0 where none stands.
-        start: where a sequence begins among the R x L slots laid end to end.
+        sequence: the sequence whose token stands there; -1 where none does.
+        position: the token's position in its sequence; 0 where none stands.
+        start: where a sequence begins among the R x L positions laid end to end.
     """
 
-    sequence: Int[Array, "*blocks packed slots"]
-    slot: Int[Array, "*blocks packed slots"]
+    sequence: Int[Array, "*blocks packed positions"]
+    position: Int[Array, "*blocks packed positions"]
     start: Int[Array, "*blocks rows"]
 
 
-def first_fit_decreasing(lengths: Int[np.ndarray, "rows"], slots: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: Int[np.ndarray, "rows"], width: int) -> list[list[int]]:
     """Sequences by row: the longest first, each into the first row that has room for it.
 
     The rows are at most 11/9 of the fewest possible, plus 2/3 (Dósa 2007, theorem 1).
 
     Args:
-        lengths: tokens of each sequence, at most `slots`.
-        slots: of a row.
+        lengths: tokens of each sequence, at most `width`.
+        width: tokens that a row holds.
     """
     rows: list[list[int]] = []
     room: list[int] = []
@@ -43,37 +43,37 @@ def first_fit_decreasing(lengths: Int[np.ndarray, "rows"], slots: int) -> list[l
         row = next((row for row, left in enumerate(room) if left >= lengths[sequence]), len(rows))
         if row == len(rows):
             rows.append([])
-            room.append(slots)
+            room.append(width)
         rows[row].append(sequence)
         room[row] -= int(lengths[sequence])
     return rows
 
 
-def pack(lengths: Int[np.ndarray, "rows"], slots: int, num_rows: int) -> PackedRows | None:
+def pack(lengths: Int[np.ndarray, "rows"], width: int, num_rows: int) -> PackedRows | None:
     """The plan for sequences of these lengths, as host arrays, or None if they need more rows.
 
     Args:
-        lengths: tokens of each sequence, at most `slots`.
-        slots: L.
+        lengths: tokens of each sequence, at most `width`.
+        width: L.
         num_rows: R; rows that are not needed stay empty.
     """
-    rows = first_fit_decreasing(lengths, slots)
+    rows = first_fit_decreasing(lengths, width)
     if len(rows) > num_rows:
         return None
-    sequence, slot = np.full((num_rows, slots), -1, np.int32), np.zeros((num_rows, slots), np.int32)
+    sequence, position = np.full((num_rows, width), -1, np.int32), np.zeros((num_rows, width), np.int32)
     start = np.zeros(len(lengths), np.int32)
     for row, members in enumerate(rows):
         begin = 0
         for member in members:
             end = begin + int(lengths[member])
-            sequence[row, begin:end], slot[row, begin:end] = member, np.arange(end - begin)
-            start[member] = row * slots + begin
+            sequence[row, begin:end], position[row, begin:end] = member, np.arange(end - begin)
+            start[member] = row * width + begin
             begin = end
-    return PackedRows(sequence=sequence, slot=slot, start=start)
+    return PackedRows(sequence=sequence, position=position, start=start)
 
 
 def pack_blocks(
-    lengths: Int[np.ndarray, "rows"], blocks: Int[np.ndarray, "*blocks block_rows"], slots: int, *, multiple: int = 1
+    lengths: Int[np.ndarray, "rows"], blocks: Int[np.ndarray, "*blocks block_rows"], width: int, *, multiple: int = 1
 ) -> PackedRows | None:
     """Plans for blocks of sequences that are computed one after another, all with equally many rows, or None.
 
@@ -81,9 +81,9 @@ def pack_blocks(
     fits into: few sizes mean few compilations.  None means that packing would save less than a quarter.
 
     Args:
-        lengths: tokens of each sequence, at most `slots`.
+        lengths: tokens of each sequence, at most `width`.
         blocks: the sequences of each block.
-        slots: L.
+        width: L.
         multiple: the rows are rounded up to a multiple of this: the row shards of the mesh.
 
     Returns:
@@ -92,7 +92,7 @@ def pack_blocks(
     size = blocks.shape[-1]
     for quarters in (1, 2, 3):
         num_rows = -(-size * quarters // (4 * multiple)) * multiple
-        plans = [pack(lengths[block], slots, num_rows) for block in blocks.reshape(-1, size)]
+        plans = [pack(lengths[block], width, num_rows) for block in blocks.reshape(-1, size)]
         if num_rows < size and all(plan is not None for plan in plans):
             return jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
     return None
@@ -106,7 +106,9 @@ def packed(model: Model, plan: PackedRows) -> Model:
     """
 
     def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
-        states = model.hidden(params, tokens[plan.sequence, plan.slot], positions=plan.slot, segments=plan.sequence)
+        states = model.hidden(
+            params, tokens[plan.sequence, plan.position], positions=plan.position, segments=plan.sequence
+        )
         flat = states.reshape(-1, states.shape[-1])
         places = plan.start[:, None] + jnp.arange(tokens.shape[1])[None]
         return flat[jnp.minimum(places, flat.shape[0] - 1)]
@@ -114,21 +116,21 @@ def packed(model: Model, plan: PackedRows) -> Model:
     return model._replace(hidden=hidden)
 
 
-def bucket_slots(lengths: Int[np.ndarray, "rows"], most: int) -> int:
-    """Slots to cut rows to: the smallest of a quarter, half, three quarters and all of `most` that holds every row.
+def bucket_width(lengths: Int[np.ndarray, "rows"], most: int) -> int:
+    """Tokens to cut rows to: the smallest of a quarter, half, three quarters and all of `most` that holds every row.
 
     Four sizes mean at most four compilations of what takes the rows.
 
     Args:
         lengths: tokens of each row, at most `most`.
-        most: slots that the rows have now.
+        most: tokens that the rows hold now.
     """
     longest = int(np.max(lengths, initial=1))
-    return next(slots for slots in (-(-most * quarters // 4) for quarters in (1, 2, 3, 4)) if slots >= longest)
+    return next(width for width in (-(-most * quarters // 4) for quarters in (1, 2, 3, 4)) if width >= longest)
 
 
 def cut_rows(sequences: Sequences) -> Sequences:
-    """Rows without the slots that none of them needs, down to one of four lengths; host arrays."""
+    """Rows without the padding that none of them needs, down to one of four lengths; host arrays."""
     lengths = sequences.prompt_lengths + sequences.completion_lengths
-    slots = bucket_slots(np.asarray(lengths), sequences.tokens.shape[1])
-    return sequences.replace(tokens=sequences.tokens[:, :slots])
+    width = bucket_width(np.asarray(lengths), sequences.tokens.shape[1])
+    return sequences.replace(tokens=sequences.tokens[:, :width])

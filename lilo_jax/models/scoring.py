@@ -18,9 +18,9 @@ Logits = Callable[..., Float[Array, "chunk vocabulary"]]
 """(states of a chunk of tokens, *weights) -> logits."""
 
 
-def completion_mask(sequences: Sequences, completion_slots: int) -> Bool[Array, "rows completion"]:
-    """Which completion slots hold a token, by length (the pad id may equal an end id)."""
-    return jnp.arange(completion_slots)[None] < sequences.completion_lengths[:, None]
+def completion_mask(sequences: Sequences, completion_width: int) -> Bool[Array, "rows completion"]:
+    """Where a completion holds a token, by length (the pad id may equal an end id)."""
+    return jnp.arange(completion_width)[None] < sequences.completion_lengths[:, None]
 
 
 def live_tokens(batch: TrainBatch) -> Bool[Array, "rows completion"]:
@@ -33,7 +33,7 @@ def score(
     params: PyTree,
     sequences: Sequences,
     *,
-    completion_slots: int,
+    completion_width: int,
     temperature: float,
     chunk: int,
 ) -> TokenScores:
@@ -45,14 +45,14 @@ def score(
         model: functions of the decoder.
         params: policy weights.
         sequences: B rows of T tokens.
-        completion_slots: C.
+        completion_width: C.
         temperature: greater than 0; the sampler's, so that both speak of the same distribution.
         chunk: most tokens, over all rows, whose logits exist at the same time.
 
     Returns:
         TokenScores, zero in the padding.
     """
-    hidden, tokens, mask = _completion_states(model, params, sequences, completion_slots)
+    hidden, tokens, mask = _completion_states(model, params, sequences, completion_width)
     states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
     logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
     columns = streamed(logits, temperature, tuple(weights), states, targets)
@@ -153,12 +153,12 @@ def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "
 
     A chunk takes every m-th position of all rows; where B alone exceeds `chunk`, one position of every (B / n)-th row.
     """
-    rows, slots = x.shape[:2]
+    rows, width = x.shape[:2]
     if rows <= chunk:
-        num_chunks = -(-slots // (chunk // rows))
-        x = jnp.pad(x, [(0, 0), (0, -slots % num_chunks)] + [(0, 0)] * (x.ndim - 2))
+        num_chunks = -(-width // (chunk // rows))
+        x = jnp.pad(x, [(0, 0), (0, -width % num_chunks)] + [(0, 0)] * (x.ndim - 2))
     else:
-        num_chunks = slots * next(parts for parts in range(2, rows + 1) if rows % parts == 0 and rows // parts <= chunk)
+        num_chunks = width * next(parts for parts in range(2, rows + 1) if rows % parts == 0 and rows // parts <= chunk)
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
@@ -168,10 +168,10 @@ def _join(x: Shaped[Array, "chunks chunk"], shape: tuple[int, ...]) -> Shaped[Ar
 
 
 def score_values(
-    model: Model, params: PyTree, sequences: Sequences, *, completion_slots: int
+    model: Model, params: PyTree, sequences: Sequences, *, completion_width: int
 ) -> Float[Array, "rows completion"]:
     """The critic's value of the state in which each completion token is chosen, zero in the padding."""
-    hidden, _, mask = _completion_states(model, params, sequences, completion_slots)
+    hidden, _, mask = _completion_states(model, params, sequences, completion_width)
     return jnp.where(mask, model.values(params, hidden), 0)
 
 
@@ -184,12 +184,12 @@ def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Float[Array, 
 
 
 def _completion_states(
-    model: Model, params: PyTree, sequences: Sequences, completion_slots: int
+    model: Model, params: PyTree, sequences: Sequences, completion_width: int
 ) -> tuple[Float[Array, "rows completion embed"], Int[Array, "rows completion"], Bool[Array, "rows completion"]]:
     """Hidden states that predict each completion token, the tokens, and the mask."""
     hidden = model.hidden(params, sequences.tokens)
-    last_slot = sequences.tokens.shape[1] - 1
-    token_slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(completion_slots)[None], last_slot)
-    tokens = jnp.take_along_axis(sequences.tokens, token_slots, axis=1)
-    states = jnp.take_along_axis(hidden, jnp.maximum(token_slots - 1, 0)[:, :, None], axis=1)
-    return states, tokens, completion_mask(sequences, completion_slots)
+    last = sequences.tokens.shape[1] - 1
+    positions = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(completion_width)[None], last)
+    tokens = jnp.take_along_axis(sequences.tokens, positions, axis=1)
+    states = jnp.take_along_axis(hidden, jnp.maximum(positions - 1, 0)[:, :, None], axis=1)
+    return states, tokens, completion_mask(sequences, completion_width)

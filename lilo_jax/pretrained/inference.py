@@ -116,8 +116,8 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
             tokens=tokens, prompt_lengths=np.ones_like(lengths), completion_lengths=np.maximum(lengths - 1, 0)
         )
         placed = put_rows(loaded.mesh, sequences)
-        slots = tokens.shape[1] - 1
-        scores = loaded.programs.score(loaded.params, placed, completion_slots=slots, temperature=1.0)
+        width = tokens.shape[1] - 1
+        scores = loaded.programs.score(loaded.params, placed, completion_width=width, temperature=1.0)
         found = np.asarray(scores.logprobs)
         for row, i in enumerate(part):
             results[i] = found[row, : len(rows[i]) - 1]

@@ -1,6 +1,6 @@
 """Advantage estimators over ragged token batches.
 
-Tokens are [B, C] with a mask; a row's live tokens are a prefix of its C slots.  Padding receives exactly zero.
+Tokens are [B, C] with a mask; a row's live tokens are the first of its C.  Padding receives exactly zero.
 """
 
 import functools
@@ -258,14 +258,14 @@ def step_advantages(
         Advantages, zero in the padding.
     """
     chex.assert_equal_shape([values, known, mask, starts])
-    slots = mask.shape[1]
-    index = jnp.broadcast_to(jnp.arange(slots), mask.shape)
+    width = mask.shape[1]
+    index = jnp.broadcast_to(jnp.arange(width), mask.shape)
     # The reward is what the finished response is worth: r_k + V(s_{k+1}) is then one number, `after`.
-    measured = jnp.where(mask & starts & known, index, slots)
-    following = jnp.pad(jax.lax.cummin(measured, axis=1, reverse=True)[:, 1:], ((0, 0), (0, 1)), constant_values=slots)
-    worth = jnp.concatenate([jnp.where(measured < slots, values, 0), reward[:, None]], axis=1)
+    measured = jnp.where(mask & starts & known, index, width)
+    following = jnp.pad(jax.lax.cummin(measured, axis=1, reverse=True)[:, 1:], ((0, 0), (0, 1)), constant_values=width)
+    worth = jnp.concatenate([jnp.where(measured < width, values, 0), reward[:, None]], axis=1)
     after = jnp.take_along_axis(worth, following, axis=1)
-    before = jnp.where(measured < slots, values, after)
+    before = jnp.where(measured < width, values, after)
     start = jax.lax.cummax(jnp.where(mask & starts, index, 0), axis=1)
     before, after = (jnp.take_along_axis(x, start, axis=1) for x in (before, after))
     return jnp.where(mask, after - before, 0)

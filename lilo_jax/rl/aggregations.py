@@ -46,7 +46,7 @@ def constant_length(losses: Float[Array, "rows completion"], batch: Minibatch, *
     Args:
         losses: of tokens.
         batch: the minibatch.
-        length: C; 0 takes the completion slots, which are the generation budget.
+        length: C; 0 takes the width of the batch's completions, which is the generation budget.
     """
     return jnp.sum(losses * batch.sequence_weight) / (length or batch.mask.shape[1])
 

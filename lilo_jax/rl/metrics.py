@@ -45,7 +45,7 @@ def divergences(
 
 def advantage_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -> Metrics:
     """Mean, variance, size and extremes of the tokens' advantages, and the share of trained groups without any."""
-    live, num_groups = jnp.any(mask), batch.question.shape[0]
+    live, num_groups = jnp.any(mask), batch.place.shape[0]
     largest = jax.ops.segment_max(
         jnp.max(jnp.where(mask, jnp.abs(batch.advantages), 0), axis=1), batch.group, num_segments=num_groups
     )
@@ -55,7 +55,7 @@ def advantage_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -
         "policy/advantage_abs": Mean.of(jnp.abs(batch.advantages), mask),
         "policy/advantage_min": Mean.once(jnp.min(batch.advantages, initial=jnp.inf, where=mask), live),
         "policy/advantage_max": Mean.once(jnp.max(batch.advantages, initial=-jnp.inf, where=mask), live),
-        "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.question_mask),
+        "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.group_mask),
     }
 
 

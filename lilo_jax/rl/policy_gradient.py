@@ -62,7 +62,7 @@ def policy_gradient(
 def by_group(estimator: Callable[..., Float[Array, "rows"]], **settings: Any) -> ResponseAdvantage:
     """The response advantages of an estimator over groups, such as `lilo_jax.rl.advantages.leave_one_out`."""
     return lambda batch: estimator(
-        batch.reward, batch.group, batch.row_mask, num_groups=batch.question.shape[0], **settings
+        batch.reward, batch.group, batch.row_mask, num_groups=batch.place.shape[0], **settings
     )
 
 

@@ -42,7 +42,7 @@ def prepare(
         config: see `UpdateConfig`.
         temperature: the sampler's.
     """
-    slots = batch.sampler_logprobs.shape[1]
+    width = batch.sampler_logprobs.shape[1]
 
     def forward(
         inputs: tuple[Sequences, Float[Array, "block_rows completion"], PackedRows | None],
@@ -58,20 +58,20 @@ def prepare(
 
         def logprobs(model: Model, params: PyTree) -> Float[Array, "block_rows completion"]:
             return score(
-                run(model), params, sequences, completion_slots=slots, temperature=temperature, chunk=config.chunk
+                run(model), params, sequences, completion_width=width, temperature=temperature, chunk=config.chunk
             ).logprobs
 
         nothing = jnp.zeros_like(sampled)
         return (
             logprobs(model, policy) if config.old_logprobs == "scored" else sampled,
             nothing if reference is None else logprobs(*reference),
-            nothing if critic is None else score_values(run(model), critic, sequences, completion_slots=slots),
+            nothing if critic is None else score_values(run(model), critic, sequences, completion_width=width),
         )
 
     blocks = prepare_blocks(batch.row_mask.shape[0], config)
     rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
     filled = jax.lax.map(forward, (*rows, plans))
-    old, reference_logprobs, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
+    old, reference_logprobs, values = (x.swapaxes(0, 1).reshape(-1, width) for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference_logprobs, old_values=values)
     advantages, returns = algorithm.advantages(batch)
     batch = batch.replace(advantages=advantages, returns=returns)

@@ -124,11 +124,11 @@ def accumulate_gradients(
         params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None
     ) -> tuple[Float[Array, ""], Metrics]:
         policy, critic = params
-        slots, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
-        scores = score(runs, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
+        width, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
+        scores = score(runs, policy, part.sequences, completion_width=width, temperature=temperature, chunk=chunk)
         total, metrics = algorithm.policy_loss(scores, part)
         if algorithm.value_loss is not None:
-            values = score_values(runs, critic, part.sequences, completion_slots=slots)
+            values = score_values(runs, critic, part.sequences, completion_width=width)
             value_total, value_metrics = algorithm.value_loss(values, part)
             total, metrics = total + value_total, metrics | value_metrics
         return total, metrics

@@ -18,19 +18,19 @@ class Groups(flax.struct.PyTreeNode):
     """What has been asked in a step.
 
     Attributes:
-        question, round: -1 in an empty slot.
+        place, round: -1 in an empty entry.
         rollouts: of each.
     """
 
-    question: Int[Array, "groups"]
+    place: Int[Array, "groups"]
     round: Int[Array, "groups"]
     rollouts: Int[Array, "groups"]
 
     @classmethod
-    def none(cls, slots: int) -> "Groups":
-        """Empty slots."""
-        empty = jnp.full(slots, -1, jnp.int32)
-        return cls(question=empty, round=empty, rollouts=jnp.zeros(slots, jnp.int32))
+    def none(cls, size: int) -> "Groups":
+        """Empty entries."""
+        empty = jnp.full(size, -1, jnp.int32)
+        return cls(place=empty, round=empty, rollouts=jnp.zeros(size, jnp.int32))
 
 
 class Answers(flax.struct.PyTreeNode):
@@ -68,8 +68,8 @@ def answers(
         samples: G, static, places of a group.
     """
     outcome_key, verdict_key, length_key = jax.random.split(key, 3)
-    shape = (groups.question.shape[0], samples)
-    index = jnp.maximum(groups.question, 0)
+    shape = (groups.place.shape[0], samples)
+    index = jnp.maximum(groups.place, 0)
     live = jnp.arange(samples)[None] < groups.rollouts[:, None]
     correct = jax.random.uniform(outcome_key, shape) < success[index][:, None]
     verdict = correct
@@ -86,7 +86,7 @@ def measured(groups: Groups, given: Answers) -> GroupStatistics:
     """Statistics of the groups so far."""
     successes, rollouts = jnp.sum(given.reward, axis=1), groups.rollouts.astype(jnp.float32)
     return GroupStatistics(
-        question=groups.question,
+        place=groups.place,
         round=groups.round,
         attempts=rollouts,
         successes=successes,
@@ -97,16 +97,16 @@ def measured(groups: Groups, given: Answers) -> GroupStatistics:
 
 
 def served(groups: Groups, proposal: Proposal, round: Int[Array, ""], samples: int) -> Groups:
-    """The groups after a proposal: opened ones take the next free slots, in its order."""
-    slots = groups.question.shape[0]
+    """The groups after a proposal: opened ones take the next free entries, in its order."""
+    size = groups.place.shape[0]
     opens = proposal.mask & (proposal.continues < 0)
-    first_free = jnp.sum(groups.question >= 0)
-    slot = jnp.where(opens, first_free + jnp.cumsum(opens) - 1, proposal.continues)
-    slot = jnp.where(proposal.mask, slot, slots)  # out of range: dropped
+    first_free = jnp.sum(groups.place >= 0)
+    group = jnp.where(opens, first_free + jnp.cumsum(opens) - 1, proposal.continues)
+    group = jnp.where(proposal.mask, group, size)  # out of range: dropped
     return Groups(
-        question=jnp.asarray(groups.question).at[slot].set(proposal.ids, mode="drop"),
-        round=jnp.asarray(groups.round).at[jnp.where(opens, slot, slots)].set(round, mode="drop"),
-        rollouts=jnp.minimum(jnp.asarray(groups.rollouts).at[slot].add(proposal.samples, mode="drop"), samples),
+        place=jnp.asarray(groups.place).at[group].set(proposal.places, mode="drop"),
+        round=jnp.asarray(groups.round).at[jnp.where(opens, group, size)].set(round, mode="drop"),
+        rollouts=jnp.minimum(jnp.asarray(groups.rollouts).at[group].add(proposal.samples, mode="drop"), samples),
     )
 
 
@@ -121,7 +121,9 @@ def collect(
     """Serves a curriculum's proposals for one step, until one is empty or all its rounds are used."""
     propose_key, answer_key = jax.random.split(key)
     samples = curriculum.max_samples
-    width = jax.eval_shape(curriculum.propose, state, measured(Groups.none(1), _no_answers(1, samples)), key).ids.shape
+    width = jax.eval_shape(
+        curriculum.propose, state, measured(Groups.none(1), _no_answers(1, samples)), key
+    ).places.shape
 
     def seen(groups: Groups) -> tuple[GroupStatistics, Answers]:
         given = answers(groups, world, success, answer_key, settings, samples)
@@ -140,6 +142,6 @@ def collect(
     return seen(groups)
 
 
-def _no_answers(slots: int, samples: int) -> Answers:
-    zeros = jnp.zeros((slots, samples))
+def _no_answers(size: int, samples: int) -> Answers:
+    zeros = jnp.zeros((size, samples))
     return Answers(live=zeros > 0, correct=zeros > 0, reward=zeros, length=zeros)

@@ -151,16 +151,14 @@ def _step(
 
     trained = jax.tree.map(lambda x: x[admission.indices], given)
     trained = jax.tree.map(lambda x: jnp.where(admission.mask[:, None], x, 0).astype(x.dtype), trained)
-    question = jnp.where(admission.mask, collected.question[admission.indices], -1)
+    place = jnp.where(admission.mask, collected.place[admission.indices], -1)
     advantages = leave_one_out(trained)
-    gradient = policy_gradient(
-        trained, advantages, question, world, success, noise_key, settings.student.gradient_noise
-    )
+    gradient = policy_gradient(trained, advantages, place, world, success, noise_key, settings.student.gradient_noise)
     change, optimizer = settings.student.build().update(-gradient, learner.optimizer)
-    signals = _signals(trained, advantages, success[jnp.maximum(question, 0)])
-    state = curriculum.feedback(state, question, admission.mask, signals, step)
+    signals = _signals(trained, advantages, success[jnp.maximum(place, 0)])
+    state = curriculum.feedback(state, place, admission.mask, signals, step)
     learner = Learner(optax.apply_updates(learner.ability, change), optimizer, state)
-    return learner, _record(collected, trained, question, advantages, world, settings.privileges)
+    return learner, _record(collected, trained, place, advantages, world, settings.privileges)
 
 
 def _signals(
@@ -178,7 +176,7 @@ def _signals(
 def _record(
     collected: GroupStatistics,
     trained: Answers,
-    question: Int[Array, "trained"],
+    place: Int[Array, "trained"],
     advantages: Float[Array, "trained rollouts"],
     world: World,
     privileges: Privileges,
@@ -195,5 +193,5 @@ def _record(
         collected_flat=count((collected.attempts > 0) & ~is_mixed(collected)),
         groups=count(live),
         flat=count(live & jnp.all(advantages == 0, axis=1)),
-        coin_flips=count(live & world.coin_flip[jnp.maximum(question, 0)]),
+        coin_flips=count(live & world.coin_flip[jnp.maximum(place, 0)]),
     )

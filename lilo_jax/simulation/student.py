@@ -49,7 +49,7 @@ def leave_one_out(given: Answers) -> Float[Array, "groups rollouts"]:
 def policy_gradient(
     given: Answers,
     advantages: Float[Array, "trained rollouts"],
-    question: Int[Array, "trained"],
+    place: Int[Array, "trained"],
     world: World,
     success: Float[Array, "pool"],
     key: Key[jax.Array, ""],
@@ -60,12 +60,12 @@ def policy_gradient(
     Args:
         given: answers; a group that is not trained on has none that is live.
         advantages: 0 where not live.
-        question: of each group.
+        place: of each group's question.
         world, success: the questions, and p_i of the student.
         key: of the noise.
         noise: sigma.
     """
-    index = jnp.maximum(question, 0)
+    index = jnp.maximum(place, 0)
     surprise = jnp.where(world.clean[index][:, None], given.correct - success[index][:, None], 0)
     signal = jnp.sum(advantages * surprise, axis=1) @ world.skills[index]
     size = jnp.sqrt(jnp.sum(advantages**2))  # of a sum of independent normal vectors

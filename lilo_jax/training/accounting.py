@@ -20,7 +20,7 @@ def book(
 ) -> None:
     """Puts a step's sampling, scoring and training on the ledger."""
     purposes = _purposes(collector, collected, admission)
-    for group in np.flatnonzero(collected.question >= 0):
+    for group in np.flatnonzero(collected.place >= 0):
         ledger.add(purposes[group], "prefilled", collected.prefilled[group])
     trained = 0
     for row in collected.rollouts:
@@ -34,7 +34,7 @@ def book(
 
 def _purposes(collector: Collector, collected: Collected, admission: Admission) -> np.ndarray:
     """What the rollouts of each group were made for, [K]; see `Ledger`."""
-    rollouts = np.bincount([row.group for row in collected.rollouts], minlength=len(collected.question))
+    rollouts = np.bincount([row.group for row in collected.rollouts], minlength=len(collected.place))
     purposes = np.where(rollouts < collector.rollout.samples, "screen", "rejected")
     purposes[admission.indices[admission.mask]] = "train"
     return purposes
@@ -44,7 +44,7 @@ def describe(collector: Collector, collected: Collected, admission: Admission) -
     """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
     statistics: GroupStatistics = jax.device_get(collected.statistics)
     admitted = admission.indices[admission.mask]
-    filled = np.flatnonzero(collected.question >= 0)
+    filled = np.flatnonzero(collected.place >= 0)
     verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
     rows = max(len(collected.rollouts), 1)
     lengths = [len(r.completion_ids) for r in collected.rollouts]
@@ -78,7 +78,7 @@ def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: 
     }
     rewards, rollouts = statistics.reward_sum[groups][measured], attempts[measured]
     found[f"curriculum/{name}_reward_mean"] = float(np.mean(rewards / rollouts)) if rate.size else None
-    questions = statistics.question[groups]
+    questions = statistics.place[groups]
     if collector.judge.noise:
         traps = [bool(collector.pool.questions[q].trap) for q in questions if q >= 0]
         found[f"curriculum/{name}_trap_fraction"] = float(np.mean(traps)) if traps else None
@@ -115,10 +115,10 @@ def rollout_records(pool: EncodedQuestions, collected: Collected, admission: Adm
     admitted = set(admission.indices[admission.mask].tolist())
     records = []
     for row in collected.rollouts:
-        question = pool.questions[collected.question[row.group]]
+        question = pool.questions[collected.place[row.group]]
         records.append(
             {
-                "question": int(collected.question[row.group]),
+                "question": int(collected.place[row.group]),
                 "id": question.id,
                 "where": question.where,
                 "group": int(row.group),

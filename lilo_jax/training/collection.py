@@ -63,13 +63,13 @@ class Collected:
 
     Attributes:
         statistics: GroupStatistics, on the device.
-        question, round: int32 [K], host copies; -1 in empty slots.
+        place, round: int32 [K], host copies; -1 in empty entries.
         rollouts: all of them, in the order in which they were requested.
         prefilled: prompt tokens that were run, by group.
     """
 
     statistics: GroupStatistics
-    question: np.ndarray
+    place: np.ndarray
     round: np.ndarray
     rollouts: list[Rollout]
     prefilled: np.ndarray
@@ -105,7 +105,7 @@ def collect(collector: Collector, state: TrainState, policy: PyTree, step: int, 
         if not proposal.mask.any():
             break
         with clock.phase("sample"):
-            expected = jax.device_get(programs.expected_lengths(state.curriculum, asked.ids))
+            expected = jax.device_get(programs.expected_lengths(state.curriculum, asked.places))
             calls = _open_groups(collector, collected, proposal, expected, round_index)
             key = stream_key(seed, "sample", step)
             running = [sample(collector.sampler, policy, call.prompts, call.requests, key) for call in calls]
@@ -127,7 +127,7 @@ def _submit(collector: Collector, collected: Collected, call: "Call", completion
     """Starts the grading of a call's completions."""
     answers = []
     for row in call.rows:
-        question = collector.pool.questions[collected.question[call.group(row)]]
+        question = collector.pool.questions[collected.place[call.group(row)]]
         ids = completions.tokens[row, : completions.lengths[row]].tolist()
         answers.append(Answer(question, ids, bool(completions.ended[row])))
     return collector.judge.submit(answers)
@@ -147,7 +147,7 @@ def _rollouts(
         prompt, length = call.requests.prompt[row], completions.lengths[row]
         prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
         tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
-        question = collector.pool.questions[collected.question[call.group(row)]]
+        question = collector.pool.questions[collected.place[call.group(row)]]
         draw = (step, ROLLOUT, int(call.requests.id[row]))
         found = judgement.result().verdict
         verdict, reward = collector.judge.rewarded(question, response, found, int(length), draw)
@@ -159,7 +159,7 @@ def _rollouts(
 
 def _nothing_collected(collector: Collector, state: TrainState) -> Collected:
     nothing = nothing_collected(collector.programs.curriculum, state.curriculum)
-    empty = np.asarray(nothing.question)
+    empty = np.asarray(nothing.place)
     return Collected(
         put_replicated(collector.sampler.mesh, nothing), empty.copy(), empty.copy(), [], np.zeros(len(empty), np.int64)
     )
@@ -170,7 +170,7 @@ class Call:
     """The requests of one sampling call, padded to a size that recurs.
 
     Attributes:
-        groups: slot of the group that each prompt belongs to; prompts beyond them are padding.
+        groups: which group each prompt belongs to; prompts beyond them are padding.
         prompts, requests: host arrays.
     """
 
@@ -191,24 +191,26 @@ class Call:
 def _open_groups(
     collector: Collector, collected: Collected, proposal: Proposal, expected: np.ndarray, round_index: int
 ) -> list[Call]:
-    """Gives every proposed question the slot of its group, and makes its requests."""
+    """Gives every proposed question its group, and makes its requests."""
     wanted = np.flatnonzero(proposal.mask)
-    ids, samples, continues = (np.asarray(x)[wanted] for x in (proposal.ids, proposal.samples, proposal.continues))
-    first_free = int(np.sum(collected.question >= 0))
+    places, samples, continues = (
+        np.asarray(x)[wanted] for x in (proposal.places, proposal.samples, proposal.continues)
+    )
+    first_free = int(np.sum(collected.place >= 0))
     opened = continues < 0
     groups = np.where(opened, first_free + np.cumsum(opened) - 1, continues)
-    _check_proposal(collector, collected, ids, continues)
-    collected.question[groups], collected.round[groups[opened]] = ids, round_index
-    collected.prefilled[groups] += collector.pool.lengths[ids]
+    _check_proposal(collector, collected, places, continues)
+    collected.place[groups], collected.round[groups[opened]] = places, round_index
+    collected.prefilled[groups] += collector.pool.lengths[places]
 
-    already = np.bincount([rollout.group for rollout in collected.rollouts], minlength=len(collected.question))
+    already = np.bincount([rollout.group for rollout in collected.rollouts], minlength=len(collected.place))
     capacity = collector.programs.curriculum.max_samples
     if np.any(already[groups] + samples > capacity):
         raise RunError(f"the curriculum asked for more than the {capacity} rollouts per group that it declared")
     first_ids = groups * capacity + already[groups]
     parts = np.array_split(np.arange(len(wanted)), min(collector.rollout.calls, len(wanted)))
     return [
-        _call(collector, groups[p], ids[p], samples[p], first_ids[p], expected[wanted[p]], len(proposal.mask))
+        _call(collector, groups[p], places[p], samples[p], first_ids[p], expected[wanted[p]], len(proposal.mask))
         for p in parts
     ]
 
@@ -216,15 +218,15 @@ def _open_groups(
 def _call(
     collector: Collector,
     groups: np.ndarray,
-    ids: np.ndarray,
+    places: np.ndarray,
     samples: np.ndarray,
     first_ids: np.ndarray,
     expected: np.ndarray,
-    slots: int,
+    size: int,
 ) -> Call:
     """The sampling call for some questions, `samples` of each, whose requests are numbered from `first_ids` on."""
-    num_prompts, num_requests = _padded_sizes(collector, slots, len(ids), int(samples.sum()))
-    prompt_of = np.repeat(np.arange(len(ids)), samples)
+    num_prompts, num_requests = _padded_sizes(collector, size, len(places), int(samples.sum()))
+    prompt_of = np.repeat(np.arange(len(places)), samples)
     sample_of = np.concatenate([np.arange(n) for n in samples])
 
     def column(values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
@@ -232,56 +234,55 @@ def _call(
 
     requests = Requests(
         prompt=column(prompt_of),
-        prefix_length=np.maximum(column(collector.pool.lengths[ids][prompt_of]), 1),
+        prefix_length=np.maximum(column(collector.pool.lengths[places][prompt_of]), 1),
         id=column(first_ids[prompt_of] + sample_of),
         budget=column(np.full(len(prompt_of), collector.rollout.max_new_tokens)),
         expected_length=column(expected[prompt_of], np.float32),
     )
-    extra = num_prompts - len(ids)
+    extra = num_prompts - len(places)
     prompts = Prompts(
-        tokens=np.pad(collector.pool.tokens[ids], ((0, extra), (0, 0))),
-        lengths=np.pad(collector.pool.lengths[ids], (0, extra)),
+        tokens=np.pad(collector.pool.tokens[places], ((0, extra), (0, 0))),
+        lengths=np.pad(collector.pool.lengths[places], (0, extra)),
     )
     return Call(groups, prompts, requests)
 
 
-def _check_proposal(collector: Collector, collected: Collected, ids: np.ndarray, continues: np.ndarray) -> None:
+def _check_proposal(collector: Collector, collected: Collected, places: np.ndarray, continues: np.ndarray) -> None:
     """Stops at a curriculum's mistake, which would otherwise credit rollouts to the wrong question or repeat them."""
     pool_size, joining = len(collector.pool.lengths), continues >= 0
-    if np.any((ids < 0) | (ids >= pool_size)):
+    if np.any((places < 0) | (places >= pool_size)):
         raise RunError(f"the curriculum proposed a question outside of its pool of {pool_size}")
     joined = continues[joining]
-    if np.any(joined >= len(collected.question)) or np.any(collected.question[joined] != ids[joining]):
+    if np.any(joined >= len(collected.place)) or np.any(collected.place[joined] != places[joining]):
         raise RunError("the curriculum continued a group that is not of the question it named")
     if len(np.unique(joined)) < len(joined):
         raise RunError("the curriculum continued a group twice in one proposal")
 
 
-def _padded_sizes(collector: Collector, slots: int, prompts: int, requests: int) -> tuple[int, int]:
+def _padded_sizes(collector: Collector, size: int, prompts: int, requests: int) -> tuple[int, int]:
     """Prompts and requests of the smallest rung that holds these: a call's share of |B|, times 2^k, at most the
     share of the proposal's own size.
 
     Few rungs mean few compilations; every step of uniform and of LILO is on the same one.
     """
     rollout, most = collector.rollout, collector.programs.curriculum.max_samples
-    share, slots = -(-rollout.questions // rollout.calls), -(-slots // rollout.calls)
+    share, size = -(-rollout.questions // rollout.calls), -(-size // rollout.calls)
     scale = 1
     while share * scale < prompts or share * rollout.samples * scale < requests:
         scale *= 2
-    return max(min(share * scale, slots), prompts), max(min(share * rollout.samples * scale, slots * most), requests)
+    return max(min(share * scale, size), prompts), max(min(share * rollout.samples * scale, size * most), requests)
 
 
 def _measure(collector: Collector, collected: Collected) -> GroupStatistics:
     """Statistics of all groups so far, from rows padded to the step's capacity."""
-    slots = len(collected.question)
-    capacity = slots * collector.programs.curriculum.max_samples
+    capacity = len(collected.place) * collector.programs.curriculum.max_samples
     rollouts = collected.rollouts
 
     def column(values: list, dtype: type) -> np.ndarray:
         return np.pad(np.array(values, dtype), (0, capacity - len(values)))
 
     columns = {
-        "question": collected.question,
+        "place": collected.place,
         "round": collected.round,
         "group": column([r.group for r in rollouts], np.int32),
         "reward": column([r.reward for r in rollouts], np.float32),
@@ -303,9 +304,9 @@ def training_batch(collector: Collector, collected: Collected, admission: Admiss
     num_rows = collector.programs.curriculum.train_rows
     if len(rows) > num_rows:
         raise RunError(f"the curriculum admitted {len(rows)} rollouts, more than the {num_rows} that it declared")
-    prompt_slots, slots = collector.pool.tokens.shape[1], collector.rollout.max_new_tokens
-    tokens = np.zeros((num_rows, prompt_slots + slots), np.int32)
-    logprobs = np.zeros((num_rows, slots), np.float32)
+    prompt_width, width = collector.pool.tokens.shape[1], collector.rollout.max_new_tokens
+    tokens = np.zeros((num_rows, prompt_width + width), np.int32)
+    logprobs = np.zeros((num_rows, width), np.float32)
     for i, row in enumerate(rows):
         prompt_length, length = len(row.prompt_ids), len(row.completion_ids)
         tokens[i, :prompt_length] = row.prompt_ids
@@ -315,7 +316,7 @@ def training_batch(collector: Collector, collected: Collected, admission: Admiss
     def column(values: list, dtype: type) -> np.ndarray:
         return np.pad(np.array(values, dtype), (0, num_rows - len(values)))
 
-    zeros = np.zeros((num_rows, slots), np.float32)
+    zeros = np.zeros((num_rows, width), np.float32)
     return TrainBatch(
         sequences=Sequences(
             tokens=tokens,
@@ -326,8 +327,8 @@ def training_batch(collector: Collector, collected: Collected, admission: Admiss
         group=column([admitted[r.group] for r in rows], np.int32),
         reward=column([r.reward for r in rows], np.float32),
         sampler_logprobs=logprobs,
-        question=np.where(admission.mask, collected.question[admission.indices], -1).astype(np.int32),
-        question_mask=np.asarray(admission.mask),
+        place=np.where(admission.mask, collected.place[admission.indices], -1).astype(np.int32),
+        group_mask=np.asarray(admission.mask),
         reasoning_step=zeros.astype(np.int32),
         follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=zeros,

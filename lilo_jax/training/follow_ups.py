@@ -60,7 +60,7 @@ class States:
     def find(self, batch: TrainBatch, row: int, prefix: int) -> int:
         """The index of the state before completion token `prefix` of a row, which is new if no row had its tokens."""
         start = batch.sequences.prompt_lengths[row] + prefix
-        key = (int(batch.question[batch.group[row]]), batch.sequences.tokens[row, :start].tobytes())
+        key = (int(batch.place[batch.group[row]]), batch.sequences.tokens[row, :start].tobytes())
         found = self.by_tokens.setdefault(key, len(self.states))
         if found == len(self.states):
             self.states.append(State(row, prefix))
@@ -223,7 +223,7 @@ def _grade(
         start = sequences.prompt_lengths[row]
         kept = sequences.tokens[row, start : start + states[owner].prefix]
         ids = np.concatenate([kept, children.tokens[i, : children.lengths[i]]]).tolist()
-        question = collector.pool.questions[int(batch.question[batch.group[row]])]
+        question = collector.pool.questions[int(batch.place[batch.group[row]])]
         answers.append(Answer(question, ids, bool(children.ended[i])))
     submitted = collector.judge.submit(answers)
     for i, (owner, answer, graded) in enumerate(zip(owners, answers, submitted, strict=True)):

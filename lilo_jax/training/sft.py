@@ -47,13 +47,13 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     if not config.sft.steps:
         return params
     demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=config.tokenizer.chat)
-    slots = int(demonstrations.completion_lengths.max())
+    width = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
         stop.check(f"in step {step} of fine-tuning, which the same command begins again")
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
         plan = _plan(assembly, batch)
-        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_slots=slots)
+        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_width=width)
         ledger.add("sft", "trained", batch.prompt_lengths.sum() + batch.completion_lengths.sum())
         if (step + 1) % 100 == 0 or step + 1 == config.sft.steps:
             loss = metrics["sft/loss"]

@@ -46,14 +46,14 @@ class Adarft:
             start=self.start, low=0, high=100, pace=self.pace, sharpness=self.sharpness, rate=self.rate
         )
 
-        def score(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        def worth(
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> Float[Array, "questions"]:
-            return -jnp.abs(100 * (1 - state.facts.grade[ids]) - state.memory["target"])
+            return -jnp.abs(100 * (1 - state.facts.grade[places]) - state.memory["target"])
 
         return compose(
             source=whole_pool(pool_size),
-            score=score,
+            worth=worth,
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

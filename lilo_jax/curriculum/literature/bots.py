@@ -44,7 +44,7 @@ class Bots:
         posterior = blended(predictor, forget=self.forget, share=self.share, samples=samples)
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(thompson(posterior), functools.partial(nearness, target=self.target)),
+            worth=of_belief(thompson(posterior), functools.partial(nearness, target=self.target)),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -30,16 +30,16 @@ class Cdas:
         ratings = rasch()
 
         def sides(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
-            above = state.memory["success"].difficulty[ids] - state.memory["success"].ability
+            above = state.memory["success"].difficulty[places] - state.memory["success"].ability
             distance = jnp.abs(above)
             far = 1 + jnp.max(distance)  # the other side comes after all of one's own, its nearest first
             return jnp.where(above <= 0, -distance, -distance - far), jnp.where(above > 0, -distance, -distance - far)
 
         return compose(
             source=whole_pool(pool_size),
-            score=sides,
+            worth=sides,
             select=mixture(0.5, top_k, top_k),
             rounds=once(questions, samples),
             gate=everything,

@@ -40,7 +40,7 @@ class Dots:
         predictor = logistic_regression(width=wants.features, window=self.window)
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(predictor, lambda estimate: -jnp.abs(estimate.mean - 0.5)),
+            worth=of_belief(predictor, lambda estimate: -jnp.abs(estimate.mean - 0.5)),
             select=softmax(self.temperature),
             rounds=once(questions, samples),
             gate=everything,

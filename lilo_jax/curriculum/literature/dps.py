@@ -30,7 +30,7 @@ class Dps:
         """Takes the `questions` most likely to be partly solved out of pool_ratio x as many, and trains on all."""
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
-            score=lambda state, ids, key: state.memory["states"].ahead[ids, 1],
+            worth=lambda state, places, key: state.memory["states"].ahead[places, 1],
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -20,7 +20,7 @@ from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import category_window, upper_bounds
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
-from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.selectors import Classes, per_class
 from lilo_jax.curriculum.sources import whole_pool
 from lilo_jax.types import Array, CurriculumState
 
@@ -41,14 +41,14 @@ class Dump:
         if self.window < samples:
             raise ValueError(f"dump needs --curriculum.window of at least {samples} rollouts, got {self.window}")
 
-        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
+        def classes(state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Classes:
             bounds = upper_bounds(state.memory["arrivals"], samples)
-            return Arms(jnp.zeros(ids.shape), state.facts.category[ids], bounds / self.temperature)
+            return Classes(jnp.zeros(places.shape), state.facts.category[places], bounds / self.temperature)
 
         return compose(
             source=whole_pool(pool_size),
-            score=arms,
-            select=per_group(),
+            worth=classes,
+            select=per_class(),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

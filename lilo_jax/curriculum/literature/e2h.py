@@ -20,7 +20,7 @@ from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import cosine, gaussian, quantile_levels
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
-from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.selectors import Classes, per_class
 from lilo_jax.curriculum.sources import whole_pool
 from lilo_jax.types import Array, CurriculumState
 
@@ -43,15 +43,15 @@ class E2h:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a level for each of `questions` places, then a question of it."""
 
-        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
+        def classes(state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Classes:
             weights = SCHEDULES[self.schedule](jnp.minimum(state.step / self.steps, 1.0), self.levels)
-            level = quantile_levels(state.facts.grade, ids, self.levels)
-            return Arms(jnp.zeros(ids.shape), level, jnp.log(weights))
+            level = quantile_levels(state.facts.grade, places, self.levels)
+            return Classes(jnp.zeros(places.shape), level, jnp.log(weights))
 
         return compose(
             source=whole_pool(pool_size),
-            score=arms,
-            select=per_group(),
+            worth=classes,
+            select=per_class(),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

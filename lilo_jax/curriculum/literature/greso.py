@@ -52,8 +52,8 @@ class Greso:
                 f"--curriculum.first-ratio"
             )
 
-        def probability(state: CurriculumState, ids: Int[Array, "questions"]) -> Float[Array, "questions"]:
-            return skipping(state.memory["runs"], ids, explore=self.explore)
+        def probability(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
+            return skipping(state.memory["runs"], places, explore=self.explore)
 
         return compose(
             source=not_skipped(whole_pool(pool_size), probability),

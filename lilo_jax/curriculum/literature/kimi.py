@@ -26,7 +26,7 @@ class Kimi:
         believed = frequency()
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(believed, failure, unknown=1.0),
+            worth=of_belief(believed, failure, unknown=1.0),
             select=gumbel_top_k,
             rounds=once(questions, samples),
             gate=everything,

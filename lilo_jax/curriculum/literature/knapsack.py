@@ -46,9 +46,9 @@ class Knapsack:
         recall = recalled(believed)
 
         def allocate(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> Int[Array, "questions"]:
-            estimate = recall(state, ids, key)
+            estimate = recall(state, places, key)
             mean = jnp.nan_to_num(estimate.mean, nan=0.5)
             inside = estimate._replace(mean=jnp.clip(mean, 0.5 / samples, 1 - 0.5 / samples))
             return knapsack(inside, budget=budget, least=self.least, most=self.most)

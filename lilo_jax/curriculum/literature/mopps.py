@@ -36,7 +36,7 @@ class Mopps:
         posterior = decayed_counts(decay=self.decay, prior=self.prior)
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
-            score=of_belief(thompson(posterior), functools.partial(nearness, target=self.target)),
+            worth=of_belief(thompson(posterior), functools.partial(nearness, target=self.target)),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -38,7 +38,7 @@ class Pcl:
         value = logistic_regression(width=wants.features, window=self.window)
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
-            score=of_belief(value, functools.partial(nearness, target=self.target)),
+            worth=of_belief(value, functools.partial(nearness, target=self.target)),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -42,23 +42,23 @@ class Plr:
         """Draws `questions` by the replay distribution and trains on all."""
 
         def probabilities(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> Float[Array, "questions"]:
-            seen = state.last_seen[ids] >= 0
-            by_score = rank_weights(state.memory["score"][ids], key, beta=self.beta)
-            age = jnp.where(seen, state.step - state.last_seen[ids], 0).astype(jnp.float32)
+            seen = state.last_seen[places] >= 0
+            by_worth = rank_weights(state.memory["loss"][places], key, beta=self.beta)
+            age = jnp.where(seen, state.step - state.last_seen[places], 0).astype(jnp.float32)
             by_age = age / jnp.maximum(jnp.sum(age), 1)
             new = ~seen / jnp.maximum(jnp.sum(~seen), 1)
             replay = jnp.where(jnp.all(seen), 1.0, jnp.where(jnp.any(seen), self.replay, 0.0))
-            return replay * ((1 - self.staleness) * by_score + self.staleness * by_age) + (1 - replay) * new
+            return replay * ((1 - self.staleness) * by_worth + self.staleness * by_age) + (1 - replay) * new
 
         return compose(
             source=whole_pool(pool_size),
-            score=probabilities,
+            worth=probabilities,
             select=gumbel_top_k,
             rounds=once(questions, samples),
             gate=everything,
             count=questions,
             rows=questions * samples,
-            remembers={"score": last_signal()},
+            remembers={"loss": last_signal()},
         )

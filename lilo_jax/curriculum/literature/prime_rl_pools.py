@@ -43,7 +43,7 @@ class PrimeRlPools:
         believed = latest()
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(
+            worth=of_belief(
                 believed,
                 lambda estimate: pools(estimate, (self.hard, self.normal, 1.0), weights, self.unseen_weight),
             ),

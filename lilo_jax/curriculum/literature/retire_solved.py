@@ -33,16 +33,16 @@ class RetireSolved:
         believed = latest()
         recall = recalled(believed)
 
-        def score(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        def worth(
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> Float[Array, "questions"]:
-            mean = recall(state, ids, key).mean
-            left = retired(jnp.zeros(ids.shape), mean, state.attempts[ids], threshold=self.threshold)
+            mean = recall(state, places, key).mean
+            left = retired(jnp.zeros(places.shape), mean, state.attempts[places], threshold=self.threshold)
             return jnp.nan_to_num(left, nan=-1.0)  # retired ones come last, but they do come
 
         return compose(
             source=whole_pool(pool_size),
-            score=score,
+            worth=worth,
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

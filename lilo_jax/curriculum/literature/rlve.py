@@ -19,7 +19,7 @@ from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import heights, window_below
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
-from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.selectors import Classes, per_class
 from lilo_jax.curriculum.sources import at_levels, whole_pool
 from lilo_jax.types import Array, CurriculumState
 
@@ -43,17 +43,17 @@ class Rlve:
         """Draws a category and a level for each of `questions` places, then a question of them."""
         allowed = window_below(self.categories, self.levels, self.window, "heights")
 
-        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
-            category, level = state.facts.category[ids], state.facts.level[ids]
+        def classes(state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Classes:
+            category, level = state.facts.category[places], state.facts.level[places]
             held = jnp.zeros((self.categories, self.levels), bool).at[category, level].set(True)
             # A category's levels share its probability, so that categories are alike however many of theirs are open.
             logits = -jnp.log(jnp.maximum(jnp.sum(allowed(state) & held, axis=1), 1))
-            return Arms(jnp.zeros(ids.shape), category * self.levels + level, jnp.repeat(logits, self.levels))
+            return Classes(jnp.zeros(places.shape), category * self.levels + level, jnp.repeat(logits, self.levels))
 
         return compose(
             source=at_levels(whole_pool(pool_size), allowed),
-            score=arms,
-            select=per_group(),
+            worth=classes,
+            select=per_class(),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -19,7 +19,7 @@ from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.controllers import category_average
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
-from lilo_jax.curriculum.selectors import Arms, per_group
+from lilo_jax.curriculum.selectors import Classes, per_class
 from lilo_jax.curriculum.sources import whole_pool
 from lilo_jax.types import Array, CurriculumState
 
@@ -38,13 +38,15 @@ class Sec:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Draws a category for each of `questions` places, then a question of it."""
 
-        def arms(state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Arms:
-            return Arms(jnp.zeros(ids.shape), state.facts.category[ids], state.memory["values"] / self.temperature)
+        def classes(state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]) -> Classes:
+            return Classes(
+                jnp.zeros(places.shape), state.facts.category[places], state.memory["values"] / self.temperature
+            )
 
         return compose(
             source=whole_pool(pool_size),
-            score=arms,
-            select=per_group(),
+            worth=classes,
+            select=per_class(),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,

@@ -34,7 +34,7 @@ class Spo:
         posterior = decayed_counts(decay=self.decay)
         return compose(
             source=whole_pool(pool_size),
-            score=of_belief(posterior, lambda estimate: deviation(estimate) + self.floor),
+            worth=of_belief(posterior, lambda estimate: deviation(estimate) + self.floor),
             select=gumbel_top_k,
             rounds=once(questions, samples),
             gate=everything,

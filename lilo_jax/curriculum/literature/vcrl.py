@@ -32,7 +32,7 @@ class Vcrl:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Rolls out `questions`, then as many of the bank as were dropped."""
         gate, pool = least_variance(self.threshold, samples), whole_pool(pool_size)
-        of_bank = choice(pool, lambda state, ids, key: state.memory["bank"][ids], top_k)
+        of_bank = choice(pool, lambda state, places, key: state.memory["bank"][places], top_k)
         return compose(
             source=random_pool(pool_size, questions),
             rounds=top_up(questions, samples, gate=gate, needed=questions, most=2, later=of_bank),

@@ -72,18 +72,18 @@ class Frontier:
         predicted = of_belief(regression, success)
         value = of_belief(regression, hard_variance)
 
-        def suspected(state: CurriculumState, ids: Int[Array, "questions"]) -> Float[Array, "questions"]:
-            return trap_probability(state.memory["traps"], state, ids, prior=self.traps)
+        def suspected(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
+            return trap_probability(state.memory["traps"], state, places, prior=self.traps)
 
-        def score(
-            state: CurriculumState, ids: Int[Array, "questions"], key: Key[jax.Array, ""]
+        def worth(
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> tuple[Float[Array, "questions"], Float[Array, "questions features"]]:
             # The constant would make all alike.
-            return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.wanted_features[ids, :-1]
+            return value(state, places, key) * (1 - suspected(state, places)), state.facts.wanted_features[places, :-1]
 
         return {
             "source": random_pool(pool_size, self.pool_ratio * questions),
-            "score": score,
+            "worth": worth,
             "select": diverse,
             "rounds": once(questions, samples),
             "gate": everything,

@@ -6,7 +6,7 @@ p(1 - p) of what they have shown and get `more`.  All rollouts are trained on.
 Source: Foster et al. 2025 (LILO, arXiv:2502.12272), algorithm 3 in appendix D.1, which gives no number of candidates.
 Deviation: the paper draws one candidate at a time; here each round draws several at once, without replacement, and so
 a candidate gets `more` rollouts once a round.  There are `rounds` of them, or as many as it takes for none to draw more
-than half of the candidates, so that what they have shown can decide.  Where all scores are 0 the draw is uniform.  A
+than half of the candidates, so that what they have shown can decide.  Where all are worth 0 the draw is uniform.  A
 rest of the budget that is less than `more` rollouts is not spent.
 """
 
@@ -54,9 +54,9 @@ class LiloSequential:
 
         def go_on(collected: GroupStatistics, key: Key[jax.Array, ""]) -> Bool[Array, "groups"]:
             left = (budget - jnp.sum(collected.rollouts)) // self.more
-            slots, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
+            groups, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
             drawn = mask & (jnp.arange(a_round) < left)
-            return jnp.zeros(collected.question.shape, bool).at[slots].max(drawn)
+            return jnp.zeros(collected.place.shape, bool).at[groups].max(drawn)
 
         return compose(
             source=random_pool(pool_size, candidates),
