@@ -37,19 +37,24 @@ def record():
 
 
 def statistics(groups):
-    """A step of the record, with an empty slot and a group without a verdict."""
+    """A step of the record, with an empty entry and a group without a verdict."""
     columns = np.zeros((5, SLOTS), np.float32)
-    question, round_index = np.full(SLOTS, -1, np.int32), np.full(SLOTS, -1, np.int32)
+    place, round_index = np.full(SLOTS, -1, np.int32), np.full(SLOTS, -1, np.int32)
     for slot, (q, s, n) in enumerate([*groups, (POOL - 1, 0, 0)]):
-        question[slot], round_index[slot] = q, 0
+        place[slot], round_index[slot] = q, 0
         columns[:, slot] = n, s, s, 3 * n, SAMPLES
-    return GroupStatistics(question, round_index, *columns)
+    return GroupStatistics(place, round_index, *columns)
 
 
 def parts(spec):
     """What the rule composes."""
     module, found = sys.modules[type(spec).__module__], {}
-    with unittest.mock.patch.object(module, "compose", side_effect=found.update):
+
+    def seen(**composed):
+        found.update(composed)
+        return compose(**composed)
+
+    with unittest.mock.patch.object(module, "compose", seen):
         spec.build(**SIZES)
     return found
 
@@ -316,9 +321,9 @@ def test_dump_bounds_categories_from_above():
 def test_e2h_moves_from_easy_to_hard(name):
     played = Played(CURRICULA["e2h"](schedule=name, steps=20, levels=3))
     expected = getattr(reference, f"e2h_{name}")(STEPS / 20, 3)
-    arms = played.worth()
-    assert_close(jnp.exp(arms.logits), expected)
-    grade, level = np.asarray(played.facts.grade), np.asarray(arms.groups)
+    drawn = played.worth()
+    assert_close(jnp.exp(drawn.logits), expected)
+    grade, level = np.asarray(played.facts.grade), np.asarray(drawn.classes)
     assert set(level[np.isnan(grade)]) == {2}
     for easier in range(2):  # a question of a lower level is not harder
         assert np.nanmin(grade[level == easier]) >= np.nanmax(grade[level == easier + 1])
