@@ -621,11 +621,17 @@ def test_the_command_line_grades_a_hostile_file(tmp_path):
     assert [one["verdict"] for one in lines_of(tmp_path / "out.jsonl")] == [row["default"] for row in rows]
 
 
-def test_the_docs_list_every_disagreement():
-    from benchmarks.grader_disagreements import BEGIN, DOCUMENT, END, OTHERS, REASONS, disagreements, lines
+def test_the_docs_count_every_disagreement_and_say_why(monkeypatch, capsys):
+    from benchmarks.grader_disagreements import BEGIN, DOCUMENT, END, OTHERS, REASONS, disagreements, main, table
 
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert text.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(lines()).strip()
+    assert text.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table()).strip()
+    monkeypatch.setattr(sys, "argv", ["grader_disagreements"])
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    for category, rows in disagreements().items():
+        assert f"**{category}**" in printed
+        assert all(any(line.startswith(f"| {number} | ") for line in printed) for number, _ in rows)
     for category, rows in disagreements().items():
         for name in OTHERS:
             assert (name in REASONS[category]) == any(row[name] != row["default"] for _, row in rows), (category, name)
