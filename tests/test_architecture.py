@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 import re
+import typing
 
 import pytest
 
@@ -14,6 +15,7 @@ import experiments.runner
 from lilo_jax import config as configuration
 from lilo_jax.config import TABLES, Config
 from lilo_jax.curriculum.features import no_facts
+from lilo_jax.grading.answers import Answer
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
@@ -155,6 +157,27 @@ def test_no_function_over_60_lines_and_no_file_over_400():
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno + 1 <= 60, f"{path}: {node.name}"
+
+
+def is_struct(node):
+    decorated = {ast.unparse(d).partition("(")[0] for d in node.decorator_list}
+    based = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    return "dataclasses.dataclass" in decorated or based & {"NamedTuple", "PyTreeNode"}
+
+
+def test_there_are_at_most_120_public_structs_beside_those_that_are_one_of_a_kind_by_design():
+    """Besides: settings of each thing that is chosen by name, sections of `Config`, kinds of values that are graded."""
+    structs = {
+        node.name
+        for path in (ROOT / "lilo_jax").rglob("*.py")
+        for node in tree_of(path).body
+        if isinstance(node, ast.ClassDef) and is_struct(node) and not node.name.startswith("_")
+    }
+    chosen = {spec.__name__ for table in TABLES.values() for spec in table.values()}
+    sections = {type(section).__name__ for section in vars(Config()).values() if dataclasses.is_dataclass(section)}
+    values = {value.__name__ for value in typing.get_args(Answer)}
+    assert chosen | sections | values <= structs
+    assert len(structs - chosen - sections - values) <= 120, sorted(structs - chosen - sections - values)
 
 
 def test_every_task_entry_constructs():

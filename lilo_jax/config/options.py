@@ -28,7 +28,7 @@ WIDTH = 110
 """Columns of a help text."""
 
 
-class Option(NamedTuple):
+class _Option(NamedTuple):
     """One option of a command line.
 
     Attributes:
@@ -45,7 +45,7 @@ class Option(NamedTuple):
     text: str
 
 
-def options_of(options: Any) -> list[Option]:
+def options_of(options: Any) -> list[_Option]:
     """Every option of a dataclass with the fields `config` and `launch`, in the order in which they are declared."""
     texts = field_texts(type(options))
     found = [*_options(options.config, "", "run"), *_options(options.launch, "", "launch")]
@@ -92,7 +92,7 @@ def field_texts(settings: type) -> dict[str, str]:
     return texts
 
 
-def _options(settings: Any, prefix: str, group: str) -> Iterator[Option]:
+def _options(settings: Any, prefix: str, group: str) -> Iterator[_Option]:
     texts = field_texts(type(settings))
     for field in dataclasses.fields(settings):
         value, name = getattr(settings, field.name), prefix + field.name
@@ -100,21 +100,21 @@ def _options(settings: Any, prefix: str, group: str) -> Iterator[Option]:
             yield _option(name, group, value, texts | {name: texts.get(field.name, "")})
             continue
         if name in TABLES:
-            yield Option(name, name, settings_name(name, value), texts.get(field.name, ""))
+            yield _Option(name, name, settings_name(name, value), texts.get(field.name, ""))
         yield from _options(value, f"{name}.", group if prefix else field.name)
 
 
-def _option(name: str, group: str, value: Any, texts: dict[str, str]) -> Option:
+def _option(name: str, group: str, value: Any, texts: dict[str, str]) -> _Option:
     if isinstance(value, tuple):
         default = " ".join(map(str, value)) or "none"
     elif isinstance(value, bool):
         default = "on" if value else "off"
     else:
         default = str(value) if value != "" else "none"
-    return Option(name.replace("_", "-"), group, default, texts.get(name, ""))
+    return _Option(name.replace("_", "-"), group, default, texts.get(name, ""))
 
 
-def _block(title: str, options: Sequence[Option]) -> str:
+def _block(title: str, options: Sequence[_Option]) -> str:
     if not options:
         return ""
     left = [f"  --{option.name}" for option in options]

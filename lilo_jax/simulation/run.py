@@ -74,7 +74,7 @@ class Trace(flax.struct.PyTreeNode):
     graded: Float[Array, ""]
 
 
-class Learner(flax.struct.PyTreeNode):
+class _Learner(flax.struct.PyTreeNode):
     """What a step changes.
 
     Attributes:
@@ -95,8 +95,8 @@ def simulate(seed: Int[Array, ""], *, curriculum: Curriculum, settings: RunSetti
     held_out = draw_world(stream_key(seed, "held out"), flawless, settings.world.held_out)
     learner, graded = _start(seed, curriculum, world, settings)
 
-    def steps(learner: Learner, first: Int[jax.Array, ""]) -> tuple[Learner, tuple[StepRecord, Float[Array, ""]]]:
-        def one(learner: Learner, step: Int[jax.Array, ""]) -> tuple[Learner, StepRecord]:
+    def steps(learner: _Learner, first: Int[jax.Array, ""]) -> tuple[_Learner, tuple[StepRecord, Float[Array, ""]]]:
+        def one(learner: _Learner, step: Int[jax.Array, ""]) -> tuple[_Learner, StepRecord]:
             return _step(learner, step, stream_key(seed, "step", step), curriculum, world, settings)
 
         learner, records = jax.lax.scan(one, learner, first + jnp.arange(settings.every))
@@ -113,7 +113,7 @@ def simulate(seed: Int[Array, ""], *, curriculum: Curriculum, settings: RunSetti
 
 def _start(
     seed: Int[Array, ""], curriculum: Curriculum, world: World, settings: RunSettings
-) -> tuple[Learner, Float[Array, ""]]:
+) -> tuple[_Learner, Float[Array, ""]]:
     """The learner before the first step, and what grading cost."""
     ability = jnp.full(settings.world.skills, settings.student.ability)
     grade: Array = jnp.full(world.difficulty.shape, jnp.nan)
@@ -127,17 +127,17 @@ def _start(
     known = facts(world, curriculum.wants, grade)
     if settings.privileges.shuffled_features:
         known = known.replace(features=jax.random.permutation(stream_key(seed, "shuffle"), known.wanted_features))
-    return Learner(ability, settings.student.build().init(ability), curriculum.init(known)), cost
+    return _Learner(ability, settings.student.build().init(ability), curriculum.init(known)), cost
 
 
 def _step(
-    learner: Learner,
+    learner: _Learner,
     step: Int[Array, ""],
     key: Key[jax.Array, ""],
     curriculum: Curriculum,
     world: World,
     settings: RunSettings,
-) -> tuple[Learner, StepRecord]:
+) -> tuple[_Learner, StepRecord]:
     """Collect, admit, observe, learn, feed back: the order of `lilo_jax.training.trainer`."""
     collect_key, admit_key, noise_key = jax.random.split(key, 3)
     success = world.success(learner.ability)
@@ -157,7 +157,7 @@ def _step(
     change, optimizer = settings.student.build().update(-gradient, learner.optimizer)
     signals = _signals(trained, advantages, success[jnp.maximum(place, 0)])
     state = curriculum.feedback(state, place, admission.mask, signals, step)
-    learner = Learner(optax.apply_updates(learner.ability, change), optimizer, state)
+    learner = _Learner(optax.apply_updates(learner.ability, change), optimizer, state)
     return learner, _record(collected, trained, place, advantages, world, settings.privileges)
 
 

@@ -20,7 +20,7 @@ def refuse_pointer(path: pathlib.Path) -> None:
             raise UsageError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
 
 
-class Kind(NamedTuple):
+class _Kind(NamedTuple):
     """A kind of repository.
 
     Attributes:
@@ -34,15 +34,15 @@ class Kind(NamedTuple):
     ignored: tuple[str, ...] = ()
 
 
-MODEL = Kind(
+MODEL = _Kind(
     "model",
     ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"),
     ("consolidated*.safetensors", "original/*"),  # the same weights in another layout, which some add
 )
-DATASET = Kind("dataset", ("*.jsonl", "*.json", "*.parquet", "*.csv", "*.arrow"))
+DATASET = _Kind("dataset", ("*.jsonl", "*.json", "*.parquet", "*.csv", "*.arrow"))
 
 
-def local_directory(path: str, revision: str = "", *, kind: Kind = MODEL) -> pathlib.Path:
+def local_directory(path: str, revision: str = "", *, kind: _Kind = MODEL) -> pathlib.Path:
     """The directory at `path`, or the snapshot of the hub repository of that name, fetched if it is not cached.
 
     Args:
@@ -66,7 +66,7 @@ def local_directory(path: str, revision: str = "", *, kind: Kind = MODEL) -> pat
     return _snapshot(path, revision or None, kind)
 
 
-def _snapshot(repository: str, revision: str | None, kind: Kind) -> pathlib.Path:
+def _snapshot(repository: str, revision: str | None, kind: _Kind) -> pathlib.Path:
     import huggingface_hub
 
     def fetch(*, local_files_only: bool) -> pathlib.Path:
@@ -91,7 +91,7 @@ def _snapshot(repository: str, revision: str | None, kind: Kind) -> pathlib.Path
             raise UsageError(_trouble(repository, revision, kind, error)) from None
 
 
-def _trouble(repository: str, revision: str | None, kind: Kind, error: Exception) -> str:
+def _trouble(repository: str, revision: str | None, kind: _Kind, error: Exception) -> str:
     """What went wrong, with the cure."""
     from huggingface_hub import errors
 

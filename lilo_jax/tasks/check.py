@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     message: str
 
 
-class Look(NamedTuple):
+class _Look(NamedTuple):
     """What was seen.
 
     Attributes:
@@ -47,7 +47,7 @@ class Look(NamedTuple):
     findings: list[Finding]
 
 
-def look(spec: Any) -> Look:
+def look(spec: Any) -> _Look:
     """Reads all of a task, past its mistakes, as training reads it.
 
     Args:
@@ -58,7 +58,7 @@ def look(spec: Any) -> Look:
     """
     if not isinstance(spec, Published | Dataset):
         splits = dict(spec.build(0).splits)
-        return Look(splits, list(_repetitions(splits)))
+        return _Look(splits, list(_repetitions(splits)))
     findings: list[Finding] = []
 
     def broken(error: UsageError) -> None:
@@ -66,10 +66,10 @@ def look(spec: Any) -> Look:
 
     splits = {split: read_questions(spec, files, broken) for split, files in _files(spec).items()}
     findings += [*_repetitions(splits), *_ambiguous_ids(splits), *_unread_golds(splits)]
-    return Look(splits, findings)
+    return _Look(splits, findings)
 
 
-def lines(name: str, seen: Look, count: Callable[[str], int] | None = None) -> Iterator[str]:
+def lines(name: str, seen: _Look, count: Callable[[str], int] | None = None) -> Iterator[str]:
     """The look as text.
 
     Args:

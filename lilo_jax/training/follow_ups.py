@@ -23,7 +23,7 @@ from lilo_jax.types import Completions, FollowUps, Prompts, PyTree, Requests, Tr
 
 
 @dataclasses.dataclass
-class State:
+class _State:
     """A place inside a completion from which rollouts start.
 
     Attributes:
@@ -53,7 +53,7 @@ class States:
         by_tokens: index of the state that follows some tokens of an answer to a question.
     """
 
-    states: list[State]
+    states: list[_State]
     index: np.ndarray
     by_tokens: dict[tuple[int, bytes], int]
 
@@ -63,7 +63,7 @@ class States:
         key = (int(batch.place[batch.group[row]]), batch.sequences.tokens[row, :start].tobytes())
         found = self.by_tokens.setdefault(key, len(self.states))
         if found == len(self.states):
-            self.states.append(State(row, prefix))
+            self.states.append(_State(row, prefix))
         self.index[row, prefix] = found
         return found
 
@@ -176,7 +176,7 @@ def _wanted(collector: Collector, batch: TrainBatch, found: States, most: int) -
 
 
 def _requests(
-    collector: Collector, batch: TrainBatch, states: list[State], wanted: dict[int, int], most: int
+    collector: Collector, batch: TrainBatch, states: list[_State], wanted: dict[int, int], most: int
 ) -> tuple[Prompts, Requests, list[int]]:
     """The sampling call for the wanted rollouts, padded to a size that recurs, and the state that owns each request.
 
@@ -210,7 +210,7 @@ def _recurring_size(count: int) -> int:
 def _grade(
     collector: Collector,
     batch: TrainBatch,
-    states: list[State],
+    states: list[_State],
     owners: list[int],
     requests: Requests,
     children: Completions,
