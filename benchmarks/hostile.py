@@ -31,7 +31,7 @@ from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import GradingPool
+from lilo_jax.grading.workers import GradingWorkers
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, write_config
@@ -450,7 +450,7 @@ def warm_up() -> None:
 
     Nothing is graded: a worker may start no processes, and what algebra cannot read is only a warning.
     """
-    GradingPool.submit = lambda *_: _GRADED  # type: ignore[method-assign]
+    GradingWorkers.submit = lambda *_: _GRADED  # type: ignore[method-assign]
     atexit.register(shutil.rmtree, _model(), ignore_errors=True)
     _options()
 

@@ -126,7 +126,7 @@ def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str) -> 
 def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool, workers: int, deadline: float) -> None:
     """Grades the response of every line against its gold answer, and prints how many got which verdict."""
     from lilo_jax.grading import grader as named
-    from lilo_jax.grading.pool import GradingPool, judge_all
+    from lilo_jax.grading.workers import GradingWorkers, judge_all
 
     check_output(output)
     if not 0 < deadline < float("inf"):
@@ -134,8 +134,8 @@ def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool,
     grade, asked = named(grader), [_answered(input, number, record) for number, record in _records(input)]
     if not asked:
         raise UsageError(f'{input} is empty: it needs lines of {{"gold", "response"}}')
-    with GradingPool(workers=workers, deadline=deadline) as pool:
-        judgements = judge_all(pool, grade, asked)
+    with GradingWorkers(count=workers, deadline=deadline) as grading:
+        judgements = judge_all(grading, grade, asked)
 
     def records() -> Iterator[dict[str, Any]]:
         for found in judgements:

@@ -41,5 +41,5 @@ def audit(
     belief = None
     if estimate is not None:
         belief = jax.device_get(estimate(stream_key(seed, "audit belief", step)))[places]
-    probe.judge.graders.pool.take_counts()  # those of a step are its own
+    probe.judge.graders.workers.take_counts()  # those of a step are its own
     return {f"audit/{name}": value for name, value in audit_measures(belief, *counts).items()}

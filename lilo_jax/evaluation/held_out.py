@@ -15,7 +15,7 @@ from lilo_jax.evaluation.generations import Generations, by_difficulty, respond,
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.evaluation.responses import ResponseGrader
 from lilo_jax.evaluation.sampler import Sampler, sample
-from lilo_jax.grading.pool import Grade
+from lilo_jax.grading.workers import Grade
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.types import Completions, Prompts, PyTree, Requests, Sequences, TokenScores

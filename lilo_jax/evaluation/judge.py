@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lilo_jax.evaluation.responses import Answer, Graded, ResponseGrader
-from lilo_jax.grading.pool import Grade
 from lilo_jax.grading.rewards import Reward
+from lilo_jax.grading.workers import Grade
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.noise import NoiseConfig, disturbed
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import Grade, GradingPool
+from lilo_jax.grading.workers import Grade, GradingWorkers
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.sampling import cut_at_stop, stop_table
 from lilo_jax.tokenizers import Tokenizer
@@ -42,12 +42,12 @@ class ResponseGrader:
     """Reads completions and has them graded in the background.
 
     Attributes:
-        pool: where grading is done.
+        workers: that grade.
         tokenizer: of the model.
         stop: strings at which a response ends.
     """
 
-    pool: GradingPool
+    workers: GradingWorkers
     tokenizer: Tokenizer
     stop: tuple[str, ...] = ()
 
@@ -68,7 +68,7 @@ class ResponseGrader:
     def _submit(self, grade: Grade, answer: Answer) -> Graded:
         response = self.text(answer)
         if answer.ended:
-            return Graded(response, self.pool.submit(grade, answer.question, response))
+            return Graded(response, self.workers.submit(grade, answer.question, response))
         judgement: Future[Judgement] = Future()
         judgement.set_result(TRUNCATED)
         return Graded(response, judgement)

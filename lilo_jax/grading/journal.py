@@ -36,7 +36,7 @@ class Journal:
         self._folder, self._step = folder, 0
         self._times: collections.Counter[str] = collections.Counter()
         self._known: dict[Asked, Judgement] = {}
-        self._lock = threading.Lock()  # verdicts arrive in threads of the pool
+        self._lock = threading.Lock()  # verdicts arrive in threads of their own
 
     def turn_to(self, step: int) -> None:
         """Begins a step, or takes it again."""

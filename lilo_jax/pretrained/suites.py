@@ -20,7 +20,7 @@ from lilo_jax.evaluation.generations import (
 )
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.evaluation.responses import ResponseGrader
-from lilo_jax.grading.pool import Grade, GradingPool
+from lilo_jax.grading.workers import Grade, GradingWorkers
 from lilo_jax.pretrained.inference import LoadedModel, generate, load
 from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.questions import Task
@@ -61,7 +61,7 @@ def evaluate_suites(
         max_questions: of each suite, the first ones; 0 takes all.
         min_new_tokens: no end token is drawn before this many tokens.
         rows: completions of one device call.
-        workers: processes that grade; see `GradingPool`.
+        workers: processes that grade; see `GradingWorkers`.
 
     Returns:
         What stands in the results file; see `results`.
@@ -75,8 +75,8 @@ def evaluate_suites(
     output.mkdir(parents=True, exist_ok=True)
     loaded = load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop, min_new_tokens=min_new_tokens)
     found: dict[str, list[Generations]] = {}
-    with GradingPool(workers=workers) as pool:
-        graders = ResponseGrader(pool, tokenizer, protocol.stop)
+    with GradingWorkers(count=workers) as grading:
+        graders = ResponseGrader(grading, tokenizer, protocol.stop)
         for name, task in tasks.items():
             completions = functools.partial(_shown, name, loaded, encoded[name], rows=rows)
             found[name] = respond(completions, graders, task.grade, questions[name], protocol)
@@ -106,8 +106,8 @@ def regrade(directory: pathlib.Path, grade: Grade | None, *, output: pathlib.Pat
     found = {file.stem: read_generations(file) for file in files}
     output.mkdir(parents=True, exist_ok=True)
     if grade is not None:
-        with GradingPool() as pool:
-            found = {name: grade_again(pool, grade, generations) for name, generations in found.items()}
+        with GradingWorkers() as grading:
+            found = {name: grade_again(grading, grade, generations) for name, generations in found.items()}
         for name, generations in found.items():
             write_records(output / f"{name}.jsonl", (one.record() for one in generations))
     return write_results(output, found, about)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.answers import Expression
-from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
+from lilo_jax.grading.workers import GradingWorkers, judge_all
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
 from lilo_jax.tasks.identity import distinct, read_questions, repeated_ids, repeats
@@ -143,8 +143,8 @@ def _unread_golds(splits: Splits) -> Iterator[Finding]:
                 asked.append((question, answer.latex))
     if not asked:
         return
-    with GradingPool(workers=2) as pool:
-        judgements = judge_all(pool, _Readable(), asked)
+    with GradingWorkers(count=2) as grading:
+        judgements = judge_all(grading, _Readable(), asked)
     for (question, _), judgement in zip(asked, judgements, strict=True):
         if judgement.verdict is not Verdict.CORRECT:
             yield Finding("golds that no algebra reads", f"{question.name}: {question.answer[:80]}")

@@ -16,7 +16,7 @@ from lilo_jax.evaluation.outcomes import Probe
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.evaluation.responses import ResponseGrader, stop_automaton
 from lilo_jax.evaluation.sampler import Sampler
-from lilo_jax.grading.pool import GradingPool, check_grade
+from lilo_jax.grading.workers import GradingWorkers, check_grade
 from lilo_jax.models.lora import combine
 from lilo_jax.questions import Task
 from lilo_jax.sampling.settings import RolloutConfig
@@ -57,9 +57,9 @@ class Assembly:
     evaluator: Evaluator
 
     @property
-    def graders(self) -> GradingPool:
+    def graders(self) -> GradingWorkers:
         """Processes that grade, of training and of evaluation."""
-        return self.judge.graders.pool
+        return self.judge.graders.workers
 
     @property
     def probe(self) -> Probe:
@@ -92,7 +92,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         config: checked.
         task: as `check` returned it.
         tokenizer: of the starting model; None trains one.
-        workers: processes that grade; see `GradingPool`.
+        workers: processes that grade; see `GradingWorkers`.
     """
     if workers or hasattr(task.grade, "quick"):
         check_grade(task.grade)
@@ -101,7 +101,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
     settings = _program_settings(config, task, tokenizer)
     programs = build_programs(settings, mesh)
     planted = plant(task.splits["train"], config.noise, config.seed)
-    graders = GradingPool(workers=workers)
+    graders = GradingWorkers(count=workers)
 
     def sampler_of(how: RolloutConfig | Protocol) -> Sampler:
         run = functools.partial(programs.sample, rule=how.rule, max_new_tokens=how.max_new_tokens)

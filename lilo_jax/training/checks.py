@@ -13,7 +13,7 @@ from lilo_jax.config import Config
 from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.device.mesh import mesh_shape
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.grading.pool import Grade
+from lilo_jax.grading.workers import Grade
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of, plain_attention
 from lilo_jax.models.attention import attention_kernel
 from lilo_jax.models.lora import TARGETS

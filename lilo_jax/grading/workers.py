@@ -39,7 +39,7 @@ DEADLINE = 3.0
 MOST_LOSSES = 2
 """Times that an answer may be lost with its worker before it is blamed on the grader."""
 MOST_RENEWALS = 3
-"""Times that an answer may find the whole pool broken, as it is when an idle worker dies."""
+"""Times that an answer may find all workers gone, as they are when an idle worker dies."""
 REMEMBERED = 10_000
 """Judgements kept, those still to come included: equal responses to a question are graded once."""
 MOST_WORKERS = 16
@@ -69,18 +69,18 @@ class Counts:
     seconds: float = 0.0
 
 
-class GradingPool:
+class GradingWorkers:
     """Grades answers in the background.  No process is started before one is needed."""
 
-    def __init__(self, *, workers: int = 0, deadline: float = DEADLINE) -> None:
+    def __init__(self, *, count: int = 0, deadline: float = DEADLINE) -> None:
         """Sets it up.
 
         Args:
-            workers: processes; 0 for one per core, and for plain functions none: they are then called here.
+            count: of processes; 0 for one per core, and for plain functions none: they are then called here.
             deadline: seconds for one answer.
         """
-        self._workers, self._deadline = workers, deadline
-        self._pool: ProcessPool | None = None
+        self._asked, self._deadline = count, deadline
+        self._running: ProcessPool | None = None
         self._counts = Counts()
         self._known: dict[tuple[bytes, Question, str], Future[Judgement]] = {}
         self._journal: Journal | None = None
@@ -118,12 +118,12 @@ class GradingPool:
 
     def start(self, grade: Grade) -> None:
         """Starts the processes that this grade will need, and waits until they are ready."""
-        if self._workers or hasattr(grade, "quick"):
-            pool = self._processes()
+        if self._asked or hasattr(grade, "quick"):
+            processes = self._processes()
             ready: set[int] = set()
             with contextlib.suppress(BrokenProcessPool, ProcessExpired, RuntimeError):  # the first answer tells it
                 while len(ready) < self._count:
-                    ready |= {one.result() for one in [pool.schedule(_process) for _ in range(self._count)]}
+                    ready |= {one.result() for one in [processes.schedule(_process) for _ in range(self._count)]}
 
     def _on_record(self, asked: Asked | None, result: Future[Judgement], *, again: bool = False) -> Future[Judgement]:
         """The judgement, told when it stands in the journal; the error if it cannot be written there."""
@@ -153,7 +153,7 @@ class GradingPool:
         try:
             if hasattr(grade, "quick"):
                 return _timed(grade.quick, question, response)
-            return None if self._workers else _timed(grade, question, response)
+            return None if self._asked else _timed(grade, question, response)
         except Exception as error:  # whatever a user's grader raises
             return _failure(error)
 
@@ -166,13 +166,13 @@ class GradingPool:
     def _start(self, task: "_Task") -> None:
         try:
             running = self._processes().schedule(_judge, args=task.key, timeout=self._deadline)
-        except RuntimeError as error:  # the pool is broken, or was stopped
+        except RuntimeError as error:  # they are gone, or were stopped
             self._broken(task, error)
         else:
             running.add_done_callback(functools.partial(self._finish, task))
 
     def _finish(self, task: "_Task", running: Future[Judgement]) -> None:
-        """Called in a thread of the pool."""
+        """Called in a thread of its own."""
         try:
             judgement = running.result()
         except (TimeoutError, concurrent.futures.TimeoutError):
@@ -196,15 +196,15 @@ class GradingPool:
             task.result.set_result(judgement)
 
     def _broken(self, task: "_Task", error: BaseException) -> None:
-        """Grades in a new pool: one of whose workers an idle one died grades nothing more."""
+        """Grades by new workers: pebble ends all of them when an idle one dies."""
         if self._closed or task.renewals >= MOST_RENEWALS:
             self._forget(task, _failure(error))
             return
         with self._lock:
-            if self._pool is not None and not self._pool.active:
+            if self._running is not None and not self._running.active:
                 self._counts.lost += 1
-                threading.Thread(target=_stop, args=(self._pool,), daemon=True).start()  # not from its own thread
-                self._pool = None
+                threading.Thread(target=_stop, args=(self._running,), daemon=True).start()  # not from its own thread
+                self._running = None
         self._counts.graded_again += 1
         self._start(dataclasses.replace(task, renewals=task.renewals + 1))
 
@@ -216,24 +216,24 @@ class GradingPool:
 
     def _processes(self) -> ProcessPool:
         with self._lock:
-            if self._pool is None:
-                self._pool = ProcessPool(self._count, context=_context(), initializer=warm_up)
-            return self._pool
+            if self._running is None:
+                self._running = ProcessPool(self._count, context=_context(), initializer=warm_up)
+            return self._running
 
     @property
     def _count(self) -> int:
-        return self._workers or min(_cores(), MOST_WORKERS)
+        return self._asked or min(_cores(), MOST_WORKERS)
 
-    def __enter__(self) -> "GradingPool":
+    def __enter__(self) -> "GradingWorkers":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        if self._pool is not None:
-            _stop(self._pool)
-            self._pool = None
+        if self._running is not None:
+            _stop(self._running)
+            self._running = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,9 +252,9 @@ def _process() -> int:
     return os.getpid()
 
 
-def _stop(pool: ProcessPool) -> None:
-    pool.stop()
-    pool.join()
+def _stop(processes: ProcessPool) -> None:
+    processes.stop()
+    processes.join()
 
 
 def _cores() -> int:
@@ -355,7 +355,7 @@ def _done(judgement: Judgement) -> Future[Judgement]:
     return future
 
 
-def judge_all(pool: GradingPool, grade: Grade, answers: Iterable[tuple[Question, str]]) -> list[Judgement]:
+def judge_all(workers: GradingWorkers, grade: Grade, answers: Iterable[tuple[Question, str]]) -> list[Judgement]:
     """Judgements of (question, response) pairs, in their order."""
-    futures = [pool.submit(grade, question, response) for question, response in answers]
+    futures = [workers.submit(grade, question, response) for question, response in answers]
     return [future.result() for future in futures]

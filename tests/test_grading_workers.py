@@ -1,4 +1,4 @@
-"""The grading pool: deadlines, lost workers, order, memory; and from tokens to responses."""
+"""The workers that grade: deadlines, lost workers, order, memory; and from tokens to responses."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.responses import Answer, ResponseGrader
 from lilo_jax.grading import GRADERS
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import GradingPool, check_grade, judge_all
+from lilo_jax.grading.workers import GradingWorkers, check_grade, judge_all
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import chain
 from lilo_jax.tasks.chain import Chain
@@ -59,8 +59,8 @@ def question(answer: str) -> Question:
     return Question(prompt="", answer=answer)
 
 
-def verdicts(pool, grade, pairs):
-    return [found.verdict for found in judge_all(pool, grade, pairs)]
+def verdicts(grading, grade, pairs):
+    return [found.verdict for found in judge_all(grading, grade, pairs)]
 
 
 MIXED = [(question("12"), "12"), (question("12"), "13"), (question("12"), "raise"), (question("a"), "a")] * 5
@@ -68,60 +68,60 @@ EXPECTED = [Verdict.CORRECT, Verdict.WRONG, Verdict.ERROR, Verdict.CORRECT] * 5
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_verdicts_depend_on_neither_order_nor_pool_size_nor_earlier_answers(workers):
-    with GradingPool(workers=workers) as pool:
-        assert verdicts(pool, Slow(), MIXED) == EXPECTED
+def test_verdicts_depend_on_neither_order_nor_number_of_workers_nor_earlier_answers(workers):
+    with GradingWorkers(count=workers) as grading:
+        assert verdicts(grading, Slow(), MIXED) == EXPECTED
         order = random.Random(0).sample(range(len(MIXED)), len(MIXED))
-        assert verdicts(pool, Slow(), [MIXED[i] for i in order]) == [EXPECTED[i] for i in order]
-        counts = pool.take_counts()
+        assert verdicts(grading, Slow(), [MIXED[i] for i in order]) == [EXPECTED[i] for i in order]
+        counts = grading.take_counts()
         assert counts.answers == 40
         assert counts.at_once == 0
         assert counts.remembered > 0
-        assert pool.take_counts().answers == 0
+        assert grading.take_counts().answers == 0
 
 
 def test_a_hung_answer_costs_its_deadline_and_nobody_elses():
-    with GradingPool(workers=2, deadline=1.5) as pool:
-        assert verdicts(pool, Slow(), MIXED) == EXPECTED  # workers are up
+    with GradingWorkers(count=2, deadline=1.5) as grading:
+        assert verdicts(grading, Slow(), MIXED) == EXPECTED  # workers are up
         started = time.monotonic()
-        hung = pool.submit(Slow(), question("1"), "hang")
-        assert verdicts(pool, Slow(), [(question(str(i)), str(i)) for i in range(50)]) == [Verdict.CORRECT] * 50
+        hung = grading.submit(Slow(), question("1"), "hang")
+        assert verdicts(grading, Slow(), [(question(str(i)), str(i)) for i in range(50)]) == [Verdict.CORRECT] * 50
         assert not hung.done()
         found = hung.result()
-        assert time.monotonic() - started < 6  # the deadline, and the pool's own polling
+        assert time.monotonic() - started < 6  # the deadline, and pebble's own polling
         assert found.verdict is Verdict.TIMEOUT
         assert "1.5 seconds" in found.reason
-        counts = pool.take_counts()
+        counts = grading.take_counts()
         assert (counts.timeouts, counts.lost) == (1, 0)
         assert 1.5 <= counts.seconds < 2.5
-        assert verdicts(pool, Slow(), [(question("x"), "x")]) == [Verdict.CORRECT]  # a new worker took over
-        assert pool.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
+        assert verdicts(grading, Slow(), [(question("x"), "x")]) == [Verdict.CORRECT]  # a new worker took over
+        assert grading.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
 
 
 def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
     grade = Slow(str(tmp_path))
-    with GradingPool(workers=1) as pool:
-        assert pool.submit(grade, question("die 1"), "die 1").result().verdict is Verdict.CORRECT
-        counts = pool.take_counts()
+    with GradingWorkers(count=1) as grading:
+        assert grading.submit(grade, question("die 1"), "die 1").result().verdict is Verdict.CORRECT
+        counts = grading.take_counts()
         assert (counts.lost, counts.graded_again, counts.timeouts) == (1, 1, 0)
-        found = pool.submit(grade, question("die 9"), "die 9").result()
+        found = grading.submit(grade, question("die 9"), "die 9").result()
         assert found.verdict is Verdict.ERROR
-        counts = pool.take_counts()
+        counts = grading.take_counts()
         assert (counts.lost, counts.graded_again) == (2, 1)
-        assert pool.submit(grade, question("ok"), "ok").result().verdict is Verdict.CORRECT
+        assert grading.submit(grade, question("ok"), "ok").result().verdict is Verdict.CORRECT
 
 
 def test_a_worker_killed_from_outside_loses_no_answer():
-    with GradingPool(workers=2) as pool:
-        assert verdicts(pool, Slow(), MIXED) == EXPECTED
-        pool.take_counts()
-        futures = [pool.submit(Slow(), Question(str(i), "sleep"), "sleep") for i in range(2)]
-        futures += [pool.submit(Slow(), question(str(i)), str(i)) for i in range(20)]
+    with GradingWorkers(count=2) as grading:
+        assert verdicts(grading, Slow(), MIXED) == EXPECTED
+        grading.take_counts()
+        futures = [grading.submit(Slow(), Question(str(i), "sleep"), "sleep") for i in range(2)]
+        futures += [grading.submit(Slow(), question(str(i)), str(i)) for i in range(20)]
         time.sleep(0.3)
         workers = [p for p in psutil.Process().children(recursive=True) if _busy_with(p, "forkserver")]
         os.kill(workers[-1].pid, signal.SIGKILL)
         assert [f.result().verdict for f in futures] == [Verdict.CORRECT] * 22
-        counts = pool.take_counts()
+        counts = grading.take_counts()
         assert counts.lost == counts.graded_again == 1
 
 
@@ -132,28 +132,28 @@ def _busy_with(process: psutil.Process, word: str) -> bool:
 
 
 def test_an_idle_worker_killed_from_outside_loses_no_answer():
-    """With it the whole pool breaks; a new one takes its place."""
-    with GradingPool(workers=2) as pool:
-        assert verdicts(pool, Slow(), MIXED) == EXPECTED
+    """With it all workers end; new ones take their place."""
+    with GradingWorkers(count=2) as grading:
+        assert verdicts(grading, Slow(), MIXED) == EXPECTED
         for p in psutil.Process().children(recursive=True):
             if _busy_with(p, "forkserver"):
                 os.kill(p.pid, signal.SIGKILL)
         time.sleep(1.0)
         answers = [(question(str(i)), str(i)) for i in range(20)]
-        assert verdicts(pool, Slow(), answers) == [Verdict.CORRECT] * 20
-        assert pool.take_counts().lost >= 1
+        assert verdicts(grading, Slow(), answers) == [Verdict.CORRECT] * 20
+        assert grading.take_counts().lost >= 1
 
 
 def test_workers_do_not_run_a_script_again(tmp_path):
     """Neither an unguarded one, nor is a grader of the script itself accepted."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from lilo_jax.grading.pool import GradingPool, check_grade\n"
+        "from lilo_jax.grading.workers import GradingWorkers, check_grade\n"
         "from lilo_jax.grading import GRADERS\n"
         "from lilo_jax.questions import Question\n"
         "print('body')\n"
-        "with GradingPool(workers=2) as pool:\n"
-        "    future = pool.submit(GRADERS['math_verify'], Question('', '5'), 'so 5')\n"
+        "with GradingWorkers(count=2) as grading:\n"
+        "    future = grading.submit(GRADERS['math_verify'], Question('', '5'), 'so 5')\n"
         "    print(future.result().verdict.value)\n"
         "def grade(question, response):\n"
         "    return None\n"
@@ -167,8 +167,8 @@ def test_workers_do_not_run_a_script_again(tmp_path):
 
 
 def test_what_is_no_verdict_is_an_error():
-    with GradingPool() as pool:
-        found = pool.submit(_truthful, question("1"), "1").result()
+    with GradingWorkers() as grading:
+        found = grading.submit(_truthful, question("1"), "1").result()
     assert found.verdict is Verdict.ERROR
     assert "no Verdict" in found.reason
 
@@ -178,25 +178,25 @@ def _truthful(question: Question, response: str):
 
 
 def test_equal_responses_to_a_question_are_graded_once():
-    with GradingPool(workers=1) as pool:
-        futures = [pool.submit(Slow(), question("7"), "7") for _ in range(8)]
+    with GradingWorkers(count=1) as grading:
+        futures = [grading.submit(Slow(), question("7"), "7") for _ in range(8)]
         assert {f.result().verdict for f in futures} == {Verdict.CORRECT}
-        assert pool.take_counts().remembered == 7
+        assert grading.take_counts().remembered == 7
 
 
 def test_what_costs_little_is_told_here_and_starts_no_process():
-    with GradingPool() as pool:
-        assert verdicts(pool, GRADERS["default"], [(question("1/2"), r"\boxed{0.5}"), (question("5"), "6")]) == [
+    with GradingWorkers() as grading:
+        assert verdicts(grading, GRADERS["default"], [(question("1/2"), r"\boxed{0.5}"), (question("5"), "6")]) == [
             Verdict.CORRECT,
             Verdict.WRONG,
         ]
-        assert verdicts(pool, _parity, [(question("2"), "4"), (question("2"), "three")]) == [
+        assert verdicts(grading, _parity, [(question("2"), "4"), (question("2"), "three")]) == [
             Verdict.CORRECT,
             Verdict.ERROR,
         ]
-        counts = pool.take_counts()
+        counts = grading.take_counts()
         assert (counts.answers, counts.at_once) == (4, 4)
-        assert pool._pool is None
+        assert grading._running is None
 
 
 def _parity(question: Question, response: str) -> Verdict:
@@ -204,13 +204,13 @@ def _parity(question: Question, response: str) -> Verdict:
 
 
 def test_plain_functions_go_to_workers_if_there_are_some():
-    with GradingPool(workers=1) as pool:
-        assert verdicts(pool, _parity, [(question("2"), "4"), (question("2"), "3"), (question("2"), "x")]) == [
+    with GradingWorkers(count=1) as grading:
+        assert verdicts(grading, _parity, [(question("2"), "4"), (question("2"), "3"), (question("2"), "x")]) == [
             Verdict.CORRECT,
             Verdict.WRONG,
             Verdict.ERROR,
         ]
-        assert pool.take_counts().at_once == 0
+        assert grading.take_counts().at_once == 0
 
 
 def test_a_grader_that_cannot_travel_is_refused_with_the_cure():
@@ -252,10 +252,10 @@ def test_seconds_of_graders_are_counted():
         time.sleep(0.05)
         return Verdict.WRONG
 
-    with GradingPool() as pool:
-        pool.submit(slow, question("1"), "2").result()
-        assert 0.05 <= pool.take_counts().seconds < 1
-        assert pool.take_counts().seconds == 0
+    with GradingWorkers() as grading:
+        grading.submit(slow, question("1"), "2").result()
+        assert 0.05 <= grading.take_counts().seconds < 1
+        assert grading.take_counts().seconds == 0
 
 
 def test_a_step_survives_the_kill_of_a_worker_and_says_so(tiny_config, tiny_start, tmp_path):
@@ -306,10 +306,10 @@ def test_completions_become_responses_and_verdicts(workers, tokenizer):
         Answer(question("12"), [*tokenizer.encode(text), *([end] if with_end else [])], ended)
         for text, with_end, ended, _, _ in cases
     ]
-    with GradingPool(workers=workers) as pool:
-        graded = ResponseGrader(pool, tokenizer, stop=(" .",)).submit(_exact, answers)
+    with GradingWorkers(count=workers) as grading:
+        graded = ResponseGrader(grading, tokenizer, stop=(" .",)).submit(_exact, answers)
         assert [(g.response, g.verdict) for g in graded] == [(text, verdict) for *_, text, verdict in cases]
-        assert ResponseGrader(pool, tokenizer).submit(_exact, []) == []
+        assert ResponseGrader(grading, tokenizer).submit(_exact, []) == []
 
 
 def test_a_tokenizer_travels_to_another_process(tokenizer):
