@@ -8,7 +8,7 @@ PPO then trains it under each arm from the same weights:
 
     uniform   8 questions a step, 8 rollouts each
     lilo      32 candidates a step, trained on the 8 of highest p(1 - p)
-    frontier  8 questions a step that are predicted, from their text, to be the next that can be learned
+    frontier  8 questions a step that the policy's hidden states predict to be the next that can be learned
 
 `--arms uniform,lilo,uniform_wide` compares with 32 questions a step, all trained on: LILO's tokens without its choice.
 `--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm under the same settings.

@@ -91,7 +91,7 @@ def deal(
 
     def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
-        # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
+        # Strided rows: every micro-batch takes equally many rows of each row shard of the mesh.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
 
     return jnp.concatenate(jax.vmap(epoch_rows)(jax.random.split(key, config.epochs)))

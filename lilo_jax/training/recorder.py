@@ -1,4 +1,4 @@
-"""Writes a run's records, always one step behind, so that nothing waits for the step just dispatched."""
+"""Writes a run's records one step late: fetching the numbers of a step would wait for the device to end it."""
 
 import math
 from collections.abc import Sequence
