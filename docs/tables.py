@@ -64,7 +64,7 @@ def options():
 
 def glossary():
     """The words of `lilo_jax/types.py`."""
-    text = types.__doc__.split("Shape legend")[0]
+    text = types.__doc__.split("The axes of arrays")[0]
     entries = re.findall(r"^    ([a-z][a-z-]*) {2,}(\S.*)$", text, re.MULTILINE)
     return "\n".join(["| word | means |", "|---|---|", *(f"| **{word}** | {means} |" for word, means in entries)])
 
