@@ -77,12 +77,14 @@ class StopRequest:
                 self._end("stopped at once")
             return
         self._signal = number
-        self._timer = threading.Timer(self._grace, self._end, [f"stopped, not being ready after {self._grace:g} s"])
+        self._timer = threading.Timer(
+            self._grace, self._end, [f"stopped, not being ready after {self._grace:g} s (--grace)"]
+        )
         self._timer.daemon = True
         self._timer.start()
         self._forward()
 
     def _end(self, how: str) -> None:
         assert self._signal is not None
-        os.write(STDERR, f"error: {how}; the last checkpoint is intact\n".encode())
+        os.write(STDERR, f"error: {how}; what was saved is intact, and the same command goes on\n".encode())
         os._exit(128 + self._signal)

@@ -4,6 +4,7 @@
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import Ratio, TokenLoss, policy_loss
 from lilo_jax.types import Array, TrainBatch
 
+UNCLIPPED = {"clip_low": 1.0, "clip_high": math.inf}
+"""Bounds that no ratio leaves."""
+
 ResponseAdvantage = Callable[[TrainBatch], Float[Array, "rows"]]
 """(batch) -> advantages, zero for masked rows."""
 
@@ -28,7 +32,7 @@ def policy_gradient(
     advantage: ResponseAdvantage,
     loss: TokenLoss,
     aggregate: Aggregation,
-    clip: Mapping[str, float],
+    clip: Mapping[str, float] = UNCLIPPED,
     ratio: Ratio = token_ratio,
     whiten: Whiten = left_as_they_are,
     kl_coefficient: float = 0.0,
@@ -39,10 +43,10 @@ def policy_gradient(
     """The functions of a policy-gradient method without a critic.
 
     Args:
-        advantage: of each response.
-        loss: of each token.
-        aggregate: losses to one number.
-        clip: clip_low and clip_high, bounds of the ratio, for the metrics.
+        advantage: (batch) -> advantage of each response, [B].
+        loss: (logprobs, old_logprobs, advantages, mask) -> loss of each token, [B, C]; padding is weighted 0.
+        aggregate: (losses, minibatch) -> one number.
+        clip: clip_low and clip_high, bounds of the ratio that `loss` has, for the metrics alone.
         ratio: what they bound.
         whiten: (advantages of tokens, mask) -> advantages of tokens.
         kl_coefficient: beta of the k3 divergence from the reference, aggregated like the loss; 0 keeps no reference.
