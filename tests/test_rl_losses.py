@@ -326,7 +326,7 @@ def test_token_mean_and_sequence_mean_worked_by_hand():
     """
     batch, scores, _ = random_batch(0)
     rows = {"tokens": jnp.zeros((2, 7), jnp.int32), "prompt_lengths": jnp.array([3, 3])}
-    ones = jnp.arange(4) < jnp.array([[1], [3]])
+    ones = jnp.arange(4)[None] < jnp.array([[1], [3]])
     batch = batch.replace(
         sequences=Sequences(**rows, completion_lengths=jnp.array([1, 3])),
         row_mask=jnp.ones(2, bool),
