@@ -56,7 +56,7 @@ def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), max_new_tokens=SLOTS, bon
 
         def decode(*args):
             logits, cache = MODEL.decode(*args)
-            return logits + extra, cache
+            return logits + jnp.broadcast_to(extra, logits.shape), cache
 
         model = MODEL._replace(decode=decode)
     rule = TokenRule(temperature, top_p)

@@ -133,7 +133,7 @@ def test_the_noise_has_the_size_of_the_advantages():
         return policy_gradient(given, leave_one_out(given), jnp.array([3]), world, success, key, noise)
 
     keys = jax.random.split(jax.random.key(1), 2000)
-    noise = jax.vmap(gradient, (0, None))(keys, 2.0) - gradient(keys[0], 0.0)
+    noise = jax.vmap(gradient, (0, None))(keys, 2.0) - gradient(keys[0], 0.0)[None]
     assert np.std(noise) == pytest.approx(2 * np.sqrt(1 + 3 / 9) / 4, rel=0.02)
 
 
