@@ -210,7 +210,8 @@ EIGHT_DEVICES = """
     from curriculum_simulation import proposed
     from jax.sharding import AxisType, Mesh
     from lilo_jax import config as configuration
-    from lilo_jax.training.assembly import assemble, check
+    from lilo_jax.training.assembly import assemble
+    from lilo_jax.training.checks import check
     from lilo_jax.training.collection import collect, training_batch
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
