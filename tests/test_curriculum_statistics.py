@@ -106,7 +106,7 @@ def test_learnability_of_the_unmeasured_is_nan():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], places=["plain", "jit"])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_equal_rates_and_mirrored_rates_tie_exactly(transform):
     """The variance of k successes in n is that of n - k; a rounding error between them would always favour one side."""
     worth = transform(learnability)
