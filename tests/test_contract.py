@@ -103,7 +103,7 @@ class Children:
     def build(self):
         def wanted(batch):
             lengths = batch.sequences.completion_lengths[:, None]
-            middle = (jnp.arange(batch.old_logprobs.shape[1]) == lengths // 2) & (lengths > 1)
+            middle = (jnp.arange(batch.old_logprobs.shape[1])[None] == lengths // 2) & (lengths > 1)
             return jnp.where(middle & (batch.follow_ups.asked == 0), 2, 0)
 
         def advantages(batch):
