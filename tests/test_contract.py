@@ -404,7 +404,7 @@ def test_feedback_carries_means_over_the_groups_tokens(steps):
 
 
 def test_everything_collected_is_remembered_and_booked(steps):
-    listed, names = [], ("question", "attempts", "successes", "length_sum", "rollouts")
+    listed, names = [], ("place", "attempts", "successes", "length_sum", "rollouts")
     for _, _, collected, admission, _, after, ledger in steps:
         statistics = jax.device_get(collected.statistics)
         listed.append([{n: getattr(statistics, n)[k].item() for n in names} for k in range(2 * QUESTIONS)])

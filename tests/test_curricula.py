@@ -92,7 +92,7 @@ def test_every_curriculum_keeps_the_contract(name):
         assert set(admitted.tolist()) <= set(allowed.tolist())
         assert np.all((collected.place >= -1) & (collected.place < POOL))
         simulation.update(collected, admission, step)
-        names = ("question", "attempts", "successes", "length_sum", "rollouts")
+        names = ("place", "attempts", "successes", "length_sum", "rollouts")
         steps.append([{n: getattr(collected, n)[k].item() for n in names} for k in range(simulation.slots)])
     for field, expected in reference.remembered(POOL, steps).items():
         np.testing.assert_array_equal(getattr(simulation.state, field), expected, err_msg=field)

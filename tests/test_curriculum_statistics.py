@@ -150,7 +150,7 @@ def test_remembered_counts_match_reference():
     for step, groups in enumerate(steps):
         state = remember_jitted(state, groups, np.int32(step))
         assert int(state.step) == step + 1
-    names = ("question", "attempts", "successes", "length_sum", "rollouts")
+    names = ("place", "attempts", "successes", "length_sum", "rollouts")
     listed = [[{n: getattr(g, n)[k].item() for n in names} for k in range(12)] for g in steps]
     expected = reference.remembered(POOL, listed)
     for name, values in expected.items():
