@@ -89,8 +89,8 @@ def test_the_examples_are_found_and_have_few_lines():
         "mine/reinforce.py",
         "mine/sums.py",
     ]
-    for _, _, curriculum in FIRST + EXAMPLES[:2]:
-        assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 20
+    for _, _, curriculum in FIRST + EXAMPLES[:1]:
+        assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 15
         assert "return compose(" in curriculum
 
 
@@ -130,7 +130,7 @@ def test_every_command_parses(command, examples):
     _, _, module, *args = shlex.split(command)
     options = OF_MODULE[module.removeprefix("experiments.")]
     parse = configuration.parse if hasattr(options, "config") else configuration.command_line
-    if "--help" in args:
+    if {"--help", "--help-all"} & set(args):
         with pytest.raises(SystemExit) as caught:
             parse(options, args, prog=module, description="")
         assert caught.value.code == 0
