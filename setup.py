@@ -6,9 +6,11 @@ from setuptools import find_packages, setup
 
 PLOT = ["matplotlib>=3.8"]
 WANDB = ["wandb>=0.18"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
 DEV = [
     *PLOT,
+    "beartype>=0.20",  # checks shapes and dtypes of signatures in tests
     "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
     "mypy>=1.13",
@@ -43,6 +45,7 @@ setup(
         "datasets>=4.0",
         "filelock>=3.13",
         "huggingface-hub>=0.34",
+        "jaxtyping>=0.3.2",
         "jinja2>=3.1.6",
         "math-verify[antlr4_13_2]>=0.8",
         "ml-dtypes>=0.5",
@@ -64,6 +67,7 @@ setup(
         "aot": ["jax[tpu]"],
         "tasks": ["reasoning-gym>=0.1.19"],
         "wandb": WANDB,
+        "docs": DOCS,
         "peers": PEERS,
         "dev": DEV,
     },

@@ -12,7 +12,7 @@ from benchmarks.session import Session
 from benchmarks.suite import EXPERIMENTS, PEERS, ROOFLINE, Experiment, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:

@@ -15,7 +15,7 @@ from benchmarks.session import Session
 from benchmarks.suite import EXPERIMENTS, OURS, Experiment, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 
 WORKS = ("parity", "rollout", "scoring", "update")
 SIZES = Sizes(rows=256, prompt_tokens=256, new_tokens=256, sequences=64, microbatch=8)

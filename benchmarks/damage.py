@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from lilo_jax import verbs
+from lilo_jax.cli import verbs
 from lilo_jax.config import Config, Launch
-from lilo_jax.endings import FAULT, message
-from lilo_jax.export import export
+from lilo_jax.pretrained.export import export
+from lilo_jax.processes.endings import FAULT, message
 from lilo_jax.report.html import report_runs
-from lilo_jax.run import run
 from lilo_jax.storage.digest import digest_lines
-from lilo_jax.storage.opening import LOCK
+from lilo_jax.training.opening import LOCK
+from lilo_jax.training.run import run
 
 HARMS = ("flip", "cut", "delete")
 VERBS = ("resume", "export", "eval", "report", "digest")

@@ -31,8 +31,8 @@ from benchmarks.damage import Damage
 from benchmarks.table import markdown
 from lilo_jax import config as configuration
 from lilo_jax.config import Options
-from lilo_jax.endings import FAULT, exit_with_message, message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.processes.endings import FAULT, exit_with_message, message
 from lilo_jax.storage.checkpoints import finished_steps
 from lilo_jax.storage.digest import digest_lines
 

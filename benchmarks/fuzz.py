@@ -27,8 +27,8 @@ from typing import Any, NamedTuple, cast
 from pebble import ProcessExpired, ProcessPool
 
 from benchmarks.table import markdown
-from lilo_jax.endings import FAULT, exit_with_message, message
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.processes.endings import FAULT, exit_with_message, message
 
 NAMES = ("options", "configs", "lines", "models", "checkpoints")
 WORKERS = 2

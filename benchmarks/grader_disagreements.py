@@ -1,7 +1,7 @@
-"""Where the graders disagree on the golden corpus: writes the table of docs/grading.md.
+"""Where the graders disagree on the golden corpus: the table of docs/grading.md, and every case.
 
-    python -m benchmarks.grader_disagreements           # prints it
-    python -m benchmarks.grader_disagreements --write   # puts it into docs/grading.md, between its two marks
+    python -m benchmarks.grader_disagreements           # prints the table and the cases
+    python -m benchmarks.grader_disagreements --write   # puts the table into docs/grading.md, between its two marks
 
 The verdicts are those that the tests expect (`tests/golden/*.jsonl`), so that nothing is graded here.
 """
@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from lilo_jax.endings import exit_with_message
-from lilo_jax.json_lines import read_records
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.json_lines import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -213,23 +213,34 @@ def disagreements() -> dict[str, list[tuple[int, dict[str, Any]]]]:
     return found
 
 
-def lines() -> Iterator[str]:
-    """The table as markdown."""
+def table() -> Iterator[str]:
+    """How often and why each grader differs from `default`, by category, as markdown."""
     cases = sum(sum(1 for _ in read_records(file)) for file in GOLDEN.glob("*.jsonl"))
     found = disagreements()
-    counts = {name: sum(row[name] != row["default"] for rows in found.values() for _, row in rows) for name in OTHERS}
+    counts = {name: sum(_differing(rows, name) for rows in found.values()) for name in OTHERS}
     yield f"Of {cases} cases, verdicts differ from `default`'s on " + ", ".join(
         f"{count} (`{name}`)" for name, count in counts.items()
     )
+    yield "\n| category | " + " | ".join(f"`{name}`" for name in OTHERS) + " |"
+    yield "|---|" + "---|" * len(OTHERS)
     for category, rows in found.items():
-        yield f"\n**{category}**.  " + "; ".join(
-            f"`{name}`: {REASONS[category][name]}" for name in OTHERS if any(r[name] != r["default"] for _, r in rows)
-        )
+        cells = (f"{count}: {REASONS[category][name]}" if (count := _differing(rows, name)) else "" for name in OTHERS)
+        yield f"| {category} | " + " | ".join(cells) + " |"
+
+
+def cases() -> Iterator[str]:
+    """Every case on which a grader differs, as markdown."""
+    for category, rows in disagreements().items():
+        yield f"\n**{category}**"
         yield "\n| line | gold | the response ends | " + " | ".join(["default", *OTHERS]) + " |"
         yield "|---|---|---|" + "---|" * (1 + len(OTHERS))
         for number, row in rows:
             verdicts = " | ".join(SHORT[row[name]] for name in ("default", *OTHERS))
             yield f"| {number} | {_code(row['gold'])} | {_code(row['response'])} | {verdicts} |"
+
+
+def _differing(rows: list[tuple[int, dict[str, Any]]], name: str) -> int:
+    return sum(row[name] != row["default"] for _, row in rows)
 
 
 def _code(text: str) -> str:
@@ -240,15 +251,15 @@ def _code(text: str) -> str:
 
 
 def main() -> None:
-    """Prints or writes the table."""
+    """Prints table and cases, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    table = "\n".join(lines())
     if not parser.parse_args().write:
-        print(table)
+        print("\n".join([*table(), *cases()]))
         return
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    after = rest.partition(END)[2]
+    DOCUMENT.write_text("\n".join([f"{before}{BEGIN}", *table(), f"{END}{after}"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 `benchmarks/grading/easy.jsonl` holds 1,000 answers that the exact comparison decides (numbers, fractions, tuples,
 intervals, units; a third of them wrong), `hard.jsonl` 400 that need algebra (polynomials, radicals, trigonometry,
 logarithms, complex numbers).  All are different, so that nothing is remembered; they stand at the end of solutions of
-3 to 12 sentences.  Every round takes a new pool, whose start is timed apart; medians and ranges over rounds are
+3 to 12 sentences.  Every round starts new workers, whose start is timed apart; medians and ranges over rounds are
 printed, and how many verdicts of `math_verify` differ from those of `default`.
 """
 
@@ -15,11 +15,11 @@ import pathlib
 import statistics
 import time
 
-from lilo_jax.endings import exit_with_message
 from lilo_jax.grading import GRADERS
-from lilo_jax.grading.pool import GradingPool, judge_all
-from lilo_jax.json_lines import read_records
+from lilo_jax.grading.workers import GradingWorkers, judge_all
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 
 WORKLOADS = pathlib.Path(__file__).parent / "grading"
 WARM = (Question("", "x+y=1"), r"\boxed{2x+2y=2}")
@@ -35,11 +35,11 @@ def answers_of(name: str) -> list[tuple[Question, str]]:
 def round_of(grader: str, answers: list[tuple[Question, str]], workers: int) -> tuple[float, float, list[Verdict]]:
     """Seconds until all workers are up, answers per second after that, and the verdicts."""
     grade = GRADERS[grader]
-    with GradingPool(workers=workers) as pool:
+    with GradingWorkers(count=workers) as grading:
         started = time.perf_counter()
-        judge_all(pool, grade, [WARM] * workers)
+        judge_all(grading, grade, [WARM] * workers)
         up = time.perf_counter()
-        verdicts = [found.verdict for found in judge_all(pool, grade, answers)]
+        verdicts = [found.verdict for found in judge_all(grading, grade, answers)]
         return up - started, len(answers) / (time.perf_counter() - up), verdicts
 
 

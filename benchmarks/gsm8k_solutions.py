@@ -15,12 +15,12 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks.grading_speed import WARM
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import GRADERS
-from lilo_jax.grading.pool import GradingPool, judge_all
-from lilo_jax.json_lines import read_records
+from lilo_jax.grading.workers import GradingWorkers, judge_all
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 
 MOST = 20
 """Disagreements that are shown."""
@@ -97,11 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=pathlib.Path)
     answers = labelled(parser.parse_args().file)
-    with GradingPool(workers=1) as pool:
-        judge_all(pool, GRADERS["default"], [WARM])
+    with GradingWorkers(count=1) as workers:
+        judge_all(workers, GRADERS["default"], [WARM])
         started = time.perf_counter()
         asked = [(each.question, each.response) for each in answers]
-        verdicts = [found.verdict for found in judge_all(pool, GRADERS["default"], asked)]
+        verdicts = [found.verdict for found in judge_all(workers, GRADERS["default"], asked)]
         seconds = time.perf_counter() - started
     print("\n".join(report(answers, verdicts)))
     print(f"{1e3 * seconds / len(answers):.2f} ms an answer")

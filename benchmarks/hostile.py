@@ -25,28 +25,29 @@ import numpy as np
 import tokenizers
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check, resolve
 from lilo_jax.cli import parser
-from lilo_jax.config import TABLES, Config, Launch, ModelConfig, Options, RolloutConfig, SftConfig, StorageConfig
+from lilo_jax.config import TABLES, Config, Launch, ModelConfig, Options, SftConfig, StorageConfig
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.diagnosis import diagnose
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.errors import UsageError
-from lilo_jax.export import export
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import GradingPool
-from lilo_jax.mesh import unconstrained
+from lilo_jax.grading.workers import GradingWorkers
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, write_config
 from lilo_jax.models.huggingface.safetensors_files import write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors
+from lilo_jax.pretrained.diagnosis import diagnose
+from lilo_jax.pretrained.export import export
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.digest import digest_lines
 from lilo_jax.tasks import TASKS
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.check import look
+from lilo_jax.training.checks import check, resolve
+from lilo_jax.training.run import run
 
 Random = random.Random
 
@@ -449,7 +450,7 @@ def warm_up() -> None:
 
     Nothing is graded: a worker may start no processes, and what algebra cannot read is only a warning.
     """
-    GradingPool.submit = lambda *_: _GRADED  # type: ignore[method-assign]
+    GradingWorkers.submit = lambda *_: _GRADED  # type: ignore[method-assign]
     atexit.register(shutil.rmtree, _model(), ignore_errors=True)
     _options()
 

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lilo_jax.endings import exit_with_message
-from lilo_jax.json_lines import to_json
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.json_lines import to_json
 
 SHARD_BYTES = 500 * 10**6
 MESHES = {1: (1, 1), 8: (4, 2)}
@@ -36,7 +36,7 @@ def write_model(directory: pathlib.Path, gigabytes: float, dtype: str) -> int:
     import jax
     import ml_dtypes
 
-    from lilo_jax.mesh import unconstrained
+    from lilo_jax.device.mesh import unconstrained
     from lilo_jax.models import build_model
     from lilo_jax.models.decoder import DecoderConfig
     from lilo_jax.models.huggingface import FAMILIES, write_config
@@ -73,9 +73,9 @@ def import_model(directory: pathlib.Path, devices: int) -> dict[str, float]:
     """Imports in this process, and says what it took."""
     import jax
 
-    from lilo_jax.mesh import MeshConfig, constrainer, make_mesh
+    from lilo_jax.device.mesh import MeshConfig, constrainer, make_mesh
     from lilo_jax.models import build_model
-    from lilo_jax.pretrained import decoder_config, open_model
+    from lilo_jax.pretrained.sources import decoder_config, open_model
 
     fsdp, tensor = MESHES[devices]
     mesh = make_mesh(MeshConfig(data=1, fsdp=fsdp, tensor=tensor))

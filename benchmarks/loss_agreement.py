@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.table import markdown
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.advantages import (
     generalized_advantages,
     group_centred,
@@ -35,6 +35,7 @@ from lilo_jax.rl.advantages import (
 )
 from lilo_jax.rl.aggregations import sequence_mean, token_mean
 from lilo_jax.rl.cispo import Cispo
+from lilo_jax.rl.contract import AlgorithmSpec
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
 from lilo_jax.rl.grpo import Grpo
@@ -50,7 +51,7 @@ from lilo_jax.rl.losses import (
 )
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
-from lilo_jax.types import AlgorithmSpec, Array, FollowUps, Minibatch, Sequences, TokenScores, TrainBatch
+from lilo_jax.types import Array, FollowUps, Minibatch, Sequences, TokenScores, TrainBatch
 
 LIMIT = 1e-5
 SEEDS = range(4)
@@ -147,8 +148,8 @@ def train_batch(drawn: Drawn) -> TrainBatch:
         group=jnp.asarray(drawn.group),
         reward=jnp.asarray(drawn.reward),
         sampler_logprobs=jnp.asarray(drawn.sampler_logprobs),
-        question=jnp.arange(ROWS // GROUP, dtype=jnp.int32),
-        question_mask=jnp.ones(ROWS // GROUP, bool),
+        place=jnp.arange(ROWS // GROUP, dtype=jnp.int32),
+        group_mask=jnp.ones(ROWS // GROUP, bool),
         reasoning_step=zeros.astype(np.int32),
         follow_ups=FollowUps.none((ROWS, SLOTS)),
         old_logprobs=jnp.asarray(drawn.old_logprobs),
@@ -497,8 +498,8 @@ def _verl_tokens(drawn: Drawn, verl: Verl) -> Iterator[Difference]:
         yield compare(f"kl_{name}, sequence_mean", found, verl.gradient(theirs, drawn.logprobs))
     log_ratio = verl.tensor(drawn.old_logprobs) - verl.tensor(drawn.sampler_logprobs)
     weights = verl.back(compute_rollout_correction_weights(log_ratio, verl.mask, "token", CAP)[0])
-    found = truncated_importance(drawn.old_logprobs, drawn.sampler_logprobs, cap=CAP)
-    yield compare("truncated_importance", (found, None), (weights, None), mask)
+    importance = truncated_importance(drawn.old_logprobs, drawn.sampler_logprobs, cap=CAP)
+    yield compare("truncated_importance", (importance, None), (weights, None), mask)
 
 
 # -------------------------------------------------------------------------------------------------------------- command

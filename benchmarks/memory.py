@@ -23,13 +23,13 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from lilo_jax.endings import exit_with_message
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.errors import unknown_name
-from lilo_jax.json_lines import to_json
-from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.scoring import completion_mask, score
+from lilo_jax.models.scoring import completion_mask, score
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.types import Array, PyTree, Sequences
 
 ROWS, PROMPT, SLOTS, CHUNK = 4, 64, 512, 128
@@ -42,7 +42,7 @@ PROGRAMS = ("score", "gradient")
 
 def streamed(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
     """The library's scoring."""
-    found = score(MODEL, params, sequences, completion_slots=SLOTS, temperature=1.0, chunk=CHUNK)
+    found = score(MODEL, params, sequences, completion_width=SLOTS, temperature=1.0, chunk=CHUNK)
     return found.logprobs, found.entropy
 
 

@@ -13,29 +13,20 @@ import optax
 from benchmarks import checkpoint, workload
 from benchmarks.worker import Gate, clock
 from benchmarks.workload import Job
-from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.device.weights import place_weights
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES
 from lilo_jax.models.huggingface.weights import places, to_ours
 from lilo_jax.models.rope import Rope
-from lilo_jax.programs import place_weights
+from lilo_jax.models.scoring import score
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.scoring import score
-from lilo_jax.types import (
-    Algorithm,
-    Completions,
-    FollowUps,
-    Prompts,
-    PyTree,
-    Requests,
-    Sequences,
-    Trainable,
-    TrainBatch,
-)
+from lilo_jax.types import Completions, FollowUps, Prompts, PyTree, Requests, Sequences, Trainable, TrainBatch
 
 LIBRARIES = ("lilo-jax", "jax", "flax", "optax")
 CHUNK = UpdateConfig().chunk
@@ -166,7 +157,7 @@ def _sequences(job: Job, rows: jax.Array | np.ndarray) -> Sequences:
 def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Array]]:
     """(params, rows) -> log-probs, a micro-batch of rows at a time."""
     run = jax.jit(
-        functools.partial(score, _model(job), completion_slots=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
+        functools.partial(score, _model(job), completion_width=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
     )
     size = job.sizes.microbatch
 
@@ -199,8 +190,8 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
         group=jnp.repeat(jnp.arange(groups, dtype=jnp.int32), sizes.group),
         reward=jnp.asarray(reward, jnp.float32),
         sampler_logprobs=zeros,
-        question=jnp.arange(groups, dtype=jnp.int32),
-        question_mask=jnp.ones(groups, bool),
+        place=jnp.arange(groups, dtype=jnp.int32),
+        group_mask=jnp.ones(groups, bool),
         reasoning_step=zeros.astype(jnp.int32),
         follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=old_logprobs,

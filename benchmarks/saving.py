@@ -18,7 +18,7 @@ import time
 import jax
 import numpy as np
 
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.storage.checkpoints import Checkpoints, checksums
 
 MOST_COST, MOST_GROWTH = 0.03, 0.02

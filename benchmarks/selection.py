@@ -4,9 +4,9 @@
     python -m benchmarks.selection --core 0 --pools 1000,10000 --rounds 5 --steps 0
 
 Outcomes are made up, and only what the curriculum computes is timed: `propose`, and `admit` with `observe` in one
-program whose state is given away, as a run has it (`lilo_jax/programs.py`).  With 64 questions a step, `frontier`
-chooses among 4096.  The last table has the quickstart's pool of 2000 with 8 questions of 8 rollouts, as a share of the
-median step of a short quickstart run with PPO and `uniform`.
+program whose state is given away, as a run has it (`lilo_jax/device/programs.py`).  With 64 questions a step,
+`frontier` chooses among 4096.  The last table has the quickstart's pool of 2000 with 8 questions of 8 rollouts,
+as a share of the median step of a short quickstart run with PPO and `uniform`.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from experiments import quickstart
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.curriculum import CURRICULA
-from lilo_jax.endings import exit_with_message
+from lilo_jax.curriculum.contract import Curriculum
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import markdown
-from lilo_jax.run import run
-from lilo_jax.types import Admission, Array, Curriculum, CurriculumState, Facts, GroupStatistics, Proposal
+from lilo_jax.training.run import run
+from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupStatistics, Proposal
 
 NAMES = ("frontier", "uniform", "lilo", "mopps", "plr")
 POOLS = (1_000, 10_000, 100_000, 1_000_000)
@@ -56,7 +57,7 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
     rng = np.random.default_rng(0)
     state = jax.jit(curriculum.init)(_facts(curriculum, pool_size, rng))
     propose, admit = jax.jit(curriculum.propose), jax.jit(_admit(curriculum), donate_argnums=0)
-    slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).ids.shape[0]
+    slots = jax.eval_shape(curriculum.propose, state, _nothing(1), jax.random.key(0)).places.shape[0]
     taken: dict[str, list[float]] = {"propose": [], "admit": []}  # milliseconds
     copied = False
     for step in range(WARM + rounds):
@@ -78,7 +79,7 @@ def selection_cost(name: str, *, pool_size: int, questions: int, samples: int, r
 
 def _admit(curriculum: Curriculum) -> Any:
     def admit(
-        state: CurriculumState, collected: GroupStatistics, key: Array, step: Array
+        state: CurriculumState, collected: GroupStatistics, key: jax.Array, step: Array
     ) -> tuple[Admission, CurriculumState]:
         return curriculum.admit(state, collected, key), curriculum.observe(state, collected, step)
 
@@ -102,17 +103,17 @@ def _served(proposal: Proposal, rng: np.random.Generator) -> GroupStatistics:
     """Groups of one round, each rollout right by chance."""
     samples = np.where(proposal.mask, proposal.samples, 0).astype(np.float32)
     right = rng.binomial(samples.astype(int), rng.random(len(samples))).astype(np.float32)
-    question = np.where(proposal.mask, proposal.ids, -1).astype(np.int32)
+    question = np.where(proposal.mask, proposal.places, -1).astype(np.int32)
     first = np.where(proposal.mask, 0, -1).astype(np.int32)
     return GroupStatistics(
-        question=question, round=first, attempts=samples, successes=right, reward_sum=right,
+        place=question, round=first, attempts=samples, successes=right, reward_sum=right,
         length_sum=5 * samples, rollouts=samples,
     )  # fmt: skip
 
 
 def _place(state: CurriculumState) -> int | None:
     features = state.facts.features
-    return None if features is None else features.unsafe_buffer_pointer()
+    return features.unsafe_buffer_pointer() if isinstance(features, jax.Array) else None
 
 
 def quickstart_step(steps: int) -> float:

@@ -11,7 +11,7 @@ Three arms per algorithm and seed, from the same fine-tuned weights:
 
 Claim: each algorithm ends above its start by more than two standard errors over seeds, and no control does; with
 VinePPO, whose rollouts from inside the responses cost more than choosing questions, LILO does best in generated tokens
-(docs/algorithms.md has eight seeds of it).  Cost: about 15 minutes on two CPU cores for three seeds.  Writes
+(docs/results/algorithms.md has eight seeds of it).  Cost: about 15 minutes on two CPU cores for three seeds.  Writes
 `table.md` and `summary.json`.
 """
 
@@ -29,13 +29,14 @@ from experiments import quickstart
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown, speedup_cell
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.rl.contract import Algorithm
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.types import Array, TrainBatch
 
 ARMS = ("uniform", "lilo", "control")
 

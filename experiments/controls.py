@@ -5,18 +5,30 @@ python -m experiments.quickstart --curriculum experiments.controls:Oracle --outp
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 
-from lilo_jax.curriculum.composition import choice, compose
-from lilo_jax.curriculum.estimators import measured
-from lilo_jax.curriculum.gates import everything
-from lilo_jax.curriculum.rounds import once
-from lilo_jax.curriculum.rules.frontier import Frontier
-from lilo_jax.curriculum.selectors import diverse
-from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.values import hard_variance, variance
-from lilo_jax.types import Array, Curriculum, CurriculumState, GroupStatistics, Proposal, Wants
+from lilo_jax.curriculum import (
+    Array,
+    Curriculum,
+    CurriculumState,
+    Frontier,
+    GroupSignals,
+    GroupStatistics,
+    PyTree,
+    Tracker,
+    Wants,
+    compose,
+    diverse,
+    everything,
+    hard_variance,
+    measured,
+    of_belief,
+    once,
+    random_pool,
+    variance,
+)
 
 SHUFFLE = 0x73687566
 
@@ -31,17 +43,13 @@ class Oracle:
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups."""
         truth = measured()
-
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
-            return variance(truth.estimate((), state, ids, key))
-
         return compose(
             source=random_pool(pool_size, self.pool_ratio * questions),
-            score=score,
+            worth=of_belief(truth, variance),
             rounds=once(questions, samples),
             gate=everything,
             count=questions,
-            rows=questions * samples,
+            remembers={"success": truth.tracker},
             wants=Wants(truth=True),
         )
 
@@ -52,18 +60,42 @@ class OracleFrontier(Frontier):
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """As `frontier`, but for its predictions; it suspects no traps."""
-        rule, truth = super().build(pool_size=pool_size, questions=questions, samples=samples), measured()
+        parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
+        truth = measured()
+        value = of_belief(truth, hard_variance)
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-            return hard_variance(truth.estimate((), state, ids, key)), state.facts.features[ids, :-1]
+        def worth(state: CurriculumState, places: Array, key: jax.Array) -> tuple[Array, Array]:
+            return value(state, places, key), state.facts.wanted_features[places, :-1]
 
-        choose = choice(random_pool(pool_size, self.pool_ratio * questions), score, diverse)
-        return rule._replace(
-            propose=functools.partial(once(questions, samples).propose, choose),
-            wants=rule.wants._replace(truth=True),
-            estimate=None,
-            suspicion=None,
+        return compose(
+            source=parts["source"],
+            worth=worth,
+            select=diverse,
+            rounds=once(questions, samples),
+            gate=everything,
+            count=questions,
+            remembers={"success": truth.tracker},
+            wants=parts["wants"]._replace(truth=True),
         )
+
+
+def _reading(view: Callable[[CurriculumState], CurriculumState], tracker: Tracker) -> Tracker:
+    """The tracker, shown `view(state)` in place of the state."""
+
+    def observe(memory: PyTree, state: CurriculumState, collected: GroupStatistics, step: Array) -> PyTree:
+        return tracker.observe(memory, view(state), collected, step)
+
+    def feedback(
+        memory: PyTree, state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
+    ) -> PyTree:
+        return tracker.feedback(memory, view(state), question, mask, signals, step)
+
+    return Tracker(tracker.init, observe, feedback)
+
+
+def _with_features_of_others(state: CurriculumState, *, pool_size: int) -> CurriculumState:
+    order = jax.random.permutation(jax.random.key(SHUFFLE), pool_size)
+    return state.replace(facts=state.facts.replace(features=state.facts.wanted_features[order]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,34 +104,33 @@ class ShuffledFeatures(Frontier):
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """As `frontier`, but for the features that it reads, those made anew during the run as well."""
-        rule = super().build(pool_size=pool_size, questions=questions, samples=samples)
-        order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
-
-        def shuffled(state: CurriculumState) -> CurriculumState:
-            return state.replace(facts=state.facts.replace(features=state.facts.features[order()]))
-
-        def propose(state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
-            return rule.propose(shuffled(state), collected, key)
-
-        def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
-            return rule.observe(shuffled(state), collected, step).replace(facts=state.facts)
-
-        believed = rule.estimate
-        estimate = believed and (lambda state, key: believed(shuffled(state), key))
-        return rule._replace(propose=propose, observe=observe, estimate=estimate)
+        parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
+        view = functools.partial(_with_features_of_others, pool_size=pool_size)
+        worth, belief, suspicion = parts["worth"], parts["belief"], parts["suspicion"]
+        shown = {
+            "worth": lambda state, places, key: worth(view(state), places, key),
+            "belief": lambda state, places, key: belief(view(state), places, key),
+            "suspicion": suspicion and (lambda state, places: suspicion(view(state), places)),
+            "remembers": {name: _reading(view, tracker) for name, tracker in parts["remembers"].items()},
+        }
+        return compose(**parts | shown)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShuffledScores(Frontier):
-    """`frontier` whose choice falls on other questions: scores keep their histogram, and belong to permuted ids."""
+    """`frontier` whose choice falls on other questions: worths keep their histogram, and belong to permuted places."""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
-        """As `frontier`, but for the questions that its first round asks."""
-        rule = super().build(pool_size=pool_size, questions=questions, samples=samples)
+        """As `frontier`, but that every question is offered in place of another, and scored as that one."""
+        parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
         order = functools.partial(jax.random.permutation, jax.random.key(SHUFFLE), pool_size)
+        source, worth = parts["source"], parts["worth"]
 
-        def propose(state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
-            proposal = rule.propose(state, collected, key)
-            return proposal.replace(ids=jax.numpy.where(proposal.continues < 0, order()[proposal.ids], proposal.ids))
+        def offer(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> tuple[Array, Array]:
+            places, eligible = source(state, collected, key)
+            return order()[places], eligible
 
-        return rule._replace(propose=propose)
+        def worth_of_other(state: CurriculumState, places: Array, key: jax.Array) -> tuple[Array, Array]:
+            return worth(state, jax.numpy.argsort(order())[places], key)
+
+        return compose(**parts | {"source": offer, "worth": worth_of_other})

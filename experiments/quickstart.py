@@ -8,10 +8,10 @@ PPO then trains it under each arm from the same weights:
 
     uniform   8 questions a step, 8 rollouts each
     lilo      32 candidates a step, trained on the 8 of highest p(1 - p)
-    frontier  8 questions a step that are predicted, from their text, to be the next that can be learned
+    frontier  8 questions a step that the policy's hidden states predict to be the next that can be learned
 
 `--arms uniform,lilo,uniform_wide` compares with 32 questions a step, all trained on: LILO's tokens without its choice.
-`--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm.
+`--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm under the same settings.
 
 Claims: LILO reaches uniform's final accuracy in fewer steps (Foster et al. 2025), but with more generated tokens;
 frontier in fewer of both.  Cost: about five minutes on two CPU cores for three seeds.  Writes a table, `summary.json`
@@ -27,27 +27,26 @@ import dataclasses
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.curriculum.contract import CurriculumSpec
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
-from lilo_jax.redaction import redacted
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
+from lilo_jax.report.tables import budget_title, interval, times
 from lilo_jax.rl.cispo import Cispo
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
@@ -58,7 +57,10 @@ from lilo_jax.rl.reinforce import Reinforce
 from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.vineppo import VinePpo
-from lilo_jax.types import CurriculumSpec
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import redacted
+from lilo_jax.training.checks import check
 
 FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -96,6 +98,10 @@ ARMS = {
     "lilo_fours": lambda config: _in_fours(config, Lilo(pool_ratio=4)),
     "frontier_fours": lambda config: _in_fours(config, Frontier()),
 }
+
+
+CLAIMED = ("baseline", "split", "start", "final", "gap_to_baseline", "speedup", "zero_variance", "ledger")
+"""What `--results` keeps of a summary: all but the curves."""
 
 
 def _in_fours(config: Config, curriculum: CurriculumSpec) -> Config:
@@ -136,10 +142,16 @@ class QuickstartOptions:
     """held-out set of the table and the report; validation for tuning"""
     jobs: int = 0
     """runs at a time; 0 takes one per CPU core"""
+    results: str = ""
+    """also write what the README claims to this file: docs/results/quickstart.json"""
 
 
 def config(algorithm: str = "ppo") -> Config:
-    """What all arms have in common, with the settings of an algorithm."""
+    """What all arms have in common, with the settings of an algorithm.
+
+    They are not those of `experiments.train`, whose defaults are the published ones of each algorithm: the rates and
+    batches of `SETTINGS` were tuned for this small model, and would be wrong for a language model.
+    """
     shared = configuration.replace(Config(), num_steps=150, curriculum=Uniform(), storage__save_every=100)
     return configuration.replace(shared, **SETTINGS.get(algorithm, {}))
 
@@ -179,8 +191,40 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     write_whole(root / "summary.json", to_json(summary, indent=1) + "\n")
     command = shlex.join(["python", "-m", "experiments.quickstart", *redacted(sys.argv[1:])])
     write_report(root / "report.html", summary, runs, title=f"Quickstart: {algorithm}", command=command)
+    if options.results:
+        claimed = {"command": command, "commit": _commit(runs)} | {name: summary[name] for name in CLAIMED}
+        write_whole(pathlib.Path(options.results), to_json(claimed, indent=1) + "\n")
     print(format_table(summary))
+    if options.results:
+        print(f"For the README:\n\n{claims(summary)}")
     print(f"\nreport: {root / 'report.html'}\nnumbers: {root / 'summary.json'}")
+
+
+def claims(results: Mapping[str, Any]) -> str:
+    """What the README claims, as Markdown: for each arm how many times fewer or more steps and tokens it needs."""
+    baseline, final = results["baseline"], results["final"]
+    lines = []
+    for arm, budgets in results["speedup"].items():
+        parts = []
+        for name in ("steps", "generated_tokens"):
+            if budgets[name]["mean"] is None:
+                parts.append(f"reaches it in {budget_title(name)} on no seed")
+                continue
+            needed, word = times(budgets[name])
+            many = f"{needed['mean']:.2f} times {'fewer' if word == 'less' else word}" if word else "as many"
+            parts.append(f"{many} {budget_title(name)}{interval(needed, '.2f')}")
+        steps = budgets["steps"]
+        text = (
+            f"- `{arm}` needs {' and '.join(parts)} ({steps['reached']} of {steps['of']} seeds); final accuracy "
+            f"{final[arm]['mean']:.3f} against {final[baseline]['mean']:.3f}."
+        )
+        lines.append(textwrap.fill(text, 120, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join(lines)
+
+
+def _commit(runs: Runs) -> str:
+    """The commit that the runs were made with; several, with commas, if they were gone on with at another."""
+    return ", ".join(sorted({run.environment().get("commit", "") for own in runs.values() for run in own.values()}))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ import jax
 from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check, resolve, start_config
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import RunError, Stopped, UsageError
-from lilo_jax.json_lines import to_json
-from lilo_jax.lifetime import MortalSpawnProcess, context_of
-from lilo_jax.run import Result, run
-from lilo_jax.stop_request import StopRequest
-from lilo_jax.storage.opening import open_run
+from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
+from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.checks import check, resolve
+from lilo_jax.training.opening import open_run
+from lilo_jax.training.run import Result, run
+from lilo_jax.training.sft import start_config
 
 Runs = dict[str, dict[int, RunDirectory]]
 """Arm to seed to the run's directory."""

@@ -27,10 +27,11 @@ import jax
 import numpy as np
 
 from experiments.runner import executor
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec, Wants
 from lilo_jax.curriculum.estimators import Estimator, decayed_counts, measured
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
@@ -39,19 +40,19 @@ from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import gumbel_top_k, top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.values import expected_variance
-from lilo_jax.endings import exit_with_message
+from lilo_jax.device.selection import build_simulator
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
-from lilo_jax.programs import build_simulator
-from lilo_jax.redaction import redacted
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.simulation import BASELINE, markdown_section, selection_table, summarize_cell, write_selection_page
 from lilo_jax.report.summary import plain
 from lilo_jax.simulation.run import Privileges, RunSettings, Trace
 from lilo_jax.simulation.student import StudentSettings
 from lilo_jax.simulation.world import WorldSettings
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
-from lilo_jax.types import Array, Curriculum, CurriculumSpec, CurriculumState, Wants
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import redacted
+from lilo_jax.types import Array, CurriculumState
 
 QUESTIONS_AT_ONCE = 200_000
 """Questions of all seeds that run side by side: bounds memory."""
@@ -105,12 +106,12 @@ class MostLearnable:
             "truth": measured,
         }[self.estimator]()
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> Array:
-            return expected_variance(estimator.estimate(state.memory["belief"], state, ids, key)) ** self.sharpness
+        def worth(state: CurriculumState, places: Array, key: jax.Array) -> Array:
+            return expected_variance(estimator.estimate(state.memory["belief"], state, places, key)) ** self.sharpness
 
         return compose(
             source=random_pool(pool_size, min(self.pool_ratio * questions, pool_size)),
-            score=score,
+            worth=worth,
             select=gumbel_top_k if self.drawn else top_k,
             rounds=once(questions, samples),
             gate=everything,

@@ -23,14 +23,14 @@ import tyro
 from experiments import quickstart
 from experiments.runner import Runs, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.json_lines import to_json
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.training.checks import check
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ those of --model.path; --sft.steps 0 goes straight to reinforcement learning.
 
 from experiments.runner import run_single
 from lilo_jax.config import Config
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 
 
 def config() -> Config:

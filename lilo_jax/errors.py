@@ -5,13 +5,31 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input.  Entry points print the message on stderr and exit with `status`, without a traceback."""
+    """A mistake in a config, a command or a file; its message is one sentence that says how to mend it.
+
+    Entry points print the message on stderr and exit with `status`, without a traceback.
+
+    >>> import lilo_jax
+    >>> try:
+    ...     lilo_jax.run(lilo_jax.replace(lilo_jax.Config(), rollout__questions=0))
+    ... except lilo_jax.UsageError as error:
+    ...     print(error)
+    --rollout.questions must be at least 1, got 0
+    """
 
     status = 2
 
 
 class RunError(Exception):
-    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with `status`."""
+    """A run that cannot go on (a loss that is not finite, say).  Entry points print it and exit with `status`.
+
+    >>> import lilo_jax
+    >>> try:
+    ...     lilo_jax.load("runs/tiny").curve("nowhere")
+    ... except lilo_jax.RunError as error:
+    ...     print(str(error).endswith("has no evaluation on 'nowhere'"))
+    True
+    """
 
     status = 1
 

@@ -34,6 +34,13 @@ class Question:
         level: of the difficulty knob of a generator that a curriculum may turn; None: there is no such knob.
         id: what its file calls it; left empty, `content` when it was made: planting a flaw changes no id.
         where: file and line that it was read from, for messages; "" if it was generated.  No part of the question.
+
+    Example: white space, case and place change no identity, the answer does.
+
+        >>> Question(prompt="2+3=", answer="5").id == Question(prompt=" 2+3= ", answer="5").id
+        True
+        >>> Question(prompt="2+3=", answer="6").id == Question(prompt="2+3=", answer="5").id
+        False
     """
 
     prompt: str
@@ -68,7 +75,11 @@ class Question:
 
 
 class Verdict(enum.Enum):
-    """What a grader found.  TIMEOUT and ERROR are failures of the grader and never count as wrong answers."""
+    """What a grader found.  TIMEOUT and ERROR are failures of the grader and never count as wrong answers.
+
+    >>> Verdict.WRONG.is_failure, Verdict.TIMEOUT.is_failure
+    (False, True)
+    """
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -94,6 +105,15 @@ class Task(NamedTuple):
         steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
             line is a step.  See `lilo_jax.tasks.steps`.
         left_out: questions of any split that are not asked, as their prompts are too long; see `--task.longest`.
+
+    Example: one question, graded as it is spelt.
+
+        >>> def grade(question, response):
+        ...     return Verdict.CORRECT if response == question.answer else Verdict.WRONG
+        >>> asked = Question(prompt="2+3=", answer="5")
+        >>> task = Task({"train": [asked], "test": []}, [("2+3=", "5")], grade, unique_answers=True)
+        >>> task.grade(task.splits["train"][0], "5")
+        <Verdict.CORRECT: 'correct'>
     """
 
     splits: Mapping[str, Sequence[Question]]

@@ -16,18 +16,27 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("LILO_JAX_TEST_CACHE") 
     "LILO_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="lilo_jax_tests_")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # what is broadcast is written
 
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ["curriculum", "keys", "models", "rl", "sampling", "simulation"]
+"""Rooms whose signatures are checked in tests: shapes, dtypes and types of what goes in and comes out."""
+
+install_import_hook([f"lilo_jax.{room}" for room in CHECKED], "signatures.checked")
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import start_config
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig, SftConfig, StorageConfig
-from lilo_jax.run import run
+from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.run import run
+from lilo_jax.training.sft import start_config
 
 
 def pytest_unconfigure():

@@ -199,11 +199,11 @@ def vcrl_bank(record, pool, threshold, momentum, largest):
     return bank
 
 
-def plr(scores, last_seen, now, beta, staleness, replay, order):
-    """Probabilities; `order` breaks ties between equal scores: the place of each question."""
+def plr(worths, last_seen, now, beta, staleness, replay, order):
+    """Probabilities; `order` breaks ties between equal worths: the place of each question."""
     seen = [i for i, t in enumerate(last_seen) if t >= 0]
     new = [i for i, t in enumerate(last_seen) if t < 0]
-    scored = sorted((i for i, s in enumerate(scores) if s is not None), key=lambda i: (-scores[i], order[i]))
+    scored = sorted((i for i, s in enumerate(worths) if s is not None), key=lambda i: (-worths[i], order[i]))
     by_score = {i: (rank + 1) ** (-1 / beta) for rank, i in enumerate(scored)}
     by_age = {i: now - last_seen[i] for i in seen}
     replay = replay if seen and new else float(bool(seen))

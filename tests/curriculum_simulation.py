@@ -26,7 +26,7 @@ def facts(pool, wants, seed=0):
 
 
 def proposed(name, groups, put=lambda tree: tree):
-    """(ids, mask) of what a rule asks first, and then on seeing some groups, which it has learnt from, again.
+    """(places, mask) of what a rule asks first, and then on seeing some groups, which it has learnt from, again.
 
     Args:
         name: of the rule, whose batch is 16 questions of a pool of 64.
@@ -38,11 +38,11 @@ def proposed(name, groups, put=lambda tree: tree):
     rate = groups.successes / jnp.maximum(groups.attempts, 1)
     signals = GroupSignals(advantage_abs=2 * rate * (1 - rate), value_loss=rate)
     state = jax.jit(curriculum.observe)(state, groups, jnp.int32(0))
-    state = jax.jit(curriculum.feedback)(state, groups.question, groups.attempts > 0, signals, jnp.int32(0))
+    state = jax.jit(curriculum.feedback)(state, groups.place, groups.attempts > 0, signals, jnp.int32(0))
     found = []
-    for collected in (put(Simulation.empty(len(groups.question))), groups):
+    for collected in (put(Simulation.empty(len(groups.place))), groups):
         proposal = jax.jit(curriculum.propose)(state, collected, jax.random.key(3))
-        found.append([proposal.ids.tolist(), proposal.mask.tolist()])
+        found.append([proposal.places.tolist(), proposal.mask.tolist()])
     return found
 
 
@@ -56,7 +56,7 @@ class Simulation:
         self.observe, self.feedback = jax.jit(self.curriculum.observe), jax.jit(self.curriculum.feedback)
         self._start(seed, failing)
         shape = jax.eval_shape(self.curriculum.propose, self.state, self.empty(1), jax.random.key(0))
-        self.slots = shape.ids.shape[0] * self.curriculum.max_rounds
+        self.slots = shape.places.shape[0] * self.curriculum.max_rounds
 
     def _start(self, seed, failing):
         self.rng = np.random.default_rng(seed)
@@ -91,14 +91,14 @@ class Simulation:
         joined = proposal.continues[meant][proposal.continues[meant] >= 0]
         assert len(set(joined.tolist())) == len(joined)
         for question, samples, continues in zip(
-            proposal.ids[meant], proposal.samples[meant], proposal.continues[meant], strict=True
+            proposal.places[meant], proposal.samples[meant], proposal.continues[meant], strict=True
         ):
             assert 0 <= question < self.pool
-            slot = int(continues) if continues >= 0 else int(np.sum(collected.question >= 0))
-            assert continues < 0 or collected.question[slot] == question
+            slot = int(continues) if continues >= 0 else int(np.sum(collected.place >= 0))
+            assert continues < 0 or collected.place[slot] == question
             graded = int(self.rng.binomial(samples, 1 - self.failing))
             successes = int(self.rng.binomial(graded, self.rates[question]))
-            collected.question[slot] = question
+            collected.place[slot] = question
             collected.round[slot] = collected.round[slot] if continues >= 0 else round_index
             collected.attempts[slot] += graded
             collected.successes[slot] += successes
@@ -120,7 +120,7 @@ class Simulation:
 
     def update(self, collected, admission, step):
         """Feeds back what an update with the group's mean as baseline would have seen."""
-        question = np.where(admission.mask, collected.question[admission.indices], -1).astype(np.int32)
+        question = np.where(admission.mask, collected.place[admission.indices], -1).astype(np.int32)
         rate = (collected.successes / np.maximum(collected.attempts, 1))[admission.indices]
         size = np.where(admission.mask, 2 * rate * (1 - rate), 0).astype(np.float32)
         signals = GroupSignals(advantage_abs=size, value_loss=np.zeros_like(size))

@@ -1,6 +1,6 @@
 """Run directories for tests."""
 
-from lilo_jax.storage.opening import open_run
+from lilo_jax.training.opening import open_run
 
 
 def opened(path, config, resume="auto", questions=None):

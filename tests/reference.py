@@ -249,9 +249,9 @@ def remembered(pool_size, steps):
     pool = [dict(zero) for _ in range(pool_size)]
     for step, groups in enumerate(steps):
         for found in groups:
-            if found["question"] < 0:
+            if found["place"] < 0:
                 continue
-            known = pool[found["question"]]
+            known = pool[found["place"]]
             for name in ("attempts", "successes", "length_sum", "rollouts"):
                 known[name] += found[name]
             known["visits"] += 1

@@ -227,7 +227,7 @@ def test_each_device_attends_to_its_own_rows_and_heads():
         """
         import functools
         import jax, jax.numpy as jnp, numpy as np
-        from lilo_jax.mesh import MeshConfig, make_mesh, sharding
+        from lilo_jax.device.mesh import MeshConfig, make_mesh, sharding
         from lilo_jax.models.attention import on_shards, reference, splash
 
         layout = functools.partial(sharding, make_mesh(MeshConfig(data=1, fsdp=2, tensor=2)))
@@ -258,7 +258,7 @@ def test_splash_compiles_for_a_tpu():
         import functools
         import jax, jax.numpy as jnp, numpy as np
         from jax.experimental import topologies
-        from lilo_jax.mesh import AXES, sharding
+        from lilo_jax.device.mesh import AXES, sharding
         from lilo_jax.models.attention import PLAIN, View, attention_kernel, sequence_attention
 
         devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices

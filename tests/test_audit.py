@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import HeldOut, assemble, check
 from lilo_jax.config import Launch
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.audit import audit
 from lilo_jax.evaluation.calibration import (
     AuditConfig,
     audit_measures,
@@ -24,15 +22,18 @@ from lilo_jax.evaluation.calibration import (
     regret,
 )
 from lilo_jax.evaluation.held_out import exact_rates
-from lilo_jax.facts import question_facts
 from lilo_jax.keys import start_keys
-from lilo_jax.pretrained import starting_model
+from lilo_jax.pretrained.sources import starting_model
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import NoiseConfig
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check
+from lilo_jax.training.facts import question_facts
+from lilo_jax.training.run import run
+from lilo_jax.training.trainer import audit_belief
 
 
 # ------------------------------------------------------------------------------------------------------- the measures
@@ -178,14 +179,14 @@ def test_an_audit_of_the_whole_pool_against_exact_success_rates(tiny_config, tin
     assembly = assemble(config, check(config), tokenizer=start.tokenizer())
     params = start.weights(assembly.programs.model, assembly.mesh)
     ledger = Ledger()
-    rates = exact_rates(assembly, params, HeldOut(assembly.pool, assembly.task.grade, True), ledger)
+    rates = exact_rates(assembly.evaluator, params, assembly.pool_answers, ledger)
     facts = question_facts(assembly, params, ledger)
     state = assembly.programs.start(params, None, start_keys(0), facts)
 
     def audited(belief):
         estimate = None if belief is None else lambda state, key: jnp.asarray(belief)
         believing = dataclasses.replace(assembly, programs=assembly.programs._replace(estimate=estimate))
-        return audit(believing, state, 0, ledger, PhaseClock())
+        return audit_belief(believing, state, 0, ledger, PhaseClock())
 
     found, opposite, none = audited(rates), audited(1 - rates), audited(None)
     error = 4 * math.sqrt(np.sum(rates * (1 - rates)) / 32) / 64

@@ -258,7 +258,7 @@ def test_selection_prints_a_row_for_each_curriculum_and_copies_no_features(capsy
 def test_groups_that_are_served_are_those_that_were_proposed():
     proposal = Proposal.opening(jnp.array([5, 2, 9]), 4).replace(mask=np.array([True, False, True]))
     served = selection._served(jax.device_get(proposal), np.random.default_rng(0))
-    assert served.question.tolist() == [5, -1, 9]
+    assert served.place.tolist() == [5, -1, 9]
     assert served.round.tolist() == [0, -1, 0]
     assert served.attempts.tolist() == served.rollouts.tolist() == [4, 0, 4]
     assert np.all(served.successes <= served.attempts)

@@ -6,13 +6,13 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import learning_curve, run
 from lilo_jax.storage.budgets import BUDGETS, spent
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.run_directory import RunDirectory
-from lilo_jax.types import Wants
+from lilo_jax.training.run import learning_curve, run
 
 GRADED = 3
 

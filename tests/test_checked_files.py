@@ -9,8 +9,8 @@ import pytest
 import xxhash
 
 from lilo_jax.errors import RunError
-from lilo_jax.files import TEMPORARY, remove_unfinished, whole_file, write_whole
 from lilo_jax.storage.checked_files import CHECKSUMS, CheckedFiles
+from lilo_jax.storage.files import TEMPORARY, remove_unfinished, whole_file, write_whole
 
 
 @pytest.fixture

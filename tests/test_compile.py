@@ -6,22 +6,22 @@ import pytest
 from directories import opened
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.evaluation.held_out import evaluate
+from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import start_keys
-from lilo_jax.pretrained import open_model
-from lilo_jax.stop_request import StopRequest
+from lilo_jax.pretrained.sources import open_model
+from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.clock import PhaseClock, compilation
-from lilo_jax.storage.journal import Journal
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
-from lilo_jax.storage.recorder import Recorder
-from lilo_jax.storage.saver import Saver
-from lilo_jax.trainer import train
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check
+from lilo_jax.training.recorder import Recorder
+from lilo_jax.training.saver import Saver
+from lilo_jax.training.trainer import evaluate_held_out, train
 
 
 class CountingRecorder(Recorder):
@@ -56,7 +56,7 @@ def test_steps_after_the_first_compile_nothing(tiny_config, tiny_start, tmp_path
     params = start.weights(assembly.programs.model, assembly.mesh)
     facts = no_facts(len(assembly.pool.questions))
     state = assembly.programs.start(params, None, start_keys(config.seed), facts)
-    evaluate(assembly, state.policy.params, 0, ledger)
+    evaluate_held_out(assembly, state, 0, ledger)
     before = compilation.programs
     recorder = CountingRecorder(directory, Progress("test", total=6))
     with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:

@@ -17,19 +17,21 @@ import experiments.quickstart
 import experiments.train
 from experiments.runner import run_single
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check as check_config
-from lilo_jax.assembly import validate
-from lilo_jax.bounds import Whole
-from lilo_jax.checking import annotations, bounds, check
-from lilo_jax.config import TABLES, Config, Launch, Options, RolloutConfig, TokenizerConfig, parse
+from lilo_jax.bounds import Whole, annotations, bounds, check
+from lilo_jax.config import TABLES, Config, Launch, Options, parse
+from lilo_jax.config.options import FIRST, options_of
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import PROTOCOLS, Protocol
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tasks.dataset import Dataset
+from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
+from lilo_jax.training.checks import check as check_config
+from lilo_jax.training.checks import validate
+from lilo_jax.training.run import run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,3 +428,30 @@ def test_mutated_configs_are_refused_in_one_sentence_or_accepted(tmp_path):
 
 def test_launch_is_not_part_of_the_config():
     assert not {f.name for f in dataclasses.fields(Launch)} & {f.name for f in dataclasses.fields(Config)}
+
+
+def helped(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parsed(*args)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_ten_that_matter_and_what_was_named(capsys):
+    short = helped(["--help"], capsys)
+    assert re.findall(r"^  --([\w.-]+)", short, re.MULTILINE) == list(FIRST)
+    assert len(FIRST) == 10
+    assert max(map(len, short.splitlines())) <= 120
+    named = helped(["--curriculum", "frontier", "-h"], capsys)
+    assert "--curriculum.refresh-every" in named
+    assert "--curriculum.refresh-every" not in short
+    assert "The curriculum uniform has no options" in helped(["--curriculum", "uniform", "--help"], capsys)
+
+
+def test_help_all_shows_every_option_that_the_groups_hold(capsys):
+    every = helped(["--help-all"], capsys)
+    options = options_of(Options())
+    assert len({option.name for option in options}) == len(options) > 100
+    for option in options:
+        if option.name not in TABLES:  # taken before the rest is read
+            assert f"--{option.name}" in every, option.name

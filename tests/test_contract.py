@@ -16,29 +16,35 @@ import pytest
 import reference
 
 from lilo_jax import config as configuration
-from lilo_jax.accounting import book
-from lilo_jax.assembly import assemble
-from lilo_jax.collection import collect, sample
-from lilo_jax.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig, Options, RolloutConfig
+from lilo_jax.config import Config, ModelConfig, Options
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
+from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import start_keys, stream_key
-from lilo_jax.mesh import put_replicated
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.advantages import per_token
+from lilo_jax.rl.contract import Algorithm, FollowUpRequests
 from lilo_jax.rl.losses import clipped_surrogate
+from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.scoring import live_tokens
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers import SentencePiece
-from lilo_jax.trainer import admit, prepare, update
-from lilo_jax.types import Admission, Algorithm, Curriculum, FollowUpRequests, Mean, Prompts, Proposal, Requests
+from lilo_jax.training.accounting import book
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.collection import collect
+from lilo_jax.training.trainer import admit, prepare, update
+from lilo_jax.types import Admission, Mean, Prompts, Proposal, Requests
 
 POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
 
@@ -56,7 +62,7 @@ class SecondRound:
             goes_on = is_mixed(collected)[:questions]
             slots = jnp.arange(questions, dtype=jnp.int32)
             second = opening.replace(
-                ids=jnp.where(goes_on, collected.question[:questions], opening.ids),
+                places=jnp.where(goes_on, collected.place[:questions], opening.places),
                 samples=jnp.where(goes_on, samples - self.first, self.first),
                 continues=jnp.where(goes_on, slots, -1),
             )
@@ -97,7 +103,7 @@ class Children:
     def build(self):
         def wanted(batch):
             lengths = batch.sequences.completion_lengths[:, None]
-            middle = (jnp.arange(batch.old_logprobs.shape[1]) == lengths // 2) & (lengths > 1)
+            middle = (jnp.arange(batch.old_logprobs.shape[1])[None] == lengths // 2) & (lengths > 1)
             return jnp.where(middle & (batch.follow_ups.asked == 0), 2, 0)
 
         def advantages(batch):
@@ -190,13 +196,13 @@ def host_copy(tree):
 def take_step(assembly, state, step):
     """(collected, admission, host copy of the batch, state after the update, ledger) of one training step."""
     clock, ledger = PhaseClock(), Ledger()
-    collected = collect(assembly, state, step, clock)
-    admission, state = admit(assembly, state, collected, step, clock)
+    collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
+    admission, state = admit(assembly.collector, state, collected, step, clock)
     batch, _ = prepare(assembly, state, collected, admission, step, ledger, clock)
     kept = host_copy(batch)
     state, metrics = update(assembly, state, batch, step, clock)
     assert all(np.isfinite(float(m.total)) for m in metrics.values())
-    book(assembly, collected, admission, ledger)
+    book(assembly.collector, assembly.config.update, collected, admission, ledger)
     return collected, admission, kept, state, ledger
 
 
@@ -204,7 +210,7 @@ def assert_statistics_recount(collected):
     """The statistics are those of the rollouts, counted again by the reference."""
     rollouts, statistics = collected.rollouts, jax.device_get(collected.statistics)
     expected = reference.group_statistics(
-        len(collected.question),
+        len(collected.place),
         [r.group for r in rollouts],
         [float(r.verdict is Verdict.CORRECT) for r in rollouts],
         [r.verdict is Verdict.CORRECT for r in rollouts],
@@ -241,7 +247,7 @@ def assert_masked_rows_carry_no_weight(assembly, start, batch, step):
         state, metrics = update(assembly, start(assembly), put_replicated(assembly.mesh, version), step, PhaseClock())
         results.append((host_copy(state.policy.params), host_copy(metrics)))
     before = host_copy(start(assembly).policy.params)
-    moved = optax.global_norm(jax.tree.map(np.subtract, results[0][0], before))
+    moved = optax.tree.norm(jax.tree.map(np.subtract, results[0][0], before))
     assert float(moved) > 1e-3
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), *results)
 
@@ -265,12 +271,12 @@ def test_a_second_round_continues_groups_and_opens_others(steps):
         statistics = assert_statistics_recount(collected)
         first_two = [[r.reward for r in collected.rollouts if r.group == g][:FIRST] for g in range(QUESTIONS)]
         mixed = [g for g, rewards in enumerate(first_two) if len(set(rewards)) == 2]
-        filled = np.flatnonzero(collected.question >= 0)
+        filled = np.flatnonzero(collected.place >= 0)
         assert len(filled) == QUESTIONS + QUESTIONS - len(mixed)
         assert collected.round[filled].tolist() == [0] * QUESTIONS + [1] * (QUESTIONS - len(mixed))
         expected = [SAMPLES if g in mixed else FIRST for g in filled]
         assert statistics.rollouts[filled].tolist() == expected
-        assert len(set(collected.question[:QUESTIONS].tolist())) == QUESTIONS
+        assert len(set(collected.place[:QUESTIONS].tolist())) == QUESTIONS
         continued, refilled = continued + len(mixed), refilled + QUESTIONS - len(mixed)
     assert continued >= 3
     assert refilled >= 3
@@ -279,7 +285,7 @@ def test_a_second_round_continues_groups_and_opens_others(steps):
 def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     assembly, before, collected, *_ = steps[0]
     groups = np.repeat(np.arange(QUESTIONS), SAMPLES)
-    ids = collected.question[:QUESTIONS]
+    ids = collected.place[:QUESTIONS]
     prompts = Prompts(tokens=assembly.pool.tokens[ids], lengths=assembly.pool.lengths[ids])
     requests = Requests(
         prompt=groups.astype(np.int32),
@@ -290,7 +296,7 @@ def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     )
     key = stream_key(assembly.config.seed, "sample", 0)
     params = put_replicated(assembly.mesh, before.policy.params)
-    completions = jax.device_get(sample(assembly, params, prompts, requests, key))
+    completions = jax.device_get(sample(assembly.sampler, params, prompts, requests, key))
     compared = 0
     for g in range(QUESTIONS):
         found = [r.completion_ids.tolist() for r in collected.rollouts if r.group == g]
@@ -305,7 +311,8 @@ def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
     """Only when a completion is drawn depends on them, and a second round, unequal groups and all stay as they were."""
     assembly = assembly_of(dataclasses.replace(CONFIG, rollout=dataclasses.replace(CONFIG.rollout, **changes)))
     _, _, expected, *_ = steps[0]
-    found = collect(assembly, start(assembly), 0, PhaseClock())
+    state = start(assembly)
+    found = collect(assembly.collector, state, assembly.policy(state), 0, PhaseClock())
     assert len(found.rollouts) == len(expected.rollouts) > QUESTIONS
     for ours, theirs in zip(found.rollouts, expected.rollouts, strict=True):
         assert (ours.group, ours.response, ours.verdict) == (theirs.group, theirs.response, theirs.verdict)
@@ -355,11 +362,11 @@ def test_unequal_groups_reach_the_batch_row_by_row(steps):
         row = 0
         for q, g in enumerate(admission.indices.tolist()):
             if not admission.mask[q]:
-                assert batch.question[q] == -1
+                assert batch.place[q] == -1
                 continue
-            assert batch.question[q] == collected.question[g]
+            assert batch.place[q] == collected.place[g]
             for r in (r for r in collected.rollouts if r.group == g):
-                question = assembly.pool.questions[batch.question[q]]
+                question = assembly.pool.questions[batch.place[q]]
                 prompt = [*assembly.tokenizer.begin_ids, *assembly.tokenizer.encode(question.prompt)]
                 whole = prompt + r.completion_ids.tolist()
                 assert batch.sequences.tokens[row, : len(whole)].tolist() == whole
@@ -385,11 +392,11 @@ def test_feedback_carries_means_over_the_groups_tokens(steps):
     expected = {name: np.full(POOL, -1.0) for name in ("advantage", "value", "step")}
     for step, (_, _, _, _, batch, after, _) in enumerate(steps):
         mask = batch_masks(batch)
-        for q in np.flatnonzero(batch.question_mask):
+        for q in np.flatnonzero(batch.group_mask):
             tokens = np.abs(batch.advantages)[mask & (batch.group == q)[:, None]]
-            expected["advantage"][batch.question[q]] = tokens.mean()
-            expected["value"][batch.question[q]] = 0
-            expected["step"][batch.question[q]] = step
+            expected["advantage"][batch.place[q]] = tokens.mean()
+            expected["value"][batch.place[q]] = 0
+            expected["step"][batch.place[q]] = step
         for name, values in expected.items():
             np.testing.assert_allclose(after.curriculum.memory[name], values, rtol=1e-5, err_msg=name)
     assert np.sum(expected["advantage"] > 0) >= 3
@@ -397,7 +404,7 @@ def test_feedback_carries_means_over_the_groups_tokens(steps):
 
 
 def test_everything_collected_is_remembered_and_booked(steps):
-    listed, names = [], ("question", "attempts", "successes", "length_sum", "rollouts")
+    listed, names = [], ("place", "attempts", "successes", "length_sum", "rollouts")
     for _, _, collected, admission, _, after, ledger in steps:
         statistics = jax.device_get(collected.statistics)
         listed.append([{n: getattr(statistics, n)[k].item() for n in names} for k in range(2 * QUESTIONS)])
@@ -413,7 +420,7 @@ def test_everything_collected_is_remembered_and_booked(steps):
         assert ledger.generated() == sum(generated.values())
         # A continued group runs its prompt once more.
         lengths = [len(r.prompt_ids) for r in collected.rollouts]
-        prompts_run = len(collected.question[collected.question >= 0]) + sum(
+        prompts_run = len(collected.place[collected.place >= 0]) + sum(
             statistics.rollouts[g] == SAMPLES for g in range(QUESTIONS)
         )
         assert sum(counts[f"{name}/prefilled"] for name in generated) == prompts_run * lengths[0]
@@ -435,8 +442,8 @@ def test_too_few_admitted_groups_leave_rows_without_weight(steps, start):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.replace(ids=p.ids + POOL), "outside of its pool"),
-        (lambda p: p.replace(ids=p.ids - POOL), "outside of its pool"),
+        (lambda p: p.replace(places=p.places + POOL), "outside of its pool"),
+        (lambda p: p.replace(places=p.places - POOL), "outside of its pool"),
         (lambda p: p.replace(continues=np.full(QUESTIONS, 3, np.int32)), "not of the question"),
         (lambda p: p.replace(samples=p.samples + SAMPLES), "more than the 5 rollouts"),
     ],
@@ -445,8 +452,9 @@ def test_a_wrong_proposal_stops_the_run(start, change, message):
     assembly = assembly_of()
     propose = assembly.programs.propose
     wrong = assembly.programs._replace(propose=lambda *args: change(jax.device_get(propose(*args))))
+    collector, state = assembly.collector._replace(programs=wrong), start(assembly)
     with pytest.raises(RunError, match=message):
-        collect(dataclasses.replace(assembly, programs=wrong), start(assembly), 0, PhaseClock())
+        collect(collector, state, assembly.policy(state), 0, PhaseClock())
 
 
 def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
@@ -457,12 +465,15 @@ def test_a_group_continued_twice_in_one_proposal_stops_the_run(start):
         if not served:
             served.append(jax.device_get(assembly.programs.propose(state, collected, key)))
             return served[0]
-        ids = np.full(QUESTIONS, served[0].ids[1], np.int32)
+        ids = np.full(QUESTIONS, served[0].places[1], np.int32)
         return Proposal.opening(ids, 1, np.arange(QUESTIONS) < 2).replace(continues=np.ones(QUESTIONS, np.int32))
 
-    wrong = dataclasses.replace(assembly, programs=assembly.programs._replace(propose=propose))
+    collector, state = (
+        assembly.collector._replace(programs=assembly.programs._replace(propose=propose)),
+        start(assembly),
+    )
     with pytest.raises(RunError, match="twice in one proposal"):
-        collect(wrong, start(assembly), 0, PhaseClock())
+        collect(collector, state, assembly.policy(state), 0, PhaseClock())
 
 
 # ------------------------------------------------------------------------------------------------------- failed graders
@@ -500,7 +511,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     assembly, calls, graded = assembly_of(config), [], []
 
     def recording_sample(params, prompts, requests, key, stop_table, **settings):
-        completions = assembly.programs.sample(params, prompts, requests, key, stop_table, **settings)
+        completions = assembly.sampler.run(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
@@ -510,8 +521,8 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
 
     spied = dataclasses.replace(
         assembly,
-        programs=assembly.programs._replace(sample=recording_sample),
-        task=assembly.task._replace(grade=grade),
+        sampler=assembly.sampler._replace(run=recording_sample),
+        judge=assembly.judge._replace(grade=grade),
     )
     state = start(assembly)
     before = host_copy(state.policy.params)
@@ -526,7 +537,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         length = int(batch.sequences.completion_lengths[i])
         if length > 1:
             kept = int(batch.sequences.prompt_lengths[i]) + length // 2
-            key = (int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist())
+            key = (int(batch.place[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist())
             states.setdefault(key, (i, length // 2))
     live = requests.budget > 0
     assert live.sum() == 2 * len(states) <= requests.budget.shape[0]
@@ -548,7 +559,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         if children.ended[child]:
             assert ids[-1] in end_ids
             question, response = texts.pop(0)
-            assert question is assembly.pool.questions[batch.question[batch.group[i]]]
+            assert question is assembly.pool.questions[batch.place[batch.group[i]]]
             assert response == decode(ids[:-1])
             assert response.startswith(decode(tokens[start_of:kept]))
             reward = float(grade_by_parity(question, response) is Verdict.CORRECT)
@@ -562,7 +573,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
         assert asked == ([length // 2] if length > 1 else [])
         if length > 1:
             kept = int(batch.sequences.prompt_lengths[i]) + length // 2
-            rewards = value[int(batch.question[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist()]
+            rewards = value[int(batch.place[batch.group[i]]), *batch.sequences.tokens[i, :kept].tolist()]
             assert batch.follow_ups.asked[i].sum() == batch.follow_ups.attempts[i].sum() == 2
             assert batch.follow_ups.reward_sum[i].sum() == sum(rewards)
             advantage[i] = batch.reward[i] - np.mean(rewards)
@@ -581,7 +592,7 @@ def test_follow_ups_start_inside_the_completions_and_their_rewards_reach_the_adv
     assert ledger.generated() == parents.lengths.sum() + children.lengths.sum()
     siblings = [children.tokens[2 * i].tolist() != children.tokens[2 * i + 1].tolist() for i in range(len(states))]
     assert sum(siblings) > len(states) / 3  # two children of one prefix are two draws
-    moved = optax.global_norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
+    moved = optax.tree.norm(jax.tree.map(np.subtract, host_copy(after.policy.params), before))
     assert float(moved) > 1e-3
 
 
@@ -599,7 +610,7 @@ def test_a_curriculum_of_ones_own_is_chosen_by_module_and_class(steps, start):
     assembly = assembly_of(config)
     found, admission, batch, _, _ = take_step(assembly, start(assembly), 0)
     _, _, collected, expected_admission, expected_batch, _, _ = steps[0]
-    np.testing.assert_array_equal(found.question, collected.question)
+    np.testing.assert_array_equal(found.place, collected.place)
     np.testing.assert_array_equal(admission.indices, expected_admission.indices)
     np.testing.assert_array_equal(batch.advantages, expected_batch.advantages)
 

@@ -26,12 +26,14 @@ def test_shuffled_features_are_those_of_other_questions_and_nothing_else_moves()
         other = other.replace(facts=other.facts.replace(features=jnp.asarray(features[order])))
         a, b = (r.propose(s, Simulation.empty(4), jax.random.key(step)) for r, s in ((shuffled, state), (plain, other)))
         jax.tree.map(np.testing.assert_array_equal, a, b)
-        groups = Simulation.empty(len(a.ids))
-        groups.question[:], groups.round[:], groups.attempts[:] = a.ids, 0, 8
-        groups.successes[:] = rng.integers(0, 9, len(a.ids))
+        groups = Simulation.empty(len(a.places))
+        groups.place[:], groups.round[:], groups.attempts[:] = a.places, 0, 8
+        groups.successes[:] = rng.integers(0, 9, len(a.places))
         state, other = shuffled.observe(state, groups, jnp.int32(step)), plain.observe(other, groups, jnp.int32(step))
         np.testing.assert_array_equal(state.facts.features, features)
-        np.testing.assert_allclose(shuffled.estimate(state, None), plain.estimate(other, None), rtol=1e-6)
+        np.testing.assert_allclose(
+            shuffled.estimate(state, jax.random.key(0)), plain.estimate(other, jax.random.key(0)), rtol=1e-6
+        )
 
 
 def test_shuffled_scores_put_one_question_for_another_always_the_same():
@@ -40,9 +42,9 @@ def test_shuffled_scores_put_one_question_for_another_always_the_same():
     rules = [jax.jit(rule.propose) for rule in (plain, shuffled)]
     for key in range(25):
         a, b = (rule(state, Simulation.empty(4), jax.random.key(key)) for rule in rules)
-        for one, other in zip(a.ids.tolist(), b.ids.tolist(), strict=True):
+        for one, other in zip(a.places.tolist(), b.places.tolist(), strict=True):
             assert instead.setdefault(one, other) == other
-        jax.tree.map(np.testing.assert_array_equal, a.replace(ids=0), b.replace(ids=0))
+        jax.tree.map(np.testing.assert_array_equal, a.replace(places=0), b.replace(places=0))
     assert len(set(instead.values())) == len(instead) > POOL / 4
     assert sum(one != other for one, other in instead.items()) > len(instead) / 2
     assert set(instead.values()) <= set(range(POOL))
@@ -57,13 +59,13 @@ def test_the_oracle_takes_what_is_most_learnable_by_the_true_rates():
     allowed = reference.best_sets([round(float(p * (1 - p)), 6) for p in rates], QUESTIONS)
     chosen = set()
     for key in range(10):
-        ids = rule.propose(state, Simulation.empty(4), jax.random.key(key)).ids.tolist()
-        assert frozenset(ids) in allowed
-        chosen.add(frozenset(ids))
+        places = rule.propose(state, Simulation.empty(4), jax.random.key(key)).places.tolist()
+        assert frozenset(places) in allowed
+        chosen.add(frozenset(places))
     assert len(chosen) > 1
     few = Oracle(pool_ratio=1).build(**SIZES)
-    ids = [few.propose(state, Simulation.empty(4), jax.random.key(key)).ids.tolist() for key in range(10)]
-    assert len({i for own in ids for i in own}) > 2 * QUESTIONS  # of a small random pool it takes all
+    places = [few.propose(state, Simulation.empty(4), jax.random.key(key)).places.tolist() for key in range(10)]
+    assert len({i for own in places for i in own}) > 2 * QUESTIONS  # of a small random pool it takes all
 
 
 def test_the_oracle_of_frontier_prefers_a_third_to_a_half_and_what_differs():
@@ -75,6 +77,6 @@ def test_the_oracle_of_frontier_prefers_a_third_to_a_half_and_what_differs():
     angles[1:3] = 0.3, 1.6  # 0 and 1 are much alike; 2 is at a right angle to both
     features = np.stack([np.cos(angles), np.sin(angles), np.ones(POOL)], axis=1)
     known = facts(POOL, rule.wants).replace(grade=jnp.asarray(rates), features=jnp.asarray(features, jnp.float32))
-    first, second = rule.propose(rule.init(known), Simulation.empty(4), jax.random.key(0)).ids.tolist()[:2]
+    first, second = rule.propose(rule.init(known), Simulation.empty(4), jax.random.key(0)).places.tolist()[:2]
     assert first in (0, 1, 2)
     assert {first, second} in ({0, 2}, {1, 2})

@@ -62,15 +62,15 @@ def admissible(name, collected):
 
 def scores_of(collected):
     """Variance of each group's outcomes, rounded so that equal ones are equal; None where nothing was measured."""
-    scores = []
+    worths = []
     for successes, attempts in zip(collected.successes.astype(int), collected.attempts.astype(int), strict=True):
-        score = reference.learnability([1] * successes + [0] * (attempts - successes))
-        scores.append(None if score is None else round(score, 6))
-    return scores
+        worth = reference.learnability([1] * successes + [0] * (attempts - successes))
+        worths.append(None if worth is None else round(worth, 6))
+    return worths
 
 
-def proposed_ids(proposal):
-    return proposal.ids[proposal.mask].tolist()
+def proposed_places(proposal):
+    return proposal.places[proposal.mask].tolist()
 
 
 # ------------------------------------------------------------------------------------------------- every curriculum
@@ -90,9 +90,9 @@ def test_every_curriculum_keeps_the_contract(name):
         allowed = np.flatnonzero(admissible(name, collected))
         assert len(set(admitted.tolist())) == len(admitted) == min(len(admission.mask), len(allowed))
         assert set(admitted.tolist()) <= set(allowed.tolist())
-        assert np.all((collected.question >= -1) & (collected.question < POOL))
+        assert np.all((collected.place >= -1) & (collected.place < POOL))
         simulation.update(collected, admission, step)
-        names = ("question", "attempts", "successes", "length_sum", "rollouts")
+        names = ("place", "attempts", "successes", "length_sum", "rollouts")
         steps.append([{n: getattr(collected, n)[k].item() for n in names} for k in range(simulation.slots)])
     for field, expected in reference.remembered(POOL, steps).items():
         np.testing.assert_array_equal(getattr(simulation.state, field), expected, err_msg=field)
@@ -104,7 +104,7 @@ def test_every_curriculum_keeps_the_contract(name):
 def test_proposals_depend_on_the_key_alone_and_vary_with_it(name):
     simulation = shared(name).again()
     nothing = simulation.empty(simulation.slots)
-    first, again, other = (simulation.propose(simulation.state, nothing, jax.random.key(k)).ids for k in (0, 0, 1))
+    first, again, other = (simulation.propose(simulation.state, nothing, jax.random.key(k)).places for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.any(np.asarray(first) != np.asarray(other))
 
@@ -192,7 +192,7 @@ def test_a_pool_of_a_million_has_proposals_of_a_batch(name):
     curriculum = CURRICULA[name]().build(pool_size=pool_size, questions=64, samples=8)
     state = jax.eval_shape(lambda: curriculum.init(no_facts(pool_size, curriculum.wants)))
     proposal = jax.eval_shape(curriculum.propose, state, Simulation.empty(1), jax.random.key(0))
-    assert proposal.ids.shape[0] <= 20 * 64
+    assert proposal.places.shape[0] <= 20 * 64
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.memory)) <= 16 * pool_size
 
 
@@ -213,7 +213,7 @@ def test_a_question_with_two_groups_is_remembered_for_both(name):
     simulation = shared(name).again()
     collected = simulation.empty(simulation.slots)
     for slot, (question, attempts, successes) in enumerate([(7, 3, 1), (2, 3, 3), (7, 2, 2)]):
-        collected.question[slot], collected.round[slot] = question, slot // 2
+        collected.place[slot], collected.round[slot] = question, slot // 2
         collected.attempts[slot] = collected.rollouts[slot] = attempts
         collected.successes[slot] = successes
     state = simulation.observe(simulation.state, collected, np.int32(0))
@@ -229,13 +229,13 @@ def test_uniform_proposes_distinct_questions_and_admits_all():
     seen = []
     for step in range(12):
         (proposal,), collected, admission = simulation.step(step)
-        ids = proposed_ids(proposal)
-        assert len(ids) == len(set(ids)) == QUESTIONS
+        places = proposed_places(proposal)
+        assert len(places) == len(set(places)) == QUESTIONS
         assert set(proposal.samples.tolist()) == {SAMPLES}
         assert admission.indices.tolist() == list(range(QUESTIONS))
         assert admission.mask.all()
-        assert collected.question[admission.indices].tolist() == ids
-        seen += ids
+        assert collected.place[admission.indices].tolist() == places
+        seen += places
     assert len(set(seen)) > POOL / 2  # another draw every step
 
 
@@ -253,14 +253,14 @@ def test_lilo_proposes_four_times_the_batch_and_admits_the_most_learnable():
     sets_of_scores = set()
     for step in range(8):
         (proposal,), collected, admission = simulation.step(step)
-        ids = proposed_ids(proposal)
-        assert len(ids) == len(set(ids)) == 4 * QUESTIONS
+        places = proposed_places(proposal)
+        assert len(places) == len(set(places)) == 4 * QUESTIONS
         assert set(proposal.samples.tolist()) == {SAMPLES}
-        scores = scores_of(collected)
-        allowed = reference.best_sets(scores, QUESTIONS)
+        worths = scores_of(collected)
+        allowed = reference.best_sets(worths, QUESTIONS)
         assert frozenset(admission.indices.tolist()) in allowed
         assert len(allowed) < math.comb(16, 4) / 2  # ties leave some choice, not all
-        sets_of_scores.add(frozenset(scores[i] for i in admission.indices))
+        sets_of_scores.add(frozenset(worths[i] for i in admission.indices))
     assert len(sets_of_scores) > 1
 
 
@@ -279,17 +279,17 @@ def test_lilo_admits_unmixed_groups_before_unmeasured_ones():
 def test_lilo_with_pool_ratio_one_trains_on_all_it_rolls_out():
     simulation = Simulation(Lilo(pool_ratio=1))
     (proposal,), _, admission = simulation.step(0)
-    assert len(proposed_ids(proposal)) == QUESTIONS
+    assert len(proposed_places(proposal)) == QUESTIONS
     assert sorted(admission.indices.tolist()) == list(range(QUESTIONS))
 
 
 # --------------------------------------------------------------------------------------------------------- sfl buffer
 def allowed_buffers(collected):
     """Sets of questions that may be the buffer after the screening round, from the definition."""
-    scores = scores_of(collected)
-    screened = [k for k in range(len(collected.question)) if collected.round[k] == 0]
-    chosen = reference.best_sets([scores[k] for k in screened], SFL.buffer_size)
-    return {frozenset(int(collected.question[screened[i]]) for i in indices) for indices in chosen}
+    worths = scores_of(collected)
+    screened = [k for k in range(len(collected.place)) if collected.round[k] == 0]
+    chosen = reference.best_sets([worths[k] for k in screened], SFL.buffer_size)
+    return {frozenset(int(collected.place[screened[i]]) for i in indices) for indices in chosen}
 
 
 def test_sfl_buffer_refreshes_screens_and_draws():
@@ -300,25 +300,25 @@ def test_sfl_buffer_refreshes_screens_and_draws():
         training = proposals[-1]
         assert len(proposals) == (2 if step % SFL.refresh_every == 0 else 1)
         if len(proposals) == 2:
-            screening = proposed_ids(proposals[0])
+            screening = proposed_places(proposals[0])
             assert len(screening) == len(set(screening)) == SFL.candidates
             assert set(proposals[0].samples.tolist()) == {SFL.attempts}
-            previous, buffer = buffer, frozenset(simulation.state.memory["buffer"].ids.tolist())
+            previous, buffer = buffer, frozenset(simulation.state.memory["buffer"].places.tolist())
             assert buffer in allowed_buffers(collected)
             assert buffer != previous
-        assert frozenset(simulation.state.memory["buffer"].ids.tolist()) == buffer  # it stays between refreshes
+        assert frozenset(simulation.state.memory["buffer"].places.tolist()) == buffer  # it stays between refreshes
         assert simulation.state.memory["buffer"].mask.all()
-        ids = proposed_ids(training)
-        assert len(ids) == QUESTIONS
+        places = proposed_places(training)
+        assert len(places) == QUESTIONS
         assert set(training.samples.tolist()) == {SAMPLES}
-        assert len(set(ids[:FROM_BUFFER])) == FROM_BUFFER
-        assert set(ids[:FROM_BUFFER]) <= buffer
-        assert len(set(ids[FROM_BUFFER:])) == QUESTIONS - FROM_BUFFER
+        assert len(set(places[:FROM_BUFFER])) == FROM_BUFFER
+        assert set(places[:FROM_BUFFER]) <= buffer
+        assert len(set(places[FROM_BUFFER:])) == QUESTIONS - FROM_BUFFER
         # Only the training round is trained on, all of it.
         assert admission.mask.all()
         assert set(collected.round[admission.indices].tolist()) == {len(proposals) - 1}
-        assert sorted(collected.question[admission.indices].tolist()) == sorted(ids)
-        drawn += ids[FROM_BUFFER:]
+        assert sorted(collected.place[admission.indices].tolist()) == sorted(places)
+        drawn += places[FROM_BUFFER:]
     assert set(drawn) - buffer  # the other part comes from the whole pool
 
 
@@ -327,9 +327,9 @@ def test_sfl_buffer_draws_uniformly_from_the_buffer():
     simulation.step(0)
     nothing = jax.tree.map(jnp.asarray, simulation.empty(simulation.slots))
     keys = jax.random.split(jax.random.key(0), 1800)
-    ids = jax.jit(jax.vmap(lambda key: simulation.curriculum.propose(simulation.state, nothing, key).ids))(keys)
-    buffer = simulation.state.memory["buffer"].ids.tolist()
-    counts = np.array([np.sum(np.asarray(ids[:, :FROM_BUFFER]) == question) for question in buffer])
+    places = jax.jit(jax.vmap(lambda key: simulation.curriculum.propose(simulation.state, nothing, key).places))(keys)
+    buffer = simulation.state.memory["buffer"].places.tolist()
+    counts = np.array([np.sum(np.asarray(places[:, :FROM_BUFFER]) == question) for question in buffer])
     assert counts.sum() == 1800 * FROM_BUFFER
     assert np.sum((counts - 600) ** 2) / 600 < 25.7  # upper 1e-4 quantile of chi-square with 5 degrees of freedom
 
@@ -340,15 +340,15 @@ def test_sfl_buffer_fills_up_from_the_pool_when_too_few_candidates_were_measured
     for key in range(5):
         proposal = simulation.propose(simulation.state, simulation.empty(simulation.slots), jax.random.key(key))
         collected = simulation.empty(simulation.slots)
-        collected.question[: SFL.candidates] = proposal.ids[: SFL.candidates]
+        collected.place[: SFL.candidates] = proposal.places[: SFL.candidates]
         collected.round[: SFL.candidates] = 0
         collected.attempts[3], collected.successes[3] = 3, 1
         batch = jax.device_get(simulation.propose(simulation.state, collected, jax.random.key(50 + key)))
-        ids = proposed_ids(batch)
-        assert len(ids) == QUESTIONS
-        assert ids[0] == collected.question[3]
-        assert min(ids) >= 0
-        assert len(set(ids[1:])) == QUESTIONS - 1
+        places = proposed_places(batch)
+        assert len(places) == QUESTIONS
+        assert places[0] == collected.place[3]
+        assert min(places) >= 0
+        assert len(set(places[1:])) == QUESTIONS - 1
         state = simulation.observe(simulation.state, collected, np.int32(0))
         assert int(state.memory["buffer"].mask.sum()) == 1
 
@@ -358,12 +358,12 @@ def test_sfl_buffer_can_take_all_or_none_of_the_batch_from_the_buffer():
         spec = SflBuffer(refresh_every=2, candidates=12, buffer_size=4, attempts=2, buffer_fraction=fraction)
         simulation = Simulation(spec, seed=1)
         proposals, _, admission = simulation.step(0)
-        buffer = set(simulation.state.memory["buffer"].ids.tolist())
-        ids = proposed_ids(proposals[-1])
-        assert len(ids) == QUESTIONS
+        buffer = set(simulation.state.memory["buffer"].places.tolist())
+        places = proposed_places(proposals[-1])
+        assert len(places) == QUESTIONS
         assert admission.mask.all()
         if count:
-            assert set(ids) == buffer
+            assert set(places) == buffer
     assert len(buffer) == 4
 
 
@@ -378,6 +378,6 @@ def test_sfl_buffer_keeps_the_best_of_the_screening_round_even_if_training_rollo
     collected.attempts[screened], collected.successes[screened] = 3, 3
     best = np.flatnonzero(screened)[:6]
     collected.successes[best] = 1
-    assert float(learnability(1.0, 3.0)) < 0.25
+    assert float(learnability(jnp.float32(1), jnp.float32(3))) < 0.25
     state = simulation.observe(simulation.state, collected, np.int32(0))
-    assert set(state.memory["buffer"].ids.tolist()) == set(collected.question[best].tolist())
+    assert set(state.memory["buffer"].places.tolist()) == set(collected.place[best].tolist())

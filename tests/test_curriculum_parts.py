@@ -22,11 +22,11 @@ from lilo_jax.curriculum import (
     traps,
     values,
 )
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.curriculum.regression import fit, logistic_regression
-from lilo_jax.curriculum.selectors import Arms
+from lilo_jax.curriculum.selectors import Classes
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.types import Wants
 
 KEY = jax.random.key(0)
 POOL = 60
@@ -34,7 +34,7 @@ POOL = 60
 
 def collected(question, successes, attempts):
     found = Simulation.empty(len(question))
-    found.question[:], found.round[:] = question, 0
+    found.place[:], found.round[:] = question, 0
     found.successes[:], found.attempts[:], found.rollouts[:] = successes, attempts, attempts
     return found
 
@@ -209,17 +209,17 @@ def test_predictions_are_calibrated_on_planted_rates():
 def test_of_more_groups_than_the_window_holds_the_last_stay():
     tracker, state = logistic_regression(width=2, window=8).tracker, initial_state(facts(POOL, Wants(hidden=1)))
     memory = tracker.observe(tracker.init(POOL), state, collected(np.arange(20), 1, 4), jnp.int32(0))
-    assert sorted(memory.question.tolist()) == list(range(12, 20))
+    assert sorted(memory.place.tolist()) == list(range(12, 20))
     memory = tracker.observe(memory, state, collected(np.arange(30, 33), 2, 4), jnp.int32(1))
-    assert sorted(memory.question.tolist()) == [*range(15, 20), 30, 31, 32]
-    assert memory.step[memory.question >= 30].tolist() == [1, 1, 1]
+    assert sorted(memory.place.tolist()) == [*range(15, 20), 30, 31, 32]
+    assert memory.step[memory.place >= 30].tolist() == [1, 1, 1]
 
 
 # --------------------------------------------------------------------------------------------------------------- draws
 @functools.cache
 def over_keys(select, k, count=6000):
-    many = jax.vmap(lambda scores, key: select(scores, key, k=k), in_axes=(None, 0))
-    return lambda scores: jax.jit(many)(scores, jax.random.split(KEY, count))
+    many = jax.vmap(lambda worths, key: select(worths, key, k=k), in_axes=(None, 0))
+    return lambda worths: jax.jit(many)(worths, jax.random.split(KEY, count))
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -250,9 +250,9 @@ def _rank_power():
 
 
 def test_softmax_and_rank_power_draw_in_proportion():
-    scores = np.array([0.3, -0.2, 0.9, 0.0])
-    for select, weights in ((_softmax(), np.exp(scores / 0.5)), (_rank_power(), np.array([2, 4, 1, 3.0]) ** -2)):
-        found = np.bincount(np.asarray(over_keys(select, 2)(jnp.asarray(scores, jnp.float32))[0]).ravel(), minlength=4)
+    worths = np.array([0.3, -0.2, 0.9, 0.0])
+    for select, weights in ((_softmax(), np.exp(worths / 0.5)), (_rank_power(), np.array([2, 4, 1, 3.0]) ** -2)):
+        found = np.bincount(np.asarray(over_keys(select, 2)(jnp.asarray(worths, jnp.float32))[0]).ravel(), minlength=4)
         np.testing.assert_allclose(found / 6000, reference.plackett_luce_inclusion(weights.tolist(), 2), atol=0.025)
 
 
@@ -278,7 +278,7 @@ def test_a_mixture_hands_on_what_its_first_part_cannot_fill():
     indices, mask = select((nobody, second), KEY, k=6)
     assert mask.all()
     assert indices.tolist() == [0, 1, 6, 5, 4, 3]
-    for key in jax.random.split(KEY, 20):  # equal scores: nobody comes twice
+    for key in jax.random.split(KEY, 20):  # equal worths: nobody comes twice
         indices, mask = select((nobody, jnp.zeros(7)), key, k=6)
         assert mask.all()
         assert len(set(indices.tolist())) == 6
@@ -296,19 +296,19 @@ def test_a_mixture_loses_no_place_to_rounding(share, k, some):
 
 def test_two_levels_draw_a_group_by_softmax_and_a_question_within():
     groups = jnp.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2])
-    arms = Arms(jnp.arange(10.0), groups, jnp.log(jnp.array([0.2, 0.5, 0.3, 9.0])))
-    indices, mask = (np.asarray(x) for x in over_keys(_per_group(), 1)(arms))
+    classes = Classes(jnp.arange(10.0), groups, jnp.log(jnp.array([0.2, 0.5, 0.3, 9.0])))
+    indices, mask = (np.asarray(x) for x in over_keys(_per_class(), 1)(classes))
     assert mask.all()
     found = np.bincount(np.asarray(groups)[indices].ravel(), minlength=3) / 6000
     np.testing.assert_allclose(found, [0.2, 0.5, 0.3], atol=0.025)  # a group without questions draws nothing
     assert set(indices.ravel().tolist()) == {5, 7, 9}  # the best of each
-    indices, mask = (np.asarray(x) for x in over_keys(_per_group(), 10, 50)(arms))
+    indices, mask = (np.asarray(x) for x in over_keys(_per_class(), 10, 50)(classes))
     assert all(sorted(row) == list(range(10)) for row in indices.tolist())  # groups run out: others take their places
 
 
 @functools.cache
-def _per_group():
-    return selectors.per_group()
+def _per_class():
+    return selectors.per_class()
 
 
 def test_a_draw_from_a_large_pool_is_uniform_over_pairs():
@@ -322,12 +322,12 @@ def test_a_draw_from_a_large_pool_is_uniform_over_pairs():
 def test_a_random_pool_leaves_out_what_was_collected():
     offer = jax.jit(sources.random_pool(1000, 32))
     state = initial_state(facts(1000, Wants()))
-    ids, eligible = offer(state, Simulation.empty(4), KEY)
-    assert len(set(ids.tolist())) == 32
+    places, eligible = offer(state, Simulation.empty(4), KEY)
+    assert len(set(places.tolist())) == 32
     assert eligible.all()
-    taken = collected(np.asarray(ids)[:4], np.zeros(4), np.ones(4))
+    taken = collected(np.asarray(places)[:4], np.zeros(4), np.ones(4))
     again, eligible = offer(state, taken, KEY)
-    np.testing.assert_array_equal(again, ids)
+    np.testing.assert_array_equal(again, places)
     assert np.flatnonzero(~np.asarray(eligible)).tolist() == [0, 1, 2, 3]
 
 
@@ -395,13 +395,13 @@ def test_values_of_planted_beliefs():
     np.testing.assert_allclose(values.mixed(belief, 2), [0, 0.375, 0.5, 0], rtol=1e-6)
     np.testing.assert_allclose(values.band(belief, 0.25, 0.5), [0, 1, 1, 0])
     np.testing.assert_allclose(values.progress(belief, certain([0.5] * 4)), [0.5, 0.25, 0, 0.5])
-    np.testing.assert_allclose(values.corrected_variance(belief, jnp.array([4, 4, 2, 1])), [0, 0.25, 0.5, np.nan])
+    np.testing.assert_allclose(values.corrected_variance(belief, jnp.array([4.0, 4, 2, 1])), [0, 0.25, 0.5, np.nan])
 
 
 def test_prices_divide_and_exclude():
     ones, groups = jnp.ones(4), jnp.array([0, 0, 0, 1])
     np.testing.assert_allclose(prices.balanced(ones, groups, 2), [1 / 3, 1 / 3, 1 / 3, 1], rtol=1e-6)
-    retired = prices.retired(ones, jnp.array([0.9, 1.0, 1.0, 0.2]), jnp.array([9, 9, 1, 9]), threshold=0.9, least=2)
+    retired = prices.retired(ones, jnp.array([0.9, 1.0, 1.0, 0.2]), jnp.array([9.0, 9, 1, 9]), threshold=0.9, least=2)
     np.testing.assert_array_equal(retired, [np.nan, np.nan, 1, 1])
 
 
@@ -410,12 +410,14 @@ def test_prices_of_length_and_of_visits():
     state = initial_state(facts(3, Wants())).replace(
         length_sum=jnp.array([30.0, 10.0, 0.0]), rollouts=jnp.array([2.0, 8.0, 0.0]), visits=jnp.array([6, 2, 0])
     )
-    ids, worth = jnp.array([2, 1, 0, 2]), jnp.array([1.0, 2.0, 3.0, np.nan])
+    places, worth = jnp.array([2, 1, 0, 2]), jnp.array([1.0, 2.0, 3.0, np.nan])
     lengths = np.array([4, 14 / 9, 34 / 3, 4])
     for power in (0.0, 0.5, 1.0):
-        found = prices.per_length(worth, state, ids, power=power)
+        found = prices.per_length(worth, state, places, power=power)
         np.testing.assert_allclose(found, np.array([1, 2, 3, np.nan]) / lengths**power, rtol=1e-6)
-    np.testing.assert_allclose(prices.per_visit(worth, state, ids, scale=4.0), [1, 2 / 1.5, 3 / 2.5, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(
+        prices.per_visit(worth, state, places, scale=4.0), [1, 2 / 1.5, 3 / 2.5, np.nan], rtol=1e-6
+    )
 
 
 def test_gates_let_through_what_they_say():
@@ -441,8 +443,8 @@ def test_gates_let_through_what_they_say():
 
 
 # --------------------------------------------------------------------------------------------------------- controllers
-def by_features(state, ids, key):
-    return jax.nn.sigmoid(2 * state.facts.features[ids, 0])
+def by_features(state, places, key):
+    return jax.nn.sigmoid(2 * state.facts.features[places, 0])
 
 
 TRACKERS = {
@@ -464,7 +466,7 @@ def remembered(tracker, order):
         signals = controllers.GroupSignals(size, jnp.zeros_like(size))
         memory = tracker.observe(memory, state, groups, jnp.int32(step))
         state = remember(state, groups, jnp.int32(step))
-        memory = tracker.feedback(memory, state, groups.question, groups.attempts > 0, signals, jnp.int32(step))
+        memory = tracker.feedback(memory, state, groups.place, groups.attempts > 0, signals, jnp.int32(step))
     return memory
 
 
@@ -501,3 +503,25 @@ def test_the_window_of_a_category_keeps_its_last_groups():
     assert sorted(memory.ring[0].tolist()) == [4, 5, 6]
     assert sorted(memory.ring[1].tolist()) == [0, 0, 3]
     assert memory.groups.tolist() == [5, 1, 0]
+
+
+def test_a_score_says_what_an_unknown_is_worth():
+    from lilo_jax.curriculum import compose, everything, latest, nearness, of_belief, once, random_pool
+    from lilo_jax.curriculum.features import no_facts
+
+    belief = latest()
+    for unknown, asked in ((None, 0), (-0.1, 4)):
+        rule = compose(
+            source=random_pool(POOL, 20),
+            worth=of_belief(belief, nearness, unknown=unknown),
+            rounds=once(4, 8),
+            gate=everything,
+            count=4,
+            remembers={"success": belief.tracker},
+        )
+        assert rule.train_rows == 32
+        state = rule.init(no_facts(POOL))
+        assert int(rule.propose(state, Simulation.empty(4), KEY).mask.sum()) == asked
+        state = rule.observe(state, collected([3, 5], [4, 0], [8, 8]), jnp.int32(0))
+        worths = of_belief(belief, nearness, unknown=unknown)(state, jnp.array([3, 5, 7]), KEY)
+        np.testing.assert_allclose(worths, [0, -0.25, np.nan if unknown is None else unknown])

@@ -15,11 +15,11 @@ def test_greso_sizes_later_rounds_by_what_passed():
     _, collected = simulation.rounds(KEY)
     for passed, expected in [(1, 6), (2, 6), (3, 3), (4, 0)]:  # ceil(1.25 x missing x 6 / passed), at most 6
         collected = simulation.empty(simulation.slots)
-        collected.question[:6], collected.round[:6] = np.arange(6), 0
+        collected.place[:6], collected.round[:6] = np.arange(6), 0
         collected.attempts[:6], collected.successes[:passed] = 5, 2
         proposal = simulation.propose(simulation.state, collected, KEY)
         assert int(proposal.mask.sum()) == expected
-        assert not set(range(6)) & set(proposal.ids[proposal.mask].tolist())
+        assert not set(range(6)) & set(proposal.places[proposal.mask].tolist())
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_refilling_goes_on_until_enough_groups_pass(name, settings, passes):
             expected_rounds = index + 1
         assert len(passed) >= QUESTIONS or expected_rounds == 5
         assert admission.indices[admission.mask].tolist() == passed[:QUESTIONS]
-        assert len(set(collected.question[collected.question >= 0].tolist())) == QUESTIONS * expected_rounds
+        assert len(set(collected.place[collected.place >= 0].tolist())) == QUESTIONS * expected_rounds
         rounds.add(expected_rounds)
     assert len(rounds) > 1
 
@@ -96,7 +96,7 @@ def test_lilo_sequential_spends_its_budget_where_success_varied():
     assert np.mean(more) > np.mean(less) + 0.3
     # In proportion to p(1 - p): of two mixed groups and a third without variance, the two are drawn.
     collected = simulation.empty(simulation.slots)
-    collected.question[:8], collected.round[:8] = np.arange(8), 0
+    collected.place[:8], collected.round[:8] = np.arange(8), 0
     collected.attempts[:8] = collected.rollouts[:8] = 2
     collected.successes[[2, 5]] = 1
     simulation = Simulation(CURRICULA["lilo_sequential"](rounds=1))

@@ -37,19 +37,24 @@ def record():
 
 
 def statistics(groups):
-    """A step of the record, with an empty slot and a group without a verdict."""
+    """A step of the record, with an empty entry and a group without a verdict."""
     columns = np.zeros((5, SLOTS), np.float32)
-    question, round_index = np.full(SLOTS, -1, np.int32), np.full(SLOTS, -1, np.int32)
+    place, round_index = np.full(SLOTS, -1, np.int32), np.full(SLOTS, -1, np.int32)
     for slot, (q, s, n) in enumerate([*groups, (POOL - 1, 0, 0)]):
-        question[slot], round_index[slot] = q, 0
+        place[slot], round_index[slot] = q, 0
         columns[:, slot] = n, s, s, 3 * n, SAMPLES
-    return GroupStatistics(question, round_index, *columns)
+    return GroupStatistics(place, round_index, *columns)
 
 
 def parts(spec):
     """What the rule composes."""
     module, found = sys.modules[type(spec).__module__], {}
-    with unittest.mock.patch.object(module, "compose", side_effect=found.update):
+
+    def seen(**composed):
+        found.update(composed)
+        return compose(**composed)
+
+    with unittest.mock.patch.object(module, "compose", seen):
         spec.build(**SIZES)
     return found
 
@@ -68,11 +73,11 @@ class Played:
             self.before.append(state)
             collected = statistics(groups)
             state = observe(state, collected, np.int32(step))
-            state = feedback(state, collected.question, collected.attempts > 0, signals(collected), np.int32(step))
-        self.state, self.facts, self.ids = state, state.facts, jnp.arange(POOL)
+            state = feedback(state, collected.place, collected.attempts > 0, signals(collected), np.int32(step))
+        self.state, self.facts, self.places = state, state.facts, jnp.arange(POOL)
 
-    def score(self, key=KEY):
-        return jax.jit(self.parts["score"])(self.state, self.ids, key)
+    def worth(self, key=KEY):
+        return jax.jit(self.parts["worth"])(self.state, self.places, key)
 
     def choices(self, keys=400):
         """Ids of the first round over many keys, int [keys, first round]."""
@@ -103,7 +108,7 @@ def assert_close(found, expected, **kwargs):
 # ------------------------------------------------------------------------------------------------- weights of questions
 def test_kimi_weighs_by_failures():
     expected = [1 - p for p in reference.frequencies(record(), POOL, unseen=0.0)]
-    assert_close(Played(CURRICULA["kimi"]()).score(), expected)
+    assert_close(Played(CURRICULA["kimi"]()).worth(), expected)
 
 
 @pytest.mark.parametrize(("name", "rates"), [("kimi", reference.frequencies), ("knapsack", reference.last_rates)])
@@ -118,36 +123,36 @@ def test_nothing_is_believed_of_a_question_without_a_verdict(name, rates):
 def test_spo_weighs_by_the_standard_deviation_and_a_floor():
     a, b = reference.fading_counts(record(), POOL, 0.96, 1.0)
     expected = [np.sqrt(x * y) / (x + y) + 0.05 for x, y in zip(a, b, strict=True)]
-    assert_close(Played(CURRICULA["spo"]()).score(), expected)
+    assert_close(Played(CURRICULA["spo"]()).worth(), expected)
 
 
 def test_prime_rl_pools_weigh_by_the_last_rate():
     rates = reference.last_rates(record(), POOL, unseen=None)
     expected = reference.pool_weights(rates, 0.25, 0.75, (0.2, 1.0, 0.2), 1.0)
     assert len(set(expected)) == 2
-    assert_close(Played(CURRICULA["prime_rl_pools"]()).score(), expected)
+    assert_close(Played(CURRICULA["prime_rl_pools"]()).worth(), expected)
     other = CURRICULA["prime_rl_pools"](hard_weight=0.3, normal_weight=2.0, easy_weight=0.1, unseen_weight=0.7)
     expected = reference.pool_weights(rates, 0.25, 0.75, (0.3, 2.0, 0.1), 0.7)
     assert len(set(expected)) == 4
-    assert_close(Played(other).score(), expected)
+    assert_close(Played(other).worth(), expected)
 
 
 def test_plr_mixes_ranks_and_staleness_and_new_questions():
     played = Played(CURRICULA["plr"](beta=0.5))
-    scores, last_seen = [None] * POOL, [-1] * POOL
+    worths, last_seen = [None] * POOL, [-1] * POOL
     for step, groups in enumerate(record()):
         sizes = {}
         for q, s, n in groups:
             sizes.setdefault(q, []).append(2 * s / n * (1 - s / n) + 0.01 * s / n)
             last_seen[q] = step
         for q, found in sizes.items():
-            scores[q] = max(found)
+            worths[q] = max(found)
     last_seen[POOL - 1] = STEPS - 1  # collected, though without a verdict
-    assert_close(played.state.memory["score"], [np.nan if s is None else s for s in scores])
-    found = np.asarray(played.score())
-    # Ties share their ranks at random: only distinct scores have probabilities of their own.
+    assert_close(played.state.memory["loss"], [np.nan if s is None else s for s in worths])
+    found = np.asarray(played.worth())
+    # Ties share their ranks at random: only distinct worths have probabilities of their own.
     order = np.argsort(-found, kind="stable").argsort()
-    exact = [None if s is None else round(s, 6) for s in scores]
+    exact = [None if s is None else round(s, 6) for s in worths]
     expected = reference.plr(exact, last_seen, STEPS, 0.5, 0.1, 0.5, order)
     assert_close(found.sum(), 1)
     unseen = [i for i in range(POOL) if last_seen[i] < 0]
@@ -161,9 +166,9 @@ def test_plr_mixes_ranks_and_staleness_and_new_questions():
 def test_retired_questions_come_last():
     played = Played(CURRICULA["retire_solved"]())
     rates = reference.last_rates(record(), POOL, unseen=0.0)
-    assert_close(played.score(), [-1.0 if p >= 1 else 0.0 for p in rates])
+    assert_close(played.worth(), [-1.0 if p >= 1 else 0.0 for p in rates])
     assert rates.count(1.0) >= 3
-    assert not {i for i, p in enumerate(rates) if p >= 1} & set(np.unique(played.choices().ids).tolist())
+    assert not {i for i, p in enumerate(rates) if p >= 1} & set(np.unique(played.choices().places).tolist())
 
 
 # ------------------------------------------------------------------------------------------------------------- beliefs
@@ -173,11 +178,11 @@ def test_mopps_keeps_beta_counts_and_draws_from_them(decay):
     a, b = reference.fading_counts(record(), POOL, decay, 1.0)
     expected = np.array(a) / (np.array(a) + np.array(b))
     assert_close(played.curriculum.estimate(played.state, KEY), expected)
-    draws = jax.jit(jax.vmap(lambda key: played.parts["score"](played.state, played.ids, key)))
-    scores = np.asarray(draws(jax.random.split(KEY, 800)))
+    draws = jax.jit(jax.vmap(lambda key: played.parts["worth"](played.state, played.places, key)))
+    worths = np.asarray(draws(jax.random.split(KEY, 800)))
     n = np.array(a) + np.array(b)
     variance = expected * (1 - expected) / (n + 1)
-    np.testing.assert_allclose(scores.mean(axis=0), -(variance + (expected - 0.5) ** 2), atol=0.016)
+    np.testing.assert_allclose(worths.mean(axis=0), -(variance + (expected - 0.5) ** 2), atol=0.016)
 
 
 def predicted(features, decay=0.95, precision=0.03):
@@ -203,17 +208,17 @@ def test_bots_counts_predictions_for_questions_that_were_not_asked():
 def test_dots_and_pcl_predict_by_logistic_regression(name, worth):
     played = Played(CURRICULA[name](hidden=4, window=128))
     mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
-    np.testing.assert_allclose(played.score(), worth(mean), atol=0.03)
+    np.testing.assert_allclose(played.worth(), worth(mean), atol=0.03)
 
 
 def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
     dots = Played(CURRICULA["dots"](hidden=4, window=128))
     distance = np.abs(np.asarray(dots.curriculum.estimate(dots.state, KEY)) - 0.5)
-    frequency = np.bincount(np.asarray(dots.choices().ids).ravel(), minlength=POOL) / 400
+    frequency = np.bincount(np.asarray(dots.choices().places).ravel(), minlength=POOL) / 400
     assert frequency[np.argsort(distance)[:2]].min() > 0.6  # the temperature is sharp
     pcl = Played(CURRICULA["pcl"](hidden=4, window=128, pool_ratio=POOL))
     nearest = np.argsort(np.abs(np.asarray(pcl.curriculum.estimate(pcl.state, KEY)) - 0.5))[:QUESTIONS]
-    assert {frozenset(row) for row in np.asarray(pcl.choices(20).ids).tolist()} == {frozenset(nearest.tolist())}
+    assert {frozenset(row) for row in np.asarray(pcl.choices(20).places).tolist()} == {frozenset(nearest.tolist())}
 
 
 def test_frontier_collects_evidence_against_what_it_predicted():
@@ -247,9 +252,9 @@ def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
         trap = traps * np.mean(np.exp(evidence))
         clean = (1 - traps) / (trap + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
         weights.append(mean[i] * (1 - mean[i]) ** 2 * clean)
-    assert_close(played.score()[0], weights)
+    assert_close(played.worth()[0], weights)
     expected = reference.diverse(weights, features[:, :-1], QUESTIONS)
-    assert {tuple(row) for row in np.asarray(played.choices(20).ids).tolist()} == {tuple(expected)}
+    assert {tuple(row) for row in np.asarray(played.choices(20).places).tolist()} == {tuple(expected)}
     assert expected != np.argsort(weights)[: -QUESTIONS - 1 : -1].tolist()
     proposal = jax.tree.map(lambda x: x[0], played.choices(1))
     assert proposal.samples.tolist() == [SAMPLES] * QUESTIONS
@@ -263,11 +268,11 @@ def test_cdas_rates_difficulty_and_ability_and_chooses_around_it():
     assert_close(memory.ability, ability)
     exact = np.asarray(memory.difficulty, np.float64)
     allowed = reference.cdas_choice(exact, float(memory.ability), QUESTIONS)
-    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
+    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).places)}
     assert chosen == {tuple(sorted(exact[list(allowed)]))}
     # A side that is short: the ability above all difficulties.
     played.state = played.state.replace(memory={"success": memory.replace(ability=jnp.float32(5))})
-    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).ids)}
+    chosen = {tuple(sorted(exact[row])) for row in np.asarray(played.choices(50).places)}
     assert chosen == {tuple(sorted(exact[list(reference.cdas_choice(exact, 5.0, QUESTIONS))]))}
 
 
@@ -276,22 +281,22 @@ def test_adarft_follows_its_target():
     target = reference.adarft_target(record(), 0.0, 20.0, 2.0, 0.5)
     assert_close(played.state.memory["target"], target)
     distance = np.abs(100 * (1 - np.asarray(played.facts.grade)) - target)
-    assert_close(played.score(), -distance)
+    assert_close(played.worth(), -distance)
     best = np.sort(distance[~np.isnan(distance)])[:QUESTIONS]
-    for row in np.asarray(played.choices(20).ids):
+    for row in np.asarray(played.choices(20).places):
         assert_close(np.sort(distance[row]), best)
 
 
 def test_dps_filters_three_states():
     played = Played(CURRICULA["dps"]())
     expected = reference.dps(record(), POOL, 1.0, 0.7)
-    assert_close(played.score(), expected)
+    assert_close(played.worth(), expected)
     assert np.ptp(expected) > 0.2  # there is something to tell apart
 
 
 # ---------------------------------------------------------------------------------------------------------- categories
-def frequencies_of(groups, ids, count):
-    return np.bincount(np.asarray(groups)[np.asarray(ids)].ravel(), minlength=count) / np.asarray(ids).size
+def frequencies_of(groups, places, count):
+    return np.bincount(np.asarray(groups)[np.asarray(places)].ravel(), minlength=count) / np.asarray(places).size
 
 
 def test_sec_values_categories_and_draws_them_by_softmax():
@@ -299,16 +304,16 @@ def test_sec_values_categories_and_draws_them_by_softmax():
     values = reference.sec(updates(), 5, 0.5)
     assert_close(played.state.memory["values"], values)
     expected = reference.softmax([v / 0.2 for v in values[:3]])
-    found = frequencies_of(played.facts.category, played.choices(1500).ids, 3)
+    found = frequencies_of(played.facts.category, played.choices(1500).places, 3)
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
 def test_dump_bounds_categories_from_above():
     played = Played(CURRICULA["dump"](categories=5, window=60, temperature=0.5))
     bounds = reference.dump(updates(), 5, 60 // SAMPLES, SAMPLES)
-    assert_close(played.score().logits, np.array(bounds) / 0.5)
+    assert_close(played.worth().logits, np.array(bounds) / 0.5)
     expected = reference.softmax([v / 0.5 for v in bounds[:3]])
-    found = frequencies_of(played.facts.category, played.choices(1500).ids, 3)
+    found = frequencies_of(played.facts.category, played.choices(1500).places, 3)
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
@@ -316,13 +321,13 @@ def test_dump_bounds_categories_from_above():
 def test_e2h_moves_from_easy_to_hard(name):
     played = Played(CURRICULA["e2h"](schedule=name, steps=20, levels=3))
     expected = getattr(reference, f"e2h_{name}")(STEPS / 20, 3)
-    arms = played.score()
-    assert_close(jnp.exp(arms.logits), expected)
-    grade, level = np.asarray(played.facts.grade), np.asarray(arms.groups)
+    drawn = played.worth()
+    assert_close(jnp.exp(drawn.logits), expected)
+    grade, level = np.asarray(played.facts.grade), np.asarray(drawn.classes)
     assert set(level[np.isnan(grade)]) == {2}
     for easier in range(2):  # a question of a lower level is not harder
         assert np.nanmin(grade[level == easier]) >= np.nanmax(grade[level == easier + 1])
-    found = frequencies_of(level, played.choices(1500).ids, 3)
+    found = frequencies_of(level, played.choices(1500).places, 3)
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
@@ -333,11 +338,11 @@ def test_rlve_raises_levels_that_are_mastered():
     height = reference.rlve(record(), category, level, 4, 0.5, 2)
     assert np.asarray(played.state.memory["heights"].level).tolist() == height
     assert max(height) > 0
-    ids, eligible = played.parts["source"](played.state, Simulation.empty(SLOTS), KEY)
+    places, eligible = played.parts["source"](played.state, Simulation.empty(SLOTS), KEY)
     expected = [height[category[i]] - 2 < level[i] <= height[category[i]] for i in range(POOL)]
     assert np.asarray(eligible).tolist() == expected
-    assert np.asarray(ids).tolist() == list(range(POOL))
-    cells = {(int(category[i]), int(level[i])) for i in np.unique(np.asarray(played.choices().ids))}
+    assert np.asarray(places).tolist() == list(range(POOL))
+    cells = {(int(category[i]), int(level[i])) for i in np.unique(np.asarray(played.choices().places))}
     assert cells == {(int(category[i]), int(level[i])) for i in range(POOL) if expected[i]}
 
 
@@ -351,7 +356,7 @@ def test_rlve_goes_on_when_every_level_is_mastered():
     for step in range(40):
         (proposal,), collected, _ = simulation.step(step)
         assert proposal.mask.sum() == QUESTIONS
-        steps.append([(q, SAMPLES, SAMPLES) for q in collected.question.tolist()])
+        steps.append([(q, SAMPLES, SAMPLES) for q in collected.place.tolist()])
     height = reference.rlve(steps, facts.category.tolist(), facts.level.tolist(), 64, 0.5, 1)
     assert height[:4] == [4, 4, 4, 0]
     assert simulation.state.memory["heights"].level.tolist() == height
@@ -363,7 +368,7 @@ def test_rlve_draws_a_category_then_a_level():
     heights = played.state.memory["heights"].replace(level=jnp.array([0, 1, 3, 0]))
     played.state = played.state.replace(memory={"heights": heights})
     cells = 6 * np.asarray(played.facts.category) + np.asarray(played.facts.level)
-    found = frequencies_of(cells, played.choices(3000).ids, 24).reshape(4, 6)
+    found = frequencies_of(cells, played.choices(3000).places, 24).reshape(4, 6)
     expected = [[1 / 3, *[0] * 5], [1 / 6] * 2 + [0] * 4, [1 / 12] * 4 + [0] * 2, [0] * 6]
     np.testing.assert_allclose(found, expected, atol=0.02)
 
@@ -389,13 +394,13 @@ def test_vcrl_replaces_dropped_groups_from_its_bank():
     bank = reference.vcrl_bank(record(), POOL, 0.5, 0.7, largest)
     assert_close(played.state.memory["bank"], [np.nan if v is None else v for v in bank])
     collected = Simulation.empty(SLOTS)
-    collected.question[:4], collected.round[:4] = [36, 37, 38, 39], 0
+    collected.place[:4], collected.round[:4] = [36, 37, 38, 39], 0
     collected.attempts[:4], collected.successes[:4] = 5, [0, 2, 5, 3]
     collected.rollouts[:4] = 5
     proposal = jax.device_get(played.curriculum.propose(played.state, collected, KEY))
     best = sorted((v for v in bank if v is not None), reverse=True)[:2]
-    assert_close(sorted((bank[i] for i in proposal.ids[proposal.mask]), reverse=True), best)
-    collected.question[4:6], collected.round[4:6] = proposal.ids[:2], 1
+    assert_close(sorted((bank[i] for i in proposal.places[proposal.mask]), reverse=True), best)
+    collected.place[4:6], collected.round[4:6] = proposal.places[:2], 1
     collected.attempts[4:6] = collected.rollouts[4:6] = 5
     admission = jax.device_get(played.curriculum.admit(played.state, collected, KEY))
     assert admission.indices[admission.mask].tolist() == [1, 3, 4, 5]
@@ -405,7 +410,9 @@ def test_knapsack_spends_as_the_dynamic_programme_does():
     played = Played(CURRICULA["knapsack"](most=12))
     rates = np.clip(reference.last_rates(record(), POOL, unseen=0.5), 0.1, 0.9)
     proposals = jax.device_get(played.choices(30))
-    for ids, samples in zip(proposals.ids, proposals.samples, strict=True):
-        best, value = reference.knapsack(rates[ids], QUESTIONS * SAMPLES, 2, 12)
+    for places, samples in zip(proposals.places, proposals.samples, strict=True):
+        best, value = reference.knapsack(rates[places], QUESTIONS * SAMPLES, 2, 12)
         assert samples.sum() == QUESTIONS * SAMPLES
-        assert sum(value(p, int(n)) for p, n in zip(rates[ids], samples, strict=True)) == pytest.approx(best, abs=1e-5)
+        assert sum(value(p, int(n)) for p, n in zip(rates[places], samples, strict=True)) == pytest.approx(
+            best, abs=1e-5
+        )

@@ -8,7 +8,7 @@ import itertools
 import pytest
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES
 
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo

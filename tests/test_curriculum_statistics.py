@@ -51,9 +51,7 @@ def random_groups(seed, *, slots=12):
         "rollouts": rollouts,
     }
     round_index = np.where(question >= 0, 0, -1).astype(np.int32)
-    return GroupStatistics(
-        question=question, round=round_index, **{n: c.astype(np.float32) for n, c in columns.items()}
-    )
+    return GroupStatistics(place=question, round=round_index, **{n: c.astype(np.float32) for n, c in columns.items()})
 
 
 # ------------------------------------------------------------------------------------------------------- statistics
@@ -61,10 +59,10 @@ def random_groups(seed, *, slots=12):
 def test_group_statistics_match_reference(seed):
     rows = random_rows(seed)
     question, round_index = np.arange(7, dtype=np.int32) + 3, np.array([0, 0, 0, 1, 1, 1, -1], np.int32)
-    found = jax.jit(group_statistics)(question=question, round=round_index, **rows)
+    found = jax.jit(group_statistics)(place=question, round=round_index, **rows)
     for name, expected in reference.group_statistics(7, **rows).items():
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-6, err_msg=name)
-    np.testing.assert_array_equal(found.question, question)
+    np.testing.assert_array_equal(found.place, question)
     np.testing.assert_array_equal(found.round, round_index)
     assert found.attempts.sum() < found.rollouts.sum() < 40  # some graders failed, some rows were padding
     assert found.rollouts[6] == 0
@@ -73,7 +71,7 @@ def test_group_statistics_match_reference(seed):
 def test_rows_whose_grader_failed_are_not_attempts():
     """Three rollouts, one correct, one wrong, one without a verdict: p = 1/2, yet all three were paid for."""
     found = group_statistics(
-        question=jnp.array([5]),
+        place=jnp.array([5]),
         round=jnp.array([0]),
         group=jnp.zeros(3, jnp.int32),
         reward=jnp.array([1.0, 0, 7]),
@@ -111,12 +109,12 @@ def test_learnability_of_the_unmeasured_is_nan():
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_equal_rates_and_mirrored_rates_tie_exactly(transform):
     """The variance of k successes in n is that of n - k; a rounding error between them would always favour one side."""
-    score = transform(learnability)
+    worth = transform(learnability)
     for attempts in range(1, 33):
         successes = jnp.arange(attempts + 1.0)
-        found = np.asarray(score(successes, jnp.full(attempts + 1, float(attempts))))
+        found = np.asarray(worth(successes, jnp.full(attempts + 1, float(attempts))))
         np.testing.assert_array_equal(found, found[::-1])
-        doubled = np.asarray(score(2 * successes, jnp.full(attempts + 1, 2.0 * attempts)))
+        doubled = np.asarray(worth(2 * successes, jnp.full(attempts + 1, 2.0 * attempts)))
         np.testing.assert_array_equal(found, doubled)
 
 
@@ -130,7 +128,7 @@ def test_is_mixed_means_both_outcomes():
     counts = {"attempts": jnp.array([0.0, 2, 2, 2]), "successes": jnp.array([0.0, 0, 1, 2])}
     zeros = jnp.zeros(4)
     statistics = GroupStatistics(
-        question=jnp.arange(4), round=jnp.zeros(4), reward_sum=zeros, length_sum=zeros, rollouts=zeros, **counts
+        place=jnp.arange(4), round=jnp.zeros(4), reward_sum=zeros, length_sum=zeros, rollouts=zeros, **counts
     )
     np.testing.assert_array_equal(is_mixed(statistics), [False, False, True, False])
 
@@ -152,13 +150,13 @@ def test_remembered_counts_match_reference():
     for step, groups in enumerate(steps):
         state = remember_jitted(state, groups, np.int32(step))
         assert int(state.step) == step + 1
-    names = ("question", "attempts", "successes", "length_sum", "rollouts")
+    names = ("place", "attempts", "successes", "length_sum", "rollouts")
     listed = [[{n: getattr(g, n)[k].item() for n in names} for k in range(12)] for g in steps]
     expected = reference.remembered(POOL, listed)
     for name, values in expected.items():
         np.testing.assert_array_equal(getattr(state, name), values, err_msg=name)
     assert expected["visits"][4] >= 10  # slots 0 and 1 of every step
-    assert expected["visits"].sum() == sum(int(np.sum(g.question >= 0)) for g in steps)
+    assert expected["visits"].sum() == sum(int(np.sum(g.place >= 0)) for g in steps)
 
 
 def test_dtypes_survive_remembering():
@@ -180,8 +178,8 @@ def test_group_signals_are_means_over_the_groups_tokens():
         group=group,
         reward=np.zeros(5, np.float32),
         sampler_logprobs=zeros,
-        question=np.arange(4),
-        question_mask=np.array([True, True, True, False]),
+        place=np.arange(4),
+        group_mask=np.array([True, True, True, False]),
         reasoning_step=zeros.astype(np.int32),
         follow_ups=FollowUps.none(zeros.shape),
         old_logprobs=zeros,

@@ -10,10 +10,10 @@ import xxhash
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import Checkpoints, checksums, finished_steps, load_arrays, read_arrays, read_record
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_reference_is_read_again_from_where_the_run_started(tiny_run, tmp_pa
     moved = configuration.replace(config, model__path=str(start))
     directory = run(moved, Launch(output_dir=str(tmp_path / "run"), stop_at=5)).directory
     shutil.rmtree(start)
-    other = configuration.replace(RunDirectory(config.model.path).config(), sft__steps=3)
+    other = configuration.replace(configuration.of_run(RunDirectory(config.model.path)), sft__steps=3)
     run(other, Launch(output_dir=str(start)))
     with pytest.raises(RunError, match="the model that the run started from has other weights now"):
         run(moved, Launch(output_dir=str(tmp_path / "run")))

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lilo_jax.assembly import check as check_config
+from lilo_jax.cli.verbs import data, grade
 from lilo_jax.config import Config, Launch, replace
-from lilo_jax.encoding import UNBOUNDED
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.json_lines import read_records
-from lilo_jax.run import run
+from lilo_jax.storage.json_lines import read_records
 from lilo_jax.tasks.check import look
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.math500 import Math500
 from lilo_jax.tasks.orz57k import Orz57k
 from lilo_jax.tasks.rows import read_rows
-from lilo_jax.verbs import data, grade
+from lilo_jax.tokenizers.lengths import UNBOUNDED
+from lilo_jax.training.checks import check as check_config
+from lilo_jax.training.run import run
 
 GOOD = "".join(json.dumps({"question": f"What is {i} plus 1?", "answer": str(i + 1)}) + "\n" for i in range(24))
 CSV = "question,answer\r\n" + "".join(f"What is {i} plus 1?,{i + 1}\r\n" for i in range(24))

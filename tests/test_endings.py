@@ -13,13 +13,13 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum import CURRICULA
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import RunError, Stopped, UsageError
-from lilo_jax.json_lines import to_json
-from lilo_jax.redaction import HIDDEN, redacted
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl import ALGORITHMS
-from lilo_jax.storage.opening import open_run
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import HIDDEN, redacted
 from lilo_jax.tasks import TASKS
+from lilo_jax.training.opening import open_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -102,7 +102,10 @@ def test_a_status_of_its_own_passes(monkeypatch, capsys):
 
 
 def test_a_reader_that_goes_away_ends_a_command_in_silence():
-    program = "from lilo_jax.endings import exit_with_message as e\ne(lambda: [print('x' * 999) for _ in range(9999)])"
+    program = (
+        "from lilo_jax.processes.endings import exit_with_message as e\n"
+        "e(lambda: [print('x' * 999) for _ in range(9999)])"
+    )
     command = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -116,7 +119,7 @@ def test_an_error_that_a_library_prints_by_itself_is_not_heard():
     """As threads of C++ do, which have nobody to raise it to: they hand it to `sys.excepthook`."""
     program = (
         "import sys\n"
-        "from lilo_jax.endings import exit_with_message as e\n"
+        "from lilo_jax.processes.endings import exit_with_message as e\n"
         "e(lambda: sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)

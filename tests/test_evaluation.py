@@ -27,9 +27,9 @@ from lilo_jax.evaluation.generations import (
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, majority, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
-from lilo_jax.grading.pool import GradingPool
+from lilo_jax.grading.workers import GradingWorkers
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.run import run
+from lilo_jax.training.run import run
 
 C, W, N, T, E = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.TIMEOUT, Verdict.ERROR
 
@@ -164,8 +164,8 @@ def test_responses_are_stored_and_graded_again_without_sampling(tmp_path):
     path = tmp_path / "g.jsonl"
     path.write_text("".join(json.dumps(one.record()) + "\n" for one in before))
     assert read_generations(path) == before
-    with GradingPool() as pool:
-        again = grade_again(pool, GRADERS["exact"], before)
+    with GradingWorkers() as grading:
+        again = grade_again(grading, GRADERS["exact"], before)
     assert [[r.verdict for r in one.responses] for one in again] == [[C, W, N], [C, C, W]]
     assert [r.rule for r in again[0].responses] == ["boxed", "boxed", ""]  # the last was cut off: no answer to find
 

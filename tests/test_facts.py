@@ -8,24 +8,28 @@ import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import HeldOut, assemble, check
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig
+from lilo_jax.config import Config, Launch, ModelConfig
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.features import projected, standardized
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.held_out import exact_rates
-from lilo_jax.facts import question_facts, refresh_facts
+from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.keys import start_keys
-from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger, training_total
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.noise import NoiseConfig, plant
 from lilo_jax.tokenizers import SentencePiece
-from lilo_jax.types import Prompts, Wants
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check
+from lilo_jax.training.facts import question_facts, refresh_facts
+from lilo_jax.training.run import run
+from lilo_jax.types import Prompts
 
 POOL, EVERY = 19, 3  # a pool that does not fill its last block of rows
 
@@ -203,14 +207,13 @@ def test_exact_rates_are_the_current_policys_at_every_step_and_in_no_budget(para
     assembly, ledger = assembly_of(Wants(truth=True)), Ledger()
     state = started(assembly, params, ledger)
     assert np.isnan(state.curriculum.facts.grade).all()
-    held = HeldOut(assembly.pool, assembly.task.grade, unique_answers=True)
     seen = []
     for step in range(3):
         state = with_policy(state, params(assembly, seed=step))
         clock = PhaseClock()
         state = refresh_facts(assembly, state, step, ledger, clock)
         assert set(clock.take()) == {"truth", "compile"}
-        rates = exact_rates(assembly, params(assembly, seed=step), held, Ledger())
+        rates = exact_rates(assembly.evaluator, params(assembly, seed=step), assembly.pool_answers, Ledger())
         np.testing.assert_array_equal(state.curriculum.facts.grade, rates.astype(np.float32))
         seen.append(rates)
     assert not np.allclose(seen[0], seen[1])

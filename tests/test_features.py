@@ -5,8 +5,8 @@ import fractions
 import numpy as np
 import pytest
 
+from lilo_jax.curriculum.contract import COUNTS, Wants
 from lilo_jax.curriculum.features import commonest, no_facts, projected, standardized, text_counts, text_features
-from lilo_jax.types import COUNTS, Wants
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

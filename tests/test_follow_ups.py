@@ -10,29 +10,34 @@ import pytest
 import reference
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, validate
-from lilo_jax.collection import collect, sample, training_batch
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig
+from lilo_jax.config import Config, Launch, ModelConfig
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.measures import wilson
-from lilo_jax.follow_ups import add_follow_ups, step_of_each_token
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import start_keys, stream_key
-from lilo_jax.mesh import put_replicated
 from lilo_jax.questions import Verdict
+from lilo_jax.rl.contract import FollowUpRequests
 from lilo_jax.rl.monte_carlo import until_certain, wilson_width
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.rl.vineppo import VinePpo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.steps import newlines
 from lilo_jax.tokenizers import SentencePiece
-from lilo_jax.trainer import admit
-from lilo_jax.types import FollowUpRequests, FollowUps, Prompts
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import validate
+from lilo_jax.training.collection import collect, training_batch
+from lilo_jax.training.follow_ups import add_follow_ups, step_of_each_token
+from lilo_jax.training.run import run
+from lilo_jax.training.trainer import admit
+from lilo_jax.types import FollowUps, Prompts
 
 QUESTIONS, SAMPLES, SLOTS = 4, 5, 8
 
@@ -116,17 +121,18 @@ def followed(assembly, params, *, step=0):
     facts = no_facts(len(assembly.pool.questions))
     state = assembly.programs.start(copy, None, start_keys(1), facts)
     clock, ledger, calls = PhaseClock(), Ledger(), []
-    collected = collect(assembly, state, step, clock)
-    admission, state = admit(assembly, state, collected, step, clock)
-    batch = training_batch(assembly, collected, admission)
+    collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
+    admission, state = admit(assembly.collector, state, collected, step, clock)
+    batch = training_batch(assembly.collector, collected, admission)
 
     def recording(params, prompts, requests, key, stop_table, **settings):
-        completions = assembly.programs.sample(params, prompts, requests, key, stop_table, **settings)
+        completions = assembly.sampler.run(params, prompts, requests, key, stop_table, **settings)
         calls.append(jax.device_get((prompts, requests, completions)))
         return completions
 
-    spied = dataclasses.replace(assembly, programs=assembly.programs._replace(sample=recording))
-    return add_follow_ups(spied, state, batch, step, ledger, clock), calls, ledger
+    spied = assembly.collector._replace(sampler=assembly.sampler._replace(run=recording))
+    split = assembly.task.steps or newlines
+    return add_follow_ups(spied, split, assembly.policy(state), batch, step, ledger, clock), calls, ledger
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +142,7 @@ def nine(params):
 
 def prefix_of(batch, row, t):
     kept = int(batch.sequences.prompt_lengths[row]) + t
-    return int(batch.question[batch.group[row]]), tuple(batch.sequences.tokens[row, :kept].tolist())
+    return int(batch.place[batch.group[row]]), tuple(batch.sequences.tokens[row, :kept].tolist())
 
 
 def places(batch):
@@ -226,7 +232,7 @@ def test_shared_and_separate_prefixes_give_the_same_tokens_and_values(nine, para
     owner[live] = [of_state[int(requests.prompt[i]), int(requests.prefix_length[i])] for i in live]
     own = requests.replace(prompt=owner)
     key = stream_key(CONFIG.seed, "follow_up", 0)
-    separate = jax.device_get(sample(assembly, params, Prompts(tokens, lengths), own, key))
+    separate = jax.device_get(sample(assembly.sampler, params, Prompts(tokens, lengths), own, key))
     for name in ("tokens", "lengths", "ended"):
         np.testing.assert_array_equal(getattr(separate, name), getattr(shared, name), err_msg=name)
     np.testing.assert_allclose(separate.logprobs, shared.logprobs, rtol=1e-4, atol=5e-5)
@@ -256,7 +262,7 @@ def test_more_rollouts_only_where_the_value_is_uncertain(nine, params):
     for i, t in places(batch):
         rewards = everything[prefix_of(batch, i, t)]
         number = 3
-        while number < 9 and wilson_width(np.float32(sum(rewards[:number])), np.float32(number)) > width:
+        while number < 9 and wilson_width(jnp.float32(sum(rewards[:number])), jnp.float32(number)) > width:
             number += 3
         assert batch.follow_ups.asked[i, t] == batch.follow_ups.attempts[i, t] == number
         assert batch.follow_ups.reward_sum[i, t] == sum(rewards[:number])
@@ -304,16 +310,16 @@ def test_rollouts_whose_grader_failed_are_no_attempts_and_are_not_asked_for_agai
 def test_only_groups_that_are_trained_on_are_followed(params):
     batch, [(prompts, _, _)], _ = followed(assembly_of(curriculum=Lilo(pool_ratio=4)), params)
     assert len(batch.row_mask) == len(prompts.lengths) == QUESTIONS * SAMPLES
-    assert len(set(batch.question.tolist())) == QUESTIONS
+    assert len(set(batch.place.tolist())) == QUESTIONS
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 9, 100])
 def test_the_width_is_that_of_the_wilson(attempts):
     for successes in range(0, attempts + 1, max(attempts // 7, 1)):
         low, high = wilson(successes, attempts)
-        found = wilson_width(np.float32(successes), np.float32(attempts))
+        found = wilson_width(jnp.float32(successes), jnp.float32(attempts))
         assert float(found) == pytest.approx(high - low, abs=1e-6)
-    assert float(wilson_width(np.float32(0), np.float32(0))) == 1
+    assert float(wilson_width(jnp.float32(0), jnp.float32(0))) == 1
 
 
 def test_a_budget_never_exceeds_its_most():

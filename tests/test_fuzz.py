@@ -5,7 +5,7 @@ import random
 import pytest
 
 from benchmarks import fuzz, hostile
-from lilo_jax.grading.pool import GradingPool
+from lilo_jax.grading.workers import GradingWorkers
 
 CASES = {"options": 20, "configs": 60, "lines": 60, "models": 60}
 
@@ -13,7 +13,7 @@ CASES = {"options": 20, "configs": 60, "lines": 60, "models": 60}
 @pytest.fixture(autouse=True)
 def ungraded(monkeypatch):
     """`warm_up` puts grading aside; afterwards it is as it was."""
-    monkeypatch.setattr(GradingPool, "submit", GradingPool.submit)
+    monkeypatch.setattr(GradingWorkers, "submit", GradingWorkers.submit)
     hostile.warm_up()
 
 

@@ -21,11 +21,11 @@ from lilo_jax.grading.answers import Expression, Interval, Matrix, Named, Number
 from lilo_jax.grading.clock import same_time
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.notation import compact, normalise
-from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.sums import holds
 from lilo_jax.grading.symbolic import equivalent, readable
+from lilo_jax.grading.workers import GradingWorkers, judge_all
 from lilo_jax.questions import Question, Verdict
 
 GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.jsonl"))
@@ -63,9 +63,9 @@ def test_the_corpus_has_its_categories_and_size():
 def test_every_case_has_its_expected_verdict(name):
     # What math-verify makes of hostile answers is mostly a matter of its deadline.
     cases = [c for c in CORPUS if name != "math_verify" or not c[0].startswith("hostile")]
-    with GradingPool(workers=2) as pool:
-        found = judge_all(pool, GRADERS[name], [asked(row) for _, row in cases])
-        counts = pool.take_counts()
+    with GradingWorkers(count=2) as grading:
+        found = judge_all(grading, GRADERS[name], [asked(row) for _, row in cases])
+        counts = grading.take_counts()
     wrong = [
         (place, row["gold"], row["response"][-60:], judgement)
         for (place, row), judgement in zip(cases, found, strict=True)
@@ -462,11 +462,11 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
         slowest = max(slowest, time.perf_counter() - started)
         assert all(found is None or isinstance(found.verdict, Verdict) for found in quick)
     assert slowest < 2.0
-    with GradingPool(workers=2) as pool:
+    with GradingWorkers(count=2) as grading:
         undecided = [(Question("", gold), text) for gold in golds for text in texts[:200]]
-        found = judge_all(pool, GRADERS["default"], undecided)
+        found = judge_all(grading, GRADERS["default"], undecided)
         assert not [judgement for judgement in found if judgement.verdict is Verdict.ERROR]
-        counts = pool.take_counts()
+        counts = grading.take_counts()
     assert counts.lost == 0
     assert counts.answers == len(undecided)
 
@@ -537,8 +537,8 @@ def test_no_answer_is_ever_executed(tmp_path):
         text = attempt.replace("{}", f"pwned{i}")
         pairs += [(Question("", gold), form % text) for form in FORMS for gold in ("5", "x+1", text)]
     for name in GRADERS:
-        with GradingPool(workers=2) as pool:
-            judge_all(pool, GRADERS[name], pairs)
+        with GradingWorkers(count=2) as grading:
+            judge_all(grading, GRADERS[name], pairs)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -621,11 +621,17 @@ def test_the_command_line_grades_a_hostile_file(tmp_path):
     assert [one["verdict"] for one in lines_of(tmp_path / "out.jsonl")] == [row["default"] for row in rows]
 
 
-def test_the_docs_list_every_disagreement():
-    from benchmarks.grader_disagreements import BEGIN, DOCUMENT, END, OTHERS, REASONS, disagreements, lines
+def test_the_docs_count_every_disagreement_and_say_why(monkeypatch, capsys):
+    from benchmarks.grader_disagreements import BEGIN, DOCUMENT, END, OTHERS, REASONS, disagreements, main, table
 
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert text.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(lines()).strip()
+    assert text.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table()).strip()
+    monkeypatch.setattr(sys, "argv", ["grader_disagreements"])
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    for category, rows in disagreements().items():
+        assert f"**{category}**" in printed
+        assert all(any(line.startswith(f"| {number} | ") for line in printed) for number, _ in rows)
     for category, rows in disagreements().items():
         for name in OTHERS:
             assert (name in REASONS[category]) == any(row[name] != row["default"] for _, row in rows), (category, name)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lilo_jax import hub
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.errors import UsageError
-from lilo_jax.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
@@ -20,6 +19,7 @@ from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_confi
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors, places, stream_weights
 from lilo_jax.models.rope import Rope
+from lilo_jax.storage import hub
 
 BASE = {
     "vocab_size": 40,

@@ -11,13 +11,13 @@ import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
+from lilo_jax.grading.journal import Asked, Journal
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import GradingPool
+from lilo_jax.grading.workers import GradingWorkers
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.run import run
-from lilo_jax.storage.journal import Asked, Journal
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.run import run
 
 CLOCK = "LILO_JAX_TEST_CLOCK"
 
@@ -109,52 +109,52 @@ def test_only_steps_that_no_checkpoint_brings_back_are_forgotten(journal, tmp_pa
 
 
 def test_a_verdict_is_told_when_it_is_on_record_and_one_that_cannot_be_is_not(journal, clock, tmp_path):
-    with GradingPool(workers=1) as pool:
-        pool.keep(journal)
+    with GradingWorkers(count=1) as grading:
+        grading.keep(journal)
         journal.turn_to(2)
-        assert pool.submit(Fickle(str(clock)), Question("", "1"), "4").result().verdict is Verdict.CORRECT
+        assert grading.submit(Fickle(str(clock)), Question("", "1"), "4").result().verdict is Verdict.CORRECT
         assert len((tmp_path / "verdicts" / "step_000002.jsonl").read_text().splitlines()) == 1
         (tmp_path / "verdicts" / "step_000003.jsonl").symlink_to(tmp_path / "elsewhere")
         journal.turn_to(3)
         with pytest.raises(OSError, match="symbolic link"):
-            pool.submit(Fickle(str(clock)), Question("", "2"), "4").result()
+            grading.submit(Fickle(str(clock)), Question("", "2"), "4").result()
 
 
-def test_processes_are_ready_when_a_pool_has_started(clock):
-    with GradingPool(workers=2) as pool:
-        pool.start(Fickle(str(clock)))
+def test_processes_are_ready_when_they_were_started(clock):
+    with GradingWorkers(count=2) as grading:
+        grading.start(Fickle(str(clock)))
         assert len(multiprocessing.active_children()) >= 2
-    with GradingPool() as pool:
-        pool.start(lambda question, response: Verdict.CORRECT)
-        assert pool._pool is None
+    with GradingWorkers() as grading:
+        grading.start(lambda question, response: Verdict.CORRECT)
+        assert grading._running is None
 
 
-def test_a_pool_believes_the_journal_and_asks_for_the_rest(journal, clock):
+def test_workers_believe_the_journal_and_asks_for_the_rest(journal, clock):
     grade, questions = Fickle(str(clock)), [Question("", str(i)) for i in range(3)]
-    with GradingPool(workers=1) as pool:
-        pool.keep(journal)
+    with GradingWorkers(count=1) as grading:
+        grading.keep(journal)
         journal.turn_to(7)
-        assert [pool.submit(grade, q, "4").result().verdict for q in questions[:2]] == [Verdict.CORRECT] * 2
+        assert [grading.submit(grade, q, "4").result().verdict for q in questions[:2]] == [Verdict.CORRECT] * 2
     clock.write_text("noon")
-    with GradingPool(workers=1) as pool:
-        pool.keep(journal)
+    with GradingWorkers(count=1) as grading:
+        grading.keep(journal)
         journal.turn_to(7)
-        verdicts = [pool.submit(grade, q, "4").result().verdict for q in questions]
+        verdicts = [grading.submit(grade, q, "4").result().verdict for q in questions]
         assert verdicts == [Verdict.CORRECT, Verdict.CORRECT, Verdict.WRONG]
         journal.turn_to(8)
-        assert pool.submit(grade, questions[0], "4").result().verdict is Verdict.CORRECT  # remembered, as before
+        assert grading.submit(grade, questions[0], "4").result().verdict is Verdict.CORRECT  # remembered, as before
 
 
 def test_a_step_taken_again_books_the_graders_seconds_once(journal, clock):
     """The seconds of the first time went with its records; equal answers took them once."""
     spent = []
     for _ in range(2):
-        with GradingPool(workers=1) as pool:
-            pool.keep(journal)
+        with GradingWorkers(count=1) as grading:
+            grading.keep(journal)
             journal.turn_to(7)
             for _ in range(3):
-                pool.submit(Fickle(str(clock)), Question("", "1"), "4").result()
-            spent.append(pool.take_counts().seconds)
+                grading.submit(Fickle(str(clock)), Question("", "1"), "4").result()
+            spent.append(grading.take_counts().seconds)
     assert spent[0] == spent[1] > 0
 
 

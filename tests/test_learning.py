@@ -6,21 +6,15 @@ import jax.numpy as jnp
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import start_config
-from lilo_jax.config import (
-    Config,
-    EvaluationConfig,
-    Launch,
-    ModelConfig,
-    OptimizerConfig,
-    RolloutConfig,
-    SftConfig,
-    StorageConfig,
-)
+from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig
+from lilo_jax.evaluation.protocols import EvaluationConfig
+from lilo_jax.rl.contract import Algorithm
+from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tasks.chain import Chain
-from lilo_jax.types import Algorithm
+from lilo_jax.training.run import run
+from lilo_jax.training.sft import start_config
 
 MARGIN = 0.08
 """Rise of test accuracy that counts as learning; two trial seeds rose by 0.17 and 0.19."""

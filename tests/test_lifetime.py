@@ -11,15 +11,15 @@ import pytest
 
 GRADERS = """
 import sys, time
-from lilo_jax.grading.pool import GradingPool
+from lilo_jax.grading.workers import GradingWorkers
 from lilo_jax.questions import Question
 sys.path.insert(0, sys.argv[1])
 from never import hang
 
 if __name__ == "__main__":
-    pool = GradingPool(workers=2, deadline=600)
+    grading = GradingWorkers(count=2, deadline=600)
     for i in range(2):
-        pool.submit(hang, Question("", str(i)), "4")
+        grading.submit(hang, Question("", str(i)), "4")
     time.sleep(600)
 """
 EXECUTOR = """

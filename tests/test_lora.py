@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check, resolve
 from lilo_jax.config import Launch
+from lilo_jax.device.mesh import RULES, unconstrained
 from lilo_jax.keys import start_keys, stream_key
-from lilo_jax.mesh import RULES, unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import TARGETS, LoraConfig, adapted, adapter_axes, combine, init_adapters, merge
-from lilo_jax.pretrained import open_model
+from lilo_jax.pretrained.sources import open_model
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.digest import digests
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check, resolve
+from lilo_jax.training.run import run
 
 CONFIG = DecoderConfig(num_layers=3, embed_dim=16, num_heads=4, num_kv_heads=2, head_dim=6, mlp_dim=24, vocab_size=23)
 SCANNED = dataclasses.replace(CONFIG, train_layers="scanned", decode_layers="scanned")

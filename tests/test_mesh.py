@@ -15,13 +15,11 @@ from curriculum_simulation import proposed
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from lilo_jax import config as configuration
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.selectors import top_k
-from lilo_jax.errors import UsageError
-from lilo_jax.keys import stream_key
-from lilo_jax.mesh import (
+from lilo_jax.device.mesh import (
     AXES,
     MeshConfig,
     constrainer,
@@ -32,6 +30,8 @@ from lilo_jax.mesh import (
     sharding,
     unconstrained,
 )
+from lilo_jax.errors import UsageError
+from lilo_jax.keys import stream_key
 from lilo_jax.models.lora import LoraConfig
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.types import GroupStatistics
@@ -210,12 +210,13 @@ EIGHT_DEVICES = """
     from curriculum_simulation import proposed
     from jax.sharding import AxisType, Mesh
     from lilo_jax import config as configuration
-    from lilo_jax.assembly import assemble, check
-    from lilo_jax.collection import collect, training_batch
+    from lilo_jax.training.assembly import assemble
+    from lilo_jax.training.checks import check
+    from lilo_jax.training.collection import collect, training_batch
     from lilo_jax.curriculum.features import no_facts
     from lilo_jax.curriculum.selectors import top_k
     from lilo_jax.keys import start_keys, stream_key
-    from lilo_jax.mesh import AXES, make_mesh, put_replicated, put_rows
+    from lilo_jax.device.mesh import AXES, make_mesh, put_replicated, put_rows
     from lilo_jax.storage.clock import PhaseClock
     from lilo_jax.types import GroupStatistics
 
@@ -254,12 +255,12 @@ EIGHT_DEVICES = """
 
     found["before"] = layout(state)
     embedding = np.asarray(state.policy.params["trunk"]["embedding"])
-    collected = collect(assembly, state, 0, PhaseClock())
+    collected = collect(assembly.collector, state, assembly.policy(state), 0, PhaseClock())
     admission, remembered = programs.admit(
         state.curriculum, collected.statistics, stream_key(0, "admit", 0), np.int32(0)
     )
     state = state.replace(curriculum=remembered)
-    batch = training_batch(assembly, collected, jax.device_get(admission))
+    batch = training_batch(assembly.collector, collected, jax.device_get(admission))
     batch = batch.replace(reward=np.arange(len(batch.reward), dtype=np.float32) % 2)
     batch, _ = programs.prepare(state, put_rows(mesh, batch))
     state, _ = programs.update(state, batch, stream_key(0, "update", 0))
@@ -281,7 +282,7 @@ def statistics():
     question[:, -1], attempts[:, -1], successes[:, -1] = -1, 0, 0
     zeros = np.zeros((8, 16), np.float32)
     return GroupStatistics(
-        question=question,
+        place=question,
         round=np.where(question >= 0, 0, -1).astype(np.int32),
         attempts=attempts,
         successes=successes,

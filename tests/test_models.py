@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lilo_jax.mesh import RULES, unconstrained
+from lilo_jax.device.mesh import RULES, unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.cache import LayerCache, attend_cache, quantize
 from lilo_jax.models.decoder import DecoderConfig

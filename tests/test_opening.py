@@ -11,20 +11,22 @@ import pytest
 from directories import opened
 
 from lilo_jax import config as configuration
-from lilo_jax.config import EvaluationConfig, Launch, RolloutConfig, SftConfig
+from lilo_jax.config import Launch, SftConfig
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.digest import digest_lines, digests
-from lilo_jax.storage.opening import LOCK, differing, open_run
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.dataset import Dataset
+from lilo_jax.training.opening import LOCK, differing, open_run
+from lilo_jax.training.run import run
 
 HOLDER = """
 import pathlib, sys, time
 from lilo_jax.config import Config
-from lilo_jax.storage.opening import open_run
+from lilo_jax.training.opening import open_run
 
 with open_run(sys.argv[1], Config(), "auto", {}):
     print("locked", flush=True)
@@ -126,7 +128,7 @@ def test_a_run_goes_on_to_more_steps_as_if_it_had_been_told_at_once(tiny_run, tm
     short = run(configuration.replace(config, num_steps=10), Launch(output_dir=path)).directory
     assert short.done_steps() == 10
     assert run(config, Launch(output_dir=path)).done
-    assert short.config() == config
+    assert configuration.of_run(short) == config
     assert digests(short) == digests(expected)
     assert short.read("metrics") == expected.read("metrics")
     with pytest.raises(UsageError, match="num_steps is 20 there and 10 here"):
@@ -202,7 +204,7 @@ def test_killed_before_there_is_a_config_begins_again(tiny_config, tmp_path):
     directory.files.remove(["config.json"])
     again = opened(tmp_path / "run", tiny_config)
     assert set(files_of(again)) == set(whole)
-    assert again.config() == tiny_config
+    assert configuration.of_run(again) == tiny_config
     again.config_path.unlink()
     with pytest.raises(RunError, match=r"config\.json is missing"):
         opened(tmp_path / "run", tiny_config)
@@ -262,4 +264,4 @@ def test_the_same_questions_in_a_moved_file_go_on(asked, tmp_path):
         assert run(configuration.replace(config, task__path=str(path)), Launch(output_dir=str(copy))).done
         ends[name] = digests(RunDirectory(copy))
     assert ends["there"] == ends["moved"]
-    assert RunDirectory(tmp_path / "moved").config().task.path == str(tmp_path / "moved.csv")
+    assert configuration.of_run(RunDirectory(tmp_path / "moved")).task.path == str(tmp_path / "moved.csv")

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.packing import bucket_slots, first_fit_decreasing, pack, pack_blocks, packed
-from lilo_jax.scoring import score, score_values
+from lilo_jax.models.packing import bucket_width, first_fit_decreasing, pack, pack_blocks, packed
+from lilo_jax.models.scoring import score, score_values
 from lilo_jax.types import Sequences
 
 SLOTS, T = 6, 12
@@ -26,7 +26,7 @@ def test_longest_first_into_the_first_row_with_room():
 def test_a_plan_worked_by_hand():
     plan = pack(np.array([1, 3, 2]), 4, 3)
     assert plan.sequence.tolist() == [[1, 1, 1, 0], [2, 2, -1, -1], [-1] * 4]
-    assert plan.slot.tolist() == [[0, 1, 2, 0], [0, 1, 0, 0], [0] * 4]
+    assert plan.position.tolist() == [[0, 1, 2, 0], [0, 1, 0, 0], [0] * 4]
     assert plan.start.tolist() == [3, 0, 4]
 
 
@@ -38,7 +38,7 @@ def test_every_token_stands_once_and_rows_are_few(seed):
     plan = pack(lengths, slots, len(lengths))
     used = np.any(plan.sequence >= 0, axis=1).sum()
     assert fewest <= used <= len(lengths)
-    flat_sequence, flat_slot = plan.sequence.ravel(), plan.slot.ravel()
+    flat_sequence, flat_slot = plan.sequence.ravel(), plan.position.ravel()
     for sequence, length in enumerate(lengths):
         places = plan.start[sequence] + np.arange(length)
         assert np.all(flat_sequence[places] == sequence)
@@ -61,8 +61,8 @@ def test_scores_values_and_gradients_are_those_of_one_sequence_per_row(random_we
 
     def loss(params, sequences, plan):
         model = MODEL if plan is None else packed(MODEL, plan)
-        scores = score(model, params[0], sequences, completion_slots=SLOTS, temperature=0.8, chunk=8)
-        values = score_values(model, params[1], sequences, completion_slots=SLOTS)
+        scores = score(model, params[0], sequences, completion_width=SLOTS, temperature=0.8, chunk=8)
+        values = score_values(model, params[1], sequences, completion_width=SLOTS)
         found = (scores.logprobs, scores.entropy, values)
         return sum(jnp.sum(w * x) for w, x in zip(weights, found, strict=True)), found
 
@@ -75,8 +75,8 @@ def test_scores_values_and_gradients_are_those_of_one_sequence_per_row(random_we
 
 
 def test_rows_are_cut_to_the_smallest_bucket_that_holds_the_longest():
-    assert [bucket_slots(np.array([1, n]), 26) for n in (1, 7, 8, 13, 14, 20, 21, 26)] == [7, 7, 13, 13, 20, 20, 26, 26]
-    assert bucket_slots(np.zeros(0, int), 4) == 1
+    assert [bucket_width(np.array([1, n]), 26) for n in (1, 7, 8, 13, 14, 20, 21, 26)] == [7, 7, 13, 13, 20, 20, 26, 26]
+    assert bucket_width(np.zeros(0, int), 4) == 1
 
 
 def test_blocks_share_the_smallest_number_of_rows_that_holds_them_all():

@@ -15,18 +15,22 @@ from pretrained_models import write_llama, write_qwen2
 
 from lilo_jax import cli
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check, resolve
-from lilo_jax.config import Config, EvaluationConfig, Launch, ModelConfig, RolloutConfig, SftConfig, TokenizerConfig
+from lilo_jax.config import Config, Launch, ModelConfig, SftConfig
+from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.errors import UsageError
-from lilo_jax.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.models import build_model
 from lilo_jax.models.lora import LoraConfig
-from lilo_jax.pretrained import decoder_config, open_model
+from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check, resolve
+from lilo_jax.training.run import run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -314,9 +318,9 @@ def test_doctor_shows_the_rendered_prompt_its_ids_and_the_ends(qwen2, monkeypatc
 SHARDED = """
     import json, pathlib, sys
     import jax, numpy as np
-    from lilo_jax.mesh import MeshConfig, constrainer, make_mesh
+    from lilo_jax.device.mesh import MeshConfig, constrainer, make_mesh
     from lilo_jax.models import build_model
-    from lilo_jax.pretrained import decoder_config, open_model
+    from lilo_jax.pretrained.sources import decoder_config, open_model
 
     assert jax.device_count() == 8
     source = open_model(sys.argv[1])

@@ -6,16 +6,16 @@ import json
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import _held_out_sets, check
-from lilo_jax.config import Config, EvaluationConfig
+from lilo_jax.cli.verbs import _suites
+from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
-from lilo_jax.evaluation.protocols import PROTOCOLS
+from lilo_jax.evaluation.protocols import PROTOCOLS, EvaluationConfig
 from lilo_jax.grading import GRADERS
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.prompts import qwen_math, vineppo
-from lilo_jax.verbs import _suites
+from lilo_jax.training.checks import check, held_out_sets
 
 CONFIG = configuration.replace(
     Config(), task=Gsm8k(path="sample", template="qwen_math"), curriculum__pool_ratio=2, rollout__stop=("END",)
@@ -31,7 +31,7 @@ def test_a_named_protocol_brings_its_numbers_stops_style_and_grader():
     protocol = config.protocol
     assert dataclasses.replace(protocol, stop=()) == dataclasses.replace(PROTOCOLS["vineppo"], stop=())
     assert protocol.stop == ("END", "\n\n\nProblem:")
-    sets = _held_out_sets(config, check(config))
+    sets = held_out_sets(config, check(config))
     assert list(sets) == ["validation", "test", "amc23"]
     for questions, grade, _ in sets.values():
         assert grade == GRADERS["paper"]
@@ -46,7 +46,7 @@ def test_what_is_given_beside_a_protocol_counts():
 def test_without_a_protocol_suites_are_asked_and_graded_as_the_task_is():
     config = configuration.replace(with_evaluation(suites=("gsm8k=sample", "amc23=sample")), task__grader="exact")
     config = configuration.replace(config, task__template="vineppo")
-    for questions, grade, _ in _held_out_sets(config, check(config)).values():
+    for questions, grade, _ in held_out_sets(config, check(config)).values():
         assert grade == GRADERS["exact"]
         assert all(q.prompt == vineppo(q.text) for q in questions)
 
@@ -54,7 +54,7 @@ def test_without_a_protocol_suites_are_asked_and_graded_as_the_task_is():
 @pytest.mark.parametrize("name", ["vineppo", "oat", "greedy"])
 def test_lilo_eval_asks_and_grades_a_runs_own_test_as_training_does(name):
     config = with_evaluation(protocol=name, suites=("amc23=sample",))
-    during = _held_out_sets(config, check(config))
+    during = held_out_sets(config, check(config))
     alone = _suites(config, "task,amc23=sample", PROTOCOLS[name])
     for split, suite in (("test", "task"), ("amc23", "amc23")):
         questions, grade, _ = during[split]

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilo_jax.accounting import rollout_records
-from lilo_jax.assembly import check, questions_of
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.generations import Generations
@@ -24,6 +22,8 @@ from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.identity import check_splits
 from lilo_jax.tasks.noise import NoiseConfig, plant
 from lilo_jax.tasks.published import hold_out
+from lilo_jax.training.accounting import rollout_records
+from lilo_jax.training.checks import check, questions_of
 
 
 def write(path, rows):
@@ -146,10 +146,10 @@ def test_rollouts_say_which_question_they_answer():
     rollout = types.SimpleNamespace(
         group=0, response="", verdict=Verdict.WRONG, reward=0.0, completion_ids=[1], prompt_ids=[1]
     )
-    collected = types.SimpleNamespace(rollouts=[rollout], question=[0], round=[0])
-    assembly = types.SimpleNamespace(pool=types.SimpleNamespace(questions=questions))
+    collected = types.SimpleNamespace(rollouts=[rollout], place=[0], round=[0])
+    pool = types.SimpleNamespace(questions=questions)
     nothing = types.SimpleNamespace(indices=np.zeros(0, int), mask=np.zeros(0, bool))
-    (record,) = rollout_records(assembly, collected, nothing)
+    (record,) = rollout_records(pool, collected, nothing)
     assert (record["question"], record["id"], record["where"]) == (0, "a", "q.jsonl, line 1")
 
 

@@ -1,29 +1,38 @@
-"""What the README shows works: its code is run, its commands and those of docs/ parse, its map is true."""
+"""What README and docs/ show works: code is run, commands parse, map, links, options and figures are true."""
 
 import dataclasses
 import importlib
+import importlib.util
+import json
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
 
 from experiments.algorithms import AlgorithmsOptions
-from experiments.quickstart import SETTINGS, QuickstartOptions
+from experiments.quickstart import SETTINGS, QuickstartOptions, claims
 from experiments.simulate_selection import SimulationOptions
 from experiments.sweep import SweepOptions
+from lilo_jax import cli
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.rl import ALGORITHMS
-from lilo_jax.run import run
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.run import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", README, flags=re.DOTALL)
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+PAGES = {
+    path.relative_to(ROOT).as_posix().removeprefix("docs/"): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", *sorted(ROOT.glob("docs/**/*.md"))]
+}
+EXAMPLE = re.compile(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", flags=re.DOTALL)
+FIRST = EXAMPLE.findall(README)
+EXAMPLES = EXAMPLE.findall(PAGES["extending.md"])
 COMMANDS = {
     page: [
         line.replace("\\\n", " ").split("#")[0].strip()
@@ -38,12 +47,15 @@ OF_MODULE = {
     "sweep": SweepOptions(),
     "train": Options(),
 }
+_SPEC = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
+TABLES_OF_DOCS = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(TABLES_OF_DOCS)
 
 
 @pytest.fixture
 def examples(tmp_path, monkeypatch):
     """The README's example modules, importable as mine.*."""
-    for path, _, code in EXAMPLES + OWN:
+    for path, _, code in FIRST + EXAMPLES + OWN:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -54,8 +66,8 @@ def examples(tmp_path, monkeypatch):
 
 
 DOCS = PAGES["curricula.md"]
-OWN = re.findall(r"```python\n# (mine/\w+\.py) +(--[^\n]+)\n(.*?)```", DOCS, flags=re.DOTALL)
-OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
+OWN = EXAMPLE.findall(DOCS)
+OPTIONS = re.findall(r"^\| `(--[^`]+)` \|", PAGES["runs.md"], re.MULTILINE)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -68,14 +80,22 @@ def test_the_table_of_options_was_found():
     assert len(OPTIONS) >= 10
 
 
-def test_there_are_three_examples_of_few_lines():
-    assert [path for path, _, _ in EXAMPLES] == ["mine/hardest.py", "mine/reinforce.py", "mine/sums.py"]
-    curriculum = EXAMPLES[0][2]
-    assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 15
+def test_the_examples_are_found_and_have_few_lines():
+    assert [path for path, _, _ in FIRST] == ["mine/near.py"]
+    assert [path for path, _, _ in EXAMPLES] == [
+        "mine/hardest.py",
+        "mine/target.py",
+        "mine/squared.py",
+        "mine/reinforce.py",
+        "mine/sums.py",
+    ]
+    for _, _, curriculum in FIRST + EXAMPLES[:1]:
+        assert sum(bool(line.strip()) for line in curriculum.splitlines()) <= 15
+        assert "return compose(" in curriculum
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [e[1] for e in EXAMPLES + OWN], ids=[e[0] for e in EXAMPLES + OWN])
+@pytest.mark.parametrize("options", [e[1] for e in FIRST + EXAMPLES + OWN], ids=[e[0] for e in FIRST + EXAMPLES + OWN])
 def test_an_example_trains(options, examples):
     small = configuration.replace(
         Config(), num_steps=2, task=Chain(pool=32, validation=8, test=8, longer=4, demonstrations=64),
@@ -106,11 +126,11 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(command for own in COMMANDS.values() for command in own))
-def test_every_command_parses(command):
+def test_every_command_parses(command, examples):
     _, _, module, *args = shlex.split(command)
     options = OF_MODULE[module.removeprefix("experiments.")]
     parse = configuration.parse if hasattr(options, "config") else configuration.command_line
-    if "--help" in args:
+    if {"--help", "--help-all"} & set(args):
         with pytest.raises(SystemExit) as caught:
             parse(options, args, prog=module, description="")
         assert caught.value.code == 0
@@ -120,8 +140,33 @@ def test_every_command_parses(command):
 
 
 def test_the_commands_of_every_page_were_found():
-    assert {page for page, found in COMMANDS.items() if found} == {*PAGES} - {"grading.md"}
-    assert any(command.endswith("--output-dir runs/tune") for command in COMMANDS["quickstart.md"])  # of two lines
+    reference = {page for page in PAGES if page.startswith("reference/")}
+    unasked = {
+        "AGENTS.md",
+        "CONTRIBUTING.md",
+        "architecture.md",
+        "concepts.md",
+        "curricula.md",
+        "grading.md",
+        "index.md",
+    }
+    without = unasked | {"grading.md", "options.md", "results/speed.md"} | reference
+    assert {page for page, found in COMMANDS.items() if found} == {*PAGES} - without
+    assert any(command.endswith("--output-dir runs/tune") for command in COMMANDS["results/quickstart.md"])  # two lines
+
+
+@pytest.mark.parametrize(
+    "command", dict.fromkeys(c for text in PAGES.values() for c in re.findall(r"^lilo [^#\n]*", text, re.MULTILINE))
+)
+def test_every_command_of_lilo_parses(command):
+    assert callable(cli.parser().parse_args(shlex.split(command)[1:]).verb)
+
+
+def test_python_of_every_page_compiles():
+    blocks = [block for text in PAGES.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert len(blocks) >= 5
+    for block in blocks:
+        compile(block, "<page>", "exec")
 
 
 def test_the_map_names_what_exists():
@@ -132,9 +177,65 @@ def test_the_map_names_what_exists():
         assert (ROOT / name).exists() or (ROOT / "lilo_jax" / name).exists(), name
 
 
-def test_links_to_files_exist():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_and_headings_exist(page):
+    folder = (ROOT if (ROOT / page).exists() else ROOT / "docs") / pathlib.Path(page).parent
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", PAGES[page]):
+        path = folder / target if target else folder / pathlib.Path(page).name
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
+
+
+def test_every_page_is_on_the_site():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    on_site = re.findall(r": ([\w/]+\.md)$", site, re.MULTILINE)
+    assert sorted(on_site) == sorted({*PAGES} - {"README.md", "CONTRIBUTING.md", "AGENTS.md"})
+
+
+def test_the_site_builds(tmp_path):
+    for name in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "reference" / "curriculum" / "index.html").stat().st_size > 50_000
+
+
+def test_the_tables_of_the_site_hold_what_the_code_has():
+    made = {mark for text in PAGES.values() for mark in TABLES_OF_DOCS.MARK.findall(text)}
+    assert made == set(TABLES_OF_DOCS.TABLE)
+    options = TABLES_OF_DOCS.options()
+    for name in ("rollout.questions", "output-dir", "curriculum.refresh-every", "sft.optimizer.learning-rate"):
+        assert f"`--{name}`" in options
+    assert TABLES_OF_DOCS.glossary().count("\n| **") == 25
+    for table in (TABLES_OF_DOCS.parts(), TABLES_OF_DOCS.face()):
+        assert all(len(line.split(" | ")[1].strip(" |")) > 10 for line in table.splitlines()[2:])
+
+
+def test_the_readme_is_short_and_claims_what_was_measured():
+    assert len(README.encode()) <= 9_000
+    measured = json.loads((ROOT / "docs" / "results" / "quickstart.json").read_text(encoding="utf-8"))
+    claimed = re.search(r"<!-- claims: .*? -->\n(.*?)\n<!-- end of claims -->", README, re.DOTALL)[1]
+    assert claimed == claims(measured)
+    assert measured["commit"]
+    parsed = configuration.parse(
+        QuickstartOptions(), shlex.split(measured["command"])[3:], prog="quickstart", description=""
+    )
+    assert set(measured["speedup"]) == set(parsed.arms.split(",")) - {measured["baseline"]}
+    for page, text in PAGES.items():
+        assert not re.search(r"speed-ups? of 0\.", text), page
+
+
+@pytest.mark.parametrize(
+    ("mean", "says"), [(0.5, "2.00 times more steps [1.25, 4.00]"), (2.0, "2.00 times fewer steps"), (1.0, "as many")]
+)
+def test_a_claim_is_a_factor_of_at_least_one(mean, says):
+    low, high = (0.25, 0.8) if mean == 0.5 else (None, None)
+    ratio = {"mean": mean, "low": low, "high": high, "reached": 3, "of": 3}
+    final = {arm: {"mean": 0.5} for arm in ("a", "b")}
+    results = {"baseline": "a", "final": final, "speedup": {"b": {"steps": ratio, "generated_tokens": ratio}}}
+    assert says in " ".join(claims(results).split())
 
 
 def test_the_docs_list_every_algorithm_and_options_that_exist():
@@ -161,14 +262,15 @@ def test_the_docs_list_every_curriculum_with_its_settings():
 
 
 def test_the_docs_list_every_part_that_a_rule_uses():
-    named = set(re.findall(r"^\| `(\w+\.\w+)` \|", DOCS, re.MULTILINE))
+    assert "<!-- table: parts -->" in DOCS
+    named = set(re.findall(r"^\| `(\w+\.\w+)` \|", TABLES_OF_DOCS.parts(), re.MULTILINE))
     for part in named:
         module, name = part.split(".")
         assert callable(getattr(importlib.import_module(f"lilo_jax.curriculum.{module}"), name)), part
     for module in ("sources", "rounds", "gates", "values", "allocators"):
         used = [
             f"{module}.{name.strip()}"
-            for path in (ROOT / "lilo_jax" / "curriculum" / "rules").glob("*.py")
+            for path in (ROOT / "lilo_jax" / "curriculum").glob("*/*.py")
             for names in re.findall(rf"curriculum\.{module} import ([\w, ]+)", path.read_text(encoding="utf-8"))
             for name in names.split(",")
         ]
@@ -178,3 +280,12 @@ def test_the_docs_list_every_part_that_a_rule_uses():
 def test_a_curriculum_of_ones_own_has_few_lines():
     assert [path for path, _, _ in OWN] == ["mine/third.py"]
     assert sum(bool(line.strip()) for line in OWN[0][2].splitlines()) <= 15
+
+
+def test_contributing_names_what_exists():
+    for page in ("CONTRIBUTING.md", "AGENTS.md"):
+        names = set(re.findall(r"`((?:lilo_jax|tests|docs|experiments|\.ci)/[\w./*-]+)`", PAGES[page]))
+        assert len(names) > 3
+        for name in names:
+            if "NAME" not in name:
+                assert list(ROOT.glob(name)), name

@@ -174,7 +174,7 @@ def test_without_a_baseline_nothing_is_compared(arms, baseline):
     summary = summarize({"lilo": {0: arms["lilo"][0]}}, split="test", baseline=baseline)
     assert (summary["speedup"], summary["gap_to_baseline"], summary["baseline"]) == ({}, {}, None)
     assert summary["final"]["lilo"]["low"] is None
-    assert "Speed-up" not in format_table(summary)
+    assert "Spent to reach" not in format_table(summary)
 
 
 def test_values_that_are_not_finite_become_none(tmp_path):
@@ -335,7 +335,7 @@ def test_report_of_one_run_and_of_many(arms, root, tmp_path):
     pytest.importorskip("matplotlib")
     one = report.report_runs([arms["lilo"][1].path], tmp_path / "one.html").read_text(encoding="utf-8")
     assert "accuracy on test went from 0.200" in one
-    assert "Speed-up" not in one
+    assert "Spent to reach" not in one
     many = report.report_runs([root / "lilo", root / "uniform"], tmp_path / "many.html").read_text(encoding="utf-8")
     assert "lilo reached uniform&#x27;s final test accuracy (0.352) on 3 of 3 seeds" in many
     assert Page(many).tags.count("svg") == 5

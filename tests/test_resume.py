@@ -13,11 +13,11 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.run import learning_curve, run
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.run import learning_curve, run
 
 DETERMINISTIC = ("metrics", "eval", "ledger")
 
@@ -25,8 +25,8 @@ KILLED_RUN = """
 import os, signal, sys
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
-from lilo_jax.run import run
-from lilo_jax.storage.recorder import Recorder
+from lilo_jax.training.run import run
+from lilo_jax.training.recorder import Recorder
 import pathlib
 
 config, output, at = configuration.load(pathlib.Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])

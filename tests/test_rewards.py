@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lilo_jax import checking
+from lilo_jax import bounds
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check
 from lilo_jax.config import Launch
 from lilo_jax.errors import UsageError
+from lilo_jax.grading.rewards import FORMATS, RewardConfig, correctness
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.rewards import FORMATS, RewardConfig, correctness
-from lilo_jax.run import run
 from lilo_jax.tasks.noise import COIN_FLIP, WRONG_KEY, NoiseConfig, disturbed, plant
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check
+from lilo_jax.training.run import run
 
 R1 = " I add them.</think> <answer>5</answer>"
 
@@ -105,7 +106,7 @@ def test_flaws_are_planted_at_their_shares_and_named():
 )
 def test_impossible_shares_are_refused(noise, says):
     with pytest.raises(UsageError, match=says):  # noqa: PT012
-        checking.check(noise)
+        bounds.check(noise)
         plant(POOL, noise, seed=0)
 
 

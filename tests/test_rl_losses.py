@@ -73,8 +73,8 @@ def random_batch(seed, *, garbage=0.0, extra_rows=0, extra_slots=0):
         group=jnp.zeros(ROWS + extra_rows, jnp.int32),
         reward=jnp.zeros(ROWS + extra_rows),
         sampler_logprobs=jnp.zeros((ROWS + extra_rows, SLOTS + extra_slots)),
-        question=jnp.zeros(1, jnp.int32),
-        question_mask=jnp.ones(1, bool),
+        place=jnp.zeros(1, jnp.int32),
+        group_mask=jnp.ones(1, bool),
         reasoning_step=jnp.zeros(logprobs.shape, jnp.int32),
         follow_ups=FollowUps.none(logprobs.shape),
         **{name: jnp.asarray(value) for name, value in arrays.items()},
@@ -326,7 +326,7 @@ def test_token_mean_and_sequence_mean_worked_by_hand():
     """
     batch, scores, _ = random_batch(0)
     rows = {"tokens": jnp.zeros((2, 7), jnp.int32), "prompt_lengths": jnp.array([3, 3])}
-    ones = jnp.arange(4) < jnp.array([[1], [3]])
+    ones = jnp.arange(4)[None] < jnp.array([[1], [3]])
     batch = batch.replace(
         sequences=Sequences(**rows, completion_lengths=jnp.array([1, 3])),
         row_mask=jnp.ones(2, bool),

@@ -23,8 +23,8 @@ def test_batch_metrics_match_numpy(seed):
     rng = np.random.default_rng(seed)
     batch = batch.replace(
         group=jnp.asarray(group),
-        question=jnp.arange(4),
-        question_mask=jnp.array([True, True, True, False]),
+        place=jnp.arange(4),
+        group_mask=jnp.array([True, True, True, False]),
         advantages=jnp.where(group[:, None] == 1, jnp.where(mask, 0, jnp.nan), batch.advantages),
         sampler_logprobs=jnp.where(mask, batch.old_logprobs + rng.normal(size=mask.shape), jnp.nan),
     )

@@ -12,7 +12,7 @@ from test_rl_losses import minibatch_of, random_batch
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.rl.ppo import Ppo
-from lilo_jax.run import run
+from lilo_jax.training.run import run
 from lilo_jax.types import TokenScores
 
 SEEDS = range(3)

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lilo_jax.follow_ups import States
 from lilo_jax.rl.cispo import Cispo
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
@@ -29,6 +28,7 @@ from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
 from lilo_jax.rl.vineppo import VinePpo
+from lilo_jax.training.follow_ups import States
 from lilo_jax.types import FollowUps, Sequences, TokenScores, TrainBatch
 
 LENGTH, TOKENS = 3, 3
@@ -184,8 +184,8 @@ def batch_of(world, rows, values, *, group=None, row_mask=None):
         group=jnp.asarray(group),
         reward=jnp.where(row_mask, jnp.asarray(world.reward, jnp.float32)[rows], 7),
         sampler_logprobs=old,
-        question=jnp.arange(np.max(group) + 1),
-        question_mask=jnp.ones(np.max(group) + 1, bool),
+        place=jnp.arange(np.max(group) + 1),
+        group_mask=jnp.ones(np.max(group) + 1, bool),
         reasoning_step=jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape),
         follow_ups=FollowUps(asked=jnp.ones(tokens.shape, jnp.int32), attempts=zeros + 1, reward_sum=values),
         old_logprobs=old,

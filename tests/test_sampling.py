@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.scoring import score
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.scoring import score
 from lilo_jax.types import Completions, Prompts, Requests, Sequences
 
 VOCAB, SLOTS = 9, 6
@@ -56,7 +56,7 @@ def sampler(*, temperature=1.0, top_p=1.0, end_ids=(), max_new_tokens=SLOTS, bon
 
         def decode(*args):
             logits, cache = MODEL.decode(*args)
-            return logits + extra, cache
+            return logits + jnp.broadcast_to(extra, logits.shape), cache
 
         model = MODEL._replace(decode=decode)
     rule = TokenRule(temperature, top_p)
@@ -131,7 +131,7 @@ def test_sampler_logprobs_equal_teacher_forced_scores(params, temperature, top_p
     found = sampler(temperature=temperature, top_p=top_p, end_ids=(4,))(params, PROMPTS, requests, KEY)
     sequences = sequences_of(PROMPTS, requests, found)
     assert len(set(found.lengths.tolist())) > 2
-    scores = jax.jit(functools.partial(score, MODEL, completion_slots=SLOTS, temperature=temperature, chunk=4))(
+    scores = jax.jit(functools.partial(score, MODEL, completion_width=SLOTS, temperature=temperature, chunk=4))(
         params, sequences
     )
     np.testing.assert_allclose(found.logprobs, scores.logprobs, atol=1e-5)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from lilo_jax.mesh import unconstrained
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.scoring import _cut, _join, completion_mask, score, score_values, streamed
+from lilo_jax.models.scoring import _cut, _join, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5
@@ -48,7 +48,7 @@ def sequences():
 
 @functools.cache
 def jitted_score(temperature: float = 1.0, chunk: int = 128, slots: int = SLOTS):
-    return jax.jit(functools.partial(score, MODEL, completion_slots=slots, temperature=temperature, chunk=chunk))
+    return jax.jit(functools.partial(score, MODEL, completion_width=slots, temperature=temperature, chunk=chunk))
 
 
 jitted_hidden = jax.jit(MODEL.hidden)
@@ -98,7 +98,7 @@ def loss_and_gradient(chunk: int):
     weights = np.linspace(0.5, 2, 5 * SLOTS, dtype=np.float32).reshape(5, SLOTS)
 
     def loss(params, sequences):
-        found = score(MODEL, params, sequences, completion_slots=SLOTS, temperature=0.8, chunk=chunk)
+        found = score(MODEL, params, sequences, completion_width=SLOTS, temperature=0.8, chunk=chunk)
         return jnp.sum(weights * (found.logprobs + 0.3 * found.entropy)), found
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -196,7 +196,7 @@ def test_tokens_beyond_a_row_get_no_gradient(params, sequences):
 
 
 def test_values_are_those_of_the_state_before_each_token(critic, sequences):
-    found = jax.jit(functools.partial(score_values, MODEL, completion_slots=SLOTS))(critic, sequences)
+    found = jax.jit(functools.partial(score_values, MODEL, completion_width=SLOTS))(critic, sequences)
     hidden = np.asarray(jitted_hidden(critic, sequences.tokens), np.float64)
     expected = np.zeros((5, SLOTS))
     for row, start in enumerate(sequences.prompt_lengths):

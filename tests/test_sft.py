@@ -9,17 +9,20 @@ import optax
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import assemble, check
-from lilo_jax.config import Launch, OptimizerConfig, SftConfig, TokenizerConfig, are_matrices
-from lilo_jax.mesh import unconstrained
+from lilo_jax.config import Launch, SftConfig
+from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.run import run
-from lilo_jax.sft import fine_tune
-from lilo_jax.stop_request import StopRequest
+from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.rl.optimizer import OptimizerConfig, are_matrices
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.tasks.dataset import Dataset
+from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
+from lilo_jax.training.assembly import assemble
+from lilo_jax.training.checks import check
+from lilo_jax.training.run import run
+from lilo_jax.training.sft import fine_tune
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import simulate_selection as experiment
-from lilo_jax.endings import exit_with_message
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.simulation import accuracy_at, read_curves, summarize_cell
 from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.simulation.run import StepRecord, Trace

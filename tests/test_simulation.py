@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.features import standardized
+from lilo_jax.curriculum.literature.speed import Speed
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.curriculum.rules.speed import Speed
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.programs import build_simulator
+from lilo_jax.device.selection import build_simulator
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured, served
 from lilo_jax.simulation.run import Privileges, RunSettings
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient
 from lilo_jax.simulation.world import LEVELS, WorldSettings, draw_world, facts, features
-from lilo_jax.types import Proposal, Wants
+from lilo_jax.types import Proposal
 
 SMALL = RunSettings(world=WorldSettings(pool_size=96, held_out=64), steps=20)
 
@@ -132,20 +133,20 @@ def test_the_noise_has_the_size_of_the_advantages():
         return policy_gradient(given, leave_one_out(given), jnp.array([3]), world, success, key, noise)
 
     keys = jax.random.split(jax.random.key(1), 2000)
-    noise = jax.vmap(gradient, (0, None))(keys, 2.0) - gradient(keys[0], 0.0)
+    noise = jax.vmap(gradient, (0, None))(keys, 2.0) - gradient(keys[0], 0.0)[None]
     assert np.std(noise) == pytest.approx(2 * np.sqrt(1 + 3 / 9) / 4, rel=0.02)
 
 
 # -------------------------------------------------------------------------------------------------------- the rounds
 def test_groups_open_in_order_and_go_on():
     groups = Groups.none(5)
-    ids = jnp.array([7, 8, 9], jnp.int32)
-    first = Proposal.opening(ids, jnp.array([2, 2, 2]), jnp.array([True, False, True]))
+    places = jnp.array([7, 8, 9], jnp.int32)
+    first = Proposal.opening(places, jnp.array([2, 2, 2]), jnp.array([True, False, True]))
     groups = served(groups, first, jnp.int32(0), 4)
-    second = Proposal(ids=jnp.array([9, 5, 1]), samples=jnp.array([2, 1, 1]), mask=jnp.array([True, True, False]),
+    second = Proposal(places=jnp.array([9, 5, 1]), samples=jnp.array([2, 1, 1]), mask=jnp.array([True, True, False]),
                       continues=jnp.array([1, -1, 0]))  # fmt: skip
     groups = served(groups, second, jnp.int32(1), 4)
-    np.testing.assert_array_equal(groups.question, [7, 9, 5, -1, -1])
+    np.testing.assert_array_equal(groups.place, [7, 9, 5, -1, -1])
     np.testing.assert_array_equal(groups.round, [0, 0, 1, -1, -1])
     np.testing.assert_array_equal(groups.rollouts, [2, 4, 1, 0, 0])
 
@@ -176,7 +177,7 @@ def test_tokens_are_those_of_all_rollouts(spec):
     if isinstance(spec, Lilo):
         assert np.sum(given.live) == 4 * 8 * 4
     if isinstance(spec, Speed):
-        assert len(set(np.asarray(statistics.rollouts)[np.asarray(statistics.question) >= 0])) == 2
+        assert len(set(np.asarray(statistics.rollouts)[np.asarray(statistics.place) >= 0])) == 2
 
 
 def test_a_noisy_verifier_turns_verdicts_round():

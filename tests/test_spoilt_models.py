@@ -11,17 +11,17 @@ from safetensors.numpy import load_file, save_file
 
 from lilo_jax import cli
 from lilo_jax import config as configuration
-from lilo_jax.assembly import resolve
 from lilo_jax.config import Config, Launch
+from lilo_jax.device.mesh import MeshConfig, make_mesh
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.hub import POINTER
-from lilo_jax.inference import _check_finite
-from lilo_jax.mesh import MeshConfig, make_mesh
 from lilo_jax.models import build_model
-from lilo_jax.pretrained import checked_model, decoder_config
+from lilo_jax.pretrained.inference import _check_finite
+from lilo_jax.pretrained.sources import checked_model, decoder_config
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.run import run
+from lilo_jax.storage.hub import POINTER
 from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.checks import resolve
+from lilo_jax.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -193,19 +193,19 @@ def test_doctor_on_a_template_without_end(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_run_with_a_weight_that_is_none_is_refused(tiny_run, tmp_path, monkeypatch, capsys):
-    from lilo_jax import pretrained
+    from lilo_jax.pretrained import sources
 
     _, directory = tiny_run
     source = checked_model(str(directory.path))
     source.read_through()
-    whole = pretrained.load_arrays
+    whole = sources.load_arrays
 
     def spoilt(*args):
         step, arrays, record = whole(*args)
         arrays["policy/params/trunk/norm/scale"] = arrays["policy/params/trunk/norm/scale"] * np.nan
         return step, arrays, record
 
-    monkeypatch.setattr(pretrained, "load_arrays", spoilt)
+    monkeypatch.setattr(sources, "load_arrays", spoilt)
     model = build_model(decoder_config(source), lambda x, _: x)
     with pytest.raises(UsageError, match=r"not all finite numbers \(trunk/norm/scale\)"):
         source.weights(model, make_mesh(MeshConfig()))

@@ -13,25 +13,27 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import Stopped
-from lilo_jax.run import run
-from lilo_jax.stop_request import SIGNALS, StopRequest
+from lilo_jax.processes.stop_request import SIGNALS, StopRequest
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.run import run
 
 SIGNALLED_RUN = """
 import os, pathlib, sys
-from lilo_jax import collection, config as configuration, trainer
+from lilo_jax import config as configuration
+from lilo_jax.training import collection
+from lilo_jax.training import trainer
 from lilo_jax.config import Launch
-from lilo_jax.endings import exit_with_message
-from lilo_jax.run import run
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.training.run import run
 
 config, output, number, at = configuration.load(pathlib.Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 collect, update = trainer.collect, trainer.update
 
-def collect_signalled(assembly, state, step, clock):
+def collect_signalled(collector, state, policy, step, clock):
     if at == "collect" and step == 7:
         os.kill(os.getpid(), number)
-    return collect(assembly, state, step, clock)
+    return collect(collector, state, policy, step, clock)
 
 def update_signalled(assembly, state, batch, step, clock):
     if at == "update" and step == 7:

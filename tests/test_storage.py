@@ -11,19 +11,19 @@ import pytest
 from directories import opened
 
 from lilo_jax import config as configuration
-from lilo_jax.assembly import check
 from lilo_jax.config import Config, Launch
-from lilo_jax.encoding import encode_pairs, encode_prompts
+from lilo_jax.device.flops import matrix_weights, token_flops
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.flops import matrix_weights, token_flops
-from lilo_jax.run import run
 from lilo_jax.storage.checkpoints import Checkpoints, finished_steps, load_arrays, read_record
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger, training_total
 from lilo_jax.storage.progress import Progress
-from lilo_jax.storage.recorder import Recorder, mean_values
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tokenizers import load_tokenizer
+from lilo_jax.tokenizers.encoding import encode_pairs, encode_prompts
+from lilo_jax.training.checks import check
+from lilo_jax.training.recorder import Recorder, mean_values
+from lilo_jax.training.run import run
 from lilo_jax.types import Mean
 
 

@@ -13,9 +13,9 @@ import pytest
 from experiments import algorithms, quickstart, runner, sweep
 from experiments.runner import refuse_ignored
 from lilo_jax import config as configuration
-from lilo_jax import stop_request
-from lilo_jax.endings import exit_with_message
 from lilo_jax.errors import Stopped, UsageError
+from lilo_jax.processes import stop_request
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
 
 TINY = shlex.split("""--algorithms rloo --seeds 2 --num-steps 2 --jobs 1 --task.pool 32 --task.validation 8

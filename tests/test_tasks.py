@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import chain

@@ -232,7 +232,7 @@ def test_a_token_that_is_not_allowed_is_never_drawn_and_the_full_log_prob_stays(
 
 def test_a_mask_for_all_rows_is_broadcast():
     logits, keys = logits_of(64), jax.random.split(jax.random.key(5), 64)
-    allowed = np.arange(VOCAB) < 20
+    allowed = (np.arange(VOCAB) < 20)[None]
     one, each = (CHOOSE[RULES[0]](logits, keys, allowed=a) for a in (allowed, np.tile(allowed, (64, 1))))
     np.testing.assert_array_equal(one, each)
     assert max(one[0]) < 20

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from curriculum_simulation import Simulation, facts
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.statistics import initial_state, remember
 from lilo_jax.curriculum.traps import (
     EPSILON,
@@ -18,7 +19,6 @@ from lilo_jax.curriculum.traps import (
     trap_detector,
     trap_probability,
 )
-from lilo_jax.types import Wants
 
 PRIOR = 0.05
 
@@ -39,7 +39,7 @@ def ratios(s, n, m, strength):
 
 def collected(question, successes, attempts, rollouts=None):
     found = Simulation.empty(len(question))
-    found.question[:], found.round[:] = question, 0
+    found.place[:], found.round[:] = question, 0
     found.successes[:], found.attempts[:] = successes, attempts
     found.rollouts[:] = attempts if rollouts is None else rollouts
     return found
@@ -85,7 +85,7 @@ def test_a_group_without_verdicts_is_no_evidence():
 
 # ------------------------------------------------------------------------------------------------------------ evidence
 def test_evidence_adds_up_over_groups_and_fades_with_steps():
-    tracker = trap_detector(lambda state, ids, key: jnp.full(ids.shape, 0.4), fade=0.9)
+    tracker = trap_detector(lambda state, places, key: jnp.full(places.shape, 0.4), fade=0.9)
     steps = [
         (0, collected([1, 2, 1], [4, 0, 3], [8, 8, 6])),
         (3, collected([1, -1, 3], [5, 0, 8], [8, 0, 8])),
@@ -99,7 +99,7 @@ def test_evidence_adds_up_over_groups_and_fades_with_steps():
 
 
 def test_a_visit_without_verdicts_fades_what_there_was():
-    tracker = trap_detector(lambda state, ids, key: jnp.full(ids.shape, 0.4), fade=0.9)
+    tracker = trap_detector(lambda state, places, key: jnp.full(places.shape, 0.4), fade=0.9)
     seen, nothing = collected([1], [4], [8]), collected([1], [0], [0], [8])
     memory, state = judged(tracker, [(0, seen), (7, nothing)])
     np.testing.assert_allclose(memory.coin[1], 0.9**7 * ratios(4, 8, 0.4, 4.0)[0], rtol=1e-3)
@@ -127,7 +127,7 @@ def test_the_probability_is_bayes_rule(coin, dead):
 def test_a_wrong_key_is_told_from_a_hard_question_by_what_was_predicted():
     """No answer of eight is right, twice: of a question that was promised and of one that was not."""
     rates = jnp.array([0.7, 0.02, 0.3])
-    tracker = trap_detector(lambda state, ids, key: rates[ids])
+    tracker = trap_detector(lambda state, places, key: rates[places])
     visits = [(step, collected([0, 1, 2], [0, 0, 3], [8, 8, 8])) for step in range(2)]
     memory, state = judged(tracker, visits)
     promised, hard, fair = np.asarray(trap_probability(memory, state, jnp.arange(3), prior=PRIOR))
@@ -176,7 +176,7 @@ def planted():
     successes = rng.binomial(ROLLOUTS, rates).astype(np.float32)
     off = jnp.asarray(difficulty + rng.normal(0, 0.5, POOL), jnp.float32)
     tracker = trap_detector(
-        lambda state, ids, key: jax.nn.sigmoid(jnp.asarray(ability, jnp.float32)[state.step] - off[ids])
+        lambda state, places, key: jax.nn.sigmoid(jnp.asarray(ability, jnp.float32)[state.step] - off[places])
     )
 
     def step(carry, groups):
@@ -184,7 +184,7 @@ def planted():
         question, right = groups
         full = jnp.full(SEEN, float(ROLLOUTS))
         now = jax.tree.map(jnp.asarray, collected(np.zeros(SEEN), 0, 0)).replace(
-            question=question, successes=right, attempts=full, rollouts=full
+            place=question, successes=right, attempts=full, rollouts=full
         )
         memory = tracker.observe(memory, state, now, state.step)
         state = remember(state, now, state.step)
@@ -195,9 +195,9 @@ def planted():
     return kind, np.asarray(found)[STEPS // 5 - 1 :: STEPS // 5]
 
 
-def separation(scores, ours, others):
-    """Probability that one of ours scores above one of the others, ties counting half."""
-    a, b = scores[ours][:, None], scores[others][None]
+def separation(worths, ours, others):
+    """Probability that one of ours is worth more than one of the others, ties counting half."""
+    a, b = worths[ours][:, None], worths[others][None]
     return np.mean(a > b) + np.mean(a == b) / 2
 
 
@@ -205,7 +205,7 @@ def test_planted_traps_are_told_from_clean_questions():
     kind, found = planted()
     assert found.shape == (5, POOL)
     for trap in (1, 2):
-        after = [separation(scores, kind == trap, kind == 0) for scores in found]
+        after = [separation(worths, kind == trap, kind == 0) for worths in found]
         assert after[-1] > 0.9
         assert after[-1] > after[0]
     last = found[-1]

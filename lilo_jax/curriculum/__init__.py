@@ -1,39 +1,247 @@
 """Curricula: which questions to roll out, and which groups to train on.
 
-A rule is a composition of parts (`composition.py`); each has a file in `rules/`.  To add one: a file with a frozen
-dataclass of its settings whose `build` returns a `Curriculum`, its test, and a line in `CURRICULA`.  One of your own
-outside the package needs no line: `--curriculum package.module:ClassName`.
+A rule is written with `compose(...)` from the parts that this package exports, so that a rule of your own is one import
+line.  Each rule of ours has a file in `rules/`, each of other papers one in `literature/`.  To add one: a file with a
+frozen dataclass of its settings whose `build` returns a `Curriculum`, its test, and a line in `CURRICULA`.  One of your
+own outside the package needs no line: `--curriculum package.module:ClassName`.
 """
 
-from lilo_jax.curriculum.rules.adarft import Adarft
-from lilo_jax.curriculum.rules.balanced import Balanced
-from lilo_jax.curriculum.rules.bots import Bots
-from lilo_jax.curriculum.rules.cdas import Cdas
-from lilo_jax.curriculum.rules.dapo import Dapo
-from lilo_jax.curriculum.rules.dots import Dots
-from lilo_jax.curriculum.rules.dps import Dps
-from lilo_jax.curriculum.rules.dump import Dump
-from lilo_jax.curriculum.rules.e2h import E2h
+from lilo_jax.curriculum.allocators import constant, knapsack, neyman
+from lilo_jax.curriculum.composition import Worth, alike, choice, compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec, Wants
+from lilo_jax.curriculum.dynamics import blended, rasch, three_states
+from lilo_jax.curriculum.estimators import (
+    Estimate,
+    Estimator,
+    Tracker,
+    beta,
+    decayed_counts,
+    frequency,
+    latest,
+    lifetime,
+    measured,
+    moving_average,
+    recalled,
+    thompson,
+)
+from lilo_jax.curriculum.gates import (
+    Gate,
+    advantages_in,
+    either,
+    everything,
+    largest_variance,
+    least_variance,
+    most_variance,
+    of_last_round,
+    of_round,
+    of_size,
+    only_mixed,
+    preferring,
+    within,
+)
+from lilo_jax.curriculum.literature.adarft import Adarft
+from lilo_jax.curriculum.literature.balanced import Balanced
+from lilo_jax.curriculum.literature.bots import Bots
+from lilo_jax.curriculum.literature.cdas import Cdas
+from lilo_jax.curriculum.literature.dapo import Dapo
+from lilo_jax.curriculum.literature.dots import Dots
+from lilo_jax.curriculum.literature.dps import Dps
+from lilo_jax.curriculum.literature.dump import Dump
+from lilo_jax.curriculum.literature.e2h import E2h
+from lilo_jax.curriculum.literature.greso import Greso
+from lilo_jax.curriculum.literature.kimi import Kimi
+from lilo_jax.curriculum.literature.knapsack import Knapsack
+from lilo_jax.curriculum.literature.mopps import Mopps
+from lilo_jax.curriculum.literature.pcl import Pcl
+from lilo_jax.curriculum.literature.plr import Plr
+from lilo_jax.curriculum.literature.prime import Prime
+from lilo_jax.curriculum.literature.prime_rl_pools import PrimeRlPools
+from lilo_jax.curriculum.literature.reinforce_ada import ReinforceAda
+from lilo_jax.curriculum.literature.retire_solved import RetireSolved
+from lilo_jax.curriculum.literature.rlve import Rlve
+from lilo_jax.curriculum.literature.sec import Sec
+from lilo_jax.curriculum.literature.speed import Speed
+from lilo_jax.curriculum.literature.spo import Spo
+from lilo_jax.curriculum.literature.vcrl import Vcrl
+from lilo_jax.curriculum.prices import balanced, per_length, per_visit, retired
+from lilo_jax.curriculum.regression import logistic_regression
+from lilo_jax.curriculum.rounds import (
+    Choose,
+    Rounds,
+    allocated,
+    expecting,
+    once,
+    refill,
+    screen_then_continue,
+    screened,
+    successive,
+    top_up,
+)
 from lilo_jax.curriculum.rules.frontier import Frontier
-from lilo_jax.curriculum.rules.greso import Greso
-from lilo_jax.curriculum.rules.kimi import Kimi
-from lilo_jax.curriculum.rules.knapsack import Knapsack
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
-from lilo_jax.curriculum.rules.mopps import Mopps
-from lilo_jax.curriculum.rules.pcl import Pcl
-from lilo_jax.curriculum.rules.plr import Plr
-from lilo_jax.curriculum.rules.prime import Prime
-from lilo_jax.curriculum.rules.prime_rl_pools import PrimeRlPools
-from lilo_jax.curriculum.rules.reinforce_ada import ReinforceAda
-from lilo_jax.curriculum.rules.retire_solved import RetireSolved
-from lilo_jax.curriculum.rules.rlve import Rlve
-from lilo_jax.curriculum.rules.sec import Sec
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
-from lilo_jax.curriculum.rules.speed import Speed
-from lilo_jax.curriculum.rules.spo import Spo
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.curriculum.rules.vcrl import Vcrl
+from lilo_jax.curriculum.selectors import (
+    Classes,
+    Selector,
+    diverse,
+    gumbel_top_k,
+    mixture,
+    per_class,
+    rank_power,
+    rank_weights,
+    softmax,
+    top_k,
+    whole_part,
+)
+from lilo_jax.curriculum.sources import Source, at_levels, least_visited, not_skipped, random_pool, whole_pool
+from lilo_jax.curriculum.statistics import expected_lengths, is_mixed, learnability
+from lilo_jax.curriculum.traps import trap_detector, trap_probability
+from lilo_jax.curriculum.values import (
+    band,
+    corrected_variance,
+    deviation,
+    expected_variance,
+    failure,
+    hard_variance,
+    mixed,
+    nearness,
+    pools,
+    progress,
+    success,
+    variance,
+)
+from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupSignals, GroupStatistics, Proposal, PyTree
+
+__all__ = [
+    "CURRICULA",
+    "Adarft",
+    "Admission",
+    "Array",
+    "Balanced",
+    "Bots",
+    "Cdas",
+    "Choose",
+    "Classes",
+    "Curriculum",
+    "CurriculumSpec",
+    "CurriculumState",
+    "Dapo",
+    "Dots",
+    "Dps",
+    "Dump",
+    "E2h",
+    "Estimate",
+    "Estimator",
+    "Facts",
+    "Frontier",
+    "Gate",
+    "Greso",
+    "GroupSignals",
+    "GroupStatistics",
+    "Kimi",
+    "Knapsack",
+    "Lilo",
+    "LiloSequential",
+    "Mopps",
+    "Pcl",
+    "Plr",
+    "Prime",
+    "PrimeRlPools",
+    "Proposal",
+    "PyTree",
+    "ReinforceAda",
+    "RetireSolved",
+    "Rlve",
+    "Rounds",
+    "Sec",
+    "Selector",
+    "SflBuffer",
+    "Source",
+    "Speed",
+    "Spo",
+    "Tracker",
+    "Uniform",
+    "Vcrl",
+    "Wants",
+    "Worth",
+    "advantages_in",
+    "alike",
+    "allocated",
+    "at_levels",
+    "balanced",
+    "band",
+    "beta",
+    "blended",
+    "choice",
+    "compose",
+    "constant",
+    "corrected_variance",
+    "decayed_counts",
+    "deviation",
+    "diverse",
+    "either",
+    "everything",
+    "expected_lengths",
+    "expected_variance",
+    "expecting",
+    "failure",
+    "frequency",
+    "gumbel_top_k",
+    "hard_variance",
+    "is_mixed",
+    "knapsack",
+    "largest_variance",
+    "latest",
+    "learnability",
+    "least_variance",
+    "least_visited",
+    "lifetime",
+    "logistic_regression",
+    "measured",
+    "mixed",
+    "mixture",
+    "most_variance",
+    "moving_average",
+    "nearness",
+    "neyman",
+    "not_skipped",
+    "of_belief",
+    "of_last_round",
+    "of_round",
+    "of_size",
+    "once",
+    "only_mixed",
+    "per_class",
+    "per_length",
+    "per_visit",
+    "pools",
+    "preferring",
+    "progress",
+    "random_pool",
+    "rank_power",
+    "rank_weights",
+    "rasch",
+    "recalled",
+    "refill",
+    "retired",
+    "screen_then_continue",
+    "screened",
+    "softmax",
+    "success",
+    "successive",
+    "thompson",
+    "three_states",
+    "top_k",
+    "top_up",
+    "trap_detector",
+    "trap_probability",
+    "variance",
+    "whole_part",
+    "whole_pool",
+    "within",
+]
 
 CURRICULA = {
     "uniform": Uniform,

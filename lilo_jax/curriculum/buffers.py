@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.estimators import Tracker, totals
 from lilo_jax.curriculum.selectors import draw, top_k
@@ -18,12 +19,12 @@ class Buffer(flax.struct.PyTreeNode):
     """The most learnable questions of the last screening.
 
     Attributes:
-        ids: int32 [K].
-        mask: bool [K].
+        places: in the pool.
+        mask: which are meant.
     """
 
-    ids: Array
-    mask: Array
+    places: Int[Array, "size"]
+    mask: Bool[Array, "size"]
 
 
 class Screened(NamedTuple):
@@ -31,19 +32,19 @@ class Screened(NamedTuple):
 
     Attributes:
         size: K, questions kept.
-        due: (state) -> bool, whether the step screens.
+        due: (state) -> whether the step screens.
         name: of the buffer in `state.memory`.
     """
 
     size: int
-    due: Callable[[CurriculumState], Array]
+    due: Callable[[CurriculumState], Bool[Array, ""]]
     name: str = "buffer"
 
     def tracker(self) -> Tracker:
         """Keeps the K most learnable questions of a screening round."""
 
         def init(pool_size: int) -> Buffer:
-            return Buffer(ids=jnp.zeros(self.size, jnp.int32), mask=jnp.zeros(self.size, bool))
+            return Buffer(places=jnp.zeros(self.size, jnp.int32), mask=jnp.zeros(self.size, bool))
 
         return Tracker(init, lambda buffer, state, collected, step: self.fresh(buffer, state, collected))
 
@@ -53,37 +54,43 @@ class Screened(NamedTuple):
         Ties are broken by a key of the step alone, so that the round that draws and the observation that stores agree
         without passing the buffer between them; the candidates stand in random order anyway.
         """
-        scores = learnability(collected.successes, collected.attempts)
+        worth = learnability(collected.successes, collected.attempts)
         key = jax.random.fold_in(jax.random.key(0), state.step)
-        slots, mask = top_k(scores, key, k=self.size, eligible=collected.round == 0)
-        new = Buffer(ids=collected.question[slots], mask=mask)
+        groups, mask = top_k(worth, key, k=self.size, eligible=collected.round == 0)
+        new = Buffer(places=collected.place[groups], mask=mask)
         return jax.tree.map(lambda a, b: jnp.where(self.due(state), a, b), new, buffer)
 
     def source(self, pool_size: int, others: int) -> Source:
         """The buffer's questions, then `others` of the pool, uniform, whether they are in the buffer or not."""
 
-        def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+        def offer(
+            state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+        ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
             buffer = self.fresh(state.memory[self.name], state, collected)
-            ids = jnp.concatenate([buffer.ids, draw(key, size=pool_size, k=others)])
-            return ids, jnp.concatenate([buffer.mask, jnp.ones(others, bool)])
+            places = jnp.concatenate([buffer.places, draw(key, size=pool_size, k=others)])
+            return places, jnp.concatenate([buffer.mask, jnp.ones(others, bool)])
 
         return offer
 
-    def score(self, state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
-        """For `mixture`: first those of the buffer, and none of the buffer; places of `source`."""
-        in_buffer = jnp.arange(ids.shape[0]) < self.size
+    def worth(
+        self, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
+        """For `mixture`: first those of the buffer, and none of the buffer; the others are of `source`."""
+        in_buffer = jnp.arange(places.shape[0]) < self.size
         return in_buffer.astype(jnp.float32), jnp.where(in_buffer, jnp.nan, 0.0)
 
 
 def variance_bank(momentum: float, threshold: float, largest: float) -> Tracker:
-    """The smoothed variance of questions that have shown enough of it, float32 [M]; NaN for all others (VCRL).
+    """The smoothed variance of questions that have shown enough of it; NaN for all others (VCRL).
 
         P_i <- momentum P_i + (1 - momentum) v_i,   v_i = p(1 - p) / largest;  P_i = v_i when a question comes in
 
     A question comes in when v_i is at least the threshold and leaves when P_i falls below it.
     """
 
-    def observe(bank: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+    def observe(
+        bank: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, "pool"]:
         share = learnability(*totals(collected, bank.shape[0])) / largest
         moved = jnp.where(jnp.isnan(bank), share, momentum * bank + (1 - momentum) * share)
         return jnp.where(jnp.isnan(share), bank, jnp.where(moved >= threshold, moved, jnp.nan))

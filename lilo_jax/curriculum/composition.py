@@ -1,13 +1,13 @@
-"""A curriculum from parts: source, score, selector, rounds, gate, and what it remembers.
+"""A curriculum from parts: source, worth, selector, rounds, gate, and what it remembers.
 
-    ids, eligible = source(state, collected, key)      which questions may come         sources.py
-    scores        = score(state, ids, key)             what each is worth      estimators, dynamics, values, prices
-    indices, mask = select(scores, key, ...)           which of them                    selectors.py
-    proposal      = rounds(choose, ...)                how many rollouts, in how many rounds   rounds.py, allocators.py
-    admission     = gate(collected)                    which groups are trained on      gates.py
+    places, eligible = source(state, collected, key)   which questions may come         sources.py
+    worths           = worth(state, places, key)       what each is worth      estimators, dynamics, values, prices
+    indices, mask    = select(worths, key, ...)        which of them                    selectors.py
+    proposal         = rounds(choose, ...)             how many rollouts, in how many rounds   rounds.py, allocators.py
+    admission        = gate(collected)                 which groups are trained on      gates.py
 
-What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `lilo_jax.curriculum.rules` is
-such a composition.
+What a rule remembers, beliefs apart, is in controllers.py and buffers.py.  Every rule in `rules/` and
+`literature/` is such a composition.
 """
 
 import functools
@@ -15,39 +15,70 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum import gates
+from lilo_jax.curriculum.contract import NOTHING, Curriculum, Wants
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
-from lilo_jax.curriculum.selectors import Selector, top_k
+from lilo_jax.curriculum.selectors import Classes, Selector, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.types import NOTHING, Array, Curriculum, CurriculumState, Facts, GroupSignals, GroupStatistics, Wants
+from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics
 
-Score = Callable[[CurriculumState, Array, Array], Array]
-"""(state, ids [J], key) -> float32 [J], or what else the selector reads; NaN is never chosen."""
+Worths = Float[Array, "questions"] | tuple[Float[Array, "questions"], Float[Array, "questions ..."]] | Classes
+"""What a selector reads."""
+Worth = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Worths]
+"""(state, places, key) -> a number for each question, or what else the selector reads; NaN is never chosen."""
+Belief = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Float[Array, "questions"]]
+"""(state, places, key) -> a number for each question that follows from what is believed of it: the simplest worth."""
 
 
-def alike(state: CurriculumState, ids: Array, key: Array) -> Array:
-    """The same score for all: the selector's ties then make a uniform draw."""
-    return jnp.zeros(ids.shape)
+def alike(
+    state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+) -> Float[Array, "questions"]:
+    """All are worth the same: the selector's ties then make a uniform draw."""
+    return jnp.zeros(places.shape)
 
 
-def of_belief(estimator: Estimator, value: Callable[[Estimate], Array], name: str = "success") -> Score:
-    """A value of what an estimator believes by `state.memory[name]`."""
+def of_belief(
+    estimator: Estimator,
+    value: Callable[[Estimate], Float[Array, "questions"]],
+    name: str = "success",
+    *,
+    unknown: float | None = None,
+) -> Belief:
+    """The worth of a question: the value of what an estimator believes by `state.memory[name]`.
+
+    Args:
+        estimator: what is believed.
+        value: of `values.py`, or your own.
+        name: under which `compose(remembers=...)` keeps what the estimator remembers.
+        unknown: the worth of a question of which nothing is believed yet.  None leaves it NaN, and NaN is never
+            chosen: a rule to which all are unknown at first then has nothing to ask.
+    """
     believed = recalled(estimator, name)
-    return lambda state, ids, key: value(believed(state, ids, key))
+
+    def worth(
+        state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Float[Array, "questions"]:
+        values = value(believed(state, places, key))
+        return values if unknown is None else jnp.where(jnp.isnan(values), unknown, values)
+
+    return worth
 
 
-def choice(source: Source, score: Score, select: Selector) -> Choose:
-    """Questions of the source by score; fewer, masked, if the source has fewer."""
+def choice(source: Source, worth: Worth, select: Selector) -> Choose:
+    """Questions of the source by worth; fewer, masked, if the source has fewer."""
 
-    def choose(state: CurriculumState, collected: GroupStatistics, key: Array, k: int) -> tuple[Array, Array]:
-        source_key, score_key, select_key = jax.random.split(key, 3)
-        ids, eligible = source(state, collected, source_key)
-        scores = score(state, ids, score_key)
-        indices, mask = select(scores, select_key, k=k, eligible=eligible)
-        return ids[indices], mask
+    def choose(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""], k: int
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
+        source_key, worth_key, select_key = jax.random.split(key, 3)
+        places, eligible = source(state, collected, source_key)
+        worths = worth(state, places, worth_key)
+        indices, mask = select(worths, select_key, k=k, eligible=eligible)
+        return places[indices], mask
 
     return choose
 
@@ -58,50 +89,38 @@ def compose(
     rounds: Rounds,
     gate: gates.Gate,
     count: int,
-    rows: int,
-    score: Score = alike,
+    rows: int | None = None,
+    worth: Worth = alike,
     select: Selector = top_k,
     remembers: Mapping[str, Tracker] | None = None,
     wants: Wants = NOTHING,
-    belief: Score | None = None,
-    suspicion: Callable[[CurriculumState, Array], Array] | None = None,
+    belief: Belief | None = None,
+    suspicion: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]] | None = None,
     least_samples: int = 1,
 ) -> Curriculum:
-    """A curriculum whose steps go through these parts.
+    """A `Curriculum` from its parts: the one way in which a rule is written.
 
     Args:
-        source, score, select: choose questions; see the head of this file.
+        source, worth, select: choose questions; see the head of this file.
         rounds: asks for their rollouts.
         gate: on what was collected.
         count: Q, groups trained on.
-        rows: B, most rollouts that these can have together.
+        rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
-        belief: (state, ids, key) -> success rates it believes in, if it has any: what an audit judges.
-        suspicion: (state, ids) -> probability that a question is a trap, if it suspects any: what is reported.
+        belief: (state, places, key) -> success rates it believes in, if it has any: what an audit judges.
+        suspicion: (state, places) -> probability that a question is a trap, if it suspects any: what is reported.
         least_samples: rollouts of a question without which the rule has nothing to choose by.
+
+    Example: LILO rolls out 32 of 100 questions, 8 times each, and trains on the 8 of largest p(1 - p).
+
+        >>> from lilo_jax.curriculum import most_variance, once, random_pool
+        >>> lilo = compose(source=random_pool(100, 32), rounds=once(32, 8), gate=most_variance, count=8)
+        >>> lilo.max_rounds, lilo.max_samples, lilo.train_rows
+        (1, 8, 64)
     """
-    trackers = dict(remembers or {})
-
-    def everyone(state: CurriculumState) -> Array:
-        return jnp.arange(state.attempts.shape[0])
-
-    choose = choice(source, score, select)
-
-    def init(facts: Facts) -> CurriculumState:
-        pool_size = facts.category.shape[0]
-        return initial_state(facts, {name: tracker.init(pool_size) for name, tracker in trackers.items()})
-
-    def observe(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
-        memory = {n: t.observe(state.memory[n], state, collected, step) for n, t in trackers.items()}
-        return remember(state, collected, step).replace(memory=memory)
-
-    def feedback(
-        state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
-    ) -> CurriculumState:
-        memory = {n: t.feedback(state.memory[n], state, question, mask, signals, step) for n, t in trackers.items()}
-        return state.replace(memory=memory)
-
+    choose = choice(source, worth, select)
+    init, observe, feedback = _remembering(dict(remembers or {}))
     return Curriculum(
         init=init,
         propose=functools.partial(rounds.propose, choose),
@@ -110,9 +129,38 @@ def compose(
         feedback=feedback,
         max_rounds=rounds.most,
         max_samples=rounds.samples,
-        train_rows=rows,
+        train_rows=count * rounds.samples if rows is None else rows,
         wants=wants,
-        estimate=belief and (lambda state, key: belief(state, everyone(state), key)),
-        suspicion=suspicion and (lambda state: suspicion(state, everyone(state))),
+        estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
+        suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
         least_samples=least_samples,
     )
+
+
+def _remembering(trackers: Mapping[str, Tracker]) -> tuple[Callable[..., CurriculumState], ...]:
+    """`init`, `observe` and `feedback` of a curriculum: the counts of every question, and what the trackers keep."""
+
+    def init(facts: Facts) -> CurriculumState:
+        pool_size = facts.category.shape[0]
+        return initial_state(facts, {name: tracker.init(pool_size) for name, tracker in trackers.items()})
+
+    def observe(state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> CurriculumState:
+        memory = {n: t.observe(state.memory[n], state, collected, step) for n, t in trackers.items()}
+        return remember(state, collected, step).replace(memory=memory)
+
+    def feedback(
+        state: CurriculumState,
+        place: Int[Array, "trained"],
+        mask: Bool[Array, "trained"],
+        signals: GroupSignals,
+        step: Int[Array, ""],
+    ) -> CurriculumState:
+        memory = {n: t.feedback(state.memory[n], state, place, mask, signals, step) for n, t in trackers.items()}
+        return state.replace(memory=memory)
+
+    return init, observe, feedback
+
+
+def _everyone(state: CurriculumState) -> Int[Array, "pool"]:
+    """All places in the pool."""
+    return jnp.arange(state.attempts.shape[0])

@@ -8,21 +8,27 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from lilo_jax.curriculum.estimators import Tracker, places, totals
 from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics
 
 
 def last_signal() -> Tracker:
-    """The mean |advantage| of each question when it was last trained on, float32 [M]; NaN before (PLR's score)."""
+    """The mean |advantage| of each question when it was last trained on; NaN before (PLR's score)."""
 
     def feedback(
-        score: Array, state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
-    ) -> Array:
-        index = jnp.where(mask, question, score.shape[0])
+        worth: Float[Array, "pool"],
+        state: CurriculumState,
+        place: Int[Array, "trained"],
+        mask: Bool[Array, "trained"],
+        signals: GroupSignals,
+        step: Int[Array, ""],
+    ) -> Float[Array, "pool"]:
+        index = jnp.where(mask, place, worth.shape[0])
         # Of a question's groups the largest counts, so that their order does not.
-        fresh = jnp.full(score.shape, -jnp.inf).at[index].max(signals.advantage_abs, mode="drop")
-        return jnp.where(fresh > -jnp.inf, fresh, score)
+        fresh = jnp.full(worth.shape, -jnp.inf).at[index].max(signals.advantage_abs, mode="drop")
+        return jnp.where(fresh > -jnp.inf, fresh, worth)
 
     return Tracker(lambda pool_size: jnp.full(pool_size, jnp.nan, jnp.float32), feedback=feedback)
 
@@ -32,13 +38,13 @@ class Runs(flax.struct.PyTreeNode):
     """How long questions have been without variance, and how much that counts.
 
     Attributes:
-        easy, hard: float32 [M], last visits in a row that were all right, all wrong.
-        keep: float32 [2], probability per such visit of being rolled out all the same: of easy ones, of hard ones.
+        easy, hard: last visits in a row that were all right, all wrong.
+        keep: probability per such visit of being rolled out all the same: of easy ones, of hard ones.
     """
 
-    easy: Array
-    hard: Array
-    keep: Array
+    easy: Float[Array, "pool"]
+    hard: Float[Array, "pool"]
+    keep: Float[Array, "2"]
 
 
 def runs(
@@ -60,11 +66,11 @@ def runs(
         zeros = jnp.zeros(pool_size, jnp.float32)
         return Runs(zeros, zeros, jnp.full(2, start, jnp.float32))
 
-    def observe(memory: Runs, state: CurriculumState, collected: GroupStatistics, step: Array) -> Runs:
+    def observe(memory: Runs, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Runs:
         successes, attempts = totals(collected, memory.easy.shape[0])
         right, wrong = successes == attempts, successes == 0
 
-        def longer(run: Array, same: Array) -> Array:
+        def longer(run: Float[Array, "pool"], same: Bool[Array, "pool"]) -> Float[Array, "pool"]:
             return jnp.where(attempts > 0, jnp.where(same, run + 1, 0), run)
 
         graded = collected.attempts > 0
@@ -78,23 +84,25 @@ def runs(
     return Tracker(init, observe)
 
 
-def skipping(memory: Runs, ids: Array, *, explore: float) -> Array:
+def skipping(memory: Runs, places: Int[Array, "questions"], *, explore: float) -> Float[Array, "questions"]:
     """Probability of leaving questions out: 1 - max(keep^run, explore) with the run that a question is in."""
-    run = jnp.stack([memory.easy[ids], memory.hard[ids]])
+    run = jnp.stack([memory.easy[places], memory.hard[places]])
     kept = jnp.prod(memory.keep[:, None] ** run, axis=0)  # one of the two runs is 0
     return 1 - jnp.maximum(kept, explore)
 
 
 # ------------------------------------------------------------------------------------------------------------ targets
 def moving_target(*, start: float, low: float, high: float, pace: float, sharpness: float, rate: float) -> Tracker:
-    """A target difficulty that follows the success of the batch, float32 scalar (AdaRFT).
+    """A target difficulty that follows the success of the batch (AdaRFT).
 
         T <- clip(T + pace tanh(sharpness (R - rate)), low, high),   R the success rate of the step
 
     Source: Shi et al. 2025 (AdaRFT, arXiv:2504.05520), algorithm 1.
     """
 
-    def observe(target: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+    def observe(
+        target: Float[Array, ""], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, ""]:
         attempts = jnp.sum(collected.attempts)
         mean = jnp.sum(collected.successes) / jnp.maximum(attempts, 1)
         moved = jnp.clip(target + pace * jnp.tanh(sharpness * (mean - rate)), low, high)
@@ -103,7 +111,7 @@ def moving_target(*, start: float, low: float, high: float, pace: float, sharpne
     return Tracker(lambda pool_size: jnp.float32(start), observe)
 
 
-def cosine(progress: Array, levels: int) -> Array:
+def cosine(progress: Float[Array, ""], levels: int) -> Float[Array, "levels"]:
     """Weights of levels 0 (easy) .. K - 1: a (K - k) + (1 - a)(k + 1), a = (1 + cos(pi progress)) / 2; sums to 1 (E2H).
 
     Args:
@@ -115,7 +123,9 @@ def cosine(progress: Array, levels: int) -> Array:
     return weights / jnp.sum(weights)
 
 
-def gaussian(progress: Array, levels: int, *, power: float = 0.5, width: float = 0.5) -> Array:
+def gaussian(
+    progress: Float[Array, ""], levels: int, *, power: float = 0.5, width: float = 0.5
+) -> Float[Array, "levels"]:
     """Weights of levels by exp(-(x - k)^2 / (2 width^2)), x = progress^power (K - 1); sums to 1 (E2H).
 
     Args:
@@ -127,36 +137,49 @@ def gaussian(progress: Array, levels: int, *, power: float = 0.5, width: float =
     return jax.nn.softmax(-((centre - jnp.arange(levels)) ** 2) / (2 * width**2))
 
 
-def quantile_levels(easiness: Array, ids: Array, levels: int) -> Array:
-    """Level of each question by quantiles of its easiness over the pool: 0 the easiest, NaN the hardest; int32 [J].
+def quantile_levels(
+    easiness: Float[Array, "pool"], places: Int[Array, "questions"], levels: int
+) -> Int[Array, "questions"]:
+    """Level of each question by quantiles of its easiness over the pool: 0 the easiest, NaN the hardest.
 
     Args:
-        easiness: float32 [M], such as a measured success rate.
-        ids: int32 [J].
+        easiness: such as a measured success rate.
+        places: of the questions.
         levels: static.  Where many questions are equal some levels stay empty.
     """
     edges = jnp.nanquantile(-easiness, jnp.arange(1, levels) / levels)
-    level = jnp.searchsorted(edges, -easiness[ids], side="left")
-    return jnp.where(jnp.isnan(easiness[ids]), levels - 1, level).astype(jnp.int32)
+    level = jnp.searchsorted(edges, -easiness[places], side="left")
+    return jnp.where(jnp.isnan(easiness[places]), levels - 1, level).astype(jnp.int32)
 
 
 # --------------------------------------------------------------------------------------------------------- categories
-def _category_sums(state: CurriculumState, question: Array, mask: Array, values: Array, count: int) -> Array:
-    """Sum of values and number of groups per category, float32 [2, categories]."""
-    category = jnp.where(mask, state.facts.category[question], count)
+def _category_sums(
+    state: CurriculumState,
+    place: Int[Array, "trained"],
+    mask: Bool[Array, "trained"],
+    values: Float[Array, "trained"],
+    count: int,
+) -> Float[Array, "2 categories"]:
+    """Sum of values and number of groups per category."""
+    category = jnp.where(mask, state.facts.category[place], count)
     return jnp.zeros((2, count)).at[:, category].add(jnp.stack([values, jnp.ones_like(values)]), mode="drop")
 
 
 def category_average(categories: int, rate: float) -> Tracker:
-    """Q_c <- (1 - rate) Q_c + rate * mean |advantage| of the category's trained groups, float32 [categories] (SEC).
+    """Q_c <- (1 - rate) Q_c + rate * mean |advantage| of the category's trained groups (SEC).
 
     Source: Chen et al. 2025 (SEC, arXiv:2505.14970).
     """
 
     def feedback(
-        average: Array, state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
-    ) -> Array:
-        total, count = _category_sums(state, question, mask, signals.advantage_abs, categories)
+        average: Float[Array, "categories"],
+        state: CurriculumState,
+        place: Int[Array, "trained"],
+        mask: Bool[Array, "trained"],
+        signals: GroupSignals,
+        step: Int[Array, ""],
+    ) -> Float[Array, "categories"]:
+        total, count = _category_sums(state, place, mask, signals.advantage_abs, categories)
         return jnp.where(count > 0, (1 - rate) * average + rate * total / jnp.maximum(count, 1), average)
 
     return Tracker(lambda pool_size: jnp.zeros(categories, jnp.float32), feedback=feedback)
@@ -166,12 +189,12 @@ class Arrivals(flax.struct.PyTreeNode):
     """The last groups of each category.
 
     Attributes:
-        ring: float32 [categories, W], their mean |advantage|.
-        groups: int32 [categories], how many there have been.
+        ring: their mean |advantage|.
+        groups: how many there have been.
     """
 
-    ring: Array
-    groups: Array
+    ring: Float[Array, "categories window"]
+    groups: Int[Array, "categories"]
 
 
 def category_window(categories: int, window: int) -> Tracker:
@@ -181,22 +204,31 @@ def category_window(categories: int, window: int) -> Tracker:
         return Arrivals(jnp.zeros((categories, window), jnp.float32), jnp.zeros(categories, jnp.int32))
 
     def feedback(
-        memory: Arrivals, state: CurriculumState, question: Array, mask: Array, signals: GroupSignals, step: Array
+        memory: Arrivals,
+        state: CurriculumState,
+        place: Int[Array, "trained"],
+        mask: Bool[Array, "trained"],
+        signals: GroupSignals,
+        step: Int[Array, ""],
     ) -> Arrivals:
-        category = state.facts.category[question]
-        member = mask[:, None] & (category[:, None] == jnp.arange(categories))
+        category = state.facts.category[place]
+        member = mask[:, None] & (category[:, None] == jnp.arange(categories)[None])
         arrived = jnp.sum(member, axis=0)
         nth = jnp.sum(jnp.where(member, jnp.cumsum(member, axis=0) - 1, 0), axis=1)
         # Of more groups than the window holds the last ones stay.
         kept = jnp.any(member, axis=1) & (nth >= arrived[category] - window)
-        slot = (memory.groups[category] + nth) % window
-        ring = memory.ring.at[jnp.where(kept, category, categories), slot].set(signals.advantage_abs, mode="drop")
+        index = (memory.groups[category] + nth) % window
+        ring = (
+            jnp.asarray(memory.ring)
+            .at[jnp.where(kept, category, categories), index]
+            .set(signals.advantage_abs, mode="drop")
+        )
         return Arrivals(ring, memory.groups + arrived)
 
     return Tracker(init, feedback=feedback)
 
 
-def upper_bounds(memory: Arrivals, samples: int) -> Array:
+def upper_bounds(memory: Arrivals, samples: int) -> Float[Array, "categories"]:
     """Mean of the window + sqrt(2 ln(N + 1) / (n_c + 1)), n_c rollouts of the category and N of all (DUMP).
 
     Source: Wang et al. 2025 (DUMP, arXiv:2504.09710).
@@ -212,14 +244,14 @@ class Heights(flax.struct.PyTreeNode):
     """How far up each category has come.
 
     Attributes:
-        level: int32 [categories], the highest level that is asked, counted from the category's lowest.
-        successes, attempts, groups: float32 [categories], at that level since it was last judged.
+        level: the highest level that is asked, counted from the category's lowest.
+        successes, attempts, groups: at that level since it was last judged.
     """
 
-    level: Array
-    successes: Array
-    attempts: Array
-    groups: Array
+    level: Int[Array, "categories"]
+    successes: Float[Array, "categories"]
+    attempts: Float[Array, "categories"]
+    groups: Float[Array, "categories"]
 
 
 def heights(categories: int, *, threshold: float, least: int) -> Tracker:
@@ -235,17 +267,17 @@ def heights(categories: int, *, threshold: float, least: int) -> Tracker:
         zeros = jnp.zeros(categories, jnp.float32)
         return Heights(jnp.zeros(categories, jnp.int32), zeros, zeros, zeros)
 
-    def observe(memory: Heights, state: CurriculumState, collected: GroupStatistics, step: Array) -> Heights:
+    def observe(memory: Heights, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Heights:
         pool_size, facts = state.attempts.shape[0], state.facts
         index = places(collected, pool_size)
-        question = index.clip(max=pool_size - 1)
-        category = facts.category[question]
+        place = index.clip(max=pool_size - 1)
+        category = facts.category[place]
         lowest, highest = _ends(state, categories)
-        counts_here = facts.level[question] == (lowest + memory.level)[category]
+        counts_here = facts.level[place] == (lowest + memory.level)[category]
         where = jnp.where((index < pool_size) & counts_here, category, categories)
 
-        def added(counts: Array, values: Array) -> Array:
-            return counts.at[where].add(values, mode="drop")
+        def added(counts: Float[Array, "categories"], values: Float[Array, "groups"]) -> Float[Array, "categories"]:
+            return jnp.asarray(counts).at[where].add(values, mode="drop")
 
         successes = added(memory.successes, collected.successes)
         attempts, groups = added(memory.attempts, collected.attempts), added(memory.groups, jnp.ones(where.shape))
@@ -257,19 +289,21 @@ def heights(categories: int, *, threshold: float, least: int) -> Tracker:
     return Tracker(init, observe)
 
 
-def _ends(state: CurriculumState, categories: int) -> tuple[Array, Array]:
-    """The lowest and the highest level of each category in the pool, int32 [categories]; 0 where it has none."""
+def _ends(state: CurriculumState, categories: int) -> tuple[Int[Array, "categories"], Int[Array, "categories"]]:
+    """The lowest and the highest level of each category in the pool; 0 where it has none."""
     level, category = state.facts.level, state.facts.category
     highest = jnp.zeros(categories, jnp.int32).at[category].max(level, mode="drop")
     return highest.at[category].min(level, mode="drop"), highest
 
 
-def window_below(categories: int, levels: int, window: int, name: str) -> Callable[[CurriculumState], Array]:
-    """(state) -> bool [categories, levels]: the `window` levels up to the highest one of each category."""
+def window_below(
+    categories: int, levels: int, window: int, name: str
+) -> Callable[[CurriculumState], Bool[Array, "categories levels"]]:
+    """(state) -> the `window` levels up to the highest one of each category."""
 
-    def allowed(state: CurriculumState) -> Array:
+    def allowed(state: CurriculumState) -> Bool[Array, "categories levels"]:
         top = (_ends(state, categories)[0] + state.memory[name].level)[:, None]
-        level = jnp.arange(levels)
+        level = jnp.arange(levels)[None]
         return (level <= top) & (level > top - window)
 
     return allowed

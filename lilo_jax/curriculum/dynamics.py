@@ -6,6 +6,7 @@ Each step updates the whole pool, in O(M), since what they model moves for quest
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, beta, totals
 from lilo_jax.types import Array, CurriculumState, GroupStatistics, PyTree
@@ -15,14 +16,14 @@ class Ratings(flax.struct.PyTreeNode):
     """Difficulties of questions and the ability of the policy, on one scale.
 
     Attributes:
-        difficulty: float32 [M]; 0 at the start.
-        seen: float32 [M], steps that a question was measured in.
-        ability: float32 scalar; 0 at the start.
+        difficulty: 0 at the start.
+        seen: steps that a question was measured in.
+        ability: 0 at the start.
     """
 
-    difficulty: Array
-    seen: Array
-    ability: Array
+    difficulty: Float[Array, "pool"]
+    seen: Float[Array, "pool"]
+    ability: Float[Array, ""]
 
 
 def rasch() -> Estimator:
@@ -40,16 +41,18 @@ def rasch() -> Estimator:
         zeros = jnp.zeros(pool_size, jnp.float32)
         return Ratings(zeros, zeros, jnp.float32(0))
 
-    def observe(ratings: Ratings, state: CurriculumState, collected: GroupStatistics, step: Array) -> Ratings:
+    def observe(ratings: Ratings, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Ratings:
         successes, attempts = totals(collected, ratings.seen.shape[0])
         measured = attempts > 0
         surprise = jax.nn.sigmoid(ratings.ability - ratings.difficulty) - successes / jnp.maximum(attempts, 1)
         moved = jnp.where(measured, (surprise - ratings.difficulty) / (ratings.seen + 2), 0)
         return Ratings(ratings.difficulty + moved, ratings.seen + measured, ratings.ability - jnp.mean(moved))
 
-    def estimate(ratings: Ratings, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        mean = jax.nn.sigmoid(ratings.ability - ratings.difficulty[ids])
-        return Estimate(mean, jnp.zeros(ids.shape))
+    def estimate(
+        ratings: Ratings, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        mean = jax.nn.sigmoid(ratings.ability - ratings.difficulty[places])
+        return Estimate(mean, jnp.zeros(places.shape))
 
     return Estimator(Tracker(init, observe), estimate)
 
@@ -58,14 +61,14 @@ class States(flax.struct.PyTreeNode):
     """Beliefs about whether questions are unsolved, partly solved or solved.
 
     Attributes:
-        now: float32 [M, 3], belief about the last step.
-        ahead: float32 [M, 3], about the step to come.
-        counts: float32 [M, 3, 3], Dirichlet counts of moves, to x from.
+        now: belief about the last step.
+        ahead: about the step to come.
+        counts: Dirichlet counts of moves, to x from.
     """
 
-    now: Array
-    ahead: Array
-    counts: Array
+    now: Float[Array, "pool 3"]
+    ahead: Float[Array, "pool 3"]
+    counts: Float[Array, "pool 3 3"]
 
 
 def three_states(*, prior: float = 1.0, decay: float = 0.7) -> Tracker:
@@ -87,7 +90,7 @@ def three_states(*, prior: float = 1.0, decay: float = 0.7) -> Tracker:
         even = jnp.full((pool_size, 3), 1 / 3, jnp.float32)
         return States(even, even, jnp.full((pool_size, 3, 3), prior, jnp.float32))
 
-    def observe(states: States, state: CurriculumState, collected: GroupStatistics, step: Array) -> States:
+    def observe(states: States, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> States:
         successes, attempts = totals(collected, states.now.shape[0])
         shown = jnp.where(successes == 0, 0, jnp.where(successes < attempts, 1, 2))
         measured = (attempts > 0)[:, None]
@@ -101,7 +104,7 @@ def three_states(*, prior: float = 1.0, decay: float = 0.7) -> Tracker:
     return Tracker(init, observe)
 
 
-def _moves(counts: Array) -> Array:
+def _moves(counts: Float[Array, "pool 3 3"]) -> Float[Array, "pool 3 3"]:
     return counts / jnp.sum(counts, axis=1, keepdims=True)
 
 
@@ -109,12 +112,12 @@ class Blended(flax.struct.PyTreeNode):
     """Counts of rollouts and of predictions.
 
     Attributes:
-        successes, failures: float32 [M], the prior's one each included.
+        successes, failures: the prior's one each included.
         predictor: what the predicting estimator remembers.
     """
 
-    successes: Array
-    failures: Array
+    successes: Float[Array, "pool"]
+    failures: Float[Array, "pool"]
     predictor: PyTree
 
 
@@ -140,7 +143,7 @@ def blended(predictor: Estimator, *, forget: float, share: float, samples: int) 
         ones = jnp.ones(pool_size, jnp.float32)
         return Blended(ones, ones, predictor.tracker.init(pool_size))
 
-    def observe(memory: Blended, state: CurriculumState, collected: GroupStatistics, step: Array) -> Blended:
+    def observe(memory: Blended, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Blended:
         pool_size = memory.successes.shape[0]
         successes, attempts = totals(collected, pool_size)
         learnt = predictor.tracker.observe(memory.predictor, state, collected, step)
@@ -150,7 +153,9 @@ def blended(predictor: Estimator, *, forget: float, share: float, samples: int) 
         faded = (1 - forget) * jnp.stack([memory.successes, memory.failures]) + forget + evidence
         return Blended(faded[0], faded[1], learnt)
 
-    def estimate(memory: Blended, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        return beta(memory.successes[ids], memory.failures[ids])
+    def estimate(
+        memory: Blended, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        return beta(memory.successes[places], memory.failures[places])
 
     return Estimator(Tracker(init, observe), estimate)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree
 
@@ -19,12 +20,12 @@ class Estimate(NamedTuple):
     """A belief about success rates.
 
     Attributes:
-        mean: float32 [J], in [0, 1]; NaN where nothing is believed.
-        variance: float32 [J], of the belief, at most mean (1 - mean); 0 where it is held for certain.
+        mean: in [0, 1]; NaN where nothing is believed.
+        variance: of the belief, at most mean (1 - mean); 0 where it is held for certain.
     """
 
-    mean: Array
-    variance: Array
+    mean: Float[Array, "*questions"]
+    variance: Float[Array, "*questions"]
 
 
 def keep(memory: PyTree, state: CurriculumState, *_: object) -> PyTree:
@@ -38,12 +39,14 @@ class Tracker(NamedTuple):
     Attributes:
         init: (pool size) -> memory.
         observe: (memory, state before the step is remembered, collected, step) -> memory.
-        feedback: (memory, state, question [Q], mask [Q], GroupSignals, step) -> memory, after the update.
+        feedback: (memory, state, place, mask, GroupSignals, step) -> memory, after the update.
     """
 
     init: Callable[[int], PyTree]
-    observe: Callable[[PyTree, CurriculumState, GroupStatistics, Array], PyTree] = keep
-    feedback: Callable[[PyTree, CurriculumState, Array, Array, GroupSignals, Array], PyTree] = keep
+    observe: Callable[[PyTree, CurriculumState, GroupStatistics, Int[Array, ""]], PyTree] = keep
+    feedback: Callable[
+        [PyTree, CurriculumState, Int[Array, "trained"], Bool[Array, "trained"], GroupSignals, Int[Array, ""]], PyTree
+    ] = keep
 
 
 class Estimator(NamedTuple):
@@ -51,20 +54,20 @@ class Estimator(NamedTuple):
 
     Attributes:
         tracker: what it remembers.
-        estimate: (memory, state, ids [J], key) -> Estimate of these questions.
+        estimate: (memory, state, places, key) -> Estimate of these questions.
     """
 
     tracker: Tracker
-    estimate: Callable[[PyTree, CurriculumState, Array, Array], Estimate]
+    estimate: Callable[[PyTree, CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Estimate]
 
 
-def places(collected: GroupStatistics, pool_size: int) -> Array:
-    """Where groups stand in the pool, int32 [K]; out of range, and so dropped, where nothing was measured."""
-    return jnp.where(collected.attempts > 0, collected.question, pool_size)
+def places(collected: GroupStatistics, pool_size: int) -> Int[Array, "groups"]:
+    """Where groups stand in the pool; out of range, and so dropped, where nothing was measured."""
+    return jnp.where(collected.attempts > 0, collected.place, pool_size)
 
 
-def totals(collected: GroupStatistics, pool_size: int) -> tuple[Array, Array]:
-    """Successes and attempts of a step by question, float32 [M] each; a question's groups are added up."""
+def totals(collected: GroupStatistics, pool_size: int) -> tuple[Float[Array, "pool"], Float[Array, "pool"]]:
+    """Successes and attempts of a step by question; a question's groups are added up."""
     index, zeros = places(collected, pool_size), jnp.zeros(pool_size, jnp.float32)
     return (
         zeros.at[index].add(collected.successes, mode="drop"),
@@ -72,12 +75,14 @@ def totals(collected: GroupStatistics, pool_size: int) -> tuple[Array, Array]:
     )
 
 
-def recalled(estimator: Estimator, name: str = "success") -> Callable[[CurriculumState, Array, Array], Estimate]:
-    """(state, ids, key) -> what an estimator believes by `state.memory[name]`."""
-    return lambda state, ids, key: estimator.estimate(state.memory[name], state, ids, key)
+def recalled(
+    estimator: Estimator, name: str = "success"
+) -> Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Estimate]:
+    """(state, places, key) -> what an estimator believes by `state.memory[name]`."""
+    return lambda state, places, key: estimator.estimate(state.memory[name], state, places, key)
 
 
-def beta(a: Array, b: Array) -> Estimate:
+def beta(a: Float[Array, "*questions"], b: Float[Array, "*questions"]) -> Estimate:
     """Mean and variance of Beta(a, b): a / n and ab / (n^2 (n + 1)) with n = a + b."""
     total = a + b
     mean = a / total
@@ -88,8 +93,10 @@ def beta(a: Array, b: Array) -> Estimate:
 def lifetime(prior: float = 1.0) -> Estimator:
     """Beta posterior of all rollouts ever: a = prior + successes, b = prior + failures."""
 
-    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        successes, attempts = state.successes[ids], state.attempts[ids]
+    def estimate(
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        successes, attempts = state.successes[places], state.attempts[places]
         return beta(prior + successes, prior + attempts - successes)
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)
@@ -98,10 +105,12 @@ def lifetime(prior: float = 1.0) -> Estimator:
 def frequency() -> Estimator:
     """The share of all rollouts ever that were right, held for certain; NaN before the first."""
 
-    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        attempts = state.attempts[ids]
-        rate = state.successes[ids] / jnp.maximum(attempts, 1)
-        return Estimate(jnp.where(attempts > 0, rate, jnp.nan), jnp.zeros(ids.shape))
+    def estimate(
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        attempts = state.attempts[places]
+        rate = state.successes[places] / jnp.maximum(attempts, 1)
+        return Estimate(jnp.where(attempts > 0, rate, jnp.nan), jnp.zeros(places.shape))
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)
 
@@ -110,40 +119,49 @@ class Counts(flax.struct.PyTreeNode):
     """Decayed counts, as of each question's last visit.
 
     Attributes:
-        successes, failures: float32 [M], without prior.
-        since: int32 [M], step that they are decayed to: the one after the last visit.
+        successes, failures: without prior.
+        since: step that they are decayed to: the one after the last visit.
     """
 
-    successes: Array
-    failures: Array
-    since: Array
+    successes: Float[Array, "pool"]
+    failures: Float[Array, "pool"]
+    since: Int[Array, "pool"]
 
-    def at(self, ids: Array, step: Array, decay: float) -> tuple[Array, Array]:
+    def at(
+        self, places: Int[Array, "questions"], step: Int[Array, ""], decay: float
+    ) -> tuple[Float[Array, "questions"], Float[Array, "questions"]]:
         """Counts of questions as of a step."""
-        faded = decay ** (step - self.since[ids]).astype(jnp.float32)
-        return faded * self.successes[ids], faded * self.failures[ids]
+        faded = decay ** (step - self.since[places]).astype(jnp.float32)
+        return faded * self.successes[places], faded * self.failures[places]
 
 
 def _observe_counts(
-    counts: Counts, state: CurriculumState, collected: GroupStatistics, step: Array, *, decay: float
+    counts: Counts, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""], *, decay: float
 ) -> Counts:
     pool_size = counts.since.shape[0]
     index = places(collected, pool_size)
     successes, failures = counts.at(index.clip(max=pool_size - 1), step + 1, decay)
 
-    def add(kept: Array, faded: Array, new: Array) -> Array:
+    def add(
+        kept: Float[Array, "pool"], faded: Float[Array, "groups"], new: Float[Array, "groups"]
+    ) -> Float[Array, "pool"]:
         # Set, then add: a question with two groups fades once and counts both.
-        return kept.at[index].set(faded, mode="drop").at[index].add(new, mode="drop")
+        return jnp.asarray(kept).at[index].set(faded, mode="drop").at[index].add(new, mode="drop")
 
     return Counts(
         add(counts.successes, successes, collected.successes),
         add(counts.failures, failures, collected.attempts - collected.successes),
-        counts.since.at[index].set(step + 1, mode="drop"),
+        jnp.asarray(counts.since).at[index].set(step + 1, mode="drop"),
     )
 
 
 def decayed_counts(
-    *, decay: float = 1.0, prior: Callable[[CurriculumState, Array], tuple[Array, Array]] | float = 1.0
+    *,
+    decay: float = 1.0,
+    prior: Callable[
+        [CurriculumState, Int[Array, "questions"]], tuple[Float[Array, "questions"], Float[Array, "questions"]]
+    ]
+    | float = 1.0,
 ) -> Estimator:
     """Beta posterior whose counts fade with every step that passes, visited or not.
 
@@ -153,16 +171,18 @@ def decayed_counts(
 
     Args:
         decay: per step, in (0, 1]; 1 never forgets.
-        prior: a0 = b0, or a function (state, ids) -> (a0, b0).
+        prior: a0 = b0, or a function (state, places) -> (a0, b0).
     """
 
     def init(pool_size: int) -> Counts:
         zeros = jnp.zeros(pool_size, jnp.float32)
         return Counts(zeros, zeros, jnp.zeros(pool_size, jnp.int32))
 
-    def estimate(counts: Counts, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        a0, b0 = prior(state, ids) if callable(prior) else (prior, prior)
-        successes, failures = counts.at(ids, state.step, decay)
+    def estimate(
+        counts: Counts, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        a0, b0 = prior(state, places) if callable(prior) else (prior, prior)
+        successes, failures = counts.at(places, state.step, decay)
         return beta(a0 + successes, b0 + failures)
 
     return Estimator(Tracker(init, functools.partial(_observe_counts, decay=decay)), estimate)
@@ -174,9 +194,11 @@ def thompson(estimator: Estimator) -> Estimator:
     With n + 1 = mean (1 - mean) / variance: Beta(mean n, (1 - mean) n).
     """
 
-    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
+    def estimate(
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
         draw_key, own = jax.random.split(key)
-        mean, variance = estimator.estimate(memory, state, ids, own)
+        mean, variance = estimator.estimate(memory, state, places, own)
         total = jnp.maximum(mean * (1 - mean) / jnp.maximum(variance, 1e-9) - 1, 1e-3)
         certain = (variance <= 1e-9) | (mean <= 0) | (mean >= 1)
         draw = jax.random.beta(draw_key, jnp.maximum(mean * total, 1e-6), jnp.maximum((1 - mean) * total, 1e-6))
@@ -189,7 +211,9 @@ def thompson(estimator: Estimator) -> Estimator:
 def latest() -> Estimator:
     """The success rate of the last step that rolled a question out, all its groups taken together; NaN before."""
 
-    def observe(rate: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+    def observe(
+        rate: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, "pool"]:
         successes, attempts = totals(collected, rate.shape[0])
         return jnp.where(attempts > 0, successes / jnp.maximum(attempts, 1), rate)
 
@@ -202,21 +226,27 @@ def moving_average(rate: float, start: float = 0.0) -> Estimator:
     A question with two groups in a step moves by both at once, towards their common mean.
     """
 
-    def observe(mean: Array, state: CurriculumState, collected: GroupStatistics, step: Array) -> Array:
+    def observe(
+        mean: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, "pool"]:
         successes, attempts = totals(collected, mean.shape[0])
         return jnp.where(attempts > 0, (1 - rate) * mean + rate * successes / jnp.maximum(attempts, 1), mean)
 
     return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, start, jnp.float32), observe), _as_remembered)
 
 
-def _as_remembered(rate: Array, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-    return Estimate(rate[ids], jnp.zeros(ids.shape))
+def _as_remembered(
+    rate: Float[Array, "pool"], state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+) -> Estimate:
+    return Estimate(rate[places], jnp.zeros(places.shape))
 
 
 def measured() -> Estimator:
     """The starting policy's success rate, measured before the first step and held for certain (`Facts.grade`)."""
 
-    def estimate(memory: PyTree, state: CurriculumState, ids: Array, key: Array) -> Estimate:
-        return Estimate(state.facts.grade[ids], jnp.zeros(ids.shape))
+    def estimate(
+        memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+    ) -> Estimate:
+        return Estimate(state.facts.grade[places], jnp.zeros(places.shape))
 
     return Estimator(Tracker(lambda pool_size: ()), estimate)

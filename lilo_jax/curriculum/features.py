@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from lilo_jax.types import COUNTS, NOTHING, Array, Facts, Wants
+from lilo_jax.curriculum.contract import COUNTS, NOTHING, Wants
+from lilo_jax.types import Facts
 
 _PROJECTION_SEED = 0x66656174
 _OPERATORS = re.compile(r"[-+*/^=<>%]|\\(?:frac|cdot|times|sqrt|sum|int|prod|le|ge)\b")
@@ -34,15 +36,17 @@ def text_counts(text: str) -> list[float]:
     return np.log1p(counts).tolist()
 
 
-def commonest(grams: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
-    """Counts, in every row, of the `width` grams that tell rows apart best: float32 [M, width].
+def commonest(
+    grams: Int[np.ndarray, "pool grams"], mask: Bool[np.ndarray, "pool grams"], width: int
+) -> Float[np.ndarray, "pool width"]:
+    """Counts, in every row, of the `width` grams that tell rows apart best.
 
     Those are the ones of highest f (1 - f), f the share of rows that hold them: neither everywhere nor hardly
     anywhere; of equals the lower id.  With fewer different grams the last columns are 0.
 
     Args:
-        grams: int64 [M, P].
-        mask: bool [M, P], which are meant.
+        grams: of each text.
+        mask: which are meant.
         width: columns.
     """
     different, which = np.unique(grams[mask], return_inverse=True)
@@ -57,13 +61,15 @@ def commonest(grams: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
     return counts[:, :width]
 
 
-def text_features(texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray, wants: Wants) -> list[np.ndarray]:
-    """Raw blocks of the text: counts, tokens, pairs of neighbours; float32 [M, width] each.
+def text_features(
+    texts: Sequence[str], tokens: Int[np.ndarray, "pool prompt"], lengths: Int[np.ndarray, "pool"], wants: Wants
+) -> list[Float[np.ndarray, "pool _"]]:
+    """Raw blocks of the text: counts, tokens, pairs of neighbours.
 
     Args:
-        texts: M questions.
-        tokens: int32 [M, P], of their prompts.
-        lengths: int32 [M]; what stands beyond is not read.
+        texts: of the questions.
+        tokens: of their prompts.
+        lengths: of these; what stands beyond is not read.
         wants: their widths.
     """
     counts = np.array([text_counts(text) for text in texts], np.float32).reshape(len(texts), COUNTS)
@@ -73,18 +79,18 @@ def text_features(texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray,
     return [counts, commonest(first, there, wants.tokens), commonest(pairs, there[:, 1:], wants.pairs)]
 
 
-def projected(states: np.ndarray, width: int) -> np.ndarray:
-    """Hidden states [M, D] through a fixed random matrix to [M, width]; as they are if D is `width`."""
+def projected(states: Float[np.ndarray, "pool embed"], width: int) -> Float[np.ndarray, "pool width"]:
+    """Hidden states through a fixed random matrix; as they are if they have `width` columns."""
     if states.shape[1] == width:
         return states
     matrix = np.random.default_rng(_PROJECTION_SEED).standard_normal((states.shape[1], width))
     return (states @ matrix / np.sqrt(width)).astype(np.float32)
 
 
-def standardized(blocks: Sequence[np.ndarray]) -> np.ndarray:
+def standardized(blocks: Sequence[Float[np.ndarray, "pool _"]]) -> Float[np.ndarray, "pool features"]:
     """Blocks side by side, each with columns of mean 0 and equal variance that sums to 1, then a column of ones.
 
-    Constant columns become 0.  float32 [M, d + 1].
+    Constant columns become 0.
     """
     scaled = []
     for raw in blocks:
@@ -98,7 +104,7 @@ def standardized(blocks: Sequence[np.ndarray]) -> np.ndarray:
 
 def no_facts(pool_size: int, wants: Wants = NOTHING) -> Facts:
     """Facts of which nothing is known yet, of the shapes that are wanted."""
-    none: Array = jnp.zeros(pool_size, jnp.int32)
+    none = jnp.zeros(pool_size, jnp.int32)
     return Facts(
         features=jnp.zeros((pool_size, wants.features), jnp.float32) if wants.features else None,
         grade=jnp.full(pool_size, jnp.nan, jnp.float32),

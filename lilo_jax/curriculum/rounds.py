@@ -1,6 +1,6 @@
 """Rounds: in how many proposals a step's rollouts are asked for.
 
-A choice is a function (state, collected, key, k) -> (ids [k], mask [k]) of questions that have no group in this step.
+A choice is a function (state, collected, key, k) -> (places, mask) of questions that have no group in this step.
 Each of these turns a choice into a curriculum's `propose`; groups collected earlier in the step decide what follows.
 """
 
@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Int, Key
 
 from lilo_jax.curriculum.gates import Gate
 from lilo_jax.curriculum.selectors import top_k
 from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
 
-Choose = Callable[[CurriculumState, GroupStatistics, Array, int], tuple[Array, Array]]
+Choose = Callable[
+    [CurriculumState, GroupStatistics, Key[jax.Array, ""], int], tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]
+]
 
 
 class Rounds(NamedTuple):
@@ -26,12 +29,12 @@ class Rounds(NamedTuple):
         samples: rollouts that a group can reach.
     """
 
-    propose: Callable[[Choose, CurriculumState, GroupStatistics, Array], Proposal]
+    propose: Callable[[Choose, CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
     most: int
     samples: int
 
 
-def current_round(collected: GroupStatistics) -> Array:
+def current_round(collected: GroupStatistics) -> Int[Array, ""]:
     """How many rounds have opened groups so far; exact where every round opens at least one."""
     return jnp.max(collected.round, initial=-1) + 1
 
@@ -39,27 +42,35 @@ def current_round(collected: GroupStatistics) -> Array:
 def once(count: int, samples: int) -> Rounds:
     """One round: `count` questions, `samples` rollouts each."""
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
-        ids, mask = choose(state, collected, key, count)
-        return Proposal.opening(ids, samples, mask)
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
+        places, mask = choose(state, collected, key, count)
+        return Proposal.opening(places, samples, mask)
 
     return Rounds(propose, 1, samples)
 
 
-def allocated(count: int, most: int, allocate: Callable[[CurriculumState, Array, Array], Array]) -> Rounds:
+def allocated(
+    count: int,
+    most: int,
+    allocate: Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Int[Array, "questions"]],
+) -> Rounds:
     """One round: `count` questions, each with rollouts of its own.
 
     Args:
         count: questions.
         most: rollouts that one can get.
-        allocate: (state, ids, key) -> int32 [count].
+        allocate: (state, places, key) -> rollouts of each.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
-        ids, mask = choose(state, collected, choice_key, count)
-        samples = allocate(state, ids, own)
-        return Proposal.opening(ids, samples, mask & (samples > 0))
+        places, mask = choose(state, collected, choice_key, count)
+        samples = allocate(state, places, own)
+        return Proposal.opening(places, samples, mask & (samples > 0))
 
     return Rounds(propose, 1, most)
 
@@ -75,10 +86,12 @@ def refill(count: int, samples: int, *, gate: Gate, needed: int, most: int) -> R
         most: rounds at most; the step then trains on what it has.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         passed = jnp.sum(~jnp.isnan(gate(collected)))
-        ids, mask = choose(state, collected, key, count)
-        return Proposal.opening(ids, samples, mask & (passed < needed))
+        places, mask = choose(state, collected, key, count)
+        return Proposal.opening(places, samples, mask & (passed < needed))
 
     return Rounds(propose, most, samples)
 
@@ -91,16 +104,18 @@ def top_up(count: int, samples: int, *, gate: Gate, needed: int, most: int, late
         later: the choice of all rounds but the first, if it is another.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         missing = needed - jnp.sum(~jnp.isnan(gate(collected)))
         first_key, later_key = jax.random.split(key)
-        ids, mask = choose(state, collected, first_key, count)
+        places, mask = choose(state, collected, first_key, count)
         if later is not None:
             opened = current_round(collected) > 0
-            ids, mask = jax.tree.map(
-                lambda a, b: jnp.where(opened, a, b), later(state, collected, later_key, count), (ids, mask)
+            places, mask = jax.tree.map(
+                lambda a, b: jnp.where(opened, a, b), later(state, collected, later_key, count), (places, mask)
             )
-        return Proposal.opening(ids, samples, mask & (jnp.arange(count) < missing))
+        return Proposal.opening(places, samples, mask & (jnp.arange(count) < missing))
 
     return Rounds(propose, most, samples)
 
@@ -118,38 +133,48 @@ def expecting(first: int, count: int, samples: int, *, gate: Gate, needed: int, 
         margin: how many more than expected.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         groups, passed = jnp.sum(collected.attempts > 0), jnp.sum(~jnp.isnan(gate(collected)))
         size = jnp.ceil(margin * (needed - passed) * groups / jnp.maximum(passed, 1e-6))
         size = jnp.where(current_round(collected) > 0, size, first)
-        ids, mask = choose(state, collected, key, count)
-        return Proposal.opening(ids, samples, mask & (jnp.arange(count) < size) & (passed < needed))
+        places, mask = choose(state, collected, key, count)
+        return Proposal.opening(places, samples, mask & (jnp.arange(count) < size) & (passed < needed))
 
     return Rounds(propose, most, samples)
 
 
 def screened(
-    due: Callable[[CurriculumState], Array], screen: Choose, candidates: int, attempts: int, *, count: int, samples: int
+    due: Callable[[CurriculumState], Bool[Array, ""]],
+    screen: Choose,
+    candidates: int,
+    attempts: int,
+    *,
+    count: int,
+    samples: int,
 ) -> Rounds:
     """One round of `count` questions; where it is due, a round of other questions before it that are only measured.
 
     Args:
-        due: (state) -> bool, whether the step screens.
+        due: (state) -> whether the step screens.
         screen: which questions it screens.
         candidates, attempts: how many, and the rollouts of each.
         count, samples: questions that are trained on, and the rollouts of each.
     """
-    slots = max(candidates, count)
+    size = max(candidates, count)
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         screen_key, own = jax.random.split(key)
         opened = current_round(collected)
         screening = due(state) & (opened == 0)
         over = opened > due(state)
         chosen = screen(state, collected, screen_key, candidates), choose(state, collected, own, count)
-        first, then = jax.tree.map(lambda x: jnp.pad(x, (0, slots - x.shape[0])), chosen)
-        ids, mask = jax.tree.map(lambda a, b: jnp.where(screening, a, b), first, then)
-        return Proposal.opening(ids, jnp.where(screening, attempts, samples), mask & ~over)
+        first, then = jax.tree.map(lambda x: jnp.pad(x, (0, size - x.shape[0])), chosen)
+        places, mask = jax.tree.map(lambda a, b: jnp.where(screening, a, b), first, then)
+        return Proposal.opening(places, jnp.where(screening, attempts, samples), mask & ~over)
 
     return Rounds(propose, 2, max(attempts, samples))
 
@@ -165,25 +190,32 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
         keep: groups that go on.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
         screened = current_round(collected) > 0
-        ids, mask = choose(state, collected, choice_key, candidates)
-        slots, passed = top_k(gate(collected), own, k=keep)
-        slots, passed = jnp.pad(slots, (0, candidates - keep)), jnp.pad(passed, (0, candidates - keep))
-        go_on = passed & (collected.rollouts[slots] <= screen)
+        places, mask = choose(state, collected, choice_key, candidates)
+        groups, passed = top_k(gate(collected), own, k=keep)
+        groups, passed = jnp.pad(groups, (0, candidates - keep)), jnp.pad(passed, (0, candidates - keep))
+        go_on = passed & (collected.rollouts[groups] <= screen)
         return Proposal(
-            ids=jnp.where(screened, collected.question[slots], ids),
+            places=jnp.where(screened, collected.place[groups], places),
             samples=jnp.where(screened, samples - screen, jnp.full(candidates, screen)).astype(jnp.int32),
             mask=jnp.where(screened, go_on, mask),
-            continues=jnp.where(screened, slots, -1).astype(jnp.int32),
+            continues=jnp.where(screened, groups, -1).astype(jnp.int32),
         )
 
     return Rounds(propose, 2, samples)
 
 
 def successive(
-    count: int, first: int, more: int, *, most: int, go_on: Callable[[GroupStatistics, Array], Array]
+    count: int,
+    first: int,
+    more: int,
+    *,
+    most: int,
+    go_on: Callable[[GroupStatistics, Key[jax.Array, ""]], Bool[Array, "groups"]],
 ) -> Rounds:
     """`first` rollouts for each of `count` questions, then rounds of `more` for those that go on.
 
@@ -191,22 +223,24 @@ def successive(
         count: questions.
         first, more: rollouts of the first round, and of each later one.
         most: rounds in all.
-        go_on: (collected, key) -> bool [K], which groups get more.
+        go_on: (collected, key) -> which groups get more.
     """
 
-    def propose(choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Array) -> Proposal:
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
         choice_key, own = jax.random.split(key)
         opened = current_round(collected) > 0
-        ids, mask = choose(state, collected, choice_key, count)
-        slots = jnp.arange(count, dtype=jnp.int32)  # groups stand in the order in which they were opened
-        wanted = (go_on(collected, own) & (collected.question >= 0))[:count]
+        places, mask = choose(state, collected, choice_key, count)
+        groups = jnp.arange(count, dtype=jnp.int32)  # groups stand in the order in which they were opened
+        wanted = (go_on(collected, own) & (collected.place >= 0))[:count]
         wanted = jnp.pad(wanted, (0, count - wanted.shape[0]))
-        known = jnp.pad(collected.question, (0, max(count - collected.question.shape[0], 0)))[:count]
+        known = jnp.pad(collected.place, (0, max(count - collected.place.shape[0], 0)))[:count]
         return Proposal(
-            ids=jnp.where(opened, known, ids),
+            places=jnp.where(opened, known, places),
             samples=jnp.where(opened, more, jnp.full(count, first)).astype(jnp.int32),
             mask=jnp.where(opened, wanted, mask),
-            continues=jnp.where(opened, slots, -1),
+            continues=jnp.where(opened, groups, -1),
         )
 
     return Rounds(propose, most, first + (most - 1) * more)

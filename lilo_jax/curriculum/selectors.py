@@ -1,7 +1,7 @@
-"""Selectors: from scores to a choice, by a vectorised top-k with fair ties or by draws in proportion.
+"""Selectors: from worths to a choice, by a vectorised top-k with fair ties or by draws in proportion.
 
-A selector is a function (scores [J], key, *, k, eligible) -> (indices [k], mask [k]).  Every choice is a function of
-the scores and a key alone, so it is the same on any number of devices.  Those that draw at random in proportion to
+A selector is a function (worth [J], key, *, k, eligible) -> (indices [k], mask [k]).  Every choice is a function of
+the worths and a key alone, so it is the same on any number of devices.  Those that draw at random in proportion to
 weights do so by Gumbel-top-k: adding Gumbel noise to log w and taking the k highest is sampling one at a time without
 replacement, each time in proportion to the weights that are left (Vieira 2014; Kool et al. 2019, arXiv:1903.06059).
 """
@@ -12,18 +12,25 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.types import Array
 
-Selector = Callable[..., tuple[Array, Array]]
-"""(scores, key, *, k, eligible bool [J] or None) -> (indices int32 [k], mask bool [k]).
+Selector = Callable[..., tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]]
+"""(worth, key, *, k, eligible or None for all) -> (indices, mask).
 
-Scores are float32 [J], but for `mixture` and `per_group`, which say what they read.
+Worths are numbers, one for each question, but for `mixture` and `per_class`, which say what they read.
 """
 
 
-def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
-    """Indices of the `k` highest scores; equal scores are ordered at random.
+def top_k(
+    worth: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
+    """Indices of the `k` of highest worth; equals are ordered at random.
 
     Every number may be chosen, infinities too: -inf comes after all others.  NaN and ineligible entries are never
     chosen, though fewer than `k` are then: what was never measured has no place among what was.  (A plain sort or
@@ -31,74 +38,98 @@ def top_k(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -
     position would decide most choices.)
 
     Args:
-        scores: float32 [J].
+        worth: NaN where there is none.
         key: consumed; breaks ties.
         k: static.
-        eligible: bool [J] or None for all.
+        eligible: which may be chosen; None: all.
 
     Returns:
-        indices int32 [k], distinct where the mask is, best first; and bool [k], whose first entries are True, as many
+        Indices, distinct where the mask is, best first; and the mask, whose first entries are True, as many
         as there are eligible numbers.
     """
-    chex.assert_rank(scores, 1)
-    usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-    scores = jnp.where(usable, scores, -jnp.inf)
-    tie_break = jax.random.uniform(key, scores.shape)
-    # Two partial sorts: the k-th highest score, then who of those that have it comes in.  Sorting all is 50 times
+    chex.assert_rank(worth, 1)
+    usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
+    worth = jnp.where(usable, worth, -jnp.inf)
+    tie_break = jax.random.uniform(key, worth.shape)
+    # Two partial sorts: the k-th highest worth, then who of those that have it comes in.  Sorting all is 50 times
     # slower at a million questions.
-    some = min(k, scores.shape[0])
-    last = jax.lax.top_k(scores, max(some, 1))[0][-1]
-    priority = jnp.where(scores > last, 2.0, tie_break - 2.0 * (scores < last) - 2.0 * ~usable)
+    some = min(k, worth.shape[0])
+    last = jax.lax.top_k(worth, max(some, 1))[0][-1]
+    priority = jnp.where(worth > last, 2.0, tie_break - 2.0 * (worth < last) - 2.0 * ~usable)
     chosen = jax.lax.top_k(priority, some)[1]
-    order = jnp.lexsort((tie_break[chosen], -scores[chosen], ~usable[chosen]))
+    order = jnp.lexsort((tie_break[chosen], -worth[chosen], ~usable[chosen]))
     indices = chosen[order].astype(jnp.int32)
     return jnp.pad(indices, (0, k - some)), jnp.pad(usable[indices], (0, k - some))
 
 
-def gumbel_top_k(weights: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+def gumbel_top_k(
+    weights: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
     """`k` indices drawn without replacement in proportion to `weights`; those of weight 0 come last.
 
     P(first = i) = w_i / sum_j w_j, and so on over what is left (Plackett-Luce).  NaN is never drawn.
 
-    Args: as `top_k`; weights at least 0, float32 [J].
+    Args: as `top_k`; weights at least 0.
     """
     noise_key, tie_key = jax.random.split(key)
     return top_k(jnp.log(weights) + jax.random.gumbel(noise_key, weights.shape), tie_key, k=k, eligible=eligible)
 
 
 def softmax(temperature: float) -> Selector:
-    """Draws without replacement in proportion to exp(score / temperature)."""
+    """Draws without replacement in proportion to exp(worth / temperature)."""
 
-    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        worth: Float[Array, "questions"],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         noise_key, tie_key = jax.random.split(key)
-        noisy = scores / temperature + jax.random.gumbel(noise_key, scores.shape)
+        noisy = worth / temperature + jax.random.gumbel(noise_key, worth.shape)
         return top_k(noisy, tie_key, k=k, eligible=eligible)
 
     return select
 
 
-def ranks(scores: Array, key: Array, *, eligible: Array | None = None) -> Array:
-    """Rank of each entry, 1 for the highest score, ties at random, NaN and the ineligible last; int32 [J]."""
-    order, _ = top_k(scores, key, k=scores.shape[0], eligible=eligible)
-    return jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(1, scores.shape[0] + 1, dtype=jnp.int32))
+def ranks(
+    worth: Float[Array, "questions"], key: Key[jax.Array, ""], *, eligible: Bool[Array, "questions"] | None = None
+) -> Int[Array, "questions"]:
+    """Rank of each entry, 1 for the highest worth, ties at random, NaN and the ineligible last."""
+    order, _ = top_k(worth, key, k=worth.shape[0], eligible=eligible)
+    return jnp.zeros(worth.shape, jnp.int32).at[order].set(jnp.arange(1, worth.shape[0] + 1, dtype=jnp.int32))
 
 
-def rank_weights(scores: Array, key: Array, *, beta: float, eligible: Array | None = None) -> Array:
-    """Probabilities in proportion to rank(score)^(-1 / beta), ties at random; 0 for NaN and the ineligible."""
-    usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-    weights = ranks(scores, key, eligible=eligible).astype(jnp.float32) ** (-1 / beta) * usable
+def rank_weights(
+    worth: Float[Array, "questions"],
+    key: Key[jax.Array, ""],
+    *,
+    beta: float,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> Float[Array, "questions"]:
+    """Probabilities in proportion to rank(worth)^(-1 / beta), ties at random; 0 for NaN and the ineligible."""
+    usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
+    weights = ranks(worth, key, eligible=eligible).astype(jnp.float32) ** (-1 / beta) * usable
     return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)
 
 
 def rank_power(beta: float) -> Selector:
-    """Draws without replacement in proportion to rank(score)^(-1 / beta): PLR's prioritisation (equation 1)."""
+    """Draws without replacement in proportion to rank(worth)^(-1 / beta): PLR's prioritisation (equation 1)."""
 
-    def select(scores: Array, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+    def select(
+        worth: Float[Array, "questions"],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
         rank_key, draw_key = jax.random.split(key)
-        usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-        return gumbel_top_k(
-            rank_weights(scores, rank_key, beta=beta, eligible=eligible), draw_key, k=k, eligible=usable
-        )
+        usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
+        return gumbel_top_k(rank_weights(worth, rank_key, beta=beta, eligible=eligible), draw_key, k=k, eligible=usable)
 
     return select
 
@@ -109,22 +140,28 @@ def whole_part(share: float, k: int) -> int:
 
 
 def mixture(share: float, first: Selector, second: Selector) -> Selector:
-    """The first `share` of the places by `first`, the rest by `second` from what is left.
+    """The first `share` of the k questions by `first`, the rest by `second` from what is left.
 
-    Each place is decided by a fixed split, floor(share * k) of them, not by a coin, so that batches are alike.  Places
-    that `first` cannot fill are handed on to `second`.
+    The split is fixed, floor(share * k) of them, not by a coin, so that batches are alike.  What `first` cannot fill
+    is handed on to `second`.
 
     Returns:
-        A selector of a pair: scores that the first reads [J], and scores that the second reads [J].
+        A selector of a pair: worth that the first reads, and worth that the second reads.
     """
 
-    def select(pair: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
-        scores, others = pair
+    def select(
+        pair: tuple[Float[Array, "questions"], Float[Array, "questions"]],
+        key: Key[jax.Array, ""],
+        *,
+        k: int,
+        eligible: Bool[Array, "questions"] | None = None,
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
+        worth, others = pair
         ours, theirs = jax.random.split(key)
-        left = jnp.ones(scores.shape, bool) if eligible is None else eligible
+        left = jnp.ones(worth.shape, bool) if eligible is None else jnp.asarray(eligible)
         some = whole_part(share, k)
-        # The last part is for the places of the first that are still empty.
-        parts = [(first, scores, ours, some), (second, others, theirs, k - some)]
+        # The last part is for what the first could not fill.
+        parts = [(first, worth, ours, some), (second, others, theirs, k - some)]
         parts += [(second, others, jax.random.fold_in(theirs, 1), some)]
         chosen = []
         for choose, read, own_key, count in parts:
@@ -138,53 +175,61 @@ def mixture(share: float, first: Selector, second: Selector) -> Selector:
     return select
 
 
-class Arms(NamedTuple):
-    """What `per_group` reads.
+class Classes(NamedTuple):
+    """What `per_class` reads.
 
     Attributes:
-        scores: float32 [J], of the questions.
-        groups: int32 [J], the group of each.
-        logits: float32 [groups], of the groups; -inf is never drawn.
+        worth: of the questions.
+        classes: the class of each.
+        logits: of the classes; -inf is never drawn.
     """
 
-    scores: Array
-    groups: Array
-    logits: Array
+    worth: Float[Array, "questions"]
+    classes: Int[Array, "questions"]
+    logits: Float[Array, "classes"]
 
 
-def per_group(choose: Selector = top_k) -> Selector:
-    """Two levels: a group for each place by softmax weights, then a question of that group by score.
+def per_class(choose: Selector = top_k) -> Selector:
+    """Two levels: k draws of a class by softmax weights, then for each the question of that class with most worth.
 
-    A place draws its group in proportion to exp(logit), with replacement as bandits do, and takes the best question of
-    the group by `choose` that is not taken yet; a group that has run out leaves its places to the others.
+    A draw falls on a class in proportion to exp(logit), with replacement as bandits do, and takes the best question of
+    the class by `choose` that is not taken yet; a class that has run out leaves its draws to the others.
 
     Args:
-        choose: orders the questions of a group.
+        choose: orders the questions of a class.
 
     Returns:
-        A selector of `Arms`.
+        A selector of `Classes`.
     """
 
-    def select(arms: Arms, key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
-        scores, groups, logits = arms
-        group_key, order_key, tie_key = jax.random.split(key, 3)
-        usable = ~jnp.isnan(scores) if eligible is None else ~jnp.isnan(scores) & eligible
-        present = jnp.zeros(logits.shape, bool).at[groups].max(usable)
-        drawn = jax.random.categorical(group_key, jnp.where(present, logits, -jnp.inf), shape=(k,))
-        places = jnp.zeros(logits.shape, jnp.int32).at[drawn].add(1)
-        order, _ = choose(scores, order_key, k=scores.shape[0], eligible=usable)
-        # Position of each entry within its group, in that order: the first places[g] of group g come in first.
-        by_group = order[jnp.argsort(groups[order], stable=True)]
-        ordered = groups[by_group]
-        position = jnp.arange(scores.shape[0]) - jnp.searchsorted(ordered, ordered)
-        taken = jnp.zeros(scores.shape, bool).at[by_group].set(position < places[ordered])
-        open_to_all = jnp.where(jnp.isfinite(logits)[groups], 0.0, -1.0)
+    def select(
+        read: Classes, key: Key[jax.Array, ""], *, k: int, eligible: Bool[Array, "questions"] | None = None
+    ) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
+        worth, classes, logits = read
+        class_key, order_key, tie_key = jax.random.split(key, 3)
+        usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
+        present = jnp.zeros(logits.shape, bool).at[classes].max(usable)
+        drawn = jax.random.categorical(class_key, jnp.where(present, logits, -jnp.inf), shape=(k,))
+        draws = jnp.zeros(logits.shape, jnp.int32).at[drawn].add(1)
+        order, _ = choose(worth, order_key, k=worth.shape[0], eligible=usable)
+        # Position of each entry within its class, in that order: the first draws[c] of class c come in first.
+        by_class = order[jnp.argsort(classes[order], stable=True)]
+        ordered = classes[by_class]
+        position = jnp.arange(worth.shape[0]) - jnp.searchsorted(ordered, ordered)
+        taken = jnp.zeros(worth.shape, bool).at[by_class].set(position < draws[ordered])
+        open_to_all = jnp.where(jnp.isfinite(logits)[classes], 0.0, -1.0)
         return top_k(jnp.where(taken, 1.0, open_to_all), tie_key, k=k, eligible=usable)
 
     return select
 
 
-def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Array | None = None) -> tuple[Array, Array]:
+def diverse(
+    weighted: tuple[Float[Array, "questions"], Float[Array, "questions features"]],
+    key: Key[jax.Array, ""],
+    *,
+    k: int,
+    eligible: Bool[Array, "questions"] | None = None,
+) -> tuple[Int[Array, "chosen"], Bool[Array, "chosen"]]:
     """`k` entries of high weight that differ from each other: a determinantal point process's likeliest set, greedily.
 
     Each in turn is the one that adds most to
@@ -194,7 +239,7 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     which is log w_i + log of the share of its vector that the chosen ones do not span.
 
     Args:
-        weighted: w, float32 [J], at least 0, and a row for each, float32 [J, d].
+        weighted: w, at least 0, and a row for each.
         key, k, eligible: as in `top_k`; those of weight 0 come last.
 
     Returns:
@@ -208,12 +253,12 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     tie_break = 1e-4 * jax.random.uniform(key, weights.shape)
     worth = jnp.where(usable, jnp.log(jnp.maximum(weights, 1e-12)), -1e6) + tie_break
 
-    def choose(place: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def choose(nth: Int[Array, ""], carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         factor, left, chosen, taken = carry
         best = jnp.argmax(jnp.where(taken, -jnp.inf, worth + jnp.log(left)))
         column = (rows @ rows[best] - factor @ factor[best]) / jnp.sqrt(left[best])
         left = jnp.maximum(left - column**2, 1e-6)
-        return factor.at[:, place].set(column), left, chosen.at[place].set(best), taken.at[best].set(True)
+        return factor.at[:, nth].set(column), left, chosen.at[nth].set(best), taken.at[best].set(True)
 
     count = weights.shape[0]
     some = min(k, count)
@@ -222,8 +267,8 @@ def diverse(weighted: tuple[Array, Array], key: Array, *, k: int, eligible: Arra
     return chosen, usable[chosen] & (jnp.arange(k) < some)
 
 
-def draw(key: Array, *, size: int, k: int) -> Array:
-    """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement, int32 [k]; k <= size.
+def draw(key: Key[jax.Array, ""], *, size: int, k: int) -> Int[Array, "chosen"]:
+    """`k` distinct numbers of 0..size-1, uniform over ordered draws without replacement; k <= size.
 
     The first k different numbers of a stream of independent ones, which is a draw without replacement, exactly, and
     needs no sort.  A stream of 2 k may hold too few; it is then drawn anew, which favours no number over another.
@@ -231,14 +276,16 @@ def draw(key: Array, *, size: int, k: int) -> Array:
     if size < 2 * k:
         return jax.random.permutation(key, size)[:k].astype(jnp.int32)
 
-    def stream(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def stream(
+        carry: tuple[Key[jax.Array, ""], Int[jax.Array, "chosen"], Int[jax.Array, ""]],
+    ) -> tuple[Key[jax.Array, ""], Int[jax.Array, "chosen"], Int[jax.Array, ""]]:
         key, _, _ = carry
         key, own = jax.random.split(key)
         numbers = jax.random.randint(own, (2 * k,), 0, size, dtype=jnp.int32)
-        place = jnp.arange(2 * k, dtype=jnp.int32)
-        is_new = jnp.full(size, 2 * k, jnp.int32).at[numbers].min(place)[numbers] == place
+        nth = jnp.arange(2 * k, dtype=jnp.int32)
+        is_new = jnp.full(size, 2 * k, jnp.int32).at[numbers].min(nth)[numbers] == nth
         rank = jnp.cumsum(is_new)
-        slot = jnp.where(is_new, rank - 1, k)
-        return key, jnp.zeros(k, jnp.int32).at[slot].set(numbers, mode="drop"), rank[-1]
+        index = jnp.where(is_new, rank - 1, k)
+        return key, jnp.zeros(k, jnp.int32).at[index].set(numbers, mode="drop"), rank[-1]
 
     return jax.lax.while_loop(lambda carry: carry[2] < k, stream, (key, jnp.zeros(k, jnp.int32), jnp.int32(0)))[1]

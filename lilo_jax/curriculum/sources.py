@@ -1,6 +1,6 @@
 """Question sources: which questions a rule may choose from, now.
 
-A source is a function (state, collected so far in this step, key) -> (ids int32 [J], eligible bool [J]).  Questions
+A source is a function (state, collected so far in this step, key) -> (places, eligible).  Questions
 that have a group in this step already are not eligible, so that further rounds ask others; but for the source of
 `buffers.Screened`, whose groups so far only screen, and whose best are what the next round asks.
 """
@@ -9,79 +9,97 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.selectors import draw
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
-Source = Callable[[CurriculumState, GroupStatistics, Array], tuple[Array, Array]]
+Source = Callable[
+    [CurriculumState, GroupStatistics, Key[jax.Array, ""]], tuple[Int[Array, "questions"], Bool[Array, "questions"]]
+]
 
 
 def whole_pool(pool_size: int) -> Source:
-    """Every question."""
+    """A source that offers every question of the pool."""
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
-        index = jnp.where(collected.question < 0, pool_size, collected.question)
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
+        index = jnp.where(collected.place < 0, pool_size, collected.place)
         return jnp.arange(pool_size, dtype=jnp.int32), jnp.ones(pool_size, bool).at[index].set(False, mode="drop")
 
     return offer
 
 
 def random_pool(pool_size: int, count: int) -> Source:
-    """`count` questions of the pool, uniform, without replacement: what keeps a rule from returning to the same ones.
+    """A source that offers `count` questions, drawn uniformly and without replacement at every call.
 
-    All of them, in random order, if the pool is smaller.
+    So a rule cannot return to the same few.  A smaller pool is offered whole, in random order.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
-        ids = draw(key, size=pool_size, k=min(count, pool_size))
-        return ids, ~_any_equal(ids, collected.question)
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
+        places = draw(key, size=pool_size, k=min(count, pool_size))
+        return places, ~_any_equal(places, collected.place)
 
     return offer
 
 
-def _any_equal(ids: Array, taken: Array) -> Array:
-    """Bool [J]: which ids are among `taken` [K], by a sorted look-up."""
+def _any_equal(places: Int[Array, "questions"], taken: Int[Array, "groups"]) -> Bool[Array, "questions"]:
+    """Which places are among `taken`, by a sorted look-up."""
     taken = jnp.sort(taken)
-    return taken[jnp.searchsorted(taken, ids).clip(max=taken.shape[0] - 1)] == ids
+    return taken[jnp.searchsorted(taken, places).clip(max=taken.shape[0] - 1)] == places
 
 
 def least_visited(source: Source) -> Source:
-    """Those of a source that were visited least: an epoch passes before a question comes again."""
+    """A source that offers the questions of another source that were visited least.
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
-        ids, eligible = source(state, collected, key)
-        visits = state.visits[ids]
-        return ids, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
+    All come once before one comes again.
+    """
+
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
+        places, eligible = source(state, collected, key)
+        visits = state.visits[places]
+        return places, eligible & (visits == jnp.min(jnp.where(eligible, visits, jnp.iinfo(jnp.int32).max)))
 
     return offer
 
 
-def at_levels(source: Source, allowed: Callable[[CurriculumState], Array]) -> Source:
-    """Those whose category and level a rule allows: the arms and the difficulty knob of a generator (RLVE).
+def at_levels(source: Source, allowed: Callable[[CurriculumState], Bool[Array, "categories levels"]]) -> Source:
+    """A source that offers the questions of another source whose category and level are allowed (RLVE).
 
     Args:
         source: of the questions; a generator's pool holds questions of every category and level.
-        allowed: (state) -> bool [categories, levels].
+        allowed: (state) -> which of them.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
-        ids, eligible = source(state, collected, key)
-        return ids, eligible & allowed(state)[state.facts.category[ids], state.facts.level[ids]]
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
+        places, eligible = source(state, collected, key)
+        return places, eligible & allowed(state)[state.facts.category[places], state.facts.level[places]]
 
     return offer
 
 
-def not_skipped(source: Source, probability: Callable[[CurriculumState, Array], Array]) -> Source:
-    """Those that a coin does not leave out, each with its own probability (GRESO).
+def not_skipped(
+    source: Source, probability: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
+) -> Source:
+    """A source that leaves out each question of another source with a probability of its own (GRESO).
 
     Args:
         source: of the questions.
-        probability: (state, ids) -> of being left out, float32 [J].
+        probability: (state, places) -> of being left out.
     """
 
-    def offer(state: CurriculumState, collected: GroupStatistics, key: Array) -> tuple[Array, Array]:
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
         source_key, coin_key = jax.random.split(key)
-        ids, eligible = source(state, collected, source_key)
-        return ids, eligible & (jax.random.uniform(coin_key, ids.shape) >= probability(state, ids))
+        places, eligible = source(state, collected, source_key)
+        return places, eligible & (jax.random.uniform(coin_key, places.shape) >= probability(state, places))
 
     return offer

@@ -4,53 +4,46 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
-from lilo_jax.types import (
-    Array,
-    Curriculum,
-    CurriculumState,
-    Facts,
-    GroupSignals,
-    GroupStatistics,
-    PyTree,
-    TrainBatch,
-)
+from lilo_jax.curriculum.contract import Curriculum
+from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics, PyTree, TrainBatch
 
 
 def group_statistics(
     *,
-    question: Array,
-    round: Array,
-    group: Array,
-    reward: Array,
-    correct: Array,
-    graded: Array,
-    length: Array,
-    row_mask: Array,
+    place: Int[Array, "groups"],
+    round: Int[Array, "groups"],
+    group: Int[Array, "rows"],
+    reward: Float[Array, "rows"],
+    correct: Bool[Array, "rows"],
+    graded: Bool[Array, "rows"],
+    length: Int[Array, "rows"],
+    row_mask: Bool[Array, "rows"],
 ) -> GroupStatistics:
     """Sums rows into their groups.
 
     Args:
-        question, round: int32 [K], copied through; -1 in empty slots.
-        group: int32 [rows], slot of each row.
-        reward: float32 [rows].
-        correct: bool [rows], the declared outcome.
-        graded: bool [rows], False where the grader failed: the row is not an attempt.
-        length: int32 [rows], generated tokens.
-        row_mask: bool [rows], False for padding rows.
+        place, round: copied through; -1 in empty entries.
+        group: of each row.
+        reward: of each row.
+        correct: the declared outcome.
+        graded: False where the grader failed: the row is not an attempt.
+        length: generated tokens.
+        row_mask: False for padding rows.
 
     Returns:
-        GroupStatistics with K slots; a slot without rows has zero counts.
+        GroupStatistics of K entries; one without rows has zero counts.
     """
     chex.assert_equal_shape([group, reward, correct, graded, length, row_mask])
 
-    def total(values: Array, where: Array) -> Array:
+    def total(values: Shaped[Array, "rows"], where: Bool[Array, "rows"]) -> Float[Array, "groups"]:
         values = jnp.where(where, values.astype(jnp.float32), 0)
-        return jax.ops.segment_sum(values, group, num_segments=question.shape[0])
+        return jax.ops.segment_sum(values, group, num_segments=place.shape[0])
 
     counted = row_mask & graded
     return GroupStatistics(
-        question=question,
+        place=place,
         round=round,
         attempts=total(jnp.ones_like(reward), counted),
         successes=total(correct, counted),
@@ -61,17 +54,18 @@ def group_statistics(
 
 
 def nothing_collected(curriculum: Curriculum, state: CurriculumState) -> GroupStatistics:
-    """The statistics before the first round of a step: an empty slot for every group that its rounds can open."""
-    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), jax.random.key(0)).ids.shape[0]
+    """The statistics before the first round of a step: an empty entry for every group that its rounds can open."""
+    key = jax.eval_shape(jax.random.key, 0)
+    proposed = jax.eval_shape(curriculum.propose, state, _empty(1), key).places.shape[0]
     return _empty(proposed * curriculum.max_rounds)
 
 
-def _empty(slots: int) -> GroupStatistics:
-    empty, zeros = np.full(slots, -1, np.int32), np.zeros(slots, np.float32)
+def _empty(size: int) -> GroupStatistics:
+    empty, zeros = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     return GroupStatistics(empty, empty, zeros, zeros, zeros, zeros, zeros)
 
 
-def expected_lengths(state: CurriculumState, ids: Array) -> Array:
+def expected_lengths(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
     """Mean completion length of questions, drawn towards that of the pool where little is known.
 
         E_i = (sum of lengths of i + mean length of all) / (rollouts of i + 1)
@@ -80,33 +74,36 @@ def expected_lengths(state: CurriculumState, ids: Array) -> Array:
 
     Args:
         state: what is remembered.
-        ids: int32 [J].
+        places: of the questions.
 
     Returns:
-        float32 [J], in tokens; zero before anything was seen.
+        Lengths in tokens; zero before anything was seen.
     """
     overall = jnp.sum(state.length_sum) / jnp.maximum(jnp.sum(state.rollouts), 1)
-    return (state.length_sum[ids] + overall) / (state.rollouts[ids] + 1)
+    return (state.length_sum[places] + overall) / (state.rollouts[places] + 1)
 
 
-def learnability(successes: Array, attempts: Array) -> Array:
+def learnability(successes: Float[Array, "*groups"], attempts: Float[Array, "*groups"]) -> Float[Array, "*groups"]:
     """Variance of the success of a question: p(1 - p) with p = successes / attempts, in [0, 1/4].
 
     Equals the population variance of the 0/1 outcomes.  NaN where there are no attempts: never measured is not the
     same as unlearnable, and selection never takes NaN.
 
     Args:
-        successes, attempts: float32, any shape; attempts >= successes >= 0.
+        successes, attempts: attempts >= successes >= 0.
 
     Source: Foster et al. 2025 (LILO), section 2.2; Rutherford et al. 2024 (SFL), section 4.
+
+    >>> learnability(jnp.array([0.0, 4.0, 8.0, 0.0]), jnp.array([8.0, 8.0, 8.0, 0.0]))
+    Array([0.  , 0.25, 0.  ,  nan], dtype=float32)
     """
     # A quotient of whole numbers is rounded once: p and 1 - p tie exactly, as do 1 of 3 and 2 of 6.
     variance = successes * (attempts - successes) / jnp.maximum(attempts, 1) ** 2
     return jnp.where(attempts > 0, variance, jnp.nan)
 
 
-def is_mixed(statistics: GroupStatistics) -> Array:
-    """Bool [K]: groups with both correct and wrong rollouts, the only ones with a policy gradient."""
+def is_mixed(statistics: GroupStatistics) -> Bool[Array, "groups"]:
+    """Groups with both correct and wrong rollouts, the only ones with a policy gradient."""
     return (statistics.successes > 0) & (statistics.successes < statistics.attempts)
 
 
@@ -127,43 +124,45 @@ def initial_state(facts: Facts, memory: PyTree = ()) -> CurriculumState:
     )
 
 
-def remember(state: CurriculumState, collected: GroupStatistics, step: Array) -> CurriculumState:
+def remember(state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> CurriculumState:
     """Adds a step's groups to the lifetime counts; a question with two groups is counted for both.
 
     Args:
         state: before the step.
-        collected: K groups, empty slots allowed.
-        step: int32 scalar, the step they belong to.
+        collected: K groups, empty entries allowed.
+        step: the step they belong to.
     """
     pool_size = state.attempts.shape[0]
-    filled = collected.question >= 0
-    index = jnp.where(filled, collected.question, pool_size)  # out of range: dropped
+    filled = collected.place >= 0
+    index = jnp.where(filled, collected.place, pool_size)  # out of range: dropped
 
-    def add(counts: Array, values: Array) -> Array:
-        return counts.at[index].add(values.astype(counts.dtype), mode="drop")
+    def add(counts: Num[Array, "pool"], values: Shaped[Array, "groups"]) -> Num[Array, "pool"]:
+        return jnp.asarray(counts).at[index].add(values.astype(counts.dtype), mode="drop")
 
     return state.replace(
         step=step + 1,
         attempts=add(state.attempts, collected.attempts),
         successes=add(state.successes, collected.successes),
         visits=add(state.visits, filled),
-        last_seen=state.last_seen.at[index].max(step, mode="drop"),
+        last_seen=jnp.asarray(state.last_seen).at[index].max(step, mode="drop"),
         length_sum=add(state.length_sum, collected.length_sum),
         rollouts=add(state.rollouts, collected.rollouts),
     )
 
 
-def group_signals(batch: TrainBatch, mask: Array, value_error: Array) -> GroupSignals:
+def group_signals(
+    batch: TrainBatch, mask: Bool[Array, "rows completion"], value_error: Float[Array, "rows completion"]
+) -> GroupSignals:
     """Per-group means over tokens of what the update saw.
 
     Args:
         batch: a training batch with advantages.
-        mask: bool [B, C], tokens trained on.
-        value_error: float32 [B, C], squared error of the critic.
+        mask: tokens trained on.
+        value_error: squared error of the critic.
     """
-    num_groups = batch.question.shape[0]
+    num_groups = batch.place.shape[0]
 
-    def mean(values: Array) -> Array:
+    def mean(values: Float[Array, "rows completion"]) -> Float[Array, "trained"]:
         total = jax.ops.segment_sum(jnp.sum(jnp.where(mask, values, 0), axis=1), batch.group, num_segments=num_groups)
         count = jax.ops.segment_sum(jnp.sum(mask, axis=1), batch.group, num_segments=num_groups)
         return total / jnp.maximum(count, 1)

@@ -13,10 +13,12 @@ over visits at 1/2 that are not explained (many attempts, no drift, a residual).
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import betaln, expit, xlog1py, xlogy
+from jaxtyping import Float, Int
 
-from lilo_jax.curriculum.composition import Score
+from lilo_jax.curriculum.composition import Belief
 from lilo_jax.curriculum.estimators import Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
@@ -32,19 +34,19 @@ class Suspicion(flax.struct.PyTreeNode):
     """Evidence against questions.
 
     Attributes:
-        coin, dead: float32 [M], log-likelihood of either explanation over that of `clean`, summed over groups, as of
+        coin, dead: log-likelihood of either explanation over that of `clean`, summed over groups, as of
             the question's last visit.
     """
 
-    coin: Array
-    dead: Array
+    coin: Float[Array, "pool"]
+    dead: Float[Array, "pool"]
 
 
-def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = FADE) -> Tracker:
+def trap_detector(predicted: Belief, *, strength: float = 4.0, fade: float = FADE) -> Tracker:
     """Weighs every group against what was predicted of it.
 
     Args:
-        predicted: (state, ids, key) -> m, what the features say of the success rate; no key is consumed.
+        predicted: (state, places, key) -> m, what the features say of the success rate; no key is consumed.
         strength: nu, how many rollouts the prediction is worth.
         fade: what stays of the evidence with every step that passes.
     """
@@ -53,31 +55,39 @@ def trap_detector(predicted: Score, *, strength: float = 4.0, fade: float = FADE
         zeros = jnp.zeros(pool_size, jnp.float32)
         return Suspicion(zeros, zeros)
 
-    def observe(memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Array) -> Suspicion:
+    def observe(
+        memory: Suspicion, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Suspicion:
         # Groups without a verdict count as visits too: they add nothing, but what there was must fade up to them.
-        index = jnp.where(collected.question >= 0, collected.question, memory.coin.shape[0])
-        question = jnp.maximum(collected.question, 0)
-        rate = predicted(state, question, None)
-        passed = (step - state.last_seen[question]).astype(jnp.float32)
+        index = jnp.where(collected.place >= 0, collected.place, memory.coin.shape[0])
+        place = jnp.maximum(collected.place, 0)
+        rate = predicted(state, place, jax.random.key(0))
+        passed = (step - state.last_seen[place]).astype(jnp.float32)
         ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
 
-        def add(evidence: Array, ratio: Array) -> Array:
-            faded = evidence[question] * fade**passed
-            return evidence.at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
+        def add(evidence: Float[Array, "pool"], ratio: Float[Array, "groups"]) -> Float[Array, "pool"]:
+            faded = evidence[place] * fade**passed
+            return jnp.asarray(evidence).at[index].set(faded, mode="drop").at[index].add(ratio, mode="drop")
 
         return Suspicion(*map(add, (memory.coin, memory.dead), ratios))
 
     return Tracker(init, observe)
 
 
-def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: float) -> tuple[Array, Array]:
+def log_ratios(
+    successes: Float[Array, "groups"],
+    attempts: Float[Array, "groups"],
+    rate: Float[Array, "groups"],
+    *,
+    strength: float,
+) -> tuple[Float[Array, "groups"], Float[Array, "groups"]]:
     """Log-likelihood ratios of `coin` and of `dead` over `clean`; binomial coefficients cancel.
 
         clean: log B(s + nu m, n - s + nu (1 - m)) - log B(nu m, nu (1 - m)),  B the beta function
 
     Args:
-        successes, attempts: s and n, float32 [K].
-        rate: m, float32 [K], held within `LEAST_RATE` of 0 and 1.
+        successes, attempts: s and n.
+        rate: m, held within `LEAST_RATE` of 0 and 1.
         strength: nu.
     """
     rate = jnp.clip(rate, LEAST_RATE, 1 - LEAST_RATE)
@@ -90,9 +100,14 @@ def log_ratios(successes: Array, attempts: Array, rate: Array, *, strength: floa
 
 
 def trap_probability(
-    memory: Suspicion, state: CurriculumState, ids: Array, *, prior: float = 0.05, fade: float = FADE
-) -> Array:
-    """Probability that a question is a trap of either kind, or that its grader fails; float32 [J].
+    memory: Suspicion,
+    state: CurriculumState,
+    places: Int[Array, "questions"],
+    *,
+    prior: float = 0.05,
+    fade: float = FADE,
+) -> Float[Array, "questions"]:
+    """Probability that a question is a trap of either kind, or that its grader fails.
 
         1 - (1 - q) (graded rollouts + 1) / (rollouts + 1)
         q = sigmoid(log(prior / (1 - prior)) + log((e^coin + e^dead) / 2))
@@ -103,12 +118,12 @@ def trap_probability(
     Args:
         memory: evidence.
         state: for the lifetime counts of rollouts and of those that were graded.
-        ids: int32 [J].
+        places: of the questions.
         prior: share of traps expected in the pool, in [0, 1).
         fade: as in `trap_detector`.
     """
-    passed = (state.step - state.last_seen[ids]).astype(jnp.float32)
-    coin, dead = (evidence[ids] * fade**passed for evidence in (memory.coin, memory.dead))
+    passed = (state.step - state.last_seen[places]).astype(jnp.float32)
+    coin, dead = (evidence[places] * fade**passed for evidence in (memory.coin, memory.dead))
     either = jnp.logaddexp(coin, dead) - jnp.log(2.0)
-    graded = (state.attempts[ids] + 1) / (state.rollouts[ids] + 1)
+    graded = (state.attempts[places] + 1) / (state.rollouts[places] + 1)
     return 1 - (1 - expit(jnp.log(prior / (1 - prior)) + either)) * graded

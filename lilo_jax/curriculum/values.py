@@ -1,6 +1,6 @@
 """Values: how much there is to learn from a question, as a function of what is believed of its success rate.
 
-Each takes an `Estimate` of J questions to float32 [J].  The variance family (`variance`, `deviation`, `mixed`,
+Each takes an `Estimate` of questions to a number for each.  The variance family (`variance`, `deviation`, `mixed`,
 `-distance(1/2)`) ranks alike under top-k with the same estimate; its members differ where a rule draws in proportion,
 sets a threshold, or divides by a price.
 """
@@ -8,71 +8,74 @@ sets a threshold, or divides by a price.
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Num
 
 from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.types import Array
 
 
-def success(estimate: Estimate) -> Array:
+def success(estimate: Estimate) -> Float[Array, "questions"]:
     """p, the mean of the belief: what an audit compares with outcomes."""
     return estimate.mean
 
 
-def variance(estimate: Estimate) -> Array:
+def variance(estimate: Estimate) -> Float[Array, "*questions"]:
     """p(1 - p) at the mean of the belief: learnability (Foster et al. 2025; Rutherford et al. 2024)."""
     return estimate.mean * (1 - estimate.mean)
 
 
-def expected_variance(estimate: Estimate) -> Array:
+def expected_variance(estimate: Estimate) -> Float[Array, "questions"]:
     """E[p(1 - p)] under the belief = mean (1 - mean) - variance; for Beta(a, b): ab / ((a + b)(a + b + 1))."""
     return estimate.mean * (1 - estimate.mean) - estimate.variance
 
 
-def corrected_variance(estimate: Estimate, attempts: Array) -> Array:
+def corrected_variance(estimate: Estimate, attempts: Num[Array, "questions"]) -> Float[Array, "questions"]:
     """p(1 - p) K / (K - 1), which K fresh rollouts estimate without bias; NaN for K < 2.
 
-    An `Estimate` does not say of how many rollouts it is, so `of_belief` cannot take this one: a score of a rule's own
-    hands it what `recalled` gives, and the attempts, such as `state.attempts[ids]` with `frequency`.
+    An `Estimate` does not say of how many rollouts it is, so `of_belief` cannot take this one: a rule of its own
+    hands it what `recalled` gives, and the attempts, such as `state.attempts[places]` with `frequency`.
     """
     return jnp.where(attempts > 1, variance(estimate) * attempts / jnp.maximum(attempts - 1, 1), jnp.nan)
 
 
-def deviation(estimate: Estimate) -> Array:
+def deviation(estimate: Estimate) -> Float[Array, "questions"]:
     """sqrt(p(1 - p)): the standard deviation of the outcome (SPO, CurES)."""
     return jnp.sqrt(jnp.maximum(variance(estimate), 0))
 
 
-def nearness(estimate: Estimate, target: Array | float = 0.5) -> Array:
+def nearness(estimate: Estimate, target: Float[Array, "*questions"] | float = 0.5) -> Float[Array, "questions"]:
     """-(p - target)^2."""
     return -((estimate.mean - target) ** 2)
 
 
-def band(estimate: Estimate, low: float, high: float) -> Array:
+def band(estimate: Estimate, low: float, high: float) -> Float[Array, "questions"]:
     """1 where low <= p <= high, else 0."""
     return ((estimate.mean >= low) & (estimate.mean <= high)).astype(jnp.float32)
 
 
-def pools(estimate: Estimate, thresholds: Sequence[float], weights: Sequence[float], unseen: float) -> Array:
+def pools(
+    estimate: Estimate, thresholds: Sequence[float], weights: Sequence[float], unseen: float
+) -> Float[Array, "questions"]:
     """The weight of the first pool whose threshold is at least p, the last one's if none is; `unseen` for NaN."""
     pool = jnp.searchsorted(jnp.asarray(thresholds, jnp.float32), estimate.mean).clip(max=len(weights) - 1)
     return jnp.where(jnp.isnan(estimate.mean), unseen, jnp.asarray(weights, jnp.float32)[pool])
 
 
-def hard_variance(estimate: Estimate) -> Array:
+def hard_variance(estimate: Estimate) -> Float[Array, "*questions"]:
     """p(1 - p)^2, highest at p = 1/3: a policy-gradient step's gain in success (Li et al. 2025, Knapsack RL)."""
     return estimate.mean * (1 - estimate.mean) ** 2
 
 
-def failure(estimate: Estimate) -> Array:
+def failure(estimate: Estimate) -> Float[Array, "questions"]:
     """1 - p (Kimi k1.5)."""
     return 1 - estimate.mean
 
 
-def mixed(estimate: Estimate, samples: int | Array) -> Array:
+def mixed(estimate: Estimate, samples: int | Int[Array, "*rollouts"]) -> Float[Array, "*table"]:
     """Probability that `samples` rollouts are neither all right nor all wrong: 1 - p^G - (1 - p)^G."""
     return 1 - estimate.mean**samples - (1 - estimate.mean) ** samples
 
 
-def progress(fast: Estimate, slow: Estimate) -> Array:
+def progress(fast: Estimate, slow: Estimate) -> Float[Array, "questions"]:
     """|p_fast - p_slow|: how far two averages of different memory have come apart."""
     return jnp.abs(fast.mean - slow.mean)

@@ -1,40 +1,45 @@
 """Audits of a run: what the curriculum believes, held against many rollouts of questions that nobody chose."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
-from lilo_jax.assembly import Assembly
-from lilo_jax.evaluation.calibration import audit_measures
-from lilo_jax.evaluation.outcomes import outcomes
+from lilo_jax.evaluation.calibration import AuditConfig, audit_measures
+from lilo_jax.evaluation.outcomes import Probe, outcomes
 from lilo_jax.keys import stream_key
-from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import AUDIT
-from lilo_jax.types import TrainState
+from lilo_jax.types import Array, PyTree
 
 
 def audit(
-    assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock
+    probe: Probe,
+    settings: AuditConfig,
+    params: PyTree,
+    estimate: Callable[[Array], Array] | None,
+    step: int,
+    ledger: Ledger,
 ) -> dict[str, float | None]:
-    """Metrics `audit/...` of the belief with which a step begins; none if the step has no audit.
+    """Metrics `audit/...` of the belief with which a step begins; see `audit_measures`.
 
-    The curriculum sees nothing of it and every key is the audit's own, so a run is the same with and without.  See
-    `audit_measures`.
+    The curriculum sees nothing of it and every key is the audit's own, so a run is the same with and without.
+
+    Args:
+        probe: what samples and grades.
+        settings: how many questions, and rollouts of each.
+        params: policy weights.
+        estimate: (key) -> float32 [M], success rates that the curriculum believes in; None if it believes nothing.
+        step: at which it happens.
+        ledger: books the tokens.
     """
-    config, programs = assembly.config, assembly.programs
-    if not config.audit.questions or step % config.audit.every:
-        return {}
-    with clock.phase("audit"):
-        key = stream_key(config.seed, "audit questions", step)
-        # Not `selectors.draw`, whose loop would be compiled anew at every call outside of a program.
-        ids = np.asarray(jax.random.choice(key, len(assembly.pool.lengths), (config.audit.questions,), replace=False))
-        counts = outcomes(
-            assembly, assembly.policy(state), ids, step, ledger,
-            samples=config.audit.samples, purpose="audit", phase=AUDIT,
-        )  # fmt: skip
-        belief = None
-        if programs.estimate is not None:
-            key = stream_key(config.seed, "audit belief", step)
-            belief = jax.device_get(programs.estimate(state.curriculum, key))[ids]
-        assembly.graders.pool.take_counts()  # those of a step are its own
-        return {f"audit/{name}": value for name, value in audit_measures(belief, *counts).items()}
+    seed = probe.judge.seed
+    key = stream_key(seed, "audit questions", step)
+    # Not `selectors.draw`, whose loop would be compiled anew at every call outside of a program.
+    places = np.asarray(jax.random.choice(key, len(probe.pool.lengths), (settings.questions,), replace=False))
+    counts = outcomes(probe, params, places, step, ledger, samples=settings.samples, purpose="audit", phase=AUDIT)
+    belief = None
+    if estimate is not None:
+        belief = jax.device_get(estimate(stream_key(seed, "audit belief", step)))[places]
+    probe.judge.graders.workers.take_counts()  # those of a step are its own
+    return {f"audit/{name}": value for name, value in audit_measures(belief, *counts).items()}

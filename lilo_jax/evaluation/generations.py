@@ -10,14 +10,14 @@ import numpy as np
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.evaluation.responses import TRUNCATED, Answer, ResponseGrader
 from lilo_jax.grading.answers import shown
 from lilo_jax.grading.extraction import Extracted, extract
 from lilo_jax.grading.judgement import Judgement
-from lilo_jax.grading.pool import Grade, GradingPool
 from lilo_jax.grading.reading import read
-from lilo_jax.grading.responses import TRUNCATED, Answer, ResponseGrader
-from lilo_jax.json_lines import read_records
+from lilo_jax.grading.workers import Grade, GradingWorkers
 from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import read_records
 from lilo_jax.types import Completions
 
 
@@ -111,12 +111,12 @@ def respond(
     ]
 
 
-def grade_again(pool: GradingPool, grade: Grade, generations: Iterable[Generations]) -> list[Generations]:
+def grade_again(workers: GradingWorkers, grade: Grade, generations: Iterable[Generations]) -> list[Generations]:
     """The same responses with the verdicts of another grader; nothing is sampled."""
     pending = []
     for one in generations:
         judgements = [
-            pool.submit(grade, one.question, response.text) if response.ended else None for response in one.responses
+            workers.submit(grade, one.question, response.text) if response.ended else None for response in one.responses
         ]
         pending.append((one, judgements))
     return [

@@ -1,22 +1,57 @@
 """The held-out sets of a run, evaluated during training."""
 
+import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lilo_jax.assembly import Assembly, HeldOut
-from lilo_jax.collection import sample
-from lilo_jax.encoding import encode_pairs
+from lilo_jax.device.mesh import put_rows
 from lilo_jax.errors import RunError
+from lilo_jax.evaluation.completions import completions_of
 from lilo_jax.evaluation.generations import Generations, by_difficulty, respond, success_rates, summarize
 from lilo_jax.evaluation.protocols import Protocol
-from lilo_jax.inference import completions_of
-from lilo_jax.keys import stream_key
-from lilo_jax.mesh import put_rows
+from lilo_jax.evaluation.responses import ResponseGrader
+from lilo_jax.evaluation.sampler import Sampler, sample
+from lilo_jax.grading.workers import Grade
 from lilo_jax.storage.ledger import Ledger
-from lilo_jax.types import Completions, Prompts, PyTree, Requests, Sequences
+from lilo_jax.tokenizers.encoding import EncodedQuestions
+from lilo_jax.types import Completions, Prompts, PyTree, Requests, Sequences, TokenScores
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """A set to evaluate on.
+
+    Attributes:
+        encoded: its questions.
+        grade: of its task.
+        answers: each question with its one right token sequence; None if there are several, and accuracy is sampled.
+    """
+
+    encoded: EncodedQuestions
+    grade: Grade
+    answers: Sequences | None
+
+
+class Evaluator(NamedTuple):
+    """What evaluates.
+
+    Attributes:
+        sampler: set up for `protocol`.
+        score: of `Programs`.
+        graders: of the sampled responses.
+        protocol: how they are sampled.
+        rows: sequences of one device call.
+    """
+
+    sampler: Sampler
+    score: Callable[..., TokenScores]
+    graders: ResponseGrader
+    protocol: Protocol
+    rows: int
 
 
 class Evaluation(NamedTuple):
@@ -33,15 +68,27 @@ class Evaluation(NamedTuple):
     generations: list[Generations]
 
 
-def evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger) -> list[Evaluation]:
-    """Accuracy on every set that the config names."""
-    return [_evaluate(assembly, params, step, ledger, name, held) for name, held in assembly.held_out.items()]
+def evaluate(
+    evaluator: Evaluator, sets: Mapping[str, HeldOut], params: PyTree, key: jax.Array, step: int, ledger: Ledger
+) -> list[Evaluation]:
+    """Accuracy on every set.
+
+    Args:
+        evaluator: what samples and grades.
+        sets: by name.
+        params: policy weights.
+        key: of the draws, the same for every set.
+        step: that is evaluated.
+        ledger: books the tokens.
+    """
+    return [_evaluate(evaluator, held, params, key, step, ledger, name) for name, held in sets.items()]
 
 
-def _evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger, name: str, held: HeldOut) -> Evaluation:
-    # A tokenizer with several ways to write a text has several right token sequences.
-    if held.unique_answers and assembly.tokenizer.unique_segmentation:
-        rates = exact_rates(assembly, params, held, ledger)
+def _evaluate(
+    evaluator: Evaluator, held: HeldOut, params: PyTree, key: jax.Array, step: int, ledger: Ledger, name: str
+) -> Evaluation:
+    if held.answers is not None:
+        rates = exact_rates(evaluator, params, held.answers, ledger)
         found = {
             "accuracy": float(rates.mean()),
             "standard_error": float(rates.std(ddof=1) / np.sqrt(len(rates))) if len(rates) > 1 else None,
@@ -49,7 +96,7 @@ def _evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger, nam
         }
         method, generations = "exact", []
     else:
-        generations = sampled(assembly, params, held, step, ledger)
+        generations = sampled(evaluator, held, params, key, ledger)
         rates, method = success_rates(generations), "sampled"
         found = summarize(generations)
         if found["accuracy"] is None:
@@ -60,36 +107,30 @@ def _evaluate(assembly: Assembly, params: PyTree, step: int, ledger: Ledger, nam
     )
 
 
-def exact_rates(assembly: Assembly, params: PyTree, held: HeldOut, ledger: Ledger) -> np.ndarray:
+def exact_rates(evaluator: Evaluator, params: PyTree, answers: Sequences, ledger: Ledger) -> np.ndarray:
     """Success rate at temperature 1 of questions with one right token sequence: that sequence's probability.
 
     One teacher-forced pass per question, no sampling and so no sampling noise.  float64 [N].
     """
-    pairs = [(q.prompt, q.answer) for q in held.encoded.questions]
-    sequences = encode_pairs(assembly.tokenizer, pairs, chat=assembly.config.tokenizer.chat)
-    slots = int(sequences.completion_lengths.max())
-    rates = []
-    for start in range(0, len(pairs), assembly.config.evaluation.rows):
-        part = _padded_rows(sequences, start, assembly.config.evaluation.rows)
-        placed = put_rows(assembly.mesh, part)
-        scores = assembly.programs.score(params, placed, completion_slots=slots, temperature=1.0)
+    width, rates = int(answers.completion_lengths.max()), []
+    for start in range(0, len(answers.tokens), evaluator.rows):
+        placed = put_rows(evaluator.sampler.mesh, _padded_rows(answers, start, evaluator.rows))
+        scores = evaluator.score(params, placed, completion_width=width, temperature=1.0)
         rates.append(np.exp(np.asarray(scores.logprobs, np.float64).sum(axis=1)))
-    ledger.add("evaluation", "scored", int(sequences.prompt_lengths.sum() + sequences.completion_lengths.sum()))
-    return np.concatenate(rates)[: len(pairs)]
+    ledger.add("evaluation", "scored", int(answers.prompt_lengths.sum() + answers.completion_lengths.sum()))
+    return np.concatenate(rates)[: len(answers.tokens)]
 
 
-def sampled(assembly: Assembly, params: PyTree, held: HeldOut, step: int, ledger: Ledger) -> list[Generations]:
-    """Responses to the questions of a set, by the config's protocol."""
-    config, encoded = assembly.config, held.encoded
+def sampled(evaluator: Evaluator, held: HeldOut, params: PyTree, key: jax.Array, ledger: Ledger) -> list[Generations]:
+    """Responses to the questions of a set, by the evaluator's protocol."""
+    encoded = held.encoded
     prompts = [row[:length].tolist() for row, length in zip(encoded.tokens, encoded.lengths, strict=True)]
-    key = stream_key(config.seed, "evaluate", step)
 
-    def draw(prompts: Prompts, requests: Requests, protocol: Protocol) -> Completions:
-        return jax.device_get(sample(assembly, params, prompts, requests, key, protocol=protocol))
+    def draw(prompts: Prompts, requests: Requests, _: Protocol) -> Completions:
+        return jax.device_get(sample(evaluator.sampler, params, prompts, requests, key))
 
-    protocol = config.protocol
-    generate = functools.partial(completions_of, draw, prompts, rows=config.evaluation.rows)
-    generations = respond(generate, assembly.evaluation_graders, held.grade, encoded.questions, protocol)
+    generate = functools.partial(completions_of, draw, prompts, rows=evaluator.rows)
+    generations = respond(generate, evaluator.graders, held.grade, encoded.questions, evaluator.protocol)
     ledger.add("evaluation", "prefilled", encoded.lengths.sum())
     ledger.add("evaluation", "generated", sum(r.tokens for one in generations for r in one.responses))
     return generations

@@ -52,3 +52,28 @@ def protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Accuracy on held-out questions."""
+
+    every: Count = 10
+    """steps between evaluations"""
+    splits: tuple[str, ...] = ()
+    """held-out sets evaluated each time; empty: all that the task has"""
+    suites: tuple[str, ...] = ()
+    """test sets of other tasks, NAME or NAME=PATH, such as math500 or collegemath=data/college"""
+    protocol: str = ""
+    """vineppo, oat or greedy: its samples, temperature, top-p and max-new-tokens where they are not given, its stop
+    strings, prompt style and grader"""
+    samples: Count = 4
+    """completions per question where accuracy must be sampled; a task with unique answers is evaluated exactly"""
+    temperature: NotNegative = 1.0
+    top_p: PositiveShare = 1.0
+    max_new_tokens: Whole = 0
+    """longest completion; 0: as in training"""
+    max_questions: Whole = 0
+    """questions per set, the first ones; 0 takes all"""
+    rows: Count = 256
+    """sequences per device call"""

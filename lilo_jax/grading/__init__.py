@@ -7,7 +7,7 @@ answers.py      what an answer can be: number, time, tuple, set, interval, matri
 comparison.py   whether two are the same;  rules.py  the graders `default` and `exact` of all this
 trees.py        expressions as trees
 probing.py      algebra by values at random points;  symbolic.py  by math-verify, for what is left
-pool.py         all of it in processes that can be killed
+workers.py      all of it in processes that can be killed
 
 To add a grader: a file with a frozen dataclass that is a `Grader`, its test, and a line in `GRADERS`.
 """

@@ -156,7 +156,7 @@ def last_value(text: str) -> str | None:
     return max(candidates)[1] if candidates else None
 
 
-class Span(NamedTuple):
+class _Span(NamedTuple):
     """Mathematics within text, delimiters included in its place but not in its text."""
 
     start: int
@@ -164,9 +164,9 @@ class Span(NamedTuple):
     text: str
 
 
-def spans(text: str) -> list[Span]:
+def spans(text: str) -> list[_Span]:
     r"""All of $...$, $$...$$, \(...\) and \[...\] that hold something, in order."""
-    found: list[Span] = []
+    found: list[_Span] = []
     opened: re.Match[str] | None = None
     for delimiter in _DELIMITER.finditer(text):
         if opened is None or delimiter[0] != _CLOSING[opened[0]]:
@@ -174,7 +174,7 @@ def spans(text: str) -> list[Span]:
             continue
         inside = text[opened.end() : delimiter.start()]
         if inside.strip():
-            found.append(Span(opened.start(), delimiter.end(), inside))
+            found.append(_Span(opened.start(), delimiter.end(), inside))
         opened = None
     return found
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.models.attention import Attend, View, attend_sequence, softcapped
 from lilo_jax.models.decoder import (
@@ -34,35 +35,39 @@ class Model(NamedTuple):
         init_critic: (key) -> critic params: a trunk of the same shape with a value head.
         axes, critic_axes: logical axis names of every weight, in the tree structure of the params.
         inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
-        hidden: (params, tokens int32 [B, T], positions=None, segments=None) -> final hidden states [B, T, D].  Works
+        hidden: (params, tokens, positions=None, segments=None) -> final hidden states.  Works
             for policy and critic.  Packed rows name the position of each token in its sequence, and its sequence.
-        logits: (params, hidden [..., D]) -> float32 [..., V].
-        values: (critic params, hidden [..., D]) -> float32 [...].
+        logits: (params, hidden) -> logits, float32.
+        values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
             rows, and taken apart by layer if these run unrolled.  Done once per sampling call, outside of its loops.
-        init_cache: (rows, slots) -> empty cache.
-        extend: (decoding weights, tokens [B, T], start, cache) -> (hidden [B, T, D], cache): a run of T tokens whose
-            first stands at position `start` (int32 scalar) in every row.
-        decode: (decoding weights, tokens [B], positions [B], cache) -> (logits float32 [B, V], cache): one token a row.
-        take: (cache, rows int32 [R], slots) -> cache of those rows, lengthened to `slots`.
-        copy: (cache, rows int32 [F], source, source rows int32 [F]) -> cache with rows of another one written over the
+        init_cache: (rows, width) -> empty cache with room for `width` tokens a row.
+        extend: (decoding weights, tokens, start, cache) -> (hidden, cache): a run of tokens whose first stands at
+            position `start` in every row.
+        decode: (decoding weights, tokens, positions, cache) -> (logits, cache): one token a row.
+        take: (cache, rows, width) -> cache of those rows, lengthened to `width`.
+        copy: (cache, rows, source, source rows) -> cache with rows of another one written over the
             beginning of its own; rows out of range are dropped.
     """
 
-    init: Callable[[Array], PyTree]
-    init_critic: Callable[[Array], PyTree]
+    init: Callable[[Key[jax.Array, ""]], PyTree]
+    init_critic: Callable[[Key[jax.Array, ""]], PyTree]
     axes: PyTree
     critic_axes: PyTree
     inputs: PyTree
-    hidden: Callable[..., Array]
-    logits: Callable[[PyTree, Array], Array]
-    values: Callable[[PyTree, Array], Array]
+    hidden: Callable[..., Float[Array, "rows tokens embed"]]
+    logits: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]]
+    values: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens"]]
     decoding_weights: Callable[[PyTree], PyTree]
     init_cache: Callable[[int, int], PyTree]
-    extend: Callable[[PyTree, Array, Array, PyTree], tuple[Array, PyTree]]
-    decode: Callable[[PyTree, Array, Array, PyTree], tuple[Array, PyTree]]
-    take: Callable[[PyTree, Array, int], PyTree]
-    copy: Callable[[PyTree, Array, PyTree, Array], PyTree]
+    extend: Callable[
+        [PyTree, Int[Array, "rows tokens"], Int[Array, ""], PyTree], tuple[Float[Array, "rows tokens embed"], PyTree]
+    ]
+    decode: Callable[
+        [PyTree, Int[Array, "rows"], Int[Array, "rows"], PyTree], tuple[Float[Array, "rows vocabulary"], PyTree]
+    ]
+    take: Callable[[PyTree, Int[Array, "taken"], int], PyTree]
+    copy: Callable[[PyTree, Int[Array, "copied"], PyTree, Int[Array, "copied"]], PyTree]
 
 
 def _metadata(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig, name: str) -> PyTree:
@@ -85,7 +90,7 @@ def _is_names(node: PyTree) -> bool:
     return isinstance(node, tuple)
 
 
-def _init(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig, key: Array) -> PyTree:
+def _init(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig, key: Key[jax.Array, ""]) -> PyTree:
     return nnx.to_pure_dict(nnx.state(module(config, rngs=nnx.Rngs(key))))
 
 
@@ -96,28 +101,39 @@ def build_model(
 
     Args:
         config: with `vocab_size` filled in.
-        constrain: (x, *logical axes) -> x with its layout fixed; see `lilo_jax.mesh.constrainer`.
+        constrain: (x, *logical axes) -> x with its layout fixed; see `lilo_jax.device.mesh.constrainer`.
         platform: of the devices it will run on: "cpu", "gpu" or "tpu".
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
     """
     forward = functools.partial(run_trunk, config, constrain)
     train_layers = layer_execution(config.train_layers, platform)
 
-    def hidden(params: PyTree, tokens: Array, positions: Array | None = None, segments: Array | None = None) -> Array:
+    def hidden(
+        params: PyTree,
+        tokens: Int[Array, "rows tokens"],
+        positions: Int[Array, "#rows tokens"] | None = None,
+        segments: Int[Array, "rows tokens"] | None = None,
+    ) -> Float[Array, "rows tokens embed"]:
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
 
-        def mix(query: Array, key: Array, value: Array, cache: None, view: View) -> tuple[Array, None]:
+        def mix(
+            query: Float[Array, "rows tokens heads head_dim"],
+            key: Float[Array, "rows tokens kv_heads head_dim"],
+            value: Float[Array, "rows tokens kv_heads head_dim"],
+            cache: None,
+            view: View,
+        ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
             return attend(query, key, value, segments, view), cache
 
         return forward(params["trunk"], tokens, None, Pass(positions, project, mix), train_layers)[0]
 
-    def logits(params: PyTree, x: Array) -> Array:
+    def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
         raw = jnp.matmul(x, head.astype(x.dtype), preferred_element_type=jnp.float32)
         return softcapped(raw, config.logit_softcap)
 
-    def values(params: PyTree, x: Array) -> Array:
+    def values(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens"]:
         return x.astype(jnp.float32) @ params["head"] + params["bias"]
 
     inputs = _metadata(LanguageModel, config, "inputs")

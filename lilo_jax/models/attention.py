@@ -6,11 +6,12 @@ All kernels have the arguments and the result of `reference`; `attention_kernel`
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Bool, Float, Int
 
 from lilo_jax.types import Array
 
@@ -28,12 +29,12 @@ class View(NamedTuple):
     window: int = 0
     softcap: float = 0.0
 
-    def sees(self, query_slots: Array, key_slots: Array) -> Array:
-        """Whether a query at one slot sees a key at another; bool, broadcast."""
-        seen = key_slots <= query_slots
-        return seen & (key_slots > query_slots - self.window) if self.window else seen
+    def sees(self, query_positions: Int[Array, "..."], key_positions: Int[Array, "..."]) -> Bool[Array, "..."]:
+        """Whether a query at one position sees a key at another; broadcast."""
+        seen = key_positions <= query_positions
+        return seen & (key_positions > query_positions - self.window) if self.window else seen
 
-    def bound(self, scores: Array) -> Array:
+    def bound(self, scores: Float[Array, "..."]) -> Float[Array, "..."]:
         """The scores, capped."""
         return softcapped(scores, self.softcap)
 
@@ -41,15 +42,24 @@ class View(NamedTuple):
 PLAIN = View()
 
 
-def softcapped(x: Array, cap: float) -> Array:
+def softcapped(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     """Cap tanh(x / cap); `x` itself if `cap` is 0."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
-Attend = Callable[..., Array]
-"""(query [B, T, N, H], key and value [B, T, K, H], segments [B, T] or None, view=PLAIN) -> [B, T, N, H]."""
+Attend = Callable[
+    [
+        Float[Array, "rows tokens heads head_dim"],
+        Float[Array, "rows tokens kv_heads head_dim"],
+        Float[Array, "rows tokens kv_heads head_dim"],
+        Int[Array, "rows tokens"] | None,
+        View,
+    ],
+    Float[Array, "rows tokens heads head_dim"],
+]
+"""(query, key, value, segments of packed rows or None, view) -> what the queries see."""
 Sharding = Callable[[tuple[str | None, ...], tuple[int, ...]], NamedSharding]
-"""(logical axes, shape) -> the sharding of such an array; `lilo_jax.mesh.sharding` with its mesh given."""
+"""(logical axes, shape) -> the sharding of such an array; `lilo_jax.device.mesh.sharding` with its mesh given."""
 
 
 def attention_kernel(
@@ -102,9 +112,9 @@ def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Atte
             handed its own rows and heads; the others are partitioned by the compiler.  None: one device.
 
     Returns:
-        attend(query [B, T, N, H], key and value [B, T, K, H], segments, view) -> [B, T, N, H]; K divides N, and query
-        head n reads key head n // (N / K).  segments: int32 [B, T], which sequence of a packed row a token belongs to;
-        None: a row is one sequence.  view: see `View`.
+        attend(query, key, value, segments, view); the K key heads divide the N query heads, and query head n reads key
+        head n // (N / K).  segments: which sequence of a packed row a token belongs to; None: a row is one sequence.
+        view: see `View`.
     """
     opaque = {"splash": splash, "cudnn": cudnn}
     if kernel in opaque:
@@ -112,40 +122,58 @@ def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Atte
     return {"xla": attend_sequence, "reference": reference}[kernel]
 
 
-def reference(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
+def reference(
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
+    view: View = PLAIN,
+) -> Float[Array, "rows tokens heads head_dim"]:
     """The definition in float32, with a full [T, T] matrix per head: what the other kernels are tested against."""
     repeats = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value))
     scores = jnp.einsum("btnh,bsnh->bnts", query.astype(jnp.float32), key) / math.sqrt(query.shape[3])
-    slots = jnp.arange(query.shape[1])
-    visible = view.sees(slots[:, None], slots)[None]
+    positions = jnp.arange(query.shape[1])
+    visible = view.sees(positions[:, None], positions[None])[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
     weights = jax.nn.softmax(jnp.where(visible[:, None], view.bound(scores), -jnp.inf), axis=-1)
     return jnp.einsum("bnts,bsnh->btnh", weights, value).astype(query.dtype)
 
 
-def attend_sequence(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
+def attend_sequence(
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
+    view: View = PLAIN,
+) -> Float[Array, "rows tokens heads head_dim"]:
     """The kernel "xla": plain array operations, for any device.
 
     Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end, and from
     the beginning of its window: of the [T, T] matrix little more than the visible part is computed.
     """
-    slots = query.shape[1]
-    block = max(64, -(-slots // 8))
+    width = query.shape[1]
+    block = max(64, -(-width // 8))
     return jnp.concatenate(
         [
-            _attend_block(query, key, value, segments, view, start, min(start + block, slots))
-            for start in range(0, slots, block)
+            _attend_block(query, key, value, segments, view, start, min(start + block, width))
+            for start in range(0, width, block)
         ],
         axis=1,
     )
 
 
 def _attend_block(
-    query: Array, key: Array, value: Array, segments: Array | None, view: View, start: int, end: int
-) -> Array:
-    """Queries at slots [start, end) over the keys that any of them sees.
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
+    view: View,
+    start: int,
+    end: int,
+) -> Float[Array, "rows block heads head_dim"]:
+    """Queries at positions [start, end) over the keys that any of them sees.
 
     The queries that share a key head are stacked along time, so that both products are one matrix product per row and
     key head; on CPU this is faster than products over heads in the middle of the shape.
@@ -158,19 +186,25 @@ def _attend_block(
     stacked = query[:, start:end].reshape(batch, block[0], -1, groups, dim).transpose(0, 2, 3, 1, 4)
     stacked = stacked.reshape(batch, -1, groups * block[0], dim)
     scores = jnp.einsum("bkth,bksh->bkts", stacked, key, preferred_element_type=jnp.float32) / math.sqrt(dim)
-    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end))[None]
+    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end)[None])[None]
     if segments is not None:
-        visible &= segments[:, start:end, None] == segments[:, None, first:end]
-    scores = view.bound(scores).reshape(batch, -1, groups, *block)
-    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
+        visible = visible & (segments[:, start:end, None] == segments[:, None, first:end])
+    bounded = view.bound(scores).reshape(batch, -1, groups, *block)
+    scores = jnp.where(visible[:, None, None], bounded, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(batch, -1, groups * block[0], block[1])
     mixed = jnp.einsum("bkts,bksh->bkth", weights, value).reshape(batch, -1, groups, block[0], dim)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, block[0], num_heads, dim)
 
 
 def splash(
-    query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN, *, interpret: bool = False
-) -> Array:
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
+    view: View = PLAIN,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "rows tokens heads head_dim"]:
     """The block-sparse flash attention for TPUs that comes with JAX; no [T, T] matrix is stored.
 
     T is padded to a multiple of equal blocks of at most 512.  What stands in the padding comes after every token and
@@ -179,13 +213,15 @@ def splash(
     # Imported here: other platforms need not load the compiler of TPU kernels.
     from jax.experimental.pallas.ops.tpu import splash_attention as tpu
 
-    _, slots, num_heads, dim = query.shape
-    blocks = -(-slots // 512)
-    block = -(-slots // (blocks * 128)) * 128
-    padding = blocks * block - slots
-    shape = (slots + padding, slots + padding)
+    _, width, num_heads, dim = query.shape
+    blocks = -(-width // 512)
+    block = -(-width // (blocks * 128)) * 128
+    padding = blocks * block - width
+    shape = (width + padding, width + padding)
     mask = tpu.LocalMask(shape, (view.window - 1, 0), 0) if view.window else tpu.CausalMask(shape)
-    sizes = dict.fromkeys(["block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"], block)
+    sizes: dict[str, Any] = dict.fromkeys(
+        ["block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"], block
+    )
     kernel = tpu.make_splash_mha(
         tpu.MultiHeadMask([mask] * num_heads),
         block_sizes=tpu.BlockSizes(**sizes),
@@ -198,13 +234,20 @@ def splash(
     query, key, value = (
         jnp.swapaxes(jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))), 1, 2) for x in (query, key, value)
     )
+    ids = None
     if segments is not None:
-        segments = jnp.pad(segments, ((0, 0), (0, padding)), mode="edge")
-        segments = tpu.SegmentIds(segments, segments)
-    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, segments), 1, 2)[:, :slots]
+        padded = jnp.pad(segments, ((0, 0), (0, padding)), mode="edge")
+        ids = tpu.SegmentIds(padded, padded)
+    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)[:, :width]
 
 
-def cudnn(query: Array, key: Array, value: Array, segments: Array | None, view: View = PLAIN) -> Array:
+def cudnn(
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
+    view: View = PLAIN,
+) -> Float[Array, "rows tokens heads head_dim"]:
     """The flash attention of cuDNN for NVIDIA GPUs; packed rows, which it cannot mask, go to `attend_sequence`."""
     if segments is not None:
         return attend_sequence(query, key, value, segments, view)
@@ -214,12 +257,12 @@ def cudnn(query: Array, key: Array, value: Array, segments: Array | None, view: 
 def on_shards(
     attend: Attend,
     sharding: Sharding,
-    query: Array,
-    key: Array,
-    value: Array,
-    segments: Array | None,
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Int[Array, "rows tokens"] | None,
     view: View = PLAIN,
-) -> Array:
+) -> Float[Array, "rows tokens heads head_dim"]:
     """`attend`, each device on its own rows and key heads, with the query heads that read them."""
     layout = sharding(("rows", None, "kv_heads", None), key.shape)
     if layout.mesh.size == 1:

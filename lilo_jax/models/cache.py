@@ -1,11 +1,12 @@
 """Keys and values of the tokens seen so far, and attention to them.
 
-A row's tokens stand at slots 0, 1, 2, ... without gaps, and a query at position p sees the slots <= p.  What a row
+A row's tokens stand at positions 0, 1, 2, ... without gaps, and a query at position p sees those <= p.  What a row
 holds beyond its own position is therefore invisible and need not be cleared when the row is given to another sequence.
 
-Keys lie as [rows, heads, head_dim, slots], values as [rows, heads, slots, head_dim]: both products of a decoding step
-then read memory in order, with each key head read once for all the query heads that share it.  On CPU that step is
-1.26 times as fast as with [rows, slots, heads, head_dim]; on an accelerator the compiler chooses the physical layout.
+Keys lie as [rows, heads, head_dim, positions], values as [rows, heads, positions, head_dim]: both products of a
+decoding step then read memory in order, with each key head read once for all the query heads that share it.  On CPU
+that step is 1.26 times as fast as with [rows, positions, heads, head_dim]; on an accelerator the compiler chooses the
+physical layout.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Num
 
 from lilo_jax.models.attention import PLAIN, View
 from lilo_jax.types import Array, Constrain
@@ -25,53 +27,58 @@ class LayerCache(flax.struct.PyTreeNode):
     """Keys and values of one layer, or of all layers stacked on a leading axis.
 
     Attributes:
-        keys: [B, K, H, S]; slot s holds the token at position s.
-        values: [B, K, S, H].
-        key_scales, value_scales: float32 [B, K, S], what int8 entries are multiplied by; None for floats.
-        layer: int32 scalar, which layer of a stacked cache is meant; None if it holds one.
+        keys: of the token at each position.
+        values: likewise.
+        key_scales, value_scales: what int8 entries are multiplied by; None for floats.
+        layer: which layer of a stacked cache is meant; None if it holds one.
     """
 
-    keys: Array
-    values: Array
-    key_scales: Array | None = None
-    value_scales: Array | None = None
-    layer: Array | None = None
+    keys: Float[Array, "*layers rows kv_heads head_dim positions"]
+    values: Float[Array, "*layers rows kv_heads positions head_dim"]
+    key_scales: Float[Array, "*layers rows kv_heads positions"] | None = None
+    value_scales: Float[Array, "*layers rows kv_heads positions"] | None = None
+    layer: Int[Array, ""] | None = None
 
 
-def empty_cache(leading: tuple[int, ...], *, slots: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> LayerCache:
-    """A cache of `leading` = ([layers,] rows) with room for `slots` tokens a row."""
+def empty_cache(leading: tuple[int, ...], *, width: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> LayerCache:
+    """A cache of `leading` = ([layers,] rows) with room for `width` tokens a row."""
     scales = None
     if dtype == jnp.int8:
-        scales = jnp.zeros((*leading, kv_heads, slots), jnp.float32)
+        scales = jnp.zeros((*leading, kv_heads, width), jnp.float32)
     return LayerCache(
-        keys=jnp.zeros((*leading, kv_heads, head_dim, slots), dtype),
-        values=jnp.zeros((*leading, kv_heads, slots, head_dim), dtype),
+        keys=jnp.zeros((*leading, kv_heads, head_dim, width), dtype),
+        values=jnp.zeros((*leading, kv_heads, width, head_dim), dtype),
         key_scales=scales,
         value_scales=scales,
     )
 
 
-def quantize(x: Array) -> tuple[Array, Array]:
+def quantize(x: Float[Array, "*rows head_dim"]) -> tuple[Int[Array, "*rows head_dim"], Float[Array, "*rows"]]:
     """Eight-bit integers and their scales along the last axis: x ~ q * scale, scale = max |x| / 127.
 
     Args:
-        x: float [..., H].
+        x: rows.
 
     Returns:
-        int8 [..., H] and float32 [...]; a row of zeros has scale 0.  The error of an entry is at most scale / 2.
+        The integers, int8, and the scales; a row of zeros has scale 0.  The error of an entry is at most scale / 2.
     """
     x = x.astype(jnp.float32)
     scale = jnp.max(jnp.abs(x), axis=-1) / 127
     return jnp.round(x / jnp.maximum(scale, 1e-30)[..., None]).astype(jnp.int8), scale
 
 
-def write(cache: LayerCache, key: Array, value: Array, positions: Array) -> LayerCache:
+def write(
+    cache: LayerCache,
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    positions: Int[Array, ""] | Int[Array, "rows"],
+) -> LayerCache:
     """Stores one token per row, or a run of tokens that starts at the same position in every row.
 
     Args:
-        cache: to be written; beyond its slots nothing is stored.
-        key, value: [B, T, K, H].
-        positions: int32 [B] with T = 1, each row's own; or a scalar, the first of T.
+        cache: to be written; beyond its width nothing is stored.
+        key, value: of the tokens.
+        positions: with one token a row, each row's own; or one number, the first of a run.
     """
     key_scales = value_scales = None
     if cache.keys.dtype == jnp.int8:
@@ -85,7 +92,7 @@ def write(cache: LayerCache, key: Array, value: Array, positions: Array) -> Laye
     store = _store_run if jnp.ndim(positions) == 0 else _store_token
     layer = () if cache.layer is None else (cache.layer,)
 
-    def put(name: str, axis: int) -> Array | None:
+    def put(name: str, axis: int) -> Num[Array, "..."] | None:
         leaf = getattr(cache, name)
         return None if leaf is None else store(leaf, getattr(new, name).astype(leaf.dtype), axis, positions, layer)
 
@@ -97,34 +104,47 @@ def write(cache: LayerCache, key: Array, value: Array, positions: Array) -> Laye
     )
 
 
-def _store_run(leaf: Array, new: Array, axis: int, start: Array, layer: tuple[Array, ...]) -> Array:
+def _store_run(
+    leaf: Num[Array, "..."], new: Num[Array, "..."], axis: int, start: Int[Array, ""], layer: tuple[Int[Array, ""], ...]
+) -> Num[Array, "..."]:
     where = [*layer, *[0] * new.ndim]
     where[len(layer) + axis] = start
     return jax.lax.dynamic_update_slice(leaf, new.reshape((1,) * len(layer) + new.shape), where)
 
 
-def _store_token(leaf: Array, new: Array, axis: int, positions: Array, layer: tuple[Array, ...]) -> Array:
+def _store_token(
+    leaf: Num[Array, "..."],
+    new: Num[Array, "..."],
+    axis: int,
+    positions: Int[Array, "rows"],
+    layer: tuple[Int[Array, ""], ...],
+) -> Num[Array, "..."]:
     where: list = [*layer, jnp.arange(new.shape[0]), *[slice(None)] * (new.ndim - 1)]
     where[len(layer) + axis] = positions
-    return leaf.at[tuple(where)].set(jnp.squeeze(new, axis), mode="drop")
+    return jnp.asarray(leaf).at[tuple(where)].set(jnp.squeeze(new, axis), mode="drop")
 
 
-def attend_cache(query: Array, cache: LayerCache, positions: Array, view: View = PLAIN) -> Array:
-    """softmax(cap(q k^T / sqrt(H))) v over the slots that the query's position sees, in float32.
+def attend_cache(
+    query: Float[Array, "rows tokens heads head_dim"],
+    cache: LayerCache,
+    positions: Int[Array, "#rows tokens"],
+    view: View = PLAIN,
+) -> Float[Array, "rows tokens heads head_dim"]:
+    """softmax(cap(q k^T / sqrt(H))) v over what the query's position sees, in float32.
 
     Args:
-        query: [B, T, N, H]; N is a multiple of the cache's K heads.
+        query: its heads are a multiple of the cache's.
         cache: keys and values of B rows.
-        positions: int32 [B, T], of the queries.
+        positions: of the queries.
         view: see `View`.
 
     Returns:
-        [B, T, N, H] in the query's dtype.
+        What is seen, in the query's dtype.
     """
     if cache.layer is not None:
         cache = jax.tree.map(lambda leaf: leaf[cache.layer], cache.replace(layer=None))
     rows, length, heads, head_dim = query.shape
-    kv_heads, slots = cache.keys.shape[1], cache.keys.shape[3]
+    kv_heads, width = cache.keys.shape[1], cache.keys.shape[3]
     shared = heads // kv_heads
     # The queries that share a key head are the rows of one matrix: heads are never repeated.
     grouped = query.reshape(rows, length, kv_heads, shared, head_dim).transpose(0, 2, 3, 1, 4)
@@ -132,7 +152,8 @@ def attend_cache(query: Array, cache: LayerCache, positions: Array, view: View =
     scores = jnp.einsum("bkqh,bkhs->bkqs", grouped, cache.keys.astype(query.dtype), preferred_element_type=jnp.float32)
     if cache.key_scales is not None:
         scores = scores * cache.key_scales[:, :, None]
-    visible = view.sees(jnp.tile(positions, shared)[:, None, :, None], jnp.arange(slots))  # [B, 1, shared * T, S]
+    queries = jnp.tile(positions, shared)[:, None, :, None]
+    visible = view.sees(queries, jnp.arange(width)[None, None, None])  # [B, 1, shared * T, S]
     scores = jnp.where(visible, view.bound(scores), -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -148,35 +169,39 @@ def attend_cache(query: Array, cache: LayerCache, positions: Array, view: View =
     return mixed.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype)
 
 
-def take_rows(cache: LayerCache, rows: Array, slots: int, constrain: Constrain) -> LayerCache:
-    """A cache of the given rows, lengthened to `slots`; rows int32 [R]."""
+def take_rows(cache: LayerCache, rows: Int[Array, "taken"], width: int, constrain: Constrain) -> LayerCache:
+    """A cache of the given rows, lengthened to `width`."""
 
-    def take(leaf: Array, slot_axis: int, axes: tuple[str | None, ...]) -> Array:
+    def take(leaf: Num[Array, "..."], position_axis: int, axes: tuple[str | None, ...]) -> Num[Array, "..."]:
         leading = leaf.ndim - len(axes)
         leaf = jnp.take(leaf, rows, axis=leading)
         padding = [(0, 0)] * leaf.ndim
-        padding[leading + slot_axis] = (0, slots - leaf.shape[leading + slot_axis])
+        padding[leading + position_axis] = (0, width - leaf.shape[leading + position_axis])
         return constrain(jnp.pad(leaf, padding), *[None] * leading, *axes)
 
     return _map_leaves(take, cache)
 
 
-def copy_rows(cache: LayerCache, rows: Array, source: LayerCache, source_rows: Array) -> LayerCache:
-    """Writes rows of `source`, which has no more slots, over the first slots of rows of `cache`.
+def copy_rows(
+    cache: LayerCache, rows: Int[Array, "copied"], source: LayerCache, source_rows: Int[Array, "copied"]
+) -> LayerCache:
+    """Writes rows of `source`, which is no wider, over the first positions of rows of `cache`.
 
     Args:
         cache: S rows.
-        rows: int32 [F], rows to be overwritten; one that is out of range is dropped.
+        rows: rows to be overwritten; one that is out of range is dropped.
         source: N rows.
-        source_rows: int32 [F], rows to be read.
+        source_rows: rows to be read.
     """
 
-    def copy(leaf: Array, slot_axis: int, axes: tuple[str | None, ...], other: Array) -> Array:
+    def copy(
+        leaf: Num[Array, "..."], position_axis: int, axes: tuple[str | None, ...], other: Num[Array, "..."]
+    ) -> Num[Array, "..."]:
         leading = leaf.ndim - len(axes)
         where: list = [slice(None)] * leaf.ndim
         where[leading] = rows
-        where[leading + slot_axis] = slice(other.shape[leading + slot_axis])
-        return leaf.at[tuple(where)].set(jnp.take(other, source_rows, axis=leading), mode="drop")
+        where[leading + position_axis] = slice(other.shape[leading + position_axis])
+        return jnp.asarray(leaf).at[tuple(where)].set(jnp.take(other, source_rows, axis=leading), mode="drop")
 
     return _map_leaves(copy, cache, source)
 
@@ -187,13 +212,13 @@ _AXES = {
     "key_scales": (2, ("rows", "kv_heads", None)),
     "value_scales": (2, ("rows", "kv_heads", None)),
 }
-"""Of each array: which axis the slots are, counted from the rows, and the logical axes."""
+"""Of each array: which axis the positions are, counted from the rows, and the logical axes."""
 
 
-def _map_leaves(function: Callable[..., Array], cache: LayerCache, *others: LayerCache) -> LayerCache:
+def _map_leaves(function: Callable[..., Num[Array, "..."]], cache: LayerCache, *others: LayerCache) -> LayerCache:
     changed = {}
-    for name, (slot_axis, axes) in _AXES.items():
+    for name, (position_axis, axes) in _AXES.items():
         if getattr(cache, name) is not None:
             leaves = [getattr(other, name) for other in others]
-            changed[name] = function(getattr(cache, name), slot_axis, axes, *leaves)
+            changed[name] = function(getattr(cache, name), position_axis, axes, *leaves)
     return cache.replace(**changed)

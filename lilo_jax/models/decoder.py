@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Int
 
 from lilo_jax.models.architecture import Architecture, LayerKind, layer_kinds, query_scale
 from lilo_jax.models.attention import View
@@ -28,7 +29,7 @@ from lilo_jax.types import Array, Constrain, PyTree
 
 M = TypeVar("M", bound=nnx.Module)
 Execution = Literal["unrolled", "scanned"]
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
@@ -39,15 +40,24 @@ class Pass(NamedTuple):
     """What differs between running whole sequences and decoding; the layers are the same code.
 
     Attributes:
-        positions: int32 [B, T] of the tokens, or [1, T] where all rows have the same.
+        positions: of the tokens; one row where all rows have the same.
         project: product of activations and a weight.
-        mix: attention: (query [B, T, N, H], key and value [B, T, K, H], the layer's cache or None, the layer's view) ->
-            ([B, T, N, H], the cache with the new tokens, or None).
+        mix: attention: (query, key, value, the layer's cache or None, the layer's view) -> (what is seen,
+            the cache with the new tokens, or None).
     """
 
-    positions: Array
+    positions: Int[Array, "#rows tokens"]
     project: Project
-    mix: Callable[[Array, Array, Array, Any, View], tuple[Array, Any]]
+    mix: Callable[
+        [
+            Float[Array, "rows tokens heads head_dim"],
+            Float[Array, "rows tokens kv_heads head_dim"],
+            Float[Array, "rows tokens kv_heads head_dim"],
+            Any,
+            View,
+        ],
+        tuple[Float[Array, "rows tokens heads head_dim"], Any],
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +95,16 @@ class RMSNorm(nnx.Module):
         scale = jnp.full(shape or (config.embed_dim,), 1 - config.norm_offset)
         self.scale = nnx.Param(scale, logical_axes=axes, inputs=0)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         y, scale = x.astype(jnp.float32), self.scale[...]
         over = tuple(range(-scale.ndim, 0))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=over, keepdims=True) + self.epsilon)
-        return (y * (self.offset + scale)).astype(x.dtype)
+        return (y * _beside(self.offset + scale, y)).astype(x.dtype)
+
+
+def _beside(weight: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The weight with as many axes as `x`: it is the same for all positions."""
+    return jnp.expand_dims(weight, tuple(range(x.ndim - weight.ndim)))
 
 
 def _weight(
@@ -129,7 +144,9 @@ class Attention(nnx.Module):
             self.query_norm = RMSNorm(config, (heads, hd), ("heads", "head_dim"))
             self.key_norm = RMSNorm(config, (kv, hd), ("kv_heads", "head_dim"))
 
-    def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Float[Array, "rows tokens embed"], cache: LayerCache | None, way: Pass
+    ) -> tuple[Float[Array, "rows tokens embed"], Any]:
         query, key, value = (self._projected(x, name, 1, way) for name in ("query", "key", "value"))
         if self.config.query_key_norm != "none":
             query, key = self.query_norm(query), self.key_norm(key)
@@ -140,10 +157,12 @@ class Attention(nnx.Module):
         mixed, cache = way.mix(query, key, value, cache, self.view)
         return self._projected(mixed, "output", 2, way), cache
 
-    def _projected(self, x: Array, name: str, inputs: int, way: Pass) -> Array:
+    def _projected(
+        self, x: Float[Array, "rows tokens ..."], name: str, inputs: int, way: Pass
+    ) -> Float[Array, "rows tokens ..."]:
         y = way.project(x, getattr(self, name)[...], inputs)
         bias = getattr(self, f"{name}_bias", None)
-        return y if bias is None else y + bias[...].astype(y.dtype)
+        return y if bias is None else y + _beside(bias[...].astype(y.dtype), y)
 
 
 class GatedMLP(nnx.Module):
@@ -157,7 +176,7 @@ class GatedMLP(nnx.Module):
         self.up = _weight(rngs, (d, m), ("embed", "mlp"), d)
         self.down = _weight(rngs, (m, d), ("mlp", "embed"), m, gain=gain)
 
-    def __call__(self, x: Array, way: Pass) -> Array:
+    def __call__(self, x: Float[Array, "rows tokens embed"], way: Pass) -> Float[Array, "rows tokens embed"]:
         gate, up = way.project(x, self.gate[...], 1), way.project(x, self.up[...], 1)
         return way.project(ACTIVATIONS[self.activation](gate) * up, self.down[...], 1)
 
@@ -174,14 +193,16 @@ class Block(nnx.Module):
         self.mlp = GatedMLP(config, rngs=rngs)
         self.mlp_post_norm = RMSNorm(config) if after else None
 
-    def __call__(self, x: Array, cache: LayerCache | None, way: Pass) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Float[Array, "rows tokens embed"], cache: LayerCache | None, way: Pass
+    ) -> tuple[Float[Array, "rows tokens embed"], Any]:
         mixed, cache = self.attention(_normed(self.attention_norm, x), cache, way)
         x = x + _normed(self.attention_post_norm, mixed)
         gated = self.mlp(_normed(self.mlp_norm, x), way)
         return x + _normed(self.mlp_post_norm, gated), cache
 
 
-def _normed(norm: RMSNorm | None, x: Array) -> Array:
+def _normed(norm: RMSNorm | None, x: Float[Array, "rows tokens embed"]) -> Float[Array, "rows tokens embed"]:
     return x if norm is None else norm(x)
 
 
@@ -201,14 +222,20 @@ def bind(make: Callable[[], M], weights: PyTree) -> M:
 
 
 def run_blocks(
-    config: DecoderConfig, layers: PyTree, x: Array, cache: PyTree, way: Pass, *, execution: Execution
-) -> tuple[Array, PyTree]:
+    config: DecoderConfig,
+    layers: PyTree,
+    x: Float[Array, "rows tokens embed"],
+    cache: PyTree,
+    way: Pass,
+    *,
+    execution: Execution,
+) -> tuple[Float[Array, "rows tokens embed"], PyTree]:
     """Applies the layers in order.
 
     Args:
         config: their shape.
         layers: weights, stacked on a leading axis, or (unrolled only) a tuple of one dictionary per layer.
-        x: [B, T, D].
+        x: the first layer's input.
         cache: None, or `LayerCache`s: a tuple of one per layer (unrolled), or one stacked on a leading axis (scanned).
         way: see `Pass`.
         execution: "unrolled" or "scanned".
@@ -232,7 +259,9 @@ def run_blocks(
 def _layer(config: DecoderConfig, kind: LayerKind, way: Pass) -> Callable:
     """(x, weights, cache) -> (x, cache) of a layer of this kind."""
 
-    def layer(x: Array, weights: PyTree, cache: LayerCache | None) -> tuple[Array, LayerCache | None]:
+    def layer(
+        x: Float[Array, "rows tokens embed"], weights: PyTree, cache: LayerCache | None
+    ) -> tuple[Float[Array, "rows tokens embed"], LayerCache | None]:
         return bind(lambda: Block(config, kind, rngs=nnx.Rngs(0)), weights)(x, cache, way)
 
     if config.remat == "products":
@@ -241,8 +270,8 @@ def _layer(config: DecoderConfig, kind: LayerKind, way: Pass) -> Callable:
 
 
 def _scan(
-    runs: Sequence[Callable], layers: PyTree, x: Array, cache: LayerCache | None
-) -> tuple[Array, LayerCache | None]:
+    runs: Sequence[Callable], layers: PyTree, x: Float[Array, "rows tokens embed"], cache: LayerCache | None
+) -> tuple[Float[Array, "rows tokens embed"], LayerCache | None]:
     """The layers, compiled once per period of their kinds: one layer where all are alike, two where two alternate.
 
     The cache is carried whole and each layer writes its own tokens: passed as inputs and outputs of the scan it would
@@ -251,7 +280,13 @@ def _scan(
     period = next(p for p in range(1, len(runs) + 1) if all(a is b for a, b in zip(runs, runs[p:], strict=False)))
     whole = len(runs) // period * period
 
-    def run_one(i: int, x: Array, weights: PyTree, cache: LayerCache | None, index: Array | int) -> tuple:
+    def run_one(
+        i: int,
+        x: Float[Array, "rows tokens embed"],
+        weights: PyTree,
+        cache: LayerCache | None,
+        index: Int[Array, ""] | int,
+    ) -> tuple:
         x, cache = runs[i](x, weights, cache and cache.replace(layer=jnp.asarray(index)))
         return x, cache and cache.replace(layer=None)
 
@@ -280,21 +315,21 @@ def run_trunk(
     config: DecoderConfig,
     constrain: Constrain,
     trunk: PyTree,
-    tokens: Array,
+    tokens: Int[Array, "rows tokens"],
     cache: PyTree,
     way: Pass,
     execution: Execution,
-) -> tuple[Array, PyTree]:
+) -> tuple[Float[Array, "rows tokens embed"], PyTree]:
     """Tokens to final hidden states.
 
     Args:
         config, constrain: see `build_model`.
         trunk: weights; `layers` as `run_blocks` takes them.
-        tokens: int32 [B, T].
+        tokens: of rows.
         cache, way, execution: see `run_blocks`.
 
     Returns:
-        [B, T, D] in the compute dtype, and the cache.
+        States in the compute dtype, and the cache.
     """
     # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
     table = constrain(trunk["embedding"], "vocab", None).astype(config.compute_dtype)

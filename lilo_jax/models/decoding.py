@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from lilo_jax.models.attention import View, softcapped
 from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, take_rows, write
@@ -41,11 +42,14 @@ class Decoding:
     def weights(self, params: PyTree) -> PyTree:
         """Cast, arranged, and taken apart by layer if layers run unrolled."""
 
-        def ready(weight: Array | LowRank, inputs: int) -> Array | LowRank:
-            """Of [layers, *in, *out]; norms and biases have no inputs and stay float32."""
+        def ready(weight: Float[Array, "layers ..."] | LowRank, inputs: int) -> Float[Array, "layers ..."] | LowRank:
+            """Of all layers; norms and biases have no inputs and stay float32."""
             if isinstance(weight, LowRank):
-                parts = ready(weight.base, inputs), ready(weight.a, inputs), ready(weight.b, 1)
-                return LowRank(*parts, scale=weight.scale)
+                base, a, b = ready_array(weight.base, inputs), ready_array(weight.a, inputs), ready_array(weight.b, 1)
+                return LowRank(base, a, b, scale=weight.scale)
+            return ready_array(weight, inputs)
+
+        def ready_array(weight: Float[Array, "layers ..."], inputs: int) -> Float[Array, "layers ..."]:
             return jax.vmap(lambda w: self.arrange(w.astype(self.dtype), inputs))(weight) if inputs else weight
 
         trunk, inputs = params["trunk"], self.inputs["trunk"]["layers"]
@@ -56,13 +60,13 @@ class Decoding:
         trunk = trunk | {"embedding": trunk["embedding"].astype(self.dtype), "layers": layers}
         return {"trunk": trunk, "output": self.arrange(output.astype(self.dtype), 1)}
 
-    def init_cache(self, rows: int, slots: int) -> PyTree:
+    def init_cache(self, rows: int, width: int) -> PyTree:
         """A cache of zeros."""
 
         def empty(*leading: int) -> LayerCache:
             return empty_cache(
                 leading,
-                slots=slots,
+                width=width,
                 kv_heads=self.config.num_kv_heads,
                 head_dim=self.config.head_dim,
                 dtype=self.cache_dtype,
@@ -72,13 +76,17 @@ class Decoding:
             return empty(self.config.num_layers, rows)
         return tuple(empty(rows) for _ in range(self.config.num_layers))
 
-    def extend(self, weights: PyTree, tokens: Array, start: Array, cache: PyTree) -> tuple[Array, PyTree]:
+    def extend(
+        self, weights: PyTree, tokens: Int[Array, "rows tokens"], start: Int[Array, ""], cache: PyTree
+    ) -> tuple[Float[Array, "rows tokens embed"], PyTree]:
         """A run of tokens."""
         positions = start + jnp.arange(tokens.shape[1])[None]
         way = Pass(positions, self.long_product, functools.partial(_write_and_attend, positions, start))
         return self.forward(weights["trunk"], tokens, cache, way, self.execution)
 
-    def decode(self, weights: PyTree, tokens: Array, positions: Array, cache: PyTree) -> tuple[Array, PyTree]:
+    def decode(
+        self, weights: PyTree, tokens: Int[Array, "rows"], positions: Int[Array, "rows"], cache: PyTree
+    ) -> tuple[Float[Array, "rows vocabulary"], PyTree]:
         """One token per row."""
         columns = positions[:, None]
         way = Pass(columns, self.short_product, functools.partial(_write_and_attend, columns, positions))
@@ -86,20 +94,28 @@ class Decoding:
         logits = self.short_product(x[:, 0], weights["output"], 1).astype(jnp.float32)
         return softcapped(logits, self.config.logit_softcap), cache
 
-    def take(self, cache: PyTree, rows: Array, slots: int) -> PyTree:
+    def take(self, cache: PyTree, rows: Int[Array, "taken"], width: int) -> PyTree:
         """Rows of a cache, lengthened."""
-        return _each_layer(lambda layer: take_rows(layer, rows, slots, self.constrain), cache)
+        return _each_layer(lambda layer: take_rows(layer, rows, width, self.constrain), cache)
 
-    def copy(self, cache: PyTree, rows: Array, source: PyTree, source_rows: Array) -> PyTree:
+    def copy(
+        self, cache: PyTree, rows: Int[Array, "copied"], source: PyTree, source_rows: Int[Array, "copied"]
+    ) -> PyTree:
         """Rows of one cache written into another."""
         return _each_layer(lambda layer, other: copy_rows(layer, rows, other, source_rows), cache, source)
 
 
 def _write_and_attend(
-    positions: Array, slots: Array, query: Array, key: Array, value: Array, cache: LayerCache, view: View
-) -> tuple[Array, LayerCache]:
-    """Stores keys and values at `slots`, then attends to what the queries, at `positions`, see."""
-    cache = write(cache, key, value, slots)
+    positions: Int[Array, "#rows tokens"],
+    at: Int[Array, ""] | Int[Array, "rows"],
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    cache: LayerCache,
+    view: View,
+) -> tuple[Float[Array, "rows tokens heads head_dim"], LayerCache]:
+    """Stores keys and values at positions `at`, then attends to what the queries, at `positions`, see."""
+    cache = write(cache, key, value, at)
     return attend_cache(query, cache, positions, view), cache
 
 
@@ -107,6 +123,6 @@ def _each_layer(function: Callable[..., LayerCache], *caches: PyTree) -> PyTree:
     return jax.tree.map(function, *caches, is_leaf=lambda node: isinstance(node, LayerCache))
 
 
-def _as_it_is(weight: Array, inputs: int) -> Array:
+def _as_it_is(weight: Float[Array, "..."], inputs: int) -> Float[Array, "..."]:
     del inputs
     return weight

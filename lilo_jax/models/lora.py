@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key
 
 from lilo_jax.bounds import Positive, Whole
 from lilo_jax.models import Model
@@ -50,7 +51,7 @@ class LoraConfig:
         return self.alpha / self.rank if self.rank else 0.0
 
 
-def init_adapters(model: Model, lora: LoraConfig, key: Array) -> PyTree:
+def init_adapters(model: Model, lora: LoraConfig, key: Key[jax.Array, ""]) -> PyTree:
     """New adapters for a decoder's layers: A normal with deviation 1 / sqrt(fan-in), B zero.
 
     Args:
@@ -105,7 +106,7 @@ def combine(base: PyTree, trained: PyTree, scale: float) -> PyTree:
 def merge(params: PyTree) -> PyTree:
     """Plain float32 weights: W + scale A B for every `LowRank` node; the others as they are."""
 
-    def merged(node: Array | LowRank) -> Array:
+    def merged(node: Float[Array, "..."] | LowRank) -> Float[Array, "..."]:
         if not isinstance(node, LowRank):
             return node
         product = jax.vmap(functools.partial(jnp.tensordot, axes=1))(node.a, node.b)  # over the layer axis

@@ -5,15 +5,17 @@ All three compute y[..., out] = sum over in of x[..., in] w[in, out]; `inputs` i
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lilo_jax.types import Array
 
-Project = Callable[[Array, Array, int], Array]
-"""(x [..., *in], weight, number of input axes) -> [..., *out]."""
+Project = Callable[[Float[Array, "..."], Any, int], Float[Array, "..."]]
+"""(x [..., *in], weight or `LowRank`, number of input axes) -> [..., *out]."""
 
 
 class LowRank(flax.struct.PyTreeNode):
@@ -26,9 +28,9 @@ class LowRank(flax.struct.PyTreeNode):
         scale: of the product.
     """
 
-    base: Array
-    a: Array
-    b: Array
+    base: Float[Array, "..."]
+    a: Float[Array, "..."]
+    b: Float[Array, "..."]
     scale: float = flax.struct.field(pytree_node=False)
 
     def __getitem__(self, index: object) -> "LowRank":
@@ -40,7 +42,7 @@ def adaptable(product: Project) -> Project:
     """`product` for weights that may be `LowRank`: x base + scale (x a) b."""
 
     @functools.wraps(product)
-    def run(x: Array, weight: Array | LowRank, inputs: int) -> Array:
+    def run(x: Float[Array, "..."], weight: Float[Array, "..."] | LowRank, inputs: int) -> Float[Array, "..."]:
         if not isinstance(weight, LowRank):
             return product(x, weight, inputs)
         return product(x, weight.base, inputs) + weight.scale * product(product(x, weight.a, inputs), weight.b, 1)
@@ -49,19 +51,19 @@ def adaptable(product: Project) -> Project:
 
 
 @adaptable
-def project(x: Array, weight: Array, inputs: int) -> Array:
+def project(x: Float[Array, "..."], weight: Float[Array, "..."], inputs: int) -> Float[Array, "..."]:
     """The product with a weight stored as [*in, *out]."""
     return jnp.tensordot(x, weight.astype(x.dtype), inputs)
 
 
 @adaptable
-def project_transposed(x: Array, weight: Array, inputs: int) -> Array:
+def project_transposed(x: Float[Array, "..."], weight: Float[Array, "..."], inputs: int) -> Float[Array, "..."]:
     """The product with a weight stored as [*out, *in]."""
     return jax.lax.dot_general(x, weight.astype(x.dtype), ((_last(x, inputs), _last(weight, inputs)), ((), ())))
 
 
 @adaptable
-def project_weights_first(x: Array, weight: Array, inputs: int) -> Array:
+def project_weights_first(x: Float[Array, "..."], weight: Float[Array, "..."], inputs: int) -> Float[Array, "..."]:
     """The product with a weight stored as [*out, *in], the weight being the left matrix.
 
     With few rows in `x`, XLA's CPU matrix product runs about 1.3 times as fast in this order.  The barrier keeps the
@@ -72,10 +74,10 @@ def project_weights_first(x: Array, weight: Array, inputs: int) -> Array:
     return jnp.moveaxis(jax.lax.optimization_barrier(product), range(out), range(-out, 0))
 
 
-def transposed(weight: Array, inputs: int) -> Array:
+def transposed(weight: Float[Array, "..."], inputs: int) -> Float[Array, "..."]:
     """[*in, *out] to [*out, *in]."""
     return jnp.moveaxis(weight, range(inputs), range(-inputs, 0))
 
 
-def _last(x: Array, count: int) -> tuple[int, ...]:
+def _last(x: Float[Array, "..."], count: int) -> tuple[int, ...]:
     return tuple(range(x.ndim - count, x.ndim))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from lilo_jax.bounds import Positive, Whole
 from lilo_jax.types import Array
@@ -39,7 +40,7 @@ class Rope:
 
 
 @functools.cache
-def frequencies(rope: Rope, head_dim: int, context_length: int) -> np.ndarray:
+def frequencies(rope: Rope, head_dim: int, context_length: int) -> Float[np.ndarray, "pairs"]:
     """The angle per position of each rotated pair: f_i = theta^(-2i/H), stretched.
 
         linear   f_i / factor
@@ -61,7 +62,7 @@ def frequencies(rope: Rope, head_dim: int, context_length: int) -> np.ndarray:
         context_length: longest sequence in tokens; read by "dynamic" only, 0 stands for L0.
 
     Returns:
-        float32 [H / 2].
+        f, in float32.
     """
     exponents = np.arange(0, head_dim, 2) / head_dim
     theta, factor, trained = rope.theta, rope.factor, rope.original_length
@@ -80,8 +81,8 @@ def frequencies(rope: Rope, head_dim: int, context_length: int) -> np.ndarray:
     return plain.astype(np.float32)
 
 
-def _ramp(rope: Rope, head_dim: int) -> np.ndarray:
-    """0 for the pairs that turn often, 1 for those that turn seldom, linear between; [H / 2]."""
+def _ramp(rope: Rope, head_dim: int) -> Float[np.ndarray, "pairs"]:
+    """0 for the pairs that turn often, 1 for those that turn seldom, linear between."""
 
     def pair_that_turns(times: float) -> float:
         return head_dim * math.log(rope.original_length / (times * 2 * math.pi)) / (2 * math.log(rope.theta))
@@ -94,16 +95,22 @@ def _ramp(rope: Rope, head_dim: int) -> np.ndarray:
     return np.clip((np.arange(head_dim // 2) - first) / width, 0, 1)
 
 
-def rotate(x: Array, positions: Array, angles_per_position: np.ndarray, *, scale: float = 1.0) -> Array:
+def rotate(
+    x: Float[Array, "rows tokens heads head_dim"],
+    positions: Int[Array, "#rows tokens"],
+    angles_per_position: Float[Array, "pairs"],
+    *,
+    scale: float = 1.0,
+) -> Float[Array, "rows tokens heads head_dim"]:
     """Rotary position embedding: the pair (x_i, x_{i + H/2}) is turned by the angle p f_i, and multiplied by `scale`.
 
     Args:
-        x: [B, T, heads, H], H even.
-        positions: p, int32 [B, T], or [1, T] if all rows have the same.
-        angles_per_position: f, float32 [H / 2], from `frequencies`.
+        x: queries or keys.
+        positions: p, one row if all rows have the same.
+        angles_per_position: f, from `frequencies`.
         scale: of the result.
     """
-    angles = positions[:, :, None, None] * angles_per_position
+    angles = positions[:, :, None, None] * angles_per_position[None, None, None]
     cos, sin = jnp.cos(angles) * scale, jnp.sin(angles) * scale
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -7,8 +7,8 @@ from typing import Any
 
 from lilo_jax.config import flat
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import to_json
 from lilo_jax.report.summary import Arms
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.run_directory import RunDirectory
 
 BASELINE = "uniform"

@@ -4,80 +4,33 @@ Needs matplotlib, which is imported when a figure is drawn.  Every function retu
 """
 
 import dataclasses
-import functools
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from lilo_jax.report.drawing import (
+    BINS,
+    MUTED,
+    PANELS,
+    Drawing,
+    arm_colours,
+    budget_axis,
+    heat,
+    heat_scale,
+    legend_above,
+    new_figure,
+    percent,
+    styled,
+    svg_of,
+)
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import Arms
-from lilo_jax.report.tables import MAIN_BUDGETS, budget_title
+from lilo_jax.report.tables import MAIN_BUDGETS
 from lilo_jax.storage.budgets import spent
-from lilo_jax.types import Array
 
 Metrics = Mapping[str, Mapping[int, list[dict[str, Any]]]]
 """Arm name to seed to the lines of metrics.jsonl."""
-P = ParamSpec("P")
-Axes = Any
-"""A matplotlib `Axes`: matplotlib is optional, so its types are not named."""
-
-ARM_COLOURS = 7
-"""Distinct colours of arms, `--arm-0` to `--arm-6` of the page; the baseline has the first."""
-BINS = 50
-"""Most bins along training."""
-HEAT = (42 / 255, 120 / 255, 214 / 255)
-"""Colour of a full cell of a heat map; emptier cells let the page shine through."""
-INK, MUTED, GRID = "#010203", "#010204", "#010205"
-WIDTH = 11.0
-PANELS = 3
-"""Most panels beside each other."""
-_LABELS = {"steps": "training steps", "generated_tokens": "tokens generated for training"}
-_PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
-    f"#01f00{i}": f"var(--arm-{i})" for i in range(ARM_COLOURS)
-}
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "lines.solid_capstyle": "round",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """A figure with what it takes to read it.
-
-    Attributes:
-        name: unique in a report; letters and hyphens.
-        title: a few words.
-        svg: an `<svg>` element.
-        caption: how to read it.
-    """
-
-    name: str
-    title: str
-    svg: str
-    caption: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,30 +86,7 @@ def draw_all(
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def arm_colours(arms: Sequence[str], baseline: str | None) -> dict[str, str]:
-    """A placeholder colour per arm: the first for the baseline, the others in turn (repeating when they run out)."""
-    others = [arm for arm in arms if arm != baseline]
-    numbers = {arm: 1 + i % (ARM_COLOURS - 1) for i, arm in enumerate(others)}
-    return {arm: f"#01f00{numbers.get(arm, 0)}" for arm in arms}
-
-
-def _styled(draw: Callable[P, Drawing | None]) -> Callable[P, Drawing | None]:
-    """Draws in the report's style, whatever the user's own settings are."""
-
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Drawing | None:
-        import matplotlib
-
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-# ------------------------------------------------------------------------------------------------------- the figures
-@_styled
+@styled
 def accuracy_figure(
     curves: Mapping[str, Mapping[int, Curve]],
     colours: Mapping[str, str],
@@ -168,7 +98,7 @@ def accuracy_figure(
     if not any(curves.values()):
         return None
     rows = -(-len(against) // PANELS)
-    figure, panels = _figure(rows, min(len(against), PANELS), 3.3 * rows + 0.3, sharey=True)
+    figure, panels = new_figure(rows, min(len(against), PANELS), 3.3 * rows + 0.3, sharey=True)
     for ax in panels.flat[len(against) :]:
         ax.set_axis_off()
     for ax, budget in zip(panels.flat, against, strict=False):
@@ -180,10 +110,10 @@ def accuracy_figure(
         if baseline is not None:
             target = float(np.mean([smooth(curve.accuracy)[-1] for curve in curves[baseline].values()]))
             ax.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"final accuracy of {baseline}")
-        _budget_axis(ax, budget)
+        budget_axis(ax, budget)
     for ax in panels[:, 0]:
         ax.set_ylabel(f"accuracy on {split}")
-    _legend_above(figure, panels.flat[0])
+    legend_above(figure, panels.flat[0])
     caption = (
         f"Thin lines are seeds as evaluated; thick lines are their mean, smoothed over {WINDOW} evaluations, at the "
         f"mean cost of each evaluation. "
@@ -194,10 +124,10 @@ def accuracy_figure(
             f"first reach it, seed by seed. "
         )
     caption += "Seconds, tokens and FLOPs leave evaluation and audit out, seconds compilation too."
-    return Drawing("accuracy", f"Accuracy on {split} against what it cost", _svg(figure, "accuracy"), caption)
+    return Drawing("accuracy", f"Accuracy on {split} against what it cost", svg_of(figure, "accuracy"), caption)
 
 
-@_styled
+@styled
 def histogram_figure(metrics: Metrics) -> Drawing | None:
     """How many rollouts of a group are correct, over training: a panel per arm, collected above admitted."""
     panels: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
@@ -213,19 +143,19 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
     arms = [arm for arm in metrics if (0, arm) in panels or (1, arm) in panels]
     rows = 1 + max(row for row, _ in panels)
     most = max(float(np.nanmax(shares)) for _, shares in panels.values())
-    figure, axes = _figure(rows, len(arms), 2.5 * rows + 0.3)
+    figure, axes = new_figure(rows, len(arms), 2.5 * rows + 0.3)
     for row, kind in enumerate(("collected", "admitted")[:rows]):
         for ax, arm in zip(axes[row], arms, strict=True):
             if (row, arm) not in panels:
                 ax.set_axis_off()
                 continue
             edges, shares = panels[row, arm]
-            _heat(ax, edges, shares, most)
+            heat(ax, edges, shares, most)
             ax.set_title(f"{arm}: {kind}")
             ax.set_xlabel("training steps")
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
             ax.set_ylabel(f"correct of {len(shares) - 1}")
-    _heat_scale(figure, axes, most)
+    heat_scale(figure, axes, most)
     caption = (
         "Each column of cells is a stretch of training, each row the number of correct rollouts of a question; the "
         "colour is the share of groups with that many (summed over seeds; the scale is a square root, shared by all "
@@ -233,17 +163,17 @@ def histogram_figure(metrics: Metrics) -> Drawing | None:
     )
     if rows > 1:
         caption += " Below: the groups that a selecting arm trained on."
-    return Drawing("histogram", "How many rollouts of a question are correct", _svg(figure, "histogram"), caption)
+    return Drawing("histogram", "How many rollouts of a question are correct", svg_of(figure, "histogram"), caption)
 
 
-@_styled
+@styled
 def selection_figure(metrics: Metrics, colours: Mapping[str, str], axis: Axis) -> Drawing | None:
     """Success rate, and level where the task has levels, of what was collected and of what was trained on."""
     shown = {"success_mean": "mean success rate", "difficulty_mean": "mean level of the questions"}
     shown = {key: label for key, label in shown.items() if _has(metrics, f"curriculum/collected_{key}")}
     if not shown:
         return None
-    figure, panels = _figure(1, len(shown), 3.6)
+    figure, panels = new_figure(1, len(shown), 3.6)
     for ax, (key, label) in zip(panels.flat, shown.items(), strict=True):
         for arm, runs in metrics.items():
             for kind, line in (("collected", (0, (2, 2))), ("admitted", "-")):
@@ -253,43 +183,43 @@ def selection_figure(metrics: Metrics, colours: Mapping[str, str], axis: Axis) -
                 width = 1.4 if kind == "collected" else 2.2
                 name = f"{arm}: {'trained on' if kind == 'admitted' else 'collected'}"
                 ax.plot(axis.at(arm, steps), y, color=colours[arm], linestyle=line, linewidth=width, label=name)
-        _budget_axis(ax, axis.budget)
+        budget_axis(ax, axis.budget)
         ax.set_ylabel(label)
-    _legend_above(figure, panels.flat[0])
+    legend_above(figure, panels.flat[0])
     caption = (
         "Solid: the groups trained on; dotted: all groups collected, for arms that train on only some of them. A "
         "curriculum that seeks variance trains near a success rate of one half."
     )
     if "difficulty_mean" in shown:
         caption += " The level is the task generator's own; no curriculum sees it."
-    return Drawing("selection", "What was chosen against what was on offer", _svg(figure, "selection"), caption)
+    return Drawing("selection", "What was chosen against what was on offer", svg_of(figure, "selection"), caption)
 
 
-@_styled
+@styled
 def zero_variance_figure(metrics: Metrics, colours: Mapping[str, str], axis: Axis) -> Drawing | None:
     """Share of groups without any difference between rollouts, collected and admitted."""
     kinds = [kind for kind in ("collected", "admitted") if _has(metrics, f"curriculum/{kind}_zero_variance_fraction")]
     if not kinds:
         return None
-    figure, panels = _figure(1, len(kinds), 3.2, sharey=True)
+    figure, panels = new_figure(1, len(kinds), 3.2, sharey=True)
     for ax, kind in zip(panels.flat, kinds, strict=True):
         for arm, runs in metrics.items():
             steps, y = _over_training(runs, f"curriculum/{kind}_zero_variance_fraction")
             ax.plot(axis.at(arm, steps), y, color=colours[arm], linewidth=2, label=arm)
         ax.set_title("collected" if kind == "collected" else "trained on")
-        _budget_axis(ax, axis.budget)
+        budget_axis(ax, axis.budget)
         ax.set_ylim(-0.02, 1.02)
-        ax.yaxis.set_major_formatter(_percent)
+        ax.yaxis.set_major_formatter(percent)
     panels.flat[0].set_ylabel("groups without variance")
-    _legend_above(figure, panels.flat[0])
+    legend_above(figure, panels.flat[0])
     caption = (
         "Groups whose rollouts are all right or all wrong: a method that compares the rollouts of a group learns "
         "nothing from them, so the lower, the less is wasted."
     )
-    return Drawing("zero-variance", "Groups without variance", _svg(figure, "zero-variance"), caption)
+    return Drawing("zero-variance", "Groups without variance", svg_of(figure, "zero-variance"), caption)
 
 
-@_styled
+@styled
 def level_figure(arms: Arms, colours: Mapping[str, str], split: str) -> Drawing | None:
     """Accuracy by level of question at the first and at the last evaluation, mean over seeds."""
     found = {}
@@ -302,7 +232,7 @@ def level_figure(arms: Arms, colours: Mapping[str, str], split: str) -> Drawing 
             found[arm] = ([float(level) for level in levels], *means)
     if not found:
         return None
-    figure, panels = _figure(1, 1, 3.4)
+    figure, panels = new_figure(1, 1, 3.4)
     ax = panels.flat[0]
     for arm, (levels, start, end) in found.items():
         ax.plot(levels, start, color=colours[arm], linewidth=1.2, linestyle=(0, (2, 2)), label=f"{arm}: start")
@@ -313,9 +243,9 @@ def level_figure(arms: Arms, colours: Mapping[str, str], split: str) -> Drawing 
     ax.set_xlabel("level of the question")
     ax.set_ylabel(f"accuracy on {split}")
     ax.set_ylim(bottom=0)
-    _legend_above(figure, ax, columns=min(len(found), 5))
+    legend_above(figure, ax, columns=min(len(found), 5))
     caption = "Dotted: first evaluation; solid: last one; mean over seeds. It shows on which questions an arm gained."
-    return Drawing("level", "Accuracy by level of question", _svg(figure, "level"), caption)
+    return Drawing("level", "Accuracy by level of question", svg_of(figure, "level"), caption)
 
 
 # ------------------------------------------------------------------------------------------------ from runs to arrays
@@ -392,89 +322,3 @@ def _levelled(evaluations: list[dict[str, Any]]) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ drawing
-def _figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Any, Array]:
-    """A figure of the page's width and its panels [rows, columns]."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    panels = figure.subplots(rows, columns, squeeze=False, **options)
-    for ax in panels.flat:
-        ax.patch.set_alpha(0)
-    return figure, panels
-
-
-def _svg(figure: Any, name: str) -> str:
-    """The figure as an `<svg>` element with the page's colours and fonts, and ids that no other figure uses."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    matplotlib.rcParams["svg.hashsalt"] = name
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
-    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]*)', text))
-    text = re.sub(r'\sid="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("xlink:href=", "href=")
-    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
-    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)  # the short form of older versions
-    for placeholder, colour in _PAGE_COLOURS.items():
-        text = text.replace(placeholder, colour)
-    return text.replace("<svg", f'<svg role="img" aria-label="{name} figure"', 1).strip()
-
-
-def _legend_above(figure: Any, ax: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, above its panels."""
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), columns))
-
-
-def _budget_axis(ax: Axes, budget: str) -> None:
-    """A horizontal axis from zero on."""
-    ax.set_xlabel(_LABELS.get(budget) or budget_title(budget))
-    ax.set_xlim(left=0)
-    ax.xaxis.set_major_formatter(_short_numbers)
-    ax.xaxis.get_major_locator().set_params(integer="seconds" not in budget, nbins=5)
-
-
-def _heat(ax: Axes, edges: np.ndarray, shares: np.ndarray, most: float) -> None:
-    """Cells of one colour whose opacity is the square root of the share, so that they suit any background."""
-    image = np.empty((*shares.shape, 4))
-    image[..., :3] = HEAT
-    image[..., 3] = np.sqrt(np.nan_to_num(shares) / most)
-    extent = (edges[0], edges[-1], -0.5, len(shares) - 0.5)
-    ax.imshow(image, origin="lower", aspect="auto", interpolation="none", extent=extent)
-    ax.grid(visible=False)
-    ax.set_yticks(range(0, len(shares), max((len(shares) - 1) // 8, 1)))
-
-
-def _heat_scale(figure: Any, axes: Array, most: float) -> None:
-    """The colour scale at the right of all panels."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-
-    colours = LinearSegmentedColormap.from_list("heat", [(*HEAT, 0.0), (*HEAT, 1.0)])
-    scale = ScalarMappable(norm=PowerNorm(0.5, vmin=0, vmax=most), cmap=colours)
-    bar = figure.colorbar(scale, ax=axes, pad=0.015, fraction=0.03, format=_percent)
-    bar.set_label("share of groups", color=INK)
-    bar.ax.patch.set_alpha(0)
-    bar.outline.set_edgecolor(MUTED)
-    bar.ax.tick_params(color=MUTED, labelcolor=INK)
-
-
-def _percent(value: float, position: int | None = None) -> str:
-    del position
-    return f"{value:.0%}"
-
-
-def _short_numbers(value: float, position: int | None = None) -> str:
-    del position
-    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.files import write_whole
-from lilo_jax.redaction import redacted
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
-from lilo_jax.report.figures import Drawing, draw_all
+from lilo_jax.report.drawing import Drawing
+from lilo_jax.report.figures import draw_all
 from lilo_jax.report.summary import Arms, read_curve, summarize
 from lilo_jax.report.tables import (
     MAIN_BUDGETS,
@@ -24,8 +23,11 @@ from lilo_jax.report.tables import (
     interval,
     ledger_table,
     listed,
+    times,
 )
 from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.redaction import redacted
 from lilo_jax.storage.run_directory import RunDirectory
 
 EXAMPLES = 2
@@ -92,7 +94,7 @@ def write_report(
     command: str,
     against: Sequence[str] = MAIN_BUDGETS,
 ) -> pathlib.Path:
-    """Writes a report of compared runs: what was found, tables, figures, example completions, provenance.
+    """The path of a report of compared runs: one HTML file with tables, figures, completions and how it was made.
 
     Args:
         path: HTML file to write.
@@ -104,6 +106,12 @@ def write_report(
 
     Returns:
         The path written.  Without matplotlib the report has no figures and says so.
+
+    >>> import lilo_jax
+    >>> arms = {"uniform": {0: lilo_jax.load("runs/tiny").directory}}
+    >>> summary = lilo_jax.summarize(arms, split="test", baseline=None)
+    >>> write_report("runs/tiny.html", summary, arms, title="Tiny", command="python tiny.py").name
+    'tiny.html'
     """
     baseline = summary["baseline"]
     sections = [f"<h1>{_text(title)}</h1>"]
@@ -188,11 +196,13 @@ def _speedup_sentence(summary: Mapping[str, Any], arm: str) -> str:
         if budget["mean"] is None:
             continue
         unclear = ", which includes 1" if includes_one(budget) else ""
-        within = f" (95% interval {budget['low']:.2f} to {budget['high']:.2f}{unclear})" if budget["low"] else ""
-        parts.append(f"{budget['mean']:.2f} in {budget_title(name)}{within}")
+        needed, word = times(budget)
+        within = f" (95% interval {needed['low']:.2f} to {needed['high']:.2f}{unclear})" if needed["low"] else ""
+        many = f"{needed['mean']:.2f} times {'fewer' if word == 'less' else word}" if word else "as many"
+        parts.append(f"{many} {budget_title(name)}{within}")
     missed = "" if steps["reached"] == steps["of"] else "; the seeds that did not are left out of these means"
     seeds = f"on {steps['reached']} of {steps['of']} seeds"
-    return f"{arm} reached {goal} {seeds}, with a speed-up of {listed(parts)}{missed}."
+    return f"{arm} reached {goal} {seeds}, with {listed(parts)}{missed}."
 
 
 # ----------------------------------------------------------------------------------------------------------- elements

@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from lilo_jax.json_lines import finite
-from lilo_jax.report.figures import accuracy_figure, arm_colours
+from lilo_jax.report.drawing import arm_colours
+from lilo_jax.report.figures import accuracy_figure
 from lilo_jax.report.html import figure_element, table_element, write_page
 from lilo_jax.report.speedup import WINDOW, Curve, smooth
 from lilo_jax.report.summary import interval_of, speedups
 from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
+from lilo_jax.storage.json_lines import finite
+from lilo_jax.types import Array
 
 BASELINE = "uniform"
 SHOWN = 6
@@ -39,7 +41,7 @@ def read_curves(trace: Trace, seeds: Sequence[int], *, every: int, generation_sh
     """
     graded = np.asarray(trace.graded, np.float64)[:, None]
 
-    def spent(per_step: np.ndarray) -> np.ndarray:
+    def spent(per_step: Array) -> np.ndarray:
         """[S, E], what had been spent when an evaluation was made."""
         return np.pad(np.cumsum(np.asarray(per_step, np.float64), axis=1), ((0, 0), (1, 0)))[:, ::every]
 

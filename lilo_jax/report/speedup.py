@@ -27,6 +27,9 @@ class Curve:
     Attributes:
         accuracy: [E], unsmoothed.
         spent: [E] for each budget, non-decreasing; what had been spent when the evaluation was made.
+
+    >>> Curve(np.array([0.4, 0.6, 0.8]), {"steps": np.array([0, 50, 100])}).budget("steps")
+    array([  0.,  50., 100.])
     """
 
     accuracy: np.ndarray
@@ -98,6 +101,13 @@ def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str
     of the two is, the ratio would be 0 or infinite and the seed is censored as well; in a budget that every step takes
     from, arms that start from the same weights come to this only if one of them paid before its first step.  What one
     of the two never spends has no ratio.
+
+    Example: the arm is where the baseline ends after half of the steps.
+
+        >>> slow = Curve(np.full(5, 0.5) + 0.1 * np.arange(5), {"steps": 20.0 * np.arange(5)})
+        >>> fast = Curve(slow.accuracy, {"steps": 10.0 * np.arange(5)})
+        >>> speedup({0: slow}, {0: fast}, "steps").mean
+        2.0
     """
     by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in sorted(baseline.keys() & arm.keys())}
     ratios = np.array([ratio for ratio in by_seed.values() if ratio is not None])

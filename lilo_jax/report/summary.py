@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lilo_jax.json_lines import finite
 from lilo_jax.report.speedup import Curve, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
-from lilo_jax.run import learning_curve
 from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.json_lines import finite
 from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.training.run import learning_curve
 
 Arms = Mapping[str, Mapping[int, RunDirectory]]
 """Arm name to seed to run."""
@@ -50,6 +50,14 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.
         `unfinished`: {arm: [seed]}, runs that have not reached their last step.
     Keys of every `by_seed` are strings.  What is not a finite number is None.
+
+    Example: one run, `runs/tiny` of the example of `run`, compared with nothing.
+
+        >>> import lilo_jax
+        >>> tiny = lilo_jax.load("runs/tiny").directory
+        >>> summary = summarize({"uniform": {0: tiny}}, split="test", baseline=None)
+        >>> summary["arms"]["uniform"][0]["steps"], summary["speedup"]
+        ([0, 1, 2], {})
     """
     arms = {name: dict(sorted(runs.items())) for name, runs in arms.items()}
     baseline = baseline if baseline in arms else None
@@ -75,7 +83,14 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """A summary as plain text of at most 110 columns: arms, speed-ups, every seed, groups and tokens, footnotes."""
+    """A summary as plain text of at most 110 columns: arms, speed-ups, every seed, groups and tokens, footnotes.
+
+    >>> import lilo_jax
+    >>> tiny = lilo_jax.load("runs/tiny").directory
+    >>> summary = summarize({"uniform": {0: tiny}, "lilo": {0: tiny}}, split="test", baseline="uniform")
+    >>> print(format_table(summary).splitlines()[0])
+    Accuracy on test
+    """
     return "\n\n".join(plain(table) for table in build_tables(summary)) + "\n"
 
 

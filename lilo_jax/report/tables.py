@@ -90,8 +90,8 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
             )
     few = max(budgets["steps"]["reached"] for budgets in summary["speedup"].values())
     legend = [
-        f"what {baseline} spent until it first reached its own final smoothed accuracy, over what the arm spent until "
-        f"it first did, on the same seed; above 1 the arm needs less",
+        f"how many times less, or more, the arm spent until it first reached {baseline}'s final smoothed accuracy than "
+        f"{baseline} did, on the same seed; only `less` is a speed-up",
         "geometric mean [95% bootstrap interval over seeds] seeds that reached it/seeds",
     ]
     if few == 1:
@@ -99,7 +99,7 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
     elif 1 < few <= 3:
         notes.append(f"with {few} seeds the bootstrap interval is just the smallest and the largest ratio: too narrow")
     columns = ["arm", *map(budget_title, MAIN_BUDGETS)]
-    return Table(f"Speed-up to the final accuracy of {baseline}", columns, rows, [*legend, *notes])
+    return Table(f"Spent to reach the final accuracy of {baseline}", columns, rows, [*legend, *notes])
 
 
 def seed_table(summary: Mapping[str, Any]) -> Table:
@@ -115,7 +115,9 @@ def seed_table(summary: Mapping[str, Any]) -> Table:
             rows.append(row)
     columns = ["arm", "seed", "steps run", "start", "final", *(f"x {budget_title(name)}" for name in MAIN_BUDGETS)]
     notes = (
-        ["x: speed-up on this seed; never: did not reach the baseline's final accuracy"] if summary["speedup"] else []
+        ["x: the baseline's over the arm's on this seed; never: did not reach the baseline's final accuracy"]
+        if summary["speedup"]
+        else []
     )
     if not summary["speedup"]:
         columns, rows = columns[:5], [row[:5] for row in rows]
@@ -227,12 +229,26 @@ def listed(names: Sequence[str]) -> str:
 
 
 def speedup_cell(budget: Mapping[str, Any]) -> str:
-    """Mean, interval and seeds of a speed-up; * where the interval includes 1, ! where seeds are censored."""
+    """How many times less or more was needed, its interval and seeds; * if that includes 1, ! if seeds are censored."""
     share = f"{budget['reached']}/{budget['of']}"
     if budget["mean"] is None:
         return f"never {share}!" if budget["of"] else NONE
     marks = ("*" if includes_one(budget) else "") + ("!" if budget["reached"] < budget["of"] else "")
-    return f"{budget['mean']:.2f}{interval(budget, '.2f')} {share}{marks}"
+    needed, word = times(budget)
+    return f"{needed['mean']:.2f}{word and ' ' + word}{interval(needed, '.2f')} {share}{marks}"
+
+
+def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A speed-up as a factor of at least 1 with its interval, and `less` or `more`; "" for a factor of 1.00.
+
+    A speed-up of 0.5 is no speed-up: the arm needed 2 times more.
+    """
+    mean, low, high = (budget[name] for name in ("mean", "low", "high"))
+    if f"{mean:.2f}" == "1.00":
+        return {"mean": mean, "low": low, "high": high}, ""
+    if mean > 1:
+        return {"mean": mean, "low": low, "high": high}, "less"
+    return {"mean": 1 / mean, "low": high and 1 / high, "high": low and 1 / low}, "more"
 
 
 def _seed_cell(by_seed: Mapping[str, float | None], seed: str) -> str:

@@ -7,14 +7,15 @@ scalar that adds over micro-batches.
 from collections.abc import Callable
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lilo_jax.types import Array, Minibatch
 
-Aggregation = Callable[[Array, Minibatch], Array]
+Aggregation = Callable[[Float[Array, "rows completion"], Minibatch], Float[Array, ""]]
 """(losses, minibatch) -> scalar."""
 
 
-def token_mean(losses: Array, batch: Minibatch) -> Array:
+def token_mean(losses: Float[Array, "rows completion"], batch: Minibatch) -> Float[Array, ""]:
     """The mean over all tokens of the minibatch: long responses weigh more.
 
         L = sum_i sum_t L_it / sum_i |o_i|
@@ -24,7 +25,7 @@ def token_mean(losses: Array, batch: Minibatch) -> Array:
     return jnp.sum(losses * batch.token_weight)
 
 
-def sequence_mean(losses: Array, batch: Minibatch) -> Array:
+def sequence_mean(losses: Float[Array, "rows completion"], batch: Minibatch) -> Float[Array, ""]:
     """The mean over responses of their means over tokens: each response weighs the same, a token of a long one less.
 
         L = 1/B sum_i 1/|o_i| sum_t L_it
@@ -35,7 +36,7 @@ def sequence_mean(losses: Array, batch: Minibatch) -> Array:
     return jnp.sum(losses * batch.sequence_weight / length)
 
 
-def constant_length(losses: Array, batch: Minibatch, *, length: int) -> Array:
+def constant_length(losses: Float[Array, "rows completion"], batch: Minibatch, *, length: int) -> Float[Array, ""]:
     """The mean over responses of their sums over tokens, divided by a constant: no length bias.
 
         L = 1/B sum_i 1/C sum_t L_it
@@ -43,14 +44,14 @@ def constant_length(losses: Array, batch: Minibatch, *, length: int) -> Array:
     Source: Liu et al. 2025 (Dr. GRPO), listing 1, whose released code divides by the generation budget.
 
     Args:
-        losses: float32 [B, C].
+        losses: of tokens.
         batch: the minibatch.
-        length: C; 0 takes the completion slots, which are the generation budget.
+        length: C; 0 takes the width of the batch's completions, which is the generation budget.
     """
     return jnp.sum(losses * batch.sequence_weight) / (length or batch.mask.shape[1])
 
 
-def sequence_sum(losses: Array, batch: Minibatch) -> Array:
+def sequence_sum(losses: Float[Array, "rows completion"], batch: Minibatch) -> Float[Array, ""]:
     """The mean over responses of their sums over tokens: the gradient of log pi(response) itself.
 
         L = 1/B sum_i sum_t L_it

@@ -6,10 +6,10 @@ import functools
 from lilo_jax.bounds import NotNegative, Share, Whole
 from lilo_jax.rl.advantages import group_centred
 from lilo_jax.rl.aggregations import constant_length
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.policy_gradient import by_group, policy_gradient
 from lilo_jax.rl.policy_loss import on_tokens
-from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)

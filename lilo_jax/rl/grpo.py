@@ -5,10 +5,10 @@ import dataclasses
 from lilo_jax.bounds import NotNegative, Positive, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.policy_gradient import by_group, policy_gradient
 from lilo_jax.rl.policy_loss import on_tokens
-from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)

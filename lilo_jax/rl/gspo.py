@@ -6,9 +6,9 @@ import functools
 from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_normalized
 from lilo_jax.rl.aggregations import sequence_mean
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import sequence_clipped_surrogate, sequence_ratio
 from lilo_jax.rl.policy_gradient import by_group, policy_gradient
-from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Gspo:
         clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
         return policy_gradient(
             advantage=by_group(group_normalized, epsilon=self.std_epsilon),
-            loss=functools.partial(sequence_clipped_surrogate, **clip),
+            loss=functools.partial(sequence_clipped_surrogate, clip_low=self.clip_low, clip_high=self.clip_high),
             aggregate=sequence_mean,
             clip=clip,
             ratio=sequence_ratio,

@@ -2,19 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from lilo_jax.rl.losses import kl_k1, kl_k2, kl_k3
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores, TrainBatch
 
 
-def ratio_metrics(scores: TokenScores, batch: Minibatch, ratio: Array, *, clip_low: float, clip_high: float) -> Metrics:
+def ratio_metrics(
+    scores: TokenScores, batch: Minibatch, ratio: Float[Array, "rows completion"], *, clip_low: float, clip_high: float
+) -> Metrics:
     """Token means of the ratio, raw and clipped, of the share outside the clip range, of the entropy, and of the three
     estimates of KL(old || new), whose tokens come from the old policy.
 
     Args:
         scores: of the new policy.
         batch: the minibatch.
-        ratio: float32 [B, C], what the loss clips: of tokens, or of whole responses.
+        ratio: what the loss clips: of tokens, or of whole responses.
         clip_low, clip_high: its bounds, below and above 1.
     """
     clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
@@ -26,7 +29,12 @@ def ratio_metrics(scores: TokenScores, batch: Minibatch, ratio: Array, *, clip_l
     } | divergences("policy/kl", batch.old_logprobs, scores.logprobs, batch.mask)
 
 
-def divergences(name: str, logprobs: Array, other_logprobs: Array, mask: Array) -> Metrics:
+def divergences(
+    name: str,
+    logprobs: Float[Array, "rows completion"],
+    other_logprobs: Float[Array, "rows completion"],
+    mask: Bool[Array, "rows completion"],
+) -> Metrics:
     """Token means of the three estimates of KL(policy || other), by name and estimator; nothing is clamped."""
     return {
         f"{name}_k1": Mean.of(kl_k1(logprobs, other_logprobs), mask),
@@ -35,9 +43,9 @@ def divergences(name: str, logprobs: Array, other_logprobs: Array, mask: Array) 
     }
 
 
-def advantage_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+def advantage_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -> Metrics:
     """Mean, variance, size and extremes of the tokens' advantages, and the share of trained groups without any."""
-    live, num_groups = jnp.any(mask), batch.question.shape[0]
+    live, num_groups = jnp.any(mask), batch.place.shape[0]
     largest = jax.ops.segment_max(
         jnp.max(jnp.where(mask, jnp.abs(batch.advantages), 0), axis=1), batch.group, num_segments=num_groups
     )
@@ -47,11 +55,11 @@ def advantage_metrics(batch: TrainBatch, mask: Array) -> Metrics:
         "policy/advantage_abs": Mean.of(jnp.abs(batch.advantages), mask),
         "policy/advantage_min": Mean.once(jnp.min(batch.advantages, initial=jnp.inf, where=mask), live),
         "policy/advantage_max": Mean.once(jnp.max(batch.advantages, initial=-jnp.inf, where=mask), live),
-        "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.question_mask),
+        "policy/zero_advantage_groups": Mean.of(largest <= 0, batch.group_mask),
     }
 
 
-def sampler_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+def sampler_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -> Metrics:
     """How far the log-probs that the sampler reported are from the trainer's own, on average and at most."""
     gap = jnp.abs(batch.old_logprobs - batch.sampler_logprobs)
     return {
@@ -60,7 +68,7 @@ def sampler_metrics(batch: TrainBatch, mask: Array) -> Metrics:
     }
 
 
-def value_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+def value_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -> Metrics:
     """The critic before the update: explained variance = 1 - mean (V - R)^2 / var R, and what it is made of."""
     error, spread = Mean.of((batch.old_values - batch.returns) ** 2, mask), variance(batch.returns, mask)
     # Returns are advantages plus values: equal ones are equal up to rounding, which explains nothing.
@@ -73,7 +81,7 @@ def value_metrics(batch: TrainBatch, mask: Array) -> Metrics:
     }
 
 
-def follow_up_metrics(batch: TrainBatch, mask: Array) -> Metrics:
+def follow_up_metrics(batch: TrainBatch, mask: Bool[Array, "rows completion"]) -> Metrics:
     """Over the places with follow-ups: rollouts of each, and the mean and variance of the values they give.
 
     A state that several responses pass through counts once for each.
@@ -91,7 +99,7 @@ def follow_up_metrics(batch: TrainBatch, mask: Array) -> Metrics:
     }
 
 
-def variance(values: Array, mask: Array) -> Mean:
+def variance(values: Float[Array, "rows completion"], mask: Bool[Array, "rows completion"]) -> Mean:
     """The mean squared distance from the mean under the mask."""
     mean = Mean.of(values, mask)
     return Mean.of((values - mean.total / jnp.maximum(mean.weight, 1)) ** 2, mask)

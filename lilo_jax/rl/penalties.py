@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from jaxtyping import Float
+
 from lilo_jax.rl.aggregations import Aggregation
 from lilo_jax.rl.losses import kl_k3
 from lilo_jax.rl.metrics import divergences
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores
 
-Penalty = Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]
+Penalty = Callable[[TokenScores, Minibatch], tuple[Float[Array, ""], Metrics]]
 """(scores, minibatch) -> (what is added to the loss, metrics)."""
 
 
@@ -22,7 +24,7 @@ def kl_to_reference(*, coefficient: float, clamp: float, aggregate: Aggregation)
         aggregate: divergences of tokens to one number.
     """
 
-    def penalty(scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
+    def penalty(scores: TokenScores, batch: Minibatch) -> tuple[Float[Array, ""], Metrics]:
         kl = kl_k3(scores.logprobs, batch.reference_logprobs, clamp=clamp)
         metrics = {"loss/kl_to_reference": Mean.of(kl, batch.mask)}
         metrics |= divergences("reference/kl", scores.logprobs, batch.reference_logprobs, batch.mask)

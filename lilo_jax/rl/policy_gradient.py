@@ -4,21 +4,27 @@
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from lilo_jax.rl.advantages import left_as_they_are, per_token
+from lilo_jax.models.scoring import live_tokens
+from lilo_jax.rl.advantages import Whiten, left_as_they_are, per_token
 from lilo_jax.rl.aggregations import Aggregation
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import token_ratio, truncated_importance
 from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import Ratio, TokenLoss, policy_loss
-from lilo_jax.scoring import live_tokens
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
-ResponseAdvantage = Callable[[TrainBatch], Array]
-"""(batch) -> [B], zero for masked rows."""
+UNCLIPPED = {"clip_low": 1.0, "clip_high": math.inf}
+"""Bounds that no ratio leaves."""
+
+ResponseAdvantage = Callable[[TrainBatch], Float[Array, "rows"]]
+"""(batch) -> advantages, zero for masked rows."""
 
 
 def policy_gradient(
@@ -26,9 +32,9 @@ def policy_gradient(
     advantage: ResponseAdvantage,
     loss: TokenLoss,
     aggregate: Aggregation,
-    clip: Mapping[str, float],
+    clip: Mapping[str, float] = UNCLIPPED,
     ratio: Ratio = token_ratio,
-    whiten: Callable[[Array, Array], Array] = left_as_they_are,
+    whiten: Whiten = left_as_they_are,
     kl_coefficient: float = 0.0,
     kl_clamp: float = 10.0,
     importance_cap: float = 0.0,
@@ -37,10 +43,10 @@ def policy_gradient(
     """The functions of a policy-gradient method without a critic.
 
     Args:
-        advantage: of each response.
-        loss: of each token.
-        aggregate: losses to one number.
-        clip: clip_low and clip_high, bounds of the ratio, for the metrics.
+        advantage: (batch) -> advantage of each response, [B].
+        loss: (logprobs, old_logprobs, advantages, mask) -> loss of each token, [B, C]; padding is weighted 0.
+        aggregate: (losses, minibatch) -> one number.
+        clip: clip_low and clip_high, bounds of the ratio that `loss` has, for the metrics alone.
         ratio: what they bound.
         whiten: (advantages of tokens, mask) -> advantages of tokens.
         kl_coefficient: beta of the k3 divergence from the reference, aggregated like the loss; 0 keeps no reference.
@@ -57,16 +63,16 @@ def policy_gradient(
     )
 
 
-def by_group(estimator: Callable[..., Array], **settings: Any) -> ResponseAdvantage:
+def by_group(estimator: Callable[..., Float[Array, "rows"]], **settings: Any) -> ResponseAdvantage:
     """The response advantages of an estimator over groups, such as `lilo_jax.rl.advantages.leave_one_out`."""
     return lambda batch: estimator(
-        batch.reward, batch.group, batch.row_mask, num_groups=batch.question.shape[0], **settings
+        batch.reward, batch.group, batch.row_mask, num_groups=batch.place.shape[0], **settings
     )
 
 
 def _advantages(
-    advantage: ResponseAdvantage, whiten: Callable[[Array, Array], Array], importance_cap: float, batch: TrainBatch
-) -> tuple[Array, Array]:
+    advantage: ResponseAdvantage, whiten: Whiten, importance_cap: float, batch: TrainBatch
+) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     mask = live_tokens(batch)
     advantages = whiten(per_token(advantage(batch), mask), mask)
     if importance_cap:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from lilo_jax.rl.aggregations import Aggregation
 from lilo_jax.rl.losses import token_ratio
@@ -11,11 +12,22 @@ from lilo_jax.rl.metrics import ratio_metrics
 from lilo_jax.rl.penalties import Penalty
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, TokenScores
 
-TokenLoss = Callable[[Array, Array, Array, Array], Array]
-"""(logprobs, old_logprobs, advantages, mask), all [B, C] -> losses [B, C]."""
+TokenLoss = Callable[
+    [
+        Float[Array, "rows completion"],
+        Float[Array, "rows completion"],
+        Float[Array, "rows completion"],
+        Bool[Array, "rows completion"],
+    ],
+    Float[Array, "rows completion"],
+]
+"""(logprobs, old_logprobs, advantages, mask) -> losses."""
 
-Ratio = Callable[[Array, Array, Array], Array]
-"""(logprobs, old_logprobs, mask), all [B, C] -> [B, C]."""
+Ratio = Callable[
+    [Float[Array, "rows completion"], Float[Array, "rows completion"], Bool[Array, "rows completion"]],
+    Float[Array, "rows completion"],
+]
+"""(logprobs, old_logprobs, mask) -> ratio."""
 
 
 def policy_loss(
@@ -25,7 +37,7 @@ def policy_loss(
     *,
     clip: Mapping[str, float],
     ratio: Ratio = token_ratio,
-) -> Callable[[TokenScores, Minibatch], tuple[Array, Metrics]]:
+) -> Callable[[TokenScores, Minibatch], tuple[Float[Array, ""], Metrics]]:
     """(scores, minibatch) -> (aggregate(losses) + penalties, metrics); what stands in the padding is never read.
 
     Args:
@@ -36,7 +48,7 @@ def policy_loss(
         ratio: what they bound.
     """
 
-    def total(scores: TokenScores, batch: Minibatch) -> tuple[Array, Metrics]:
+    def total(scores: TokenScores, batch: Minibatch) -> tuple[Float[Array, ""], Metrics]:
         # Before anything is computed of them: the gradient of a masked NaN would be NaN again.
         scores = TokenScores(*(jnp.where(batch.mask, x, 0) for x in (scores.logprobs, scores.entropy)))
         losses = loss(scores.logprobs, batch.old_logprobs, batch.advantages, batch.mask)
@@ -52,6 +64,6 @@ def policy_loss(
     return total
 
 
-def on_tokens(surrogate: Callable[..., Array], **settings: Any) -> TokenLoss:
+def on_tokens(surrogate: Callable[..., Float[Array, "rows completion"]], **settings: Any) -> TokenLoss:
     """The loss of a surrogate that looks at each token by itself."""
     return lambda logprobs, old_logprobs, advantages, mask: surrogate(logprobs, old_logprobs, advantages, **settings)

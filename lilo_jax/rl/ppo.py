@@ -10,16 +10,18 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 from annotated_types import Gt
+from jaxtyping import Float
 
 from lilo_jax.bounds import Count, NotNegative, Number, Positive, Share
-from lilo_jax.rl.advantages import generalized_advantages, whitening
+from lilo_jax.models.scoring import live_tokens
+from lilo_jax.rl.advantages import Whiten, generalized_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_surrogate, clipped_value_loss, dual_clipped_surrogate
 from lilo_jax.rl.penalties import Penalty, entropy_bonus, kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
 from lilo_jax.rl.token_rewards import TokenRewards, outcome, outcome_less_kl, outcome_less_steered_kl
-from lilo_jax.scoring import live_tokens
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, TrainBatch
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Ppo:
         if self.surrogate == "dual_clipped" and self.dual_clip <= 1 + self.clip_epsilon:
             raise ValueError("--algorithm.dual-clip must be above 1 + --algorithm.clip-epsilon")
         clip = {"clip_low": self.clip_epsilon, "clip_high": self.clip_epsilon}
-        surrogates: dict[str, Callable[..., Array]] = {
+        surrogates: dict[str, Callable[..., Float[Array, "rows completion"]]] = {
             "clipped": clipped_surrogate,
             "dual_clipped": functools.partial(dual_clipped_surrogate, dual_clip=self.dual_clip),
         }
@@ -107,10 +109,10 @@ def _advantages(
     batch: TrainBatch,
     *,
     token_rewards: TokenRewards,
-    whiten: Callable[[Array, Array], Array],
+    whiten: Whiten,
     discount: float,
     trace: float,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     mask = live_tokens(batch)
     advantages, returns = generalized_advantages(
         token_rewards.rewards(batch), batch.old_values, mask, discount=discount, trace=trace
@@ -118,7 +120,9 @@ def _advantages(
     return whiten(advantages, mask), returns
 
 
-def _value_loss(values: Array, batch: Minibatch, *, clip: float) -> tuple[Array, Metrics]:
+def _value_loss(
+    values: Float[Array, "rows completion"], batch: Minibatch, *, clip: float
+) -> tuple[Float[Array, ""], Metrics]:
     values = jnp.where(batch.mask, values, 0)
     losses = clipped_value_loss(values, batch.old_values, batch.returns, clip=clip)
     moved = jnp.abs(values - batch.old_values) > clip

@@ -3,17 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
-from lilo_jax.packing import PackedRows, packed
+from lilo_jax.models.packing import PackedRows, packed
+from lilo_jax.models.scoring import live_tokens, score, score_values
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.metrics import advantage_metrics, follow_up_metrics, sampler_metrics, value_metrics
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.scoring import live_tokens, score, score_values
-from lilo_jax.types import Algorithm, Array, Metrics, PyTree, Sequences, TrainBatch
+from lilo_jax.types import Array, Metrics, PyTree, Sequences, TrainBatch
 
 
-def prepare_blocks(num_rows: int, config: UpdateConfig) -> np.ndarray:
-    """The rows that `prepare` computes at a time: int [minibatches x microbatches, rows of each]."""
+def prepare_blocks(num_rows: int, config: UpdateConfig) -> Int[np.ndarray, "blocks block_rows"]:
+    """The rows that `prepare` computes at a time, by minibatch and micro-batch."""
     return np.arange(num_rows).reshape(-1, config.minibatches * config.microbatches).T
 
 
@@ -36,34 +38,40 @@ def prepare(
         policy, critic: weights before the update; critic is None without one.
         reference: the model and weights of the reference, or None without one.
         batch: B rows; minibatches x microbatches divides B.
-        plans: `lilo_jax.packing.pack_blocks` of `prepare_blocks`; None: one sequence per row.
+        plans: `lilo_jax.models.packing.pack_blocks` of `prepare_blocks`; None: one sequence per row.
         config: see `UpdateConfig`.
         temperature: the sampler's.
     """
-    slots = batch.sampler_logprobs.shape[1]
+    width = batch.sampler_logprobs.shape[1]
 
-    def forward(inputs: tuple[Sequences, Array, PackedRows | None]) -> tuple[Array, Array, Array]:
+    def forward(
+        inputs: tuple[Sequences, Float[Array, "block_rows completion"], PackedRows | None],
+    ) -> tuple[
+        Float[Array, "block_rows completion"],
+        Float[Array, "block_rows completion"],
+        Float[Array, "block_rows completion"],
+    ]:
         sequences, sampled, plan = inputs
 
         def run(model: Model) -> Model:
             return model if plan is None else packed(model, plan)
 
-        def logprobs(model: Model, params: PyTree) -> Array:
+        def logprobs(model: Model, params: PyTree) -> Float[Array, "block_rows completion"]:
             return score(
-                run(model), params, sequences, completion_slots=slots, temperature=temperature, chunk=config.chunk
+                run(model), params, sequences, completion_width=width, temperature=temperature, chunk=config.chunk
             ).logprobs
 
         nothing = jnp.zeros_like(sampled)
         return (
             logprobs(model, policy) if config.old_logprobs == "scored" else sampled,
             nothing if reference is None else logprobs(*reference),
-            nothing if critic is None else score_values(run(model), critic, sequences, completion_slots=slots),
+            nothing if critic is None else score_values(run(model), critic, sequences, completion_width=width),
         )
 
     blocks = prepare_blocks(batch.row_mask.shape[0], config)
     rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
     filled = jax.lax.map(forward, (*rows, plans))
-    old, reference_logprobs, values = (x.swapaxes(0, 1).reshape(-1, slots) for x in filled)
+    old, reference_logprobs, values = (x.swapaxes(0, 1).reshape(-1, width) for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference_logprobs, old_values=values)
     advantages, returns = algorithm.advantages(batch)
     batch = batch.replace(advantages=advantages, returns=returns)

@@ -4,12 +4,14 @@ import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from lilo_jax.rl.aggregations import sequence_sum
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_weight_loss
 from lilo_jax.rl.policy_gradient import policy_gradient
 from lilo_jax.rl.policy_loss import on_tokens
-from lilo_jax.types import Algorithm, Array, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,12 @@ class Reinforce:
         )
 
 
-def plain_reward(batch: TrainBatch) -> Array:
+def plain_reward(batch: TrainBatch) -> Float[Array, "rows"]:
     """A_i = r_i, zero for masked rows."""
     return jnp.where(batch.row_mask, batch.reward, 0)
 
 
-def less_batch_mean(batch: TrainBatch) -> Array:
+def less_batch_mean(batch: TrainBatch) -> Float[Array, "rows"]:
     """A_i = r_i - mean of all live rows."""
     live = jnp.maximum(jnp.sum(batch.row_mask), 1)
     mean = jnp.sum(jnp.where(batch.row_mask, batch.reward, 0)) / live

@@ -9,11 +9,11 @@ from typing import Literal
 from lilo_jax.bounds import NotNegative, Share
 from lilo_jax.rl.advantages import group_centred, whiten_batch
 from lilo_jax.rl.aggregations import token_mean
+from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.policy_gradient import by_group, policy_gradient
 from lilo_jax.rl.policy_loss import on_tokens
 from lilo_jax.rl.reinforce import plain_reward
-from lilo_jax.types import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)

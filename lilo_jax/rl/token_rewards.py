@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
+from lilo_jax.models.scoring import live_tokens
 from lilo_jax.rl.advantages import terminal_rewards
 from lilo_jax.rl.losses import kl_k1
-from lilo_jax.scoring import live_tokens
 from lilo_jax.types import Array, PyTree, TrainBatch
 
 
@@ -15,12 +16,12 @@ class TokenRewards(NamedTuple):
     """Rewards of tokens as pure functions.
 
     Attributes:
-        rewards: (batch) -> float32 [B, C], zero in the padding.
+        rewards: (batch) -> rewards, zero in the padding.
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
     """
 
-    rewards: Callable[[TrainBatch], Array]
+    rewards: Callable[[TrainBatch], Float[Array, "rows completion"]]
     init: Callable[[], PyTree] = tuple
     remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
 
@@ -71,10 +72,10 @@ def outcome_less_steered_kl(*, coefficient: float, target: float, horizon: int) 
     )
 
 
-def priced(batch: TrainBatch, coefficient: float | Array) -> Array:
-    """float32 [B, C]: the outcome at the last token, less `coefficient` times every token's log ratio."""
+def priced(batch: TrainBatch, coefficient: float | Float[Array, ""]) -> Float[Array, "rows completion"]:
+    """The outcome at the last token, less `coefficient` times every token's log ratio."""
     return terminal_rewards(batch.reward, live_tokens(batch)) - coefficient * _log_ratio(batch)
 
 
-def _log_ratio(batch: TrainBatch) -> Array:
+def _log_ratio(batch: TrainBatch) -> Float[Array, "rows completion"]:
     return jnp.where(live_tokens(batch), kl_k1(batch.old_logprobs, batch.reference_logprobs), 0)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from annotated_types import Gt
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.models import Model
-from lilo_jax.packing import PackedRows, packed
-from lilo_jax.scoring import completion_mask, score, score_values
-from lilo_jax.types import Algorithm, Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
+from lilo_jax.models.packing import PackedRows, packed
+from lilo_jax.models.scoring import completion_mask, score, score_values
+from lilo_jax.rl.contract import Algorithm
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,22 +45,23 @@ class UpdateConfig:
     are four lengths and four numbers of rows, each compiled when it first occurs"""
 
 
-def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Minibatch:
+def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, denominator: str) -> Minibatch:
     """The minibatch of the given rows, with its loss weights.
 
     Args:
         batch: B rows with advantages filled in.
-        rows: int32 [b], rows of the batch.
+        rows: of the batch.
         denominator: see `UpdateConfig.denominator`.
     """
     sequences, row_mask = jax.tree.map(lambda x: x[rows], (batch.sequences, batch.row_mask))
     mask = completion_mask(sequences, batch.old_logprobs.shape[1]) & row_mask[:, None]
     live = mask.astype(jnp.float32)
-    tokens, live_rows = jnp.maximum(live.sum(), 1), jnp.maximum(row_mask.sum(), 1)
+    tokens = jnp.maximum(live.sum(), 1)
+    live_rows: Array | int = jnp.maximum(row_mask.sum(), 1)
     if denominator == "capacity":
         tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
 
-    def cut(values: Array) -> Array:
+    def cut(values: Float[Array, "rows completion"]) -> Float[Array, "minibatch_rows completion"]:
         """Zero in the padding, whatever stood there: a weight of zero would not undo a NaN."""
         return jnp.where(mask, values[rows], 0)
 
@@ -75,8 +78,10 @@ def cut_minibatch(batch: TrainBatch, rows: Array, *, denominator: str) -> Miniba
     )
 
 
-def deal(key: Array, num_rows: int, config: UpdateConfig) -> Array:
-    """Which rows each optimiser step takes, by micro-batch: int32 [epochs x minibatches, microbatches, rows of each].
+def deal(
+    key: Key[jax.Array, ""], num_rows: int, config: UpdateConfig
+) -> Int[Array, "steps microbatches microbatch_rows"]:
+    """Which rows each optimiser step takes, by micro-batch; there are epochs x minibatches steps.
 
     Args:
         key: consumed; shuffles each epoch, if `config.shuffle`.
@@ -84,9 +89,9 @@ def deal(key: Array, num_rows: int, config: UpdateConfig) -> Array:
         config: see `UpdateConfig`.
     """
 
-    def epoch_rows(epoch_key: Array) -> Array:
+    def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
-        # Strided rows: every row shard of the mesh contributes to every micro-batch without moving.
+        # Strided rows: every micro-batch takes equally many rows of each row shard of the mesh.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
 
     return jnp.concatenate(jax.vmap(epoch_rows)(jax.random.split(key, config.epochs)))
@@ -115,13 +120,15 @@ def accumulate_gradients(
         chunk: most tokens whose logits exist at the same time.
     """
 
-    def loss(params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None) -> tuple[Array, Metrics]:
+    def loss(
+        params: tuple[PyTree, PyTree], part: Minibatch, plan: PackedRows | None
+    ) -> tuple[Float[Array, ""], Metrics]:
         policy, critic = params
-        slots, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
-        scores = score(runs, policy, part.sequences, completion_slots=slots, temperature=temperature, chunk=chunk)
+        width, runs = part.mask.shape[1], model if plan is None else packed(model, plan)
+        scores = score(runs, policy, part.sequences, completion_width=width, temperature=temperature, chunk=chunk)
         total, metrics = algorithm.policy_loss(scores, part)
         if algorithm.value_loss is not None:
-            values = score_values(runs, critic, part.sequences, completion_slots=slots)
+            values = score_values(runs, critic, part.sequences, completion_width=width)
             value_total, value_metrics = algorithm.value_loss(values, part)
             total, metrics = total + value_total, metrics | value_metrics
         return total, metrics
@@ -148,7 +155,7 @@ def update(
     policy: Trainable,
     critic: Trainable | None,
     batch: TrainBatch,
-    key: Array,
+    key: Key[jax.Array, ""],
     plans: PackedRows | None = None,
     *,
     critic_optimizer: optax.GradientTransformation | None = None,
@@ -162,7 +169,7 @@ def update(
         policy, critic: weights with optimiser state; critic is None without one.
         batch: B rows with advantages; minibatches x microbatches divides B.
         key: consumed; deals rows to minibatches (see `deal`).
-        plans: `lilo_jax.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
+        plans: `lilo_jax.models.packing.pack_blocks` of the rows so dealt; None: one sequence per row.
         critic_optimizer: of the critic, if not as the policy's.
         config: see `UpdateConfig`.
         temperature: the sampler's.
@@ -172,7 +179,7 @@ def update(
     """
     lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
 
-    def optimiser_step(carry: tuple, inputs: tuple[Array, PackedRows | None]) -> tuple[tuple, Metrics]:
+    def optimiser_step(carry: tuple, inputs: tuple[Int[Array, "parts _"], PackedRows | None]) -> tuple[tuple, Metrics]:
         policy, critic = carry
         parts, step_plans = inputs  # [microbatches, rows of each]
         rows = parts.T.reshape(-1)
@@ -182,33 +189,51 @@ def update(
             model, algorithm, params, minibatch, step_plans,
             microbatches=config.microbatches, temperature=temperature, chunk=config.chunk,
         )  # fmt: skip
-        norm, live = optax.global_norm(policy_gradient), jnp.any(batch.row_mask[rows])
+        norm, live = optax.tree.norm(policy_gradient), jnp.any(batch.row_mask[rows])
         metrics["policy/gradient_norm"] = Mean.once(norm)
         is_finite = jnp.isfinite(norm)
         if critic is not None:
-            critic_norm = optax.global_norm(critic_gradient)
+            critic_norm = optax.tree.norm(critic_gradient)
             metrics["value/gradient_norm"] = Mean.once(critic_norm)
             is_finite &= jnp.isfinite(critic_norm)
-            critic = _if(
-                is_finite & live, apply_gradients(critic_optimizer or optimizer, critic, critic_gradient), critic
-            )
+            stepped = apply_gradients(critic_optimizer or optimizer, critic, critic_gradient)
+            critic = _if(is_finite & live, stepped, critic)
         ratio = _mean_ratio(metrics)
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
-        # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
-        counts = is_finite & jnp.isfinite(ratio) & live
-        metrics = jax.tree.map(lambda x: jnp.where(counts, x, 0), metrics)
-        metrics["update/skipped_not_finite"] = Mean.once(~is_finite)
-        metrics["update/skipped_high_ratio"] = Mean.once(is_finite & ~near)
-        metrics["update/skipped_empty"] = Mean.once(~live)
+        metrics = _of_step(metrics, ratio, is_finite=is_finite, near=near, live=live)
         computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
-        metrics["update/useful_tokens"] = Mean.once(jnp.sum(lengths[rows], dtype=jnp.float32))
-        metrics["update/computed_tokens"] = Mean.once(jnp.float32(computed.size))
-        return (policy, critic), metrics
+        return (policy, critic), metrics | _token_counts(lengths[rows], computed)
 
     dealt = deal(key, batch.row_mask.shape[0], config)
     (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
     return policy, critic, jax.tree.map(jnp.sum, metrics)
+
+
+def _of_step(
+    metrics: Metrics,
+    ratio: Float[Array, ""],
+    *,
+    is_finite: Bool[Array, ""],
+    near: Bool[Array, ""],
+    live: Bool[Array, ""],
+) -> Metrics:
+    """The metrics of one optimiser step, with why it was not taken, if it was not."""
+    # Numbers that are not finite would spoil the sums over the other optimiser steps; those of no row mean nothing.
+    counts = is_finite & jnp.isfinite(ratio) & live
+    metrics = jax.tree.map(lambda x: jnp.where(counts, x, 0), metrics)
+    metrics["update/skipped_not_finite"] = Mean.once(~is_finite)
+    metrics["update/skipped_high_ratio"] = Mean.once(is_finite & ~near)
+    metrics["update/skipped_empty"] = Mean.once(~live)
+    return metrics
+
+
+def _token_counts(lengths: Int[Array, "minibatch_rows"], computed: Int[Array, "*rows tokens"]) -> Metrics:
+    """How many of the tokens that were computed are a sequence's."""
+    return {
+        "update/useful_tokens": Mean.once(jnp.sum(lengths, dtype=jnp.float32)),
+        "update/computed_tokens": Mean.once(jnp.float32(computed.size)),
+    }
 
 
 def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, gradients: PyTree) -> Trainable:
@@ -217,11 +242,11 @@ def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, g
     return Trainable(params=optax.apply_updates(state.params, updates), optimizer=optimizer_state)
 
 
-def _if(accepted: Array, new: Trainable, old: Trainable) -> Trainable:
+def _if(accepted: Bool[Array, ""], new: Trainable, old: Trainable) -> Trainable:
     return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
 
 
-def _mean_ratio(metrics: Metrics) -> Array:
+def _mean_ratio(metrics: Metrics) -> Float[Array, ""]:
     """The mean ratio of a minibatch, 1 if the algorithm reports none."""
     ratio = metrics.get("policy/ratio", Mean(total=jnp.float32(1), weight=jnp.float32(1)))
     return ratio.total / jnp.maximum(ratio.weight, 1)

@@ -6,21 +6,22 @@ sampled; their mean reward is the state's value, and a step's advantage is what 
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
 from annotated_types import Interval
+from jaxtyping import Float, Int
 
 from lilo_jax.bounds import Count, NotNegative, Positive, Share, Whole
-from lilo_jax.rl.advantages import per_token, step_advantages, whitening
+from lilo_jax.models.scoring import live_tokens
+from lilo_jax.rl.advantages import Whiten, per_token, step_advantages, whitening
 from lilo_jax.rl.aggregations import sequence_sum, token_mean
+from lilo_jax.rl.contract import Algorithm, FollowUpRequests
 from lilo_jax.rl.losses import clipped_surrogate
 from lilo_jax.rl.monte_carlo import FollowUpBudget, fixed_budget, step_starts, until_certain
 from lilo_jax.rl.penalties import kl_to_reference
 from lilo_jax.rl.policy_loss import on_tokens, policy_loss
-from lilo_jax.scoring import live_tokens
-from lilo_jax.types import Algorithm, Array, FollowUpRequests, TrainBatch
+from lilo_jax.types import Array, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,17 @@ class VinePpo:
         )
 
 
-def _wanted(batch: TrainBatch, *, budget: FollowUpBudget, max_steps: int) -> Array:
-    """int32 [B, C]: rollouts wanted where a step begins, and no more than `max_steps` steps are over."""
+def _wanted(batch: TrainBatch, *, budget: FollowUpBudget, max_steps: int) -> Int[Array, "rows completion"]:
+    """Rollouts wanted where a step begins, and no more than `max_steps` steps are over."""
     measured = step_starts(batch)
     if max_steps:
         measured &= batch.reasoning_step <= max_steps
     return jnp.where(measured, budget(batch.follow_ups), 0)
 
 
-def _advantages(batch: TrainBatch, *, whiten: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
+def _advantages(
+    batch: TrainBatch, *, whiten: Whiten
+) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     mask, found = live_tokens(batch), batch.follow_ups
     values = found.reward_sum / jnp.maximum(found.attempts, 1)
     advantages = step_advantages(values, found.attempts > 0, batch.reward, mask, step_starts(batch))

@@ -5,11 +5,13 @@ enough of them are free, the next requests of the queue are put into them by cop
 without leaving the device.  A slot that has no request writes nothing.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key, Num
 
 from lilo_jax.models import Model
 from lilo_jax.sampling.prefixes import prefill
@@ -26,19 +28,19 @@ class _Slots(flax.struct.PyTreeNode):
     """What the S slots hold.
 
     Attributes:
-        request: int32 [S], row of the requests; R in a free slot.
-        token: int32 [S], the last token, which the next pass runs.
-        position: int32 [S], where it stands.
-        generated: int32 [S], new tokens so far.
-        stopping: int32 [S], state of the automaton of stop strings.
+        request: row of the requests; R in a free slot.
+        token: the last token, which the next pass runs.
+        position: where it stands.
+        generated: new tokens so far.
+        stopping: state of the automaton of stop strings.
         cache: keys and values before `position`.
     """
 
-    request: Array
-    token: Array
-    position: Array
-    generated: Array
-    stopping: Array
+    request: Int[Array, "slots"]
+    token: Int[Array, "slots"]
+    position: Int[Array, "slots"]
+    generated: Int[Array, "slots"]
+    stopping: Int[Array, "slots"]
     cache: PyTree
 
 
@@ -46,12 +48,12 @@ class _Progress(flax.struct.PyTreeNode):
     """The loop's state; the first `served` requests of the queue have been given a slot."""
 
     slots: _Slots
-    served: Array
+    served: Int[Array, ""]
     completions: Completions
 
 
 class _Call(NamedTuple):
-    """What does not change during a call; `queue` [R] is the order in which requests are served, and `stopping` [R] how
+    """What does not change during a call; `queue` is the order in which requests are served, and `stopping` how
     far each is in a stop string when it starts.
     """
 
@@ -60,10 +62,10 @@ class _Call(NamedTuple):
     prompts: Prompts
     requests: Requests
     prefixes: PyTree
-    queue: Array
-    key: Array
-    stopping: Array
-    stop_table: Array | None
+    queue: Int[Array, "requests"]
+    key: Key[jax.Array, ""]
+    stopping: Int[Array, "requests"]
+    stop_table: Int[Array, "states vocabulary"] | None
     rule: TokenRule
     end_ids: tuple[int, ...]
     known_ids: int | None
@@ -75,8 +77,8 @@ def sample(
     params: PyTree,
     prompts: Prompts,
     requests: Requests,
-    key: Array,
-    stop_table: Array | None = None,
+    key: Key[jax.Array, ""],
+    stop_table: Int[Array, "states vocabulary"] | None = None,
     *,
     max_new_tokens: int,
     rule: TokenRule,
@@ -98,7 +100,7 @@ def sample(
         prompts: N prefixes of at most P tokens.
         requests: R requests.
         key: consumed.
-        stop_table: int32 [states, V], automaton of the strings that end a completion, from `stop_table`; the token
+        stop_table: automaton of the strings that end a completion, from `stop_table`; the token
             that completes one is the last.  None: there are none.
         max_new_tokens: C, upper bound of every budget.
         rule: how a token is drawn.
@@ -111,7 +113,7 @@ def sample(
         max_length: bound on the tokens of any prefix together with its budget, which the caches are made for; 0: P + C.
 
     Returns:
-        Completions [R, C]; rows of budget 0 have length 0.
+        Completions; rows of budget 0 have length 0.
     """
     num_requests, prompt_slots = requests.prompt.shape[0], prompts.tokens.shape[1]
     weights = model.decoding_weights(params)
@@ -129,6 +131,11 @@ def sample(
         max_new_tokens=max_new_tokens,
         max_length=max_length,
     )
+    return _run_stages(call, stages, max_new_tokens)
+
+
+def _run_stages(call: _Call, stages: Sequence[Stage], max_new_tokens: int) -> Completions:
+    """Decodes, stage after stage, with slots and caches of their sizes."""
     progress = _start(call, stages[0], max_new_tokens)
     for i, stage in enumerate(stages):
         fewer = max((s.slots for s in stages[i + 1 :] if s.slots < stage.slots), default=0)
@@ -139,16 +146,18 @@ def sample(
     return progress.completions
 
 
-def _stopping(prompts: Prompts, requests: Requests, stop_table: Array | None, most: int) -> Array:
-    """int32 [R]: the automaton's state after the tokens that each request keeps of an earlier completion."""
-    start = jnp.zeros_like(requests.prefix_length)
-    if stop_table is None or requests.kept is None:
+def _stopping(
+    prompts: Prompts, requests: Requests, stop_table: Int[Array, "states vocabulary"] | None, most: int
+) -> Int[Array, "requests"]:
+    """The automaton's state after the tokens that each request keeps of an earlier completion."""
+    start, kept = jnp.zeros_like(requests.prefix_length), requests.kept
+    if stop_table is None or kept is None:
         return start
 
-    def read(i: Array, state: Array) -> Array:
-        place = jnp.maximum(requests.prefix_length - requests.kept + i, 0)
-        tokens = prompts.tokens.at[requests.prompt, place].get(mode="clip")
-        return jnp.where(i < requests.kept, advance(stop_table, state, tokens), state)
+    def read(i: Int[Array, ""], state: Int[Array, "requests"]) -> Int[Array, "requests"]:
+        place = jnp.maximum(requests.prefix_length - kept + i, 0)
+        tokens = _read(prompts.tokens, (requests.prompt, place))
+        return jnp.where(i < kept, advance(stop_table, state, tokens), state)
 
     return jax.lax.fori_loop(0, most, read, start)
 
@@ -172,15 +181,20 @@ def _start(call: _Call, stage: Stage, max_new_tokens: int) -> _Progress:
     )
 
 
-def _prefix_row(call: _Call, request: Array) -> Array:
-    return call.requests.prompt.at[request].get(mode="clip")
+def _read(values: Int[Array, "..."], index: Any) -> Int[Array, "..."]:
+    """The entries at an index; beyond the end the last one, which then counts for nothing."""
+    return jnp.asarray(values).at[index].get(mode="clip")
 
 
-def _opened(call: _Call, request: Array, cache: PyTree) -> _Slots:
+def _prefix_row(call: _Call, request: Int[Array, "slots"]) -> Int[Array, "slots"]:
+    return _read(call.requests.prompt, request)
+
+
+def _opened(call: _Call, request: Int[Array, "slots"], cache: PyTree) -> _Slots:
     """Slots that start on these requests; the last token of the prefix is run again by the first pass."""
-    last = jnp.maximum(call.requests.prefix_length.at[request].get(mode="clip") - 1, 0)
+    last = jnp.maximum(_read(call.requests.prefix_length, request) - 1, 0)
     token = call.prompts.tokens[_prefix_row(call, request), last]
-    stopping = call.stopping.at[request].get(mode="clip")
+    stopping = _read(call.stopping, request)
     generated = jnp.zeros_like(request)
     return _Slots(request=request, token=token, position=last, generated=generated, stopping=stopping, cache=cache)
 
@@ -211,16 +225,16 @@ def _run(call: _Call, progress: _Progress, stage: Stage, *, fewer: int, grows: b
     refill_rows = max(stage.slots // REFILL_SHARE, 1)
     num_live = jnp.sum(call.requests.budget > 0)
 
-    def busy(p: _Progress) -> Array:
+    def busy(p: _Progress) -> Int[Array, ""]:
         return jnp.sum(p.slots.request < num_requests)
 
-    def goes_on(p: _Progress) -> Array:
+    def goes_on(p: _Progress) -> Bool[Array, ""]:
         on = (p.served < num_live) | (busy(p) > fewer)
         if grows:
             on &= ~jnp.any((p.slots.request < num_requests) & (p.slots.position >= stage.capacity))
         return on
 
-    def refill_due(p: _Progress) -> Array:
+    def refill_due(p: _Progress) -> Bool[Array, ""]:
         return (p.served < num_live) & (stage.slots - busy(p) >= refill_rows)
 
     def decode_on(p: _Progress) -> _Progress:
@@ -231,14 +245,14 @@ def _run(call: _Call, progress: _Progress, stage: Stage, *, fewer: int, grows: b
     return jax.lax.while_loop(goes_on, lambda p: decode_on(_refill(call, p, num_live, refill_rows)), progress)
 
 
-def _refill(call: _Call, progress: _Progress, num_live: Array, rows: int) -> _Progress:
+def _refill(call: _Call, progress: _Progress, num_live: Int[Array, ""], rows: int) -> _Progress:
     """Puts the next requests of the queue into at most `rows` free slots."""
     slots, num_requests = progress.slots, call.queue.shape[0]
     num_slots = slots.request.shape[0]
     free = jnp.nonzero(slots.request == num_requests, size=rows, fill_value=num_slots)[0]
     turn = progress.served + jnp.arange(rows)
     opens = (free < num_slots) & (turn < num_live)
-    request = call.queue.at[turn].get(mode="clip")
+    request = _read(call.queue, turn)
     slot = jnp.where(opens, free, num_slots)  # out of range: dropped
     cache = call.model.copy(slots.cache, slot, call.prefixes, _prefix_row(call, request))
     fresh = _opened(call, request, ())
@@ -251,12 +265,12 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     slots, requests = progress.slots, call.requests
     num_requests = call.queue.shape[0]
     logits, cache = call.model.decode(call.weights, slots.token, slots.position, slots.cache)
-    request_id = requests.id.at[slots.request].get(mode="clip")
+    request_id = _read(requests.id, slots.request)
     keys = jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(call.key, i), t))(request_id, slots.generated)
     is_end = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(call.end_ids))
     length = slots.generated
     if requests.kept is not None:
-        length += requests.kept.at[slots.request].get(mode="clip")
+        length += _read(requests.kept, slots.request)
     tokens, logprobs, processed = choose_tokens(logits, keys, call.rule, _allowed(call, is_end, length))
 
     ended, stopping = is_end[tokens], slots.stopping
@@ -264,7 +278,7 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
         stopping = advance(call.stop_table, stopping, tokens)
         ended |= stopping == call.stop_table.shape[0] - 1
     generated = slots.generated + 1
-    finished = ended | (generated >= requests.budget.at[slots.request].get(mode="clip"))
+    finished = ended | (generated >= _read(requests.budget, slots.request))
     completions = _record(progress.completions, slots.request, slots.generated, tokens, logprobs, processed, ended)
     slots = _Slots(
         request=jnp.where(finished, num_requests, slots.request),
@@ -277,35 +291,39 @@ def _decode(call: _Call, progress: _Progress) -> _Progress:
     return progress.replace(slots=slots, completions=completions)
 
 
-def _allowed(call: _Call, is_end: Array, length: Array) -> Array | None:
-    """Which tokens may be drawn by completions of this length, bool [S, V] or [1, V]; None: all."""
-    allowed = None
+def _allowed(
+    call: _Call, is_end: Bool[Array, "vocabulary"], length: Int[Array, "slots"]
+) -> Bool[Array, "#slots vocabulary"] | None:
+    """Which tokens may be drawn by completions of this length; None: all."""
+    allowed: Array | None = None
     if call.known_ids is not None and call.known_ids < is_end.shape[0]:
         allowed = (jnp.arange(is_end.shape[0]) < call.known_ids)[None]
     if call.min_new_tokens:
-        late_enough = ~(is_end & (length < call.min_new_tokens)[:, None])
+        late_enough = ~(is_end[None] & (length < call.min_new_tokens)[:, None])
         allowed = late_enough if allowed is None else allowed & late_enough
     return allowed
 
 
 def _record(
     completions: Completions,
-    request: Array,
-    index: Array,
-    tokens: Array,
-    logprobs: Array,
-    processed: Array,
-    ended: Array,
+    request: Int[Array, "slots"],
+    index: Int[Array, "slots"],
+    tokens: Int[Array, "slots"],
+    logprobs: Float[Array, "slots"],
+    processed: Float[Array, "slots"],
+    ended: Bool[Array, "slots"],
 ) -> Completions:
     """Writes the token at `index` of each slot's completion; a free slot's request is out of range and dropped."""
 
-    def write(table: Array, values: Array) -> Array:
-        return table.at[request, index].set(values, mode="drop")
+    def write(
+        table: Num[Array, "requests completion"], values: Num[Array, "slots"]
+    ) -> Num[Array, "requests completion"]:
+        return jnp.asarray(table).at[request, index].set(values, mode="drop")
 
     return Completions(
         tokens=write(completions.tokens, tokens),
-        lengths=completions.lengths.at[request].set(index + 1, mode="drop"),
+        lengths=jnp.asarray(completions.lengths).at[request].set(index + 1, mode="drop"),
         logprobs=write(completions.logprobs, logprobs),
         processed_logprobs=write(completions.processed_logprobs, processed),
-        ended=completions.ended.at[request].set(ended, mode="drop"),
+        ended=jnp.asarray(completions.ended).at[request].set(ended, mode="drop"),
     )

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from lilo_jax.types import Array
 
 
-def stop_table(token_bytes: Sequence[bytes], stop_strings: Sequence[str]) -> Array:
+def stop_table(token_bytes: Sequence[bytes], stop_strings: Sequence[str]) -> Int[np.ndarray, "states vocabulary"]:
     """Transitions of the automaton that tells, token by token, whether a stop string has occurred.
 
     A state is the longest end of the bytes seen so far that begins a stop string: state 0 is none, and the last state
@@ -22,7 +23,7 @@ def stop_table(token_bytes: Sequence[bytes], stop_strings: Sequence[str]) -> Arr
         stop_strings: none of them empty; with no stop string no state is ever left.
 
     Returns:
-        int32 [states, V], the state after each token in each state.
+        The state after each token in each state.
     """
     by_byte = _byte_table([stop.encode() for stop in stop_strings])
     lengths = np.array([len(each) for each in token_bytes])
@@ -38,8 +39,8 @@ def stop_table(token_bytes: Sequence[bytes], stop_strings: Sequence[str]) -> Arr
     return table
 
 
-def _byte_table(stops: Sequence[bytes]) -> np.ndarray:
-    """int32 [states, 256]: the state after each byte in each state."""
+def _byte_table(stops: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
+    """The state after each byte in each state."""
     if b"" in stops:
         raise ValueError("a stop string must not be empty: leave it out, or give the text to stop at")
     prefixes = {b""} | {stop[:end] for stop in stops for end in range(len(stop))}
@@ -56,16 +57,15 @@ def _byte_table(stops: Sequence[bytes]) -> np.ndarray:
     return table
 
 
-def advance(table: Array, state: Array, tokens: Array) -> Array:
+def advance(
+    table: Int[Array, "states vocabulary"], state: Int[Array, "slots"], tokens: Int[Array, "slots"]
+) -> Int[Array, "slots"]:
     """The states after one more token each.
 
     Args:
-        table: int32 [states, V], from `stop_table`; a sequence has stopped iff its state is the last one.
-        state: int32 [S], 0 before the first token.
-        tokens: int32 [S].
-
-    Returns:
-        int32 [S].
+        table: from `stop_table`; a sequence has stopped iff its state is the last one.
+        state: 0 before the first token.
+        tokens: one for each.
     """
     return jnp.asarray(table)[state, tokens]
 

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.types import Array
 
@@ -36,31 +37,34 @@ class TokenRule:
 
 
 def choose_tokens(
-    logits: Array, keys: Array, rule: TokenRule, allowed: Array | None = None
-) -> tuple[Array, Array, Array]:
+    logits: Float[Array, "rows vocabulary"],
+    keys: Key[jax.Array, "rows"],
+    rule: TokenRule,
+    allowed: Bool[Array, "#rows vocabulary"] | None = None,
+) -> tuple[Int[Array, "rows"], Float[Array, "rows"], Float[Array, "rows"]]:
     """Draws one token per row.
 
     The full distribution is softmax(logits / temperature).  The processed one, which the token is drawn from, is the
     full one restricted to `allowed`, truncated by `rule` and renormalised.
 
     Args:
-        logits: float32 [R, V].
-        keys: typed keys [R], each consumed; row r's token depends on keys[r], logits[r] and allowed[r] alone.
+        logits: of each row.
+        keys: each consumed; row r's token depends on keys[r], logits[r] and allowed[r] alone.
         rule: temperature and truncation; at temperature 0 the most likely allowed token is taken (the first of equals).
-        allowed: bool, broadcastable to [R, V], tokens that may be drawn; None: all.
+        allowed: tokens that may be drawn, a row for each or one for all; None: all.
 
     Returns:
-        tokens int32 [R]; their log-probs under the full distribution, float32 [R], at temperature 1 if greedy; and
-        under the processed one, float32 [R] (0 if greedy).  A row whose logits hold a NaN or +inf has some token and
+        Tokens; their log-probs under the full distribution, at temperature 1 if greedy; and under the processed one (0
+        if greedy).  A row whose logits hold a NaN or +inf has some token and
         a NaN full log-prob; a row in which nothing allowed has a finite logit has some token and a NaN processed one.
     """
     temperature = rule.temperature or 1.0
-    options = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    options = jnp.asarray(logits) if allowed is None else jnp.where(allowed, logits, -jnp.inf)
     weights = _weights(logits, temperature)
     if rule.temperature == 0:
-        tokens = jnp.argmax(options, axis=-1).astype(jnp.int32)
-        certain = jnp.where(jnp.isfinite(_at(options, tokens)), 0.0, jnp.nan)
-        return tokens, _logprobs(logits, tokens, weights, temperature), certain
+        likeliest = jnp.argmax(options, axis=-1).astype(jnp.int32)
+        certain = jnp.where(jnp.isfinite(_at(options, likeliest)), 0.0, jnp.nan)
+        return likeliest, _logprobs(logits, likeliest, weights, temperature), certain
     kept = truncate(_weights(options, temperature), rule)
     tokens = draw(kept, jax.vmap(_uniforms)(keys))
     return (
@@ -70,7 +74,7 @@ def choose_tokens(
     )
 
 
-def truncate(weights: Array, rule: TokenRule) -> Array:
+def truncate(weights: Float[Array, "rows vocabulary"], rule: TokenRule) -> Float[Array, "rows vocabulary"]:
     """Sets the weights of the tokens that `rule` does not keep to 0.
 
     With w the weights and |.| the sum of those kept by the rule before:
@@ -85,7 +89,7 @@ def truncate(weights: Array, rule: TokenRule) -> Array:
     of Hugging Face's `generate`.
 
     Args:
-        weights: float32 [R, V], proportional to probabilities, the largest of a row being 1.
+        weights: proportional to probabilities, the largest of a row being 1.
         rule: see `TokenRule`; the temperature is not read.
     """
     candidates, kept = weights, weights
@@ -98,17 +102,21 @@ def truncate(weights: Array, rule: TokenRule) -> Array:
     return _at_least(kept, jnp.full(weights.shape[0], rule.min_p, weights.dtype)) if rule.min_p else kept
 
 
-def _at_least(weights: Array, threshold: Array) -> Array:
+def _at_least(
+    weights: Float[Array, "rows vocabulary"], threshold: Float[Array, "rows"]
+) -> Float[Array, "rows vocabulary"]:
     return jnp.where(weights >= threshold[:, None], weights, 0.0)
 
 
-def _nucleus_threshold(weights: Array, mass: Array) -> Array:
-    """The largest float32 t in [0, 1] for which the weights >= t hold at least `mass` [R]; 0 if there is none.
+def _nucleus_threshold(weights: Float[Array, "rows vocabulary"], mass: Float[Array, "rows"]) -> Float[Array, "rows"]:
+    """The largest float32 t in [0, 1] for which the weights >= t hold at least `mass`; 0 if there is none.
 
     Non-negative floats are ordered as their bits are, so 30 halvings between 0 and the bits of 1 find it exactly.
     """
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(
+        _: Int[Array, ""], bounds: tuple[Int[Array, "rows"], Int[Array, "rows"]]
+    ) -> tuple[Int[Array, "rows"], Int[Array, "rows"]]:
         enough, too_high = bounds
         middle = (enough + too_high) // 2
         threshold = jax.lax.bitcast_convert_type(middle, jnp.float32)
@@ -120,7 +128,7 @@ def _nucleus_threshold(weights: Array, mass: Array) -> Array:
     return jax.lax.bitcast_convert_type(enough, jnp.float32)
 
 
-def draw(weights: Array, uniforms: Array) -> Array:
+def draw(weights: Float[Array, "rows vocabulary"], uniforms: Float[Array, "rows 2"]) -> Int[Array, "rows"]:
     """Inverts the cumulative distribution: P(token = i) = weights_i / sum(weights).
 
     A block of 128 tokens is drawn by the first uniform number and a token in it by the second, so that neither a
@@ -128,11 +136,11 @@ def draw(weights: Array, uniforms: Array) -> Array:
     should be although a float32 uniform number has only 2^23 values.
 
     Args:
-        weights: float32 [R, V], non-negative, at least one of a row positive (else its token is 0).
-        uniforms: float32 [R, 2] in (0, 1).
+        weights: non-negative, at least one of a row positive (else its token is 0).
+        uniforms: in (0, 1).
 
     Returns:
-        int32 [R], never a token of weight 0.
+        Tokens, never one of weight 0.
     """
     blocks = jnp.pad(weights, ((0, 0), (0, -weights.shape[-1] % _BLOCK))).reshape(weights.shape[0], -1, _BLOCK)
     block = _first_above(jnp.sum(blocks, axis=-1), uniforms[:, 0])
@@ -140,8 +148,8 @@ def draw(weights: Array, uniforms: Array) -> Array:
     return block * _BLOCK + _first_above(inside, uniforms[:, 1])
 
 
-def _first_above(weights: Array, uniforms: Array) -> Array:
-    """First index whose cumulative weight exceeds uniform x total; int32 [R].
+def _first_above(weights: Float[Array, "rows entries"], uniforms: Float[Array, "rows"]) -> Int[Array, "rows"]:
+    """First index whose cumulative weight exceeds uniform x total.
 
     Sums rounded in parallel need not grow monotonically: entries of weight 0 are left out, and the total is the
     largest sum, so that some entry of positive weight always lies above.
@@ -150,22 +158,27 @@ def _first_above(weights: Array, uniforms: Array) -> Array:
     return jnp.argmax(sums > uniforms[:, None] * jnp.max(sums, axis=-1, keepdims=True), axis=-1).astype(jnp.int32)
 
 
-def _uniforms(key: Array) -> Array:
+def _uniforms(key: Key[jax.Array, ""]) -> Float[Array, "2"]:
     """Two numbers in (0, 1), the centres of 2^23 cells: at exactly 0, which has probability 2^-23, the first token of
     positive weight would be drawn, however small that weight is.
     """
     return jax.random.uniform(key, (2,)) + 2.0**-24
 
 
-def _weights(logits: Array, temperature: float) -> Array:
+def _weights(logits: Float[Array, "rows vocabulary"], temperature: float) -> Float[Array, "rows vocabulary"]:
     """exp((logits - max) / temperature): exactly 1 for the most likely token, however the rest is rounded."""
     return jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
 
 
-def _logprobs(logits: Array, tokens: Array, weights: Array, temperature: float) -> Array:
+def _logprobs(
+    logits: Float[Array, "rows vocabulary"],
+    tokens: Int[Array, "rows"],
+    weights: Float[Array, "rows vocabulary"],
+    temperature: float,
+) -> Float[Array, "rows"]:
     """log(w_token / sum(w)), w being the `_weights` of these logits, some of them possibly set to 0."""
     return (_at(logits, tokens) - jnp.max(logits, axis=-1)) / temperature - jnp.log(jnp.sum(weights, axis=-1))
 
 
-def _at(logits: Array, tokens: Array) -> Array:
+def _at(logits: Float[Array, "rows vocabulary"], tokens: Int[Array, "rows"]) -> Float[Array, "rows"]:
     return jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]

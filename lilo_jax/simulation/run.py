@@ -6,13 +6,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float, Int, Key
 
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.statistics import is_mixed
 from lilo_jax.keys import stream_key
 from lilo_jax.simulation.rollouts import Answers, Groups, answers, collect, measured
 from lilo_jax.simulation.student import StudentSettings, leave_one_out, policy_gradient
 from lilo_jax.simulation.world import World, WorldSettings, draw_world, facts
-from lilo_jax.types import Array, Curriculum, CurriculumState, GroupSignals, GroupStatistics, PyTree
+from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RunSettings:
 
 
 class StepRecord(flax.struct.PyTreeNode):
-    """What one step cost and looked like; scalars, float32.
+    """What one step cost and looked like.
 
     Attributes:
         generated: tokens of all rollouts, rejected ones included.
@@ -49,52 +51,52 @@ class StepRecord(flax.struct.PyTreeNode):
         groups, flat, coin_flips: groups trained on, those without variance, those of a coin flip.
     """
 
-    generated: Array
-    trained: Array
-    collected: Array
-    collected_flat: Array
-    groups: Array
-    flat: Array
-    coin_flips: Array
+    generated: Float[Array, "*steps"]
+    trained: Float[Array, "*steps"]
+    collected: Float[Array, "*steps"]
+    collected_flat: Float[Array, "*steps"]
+    groups: Float[Array, "*steps"]
+    flat: Float[Array, "*steps"]
+    coin_flips: Float[Array, "*steps"]
 
 
 class Trace(flax.struct.PyTreeNode):
     """A run.
 
     Attributes:
-        accuracy: float32 [steps / every + 1], mean p of held-out questions, the start included.
-        steps: StepRecord of [steps].
-        graded: float32 scalar, tokens that measured the starting student.
+        accuracy: mean p of held-out questions, at the start and every so many steps.
+        steps: a record of each.
+        graded: tokens that measured the starting student.
     """
 
-    accuracy: Array
+    accuracy: Float[Array, "evaluations"]
     steps: StepRecord
-    graded: Array
+    graded: Float[Array, ""]
 
 
-class Learner(flax.struct.PyTreeNode):
+class _Learner(flax.struct.PyTreeNode):
     """What a step changes.
 
     Attributes:
-        ability: float32 [K], theta.
+        ability: theta.
         optimizer: its state.
         curriculum: the rule's.
     """
 
-    ability: Array
+    ability: Float[Array, "skills"]
     optimizer: PyTree
     curriculum: CurriculumState
 
 
-def simulate(seed: Array, *, curriculum: Curriculum, settings: RunSettings) -> Trace:
+def simulate(seed: Int[Array, ""], *, curriculum: Curriculum, settings: RunSettings) -> Trace:
     """One run.  Runs of a seed share world and start whatever the rule, so that they can be compared in pairs."""
     world = draw_world(stream_key(seed, "world"), settings.world, settings.world.pool_size)
     flawless = dataclasses.replace(settings.world, coin_flips=0.0, unsolvable=0.0)
     held_out = draw_world(stream_key(seed, "held out"), flawless, settings.world.held_out)
     learner, graded = _start(seed, curriculum, world, settings)
 
-    def steps(learner: Learner, first: Array) -> tuple[Learner, tuple[StepRecord, Array]]:
-        def one(learner: Learner, step: Array) -> tuple[Learner, StepRecord]:
+    def steps(learner: _Learner, first: Int[jax.Array, ""]) -> tuple[_Learner, tuple[StepRecord, Float[Array, ""]]]:
+        def one(learner: _Learner, step: Int[jax.Array, ""]) -> tuple[_Learner, StepRecord]:
             return _step(learner, step, stream_key(seed, "step", step), curriculum, world, settings)
 
         learner, records = jax.lax.scan(one, learner, first + jnp.arange(settings.every))
@@ -109,10 +111,13 @@ def simulate(seed: Array, *, curriculum: Curriculum, settings: RunSettings) -> T
     )
 
 
-def _start(seed: Array, curriculum: Curriculum, world: World, settings: RunSettings) -> tuple[Learner, Array]:
+def _start(
+    seed: Int[Array, ""], curriculum: Curriculum, world: World, settings: RunSettings
+) -> tuple[_Learner, Float[Array, ""]]:
     """The learner before the first step, and what grading cost."""
     ability = jnp.full(settings.world.skills, settings.student.ability)
-    grade, cost = jnp.full(world.difficulty.shape, jnp.nan), jnp.float32(0)
+    grade: Array = jnp.full(world.difficulty.shape, jnp.nan)
+    cost = jnp.float32(0)
     if wanted := curriculum.wants.grade:
         everyone = jnp.arange(world.difficulty.shape[0], dtype=jnp.int32)
         groups = Groups(everyone, jnp.zeros_like(everyone), jnp.full_like(everyone, wanted))
@@ -121,14 +126,19 @@ def _start(seed: Array, curriculum: Curriculum, world: World, settings: RunSetti
         grade, cost = statistics.successes / wanted, jnp.sum(statistics.length_sum)
     known = facts(world, curriculum.wants, grade)
     if settings.privileges.shuffled_features:
-        known = known.replace(features=jax.random.permutation(stream_key(seed, "shuffle"), known.features))
-    return Learner(ability, settings.student.build().init(ability), curriculum.init(known)), cost
+        known = known.replace(features=jax.random.permutation(stream_key(seed, "shuffle"), known.wanted_features))
+    return _Learner(ability, settings.student.build().init(ability), curriculum.init(known)), cost
 
 
 def _step(
-    learner: Learner, step: Array, key: Array, curriculum: Curriculum, world: World, settings: RunSettings
-) -> tuple[Learner, StepRecord]:
-    """Collect, admit, observe, learn, feed back: the order of `lilo_jax.trainer`."""
+    learner: _Learner,
+    step: Int[Array, ""],
+    key: Key[jax.Array, ""],
+    curriculum: Curriculum,
+    world: World,
+    settings: RunSettings,
+) -> tuple[_Learner, StepRecord]:
+    """Collect, admit, observe, learn, feed back: the order of `lilo_jax.training.trainer`."""
     collect_key, admit_key, noise_key = jax.random.split(key, 3)
     success = world.success(learner.ability)
     state = learner.curriculum
@@ -141,19 +151,19 @@ def _step(
 
     trained = jax.tree.map(lambda x: x[admission.indices], given)
     trained = jax.tree.map(lambda x: jnp.where(admission.mask[:, None], x, 0).astype(x.dtype), trained)
-    question = jnp.where(admission.mask, collected.question[admission.indices], -1)
+    place = jnp.where(admission.mask, collected.place[admission.indices], -1)
     advantages = leave_one_out(trained)
-    gradient = policy_gradient(
-        trained, advantages, question, world, success, noise_key, settings.student.gradient_noise
-    )
+    gradient = policy_gradient(trained, advantages, place, world, success, noise_key, settings.student.gradient_noise)
     change, optimizer = settings.student.build().update(-gradient, learner.optimizer)
-    signals = _signals(trained, advantages, success[jnp.maximum(question, 0)])
-    state = curriculum.feedback(state, question, admission.mask, signals, step)
-    learner = Learner(optax.apply_updates(learner.ability, change), optimizer, state)
-    return learner, _record(collected, trained, question, advantages, world, settings.privileges)
+    signals = _signals(trained, advantages, success[jnp.maximum(place, 0)])
+    state = curriculum.feedback(state, place, admission.mask, signals, step)
+    learner = _Learner(optax.apply_updates(learner.ability, change), optimizer, state)
+    return learner, _record(collected, trained, place, advantages, world, settings.privileges)
 
 
-def _signals(trained: Answers, advantages: Array, success: Array) -> GroupSignals:
+def _signals(
+    trained: Answers, advantages: Float[Array, "trained rollouts"], success: Float[Array, "trained"]
+) -> GroupSignals:
     """Means over tokens, as `lilo_jax.curriculum.statistics.group_signals` has them; the critic is one that knows p."""
     tokens = jnp.maximum(jnp.sum(trained.length, axis=1), 1)
     error = (trained.reward - success[:, None]) ** 2
@@ -166,14 +176,14 @@ def _signals(trained: Answers, advantages: Array, success: Array) -> GroupSignal
 def _record(
     collected: GroupStatistics,
     trained: Answers,
-    question: Array,
-    advantages: Array,
+    place: Int[Array, "trained"],
+    advantages: Float[Array, "trained rollouts"],
     world: World,
     privileges: Privileges,
 ) -> StepRecord:
     tokens, live = jnp.sum(trained.length), jnp.any(trained.live, axis=1)
 
-    def count(where: Array) -> Array:
+    def count(where: Bool[Array, "*groups"]) -> Float[Array, ""]:
         return jnp.sum(where, dtype=jnp.float32)
 
     return StepRecord(
@@ -183,5 +193,5 @@ def _record(
         collected_flat=count((collected.attempts > 0) & ~is_mixed(collected)),
         groups=count(live),
         flat=count(live & jnp.all(advantages == 0, axis=1)),
-        coin_flips=count(live & world.coin_flip[jnp.maximum(question, 0)]),
+        coin_flips=count(live & world.coin_flip[jnp.maximum(place, 0)]),
     )

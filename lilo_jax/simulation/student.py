@@ -16,6 +16,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.simulation.rollouts import Answers
 from lilo_jax.simulation.world import World
@@ -38,27 +39,33 @@ class StudentSettings:
         return {"adam": optax.adam, "sgd": optax.sgd}[self.optimizer](self.learning_rate)
 
 
-def leave_one_out(given: Answers) -> Array:
-    """A_ij = r_ij - mean of the others = n (r_ij - mean_i) / (n - 1), float32 [K, G]; 0 for a group of one."""
+def leave_one_out(given: Answers) -> Float[Array, "groups rollouts"]:
+    """A_ij = r_ij - mean of the others = n (r_ij - mean_i) / (n - 1); 0 for a group of one."""
     count = jnp.sum(given.live, axis=1, keepdims=True)
     mean = jnp.sum(given.reward, axis=1, keepdims=True) / jnp.maximum(count, 1)
     return jnp.where(given.live, (given.reward - mean) * count / jnp.maximum(count - 1, 1), 0)
 
 
 def policy_gradient(
-    given: Answers, advantages: Array, question: Array, world: World, success: Array, key: Array, noise: float
-) -> Array:
-    """The gradient g of the trained groups, float32 [K]; see the head of this file.
+    given: Answers,
+    advantages: Float[Array, "trained rollouts"],
+    place: Int[Array, "trained"],
+    world: World,
+    success: Float[Array, "pool"],
+    key: Key[jax.Array, ""],
+    noise: float,
+) -> Float[Array, "skills"]:
+    """The gradient g of the trained groups; see the head of this file.
 
     Args:
-        given: answers [Q, G]; a group that is not trained on has none that is live.
-        advantages: float32 [Q, G], 0 where not live.
-        question: int32 [Q].
-        world, success: the questions, and p_i [M] of the student.
+        given: answers; a group that is not trained on has none that is live.
+        advantages: 0 where not live.
+        place: of each group's question.
+        world, success: the questions, and p_i of the student.
         key: of the noise.
         noise: sigma.
     """
-    index = jnp.maximum(question, 0)
+    index = jnp.maximum(place, 0)
     surprise = jnp.where(world.clean[index][:, None], given.correct - success[index][:, None], 0)
     signal = jnp.sum(advantages * surprise, axis=1) @ world.skills[index]
     size = jnp.sqrt(jnp.sum(advantages**2))  # of a sum of independent normal vectors

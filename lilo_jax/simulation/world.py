@@ -13,9 +13,11 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.keys import stream_key
-from lilo_jax.types import Array, Facts, Wants
+from lilo_jax.types import Array, Facts
 
 LEVELS = 10
 """Levels of difficulty that a generator is said to have."""
@@ -63,34 +65,34 @@ class World(flax.struct.PyTreeNode):
     """Questions.
 
     Attributes:
-        skills: float32 [M, K].
-        difficulty: float32 [M].
-        coin_flip, unsolvable: bool [M].
-        log_length: float32 [M], log of the median tokens of a correct answer.
-        dominant: int32 [M], the skill that a question asks for most.
-        shown: float32 [M, K + 1], noisy skills and difficulty: what features are made of.
+        skills: a_i.
+        difficulty: b_i.
+        coin_flip, unsolvable: which are.
+        log_length: log of the median tokens of a correct answer.
+        dominant: the skill that a question asks for most.
+        shown: noisy skills and difficulty: what features are made of.
     """
 
-    skills: Array
-    difficulty: Array
-    coin_flip: Array
-    unsolvable: Array
-    log_length: Array
-    dominant: Array
-    shown: Array
+    skills: Float[Array, "pool skills"]
+    difficulty: Float[Array, "pool"]
+    coin_flip: Bool[Array, "pool"]
+    unsolvable: Bool[Array, "pool"]
+    log_length: Float[Array, "pool"]
+    dominant: Int[Array, "pool"]
+    shown: Float[Array, "pool shown"]
 
-    def success(self, ability: Array) -> Array:
-        """p_i(theta), float32 [M]."""
+    def success(self, ability: Float[Array, "skills"]) -> Float[Array, "pool"]:
+        """p_i(theta)."""
         p = jax.nn.sigmoid(self.skills @ ability - self.difficulty)
         return jnp.where(self.unsolvable, 0, jnp.where(self.coin_flip, 0.5, p))
 
     @property
-    def clean(self) -> Array:
-        """Bool [M]: questions that teach."""
+    def clean(self) -> Bool[Array, "pool"]:
+        """Questions that teach."""
         return ~(self.coin_flip | self.unsolvable)
 
 
-def draw_world(key: Array, settings: WorldSettings, count: int) -> World:
+def draw_world(key: Key[jax.Array, ""], settings: WorldSettings, count: int) -> World:
     """`count` questions; a function of the key."""
     keys = jax.random.split(key, 10)
     shape = (count, settings.skills)
@@ -122,8 +124,8 @@ def draw_world(key: Array, settings: WorldSettings, count: int) -> World:
     )
 
 
-def features(world: World, blocks: tuple[int, ...]) -> Array | None:
-    """What a question shows, through fixed random projections: float32 [M, sum of blocks]; None without blocks.
+def features(world: World, blocks: tuple[int, ...]) -> Float[Array, "pool features"] | None:
+    """What a question shows, through fixed random projections; None without blocks.
 
     Every block but the last, which is the constant, shows the same in directions of its own, scaled as
     `lilo_jax.curriculum.features.standardized` scales.
@@ -142,11 +144,11 @@ def features(world: World, blocks: tuple[int, ...]) -> Array | None:
     return jnp.concatenate(made, axis=1)
 
 
-def _standard(columns: Array) -> Array:
-    return (columns - jnp.mean(columns, axis=0)) / jnp.maximum(jnp.std(columns, axis=0), 1e-6)
+def _standard(columns: Float[Array, "pool columns"]) -> Float[Array, "pool columns"]:
+    return (columns - jnp.mean(columns, axis=0)[None]) / jnp.maximum(jnp.std(columns, axis=0), 1e-6)[None]
 
 
-def facts(world: World, wants: Wants, grade: Array) -> Facts:
+def facts(world: World, wants: Wants, grade: Float[Array, "pool"]) -> Facts:
     """What a curriculum is told before the first step.
 
     Categories are dominant skills, levels are quantiles of difficulty, text and hidden state show the same.

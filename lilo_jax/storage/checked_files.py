@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from lilo_jax.errors import RunError
-from lilo_jax.files import write_whole
+from lilo_jax.storage.files import write_whole
 
 CHECKSUMS = "checksums.json"
 FORMAT = 2

@@ -35,7 +35,7 @@ class Ledger:
 
     Attributes:
         counts: tokens by (purpose, kind).
-        token_flops: operations per token of each kind; see `lilo_jax.flops.token_flops`.
+        token_flops: operations per token of each kind; see `lilo_jax.device.flops.token_flops`.
     """
 
     counts: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from lilo_jax.json_lines import to_json
 from lilo_jax.questions import Question
+from lilo_jax.storage.json_lines import to_json
 
 SHOWN = 60
 """Characters of a question that are shown."""

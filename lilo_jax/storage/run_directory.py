@@ -25,14 +25,12 @@ from typing import Any
 
 import jax
 
-from lilo_jax import config as configuration
-from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.files import append_line, write_whole
-from lilo_jax.json_lines import to_json
-from lilo_jax.redaction import redacted
 from lilo_jax.storage.checked_files import CheckedFiles, Entry
 from lilo_jax.storage.checkpoints import newest
+from lilo_jax.storage.files import append_line, write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.redaction import redacted
 
 CONFIG, ENVIRONMENT, QUESTIONS = "config.json", "environment.json", "questions.jsonl"
 DESCRIPTION = (ENVIRONMENT, QUESTIONS, CONFIG)
@@ -72,9 +70,9 @@ class RunDirectory:
         """What stands in `config.json`, as it was written."""
         return json.loads(self._described(CONFIG))
 
-    def config(self) -> Config:
-        """The run's config; raises `UsageError` if there is none."""
-        return configuration.from_text(self._described(CONFIG), self.config_path)
+    def config_text(self) -> bytes:
+        """What stands in `config.json`; raises `UsageError` if there is none."""
+        return self._described(CONFIG)
 
     def environment(self) -> dict[str, Any]:
         """What stands in `environment.json`."""
@@ -158,15 +156,15 @@ class RunDirectory:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         append_line(self.path / "log.txt", f"{now} {message}")
 
-    def describe(self, config: Config, questions: bytes) -> None:
-        """Writes what the run is, before anything is computed."""
+    def describe(self, config: Mapping[str, Any], questions: bytes) -> None:
+        """Writes what the run is, before anything is computed; the config is a JSON-ready dictionary."""
         self.files.write(ENVIRONMENT, _json(_environment()))
         self.files.write(QUESTIONS, questions)
         self.store_config(config)
 
-    def store_config(self, config: Config) -> None:
+    def store_config(self, config: Mapping[str, Any]) -> None:
         """Writes the config, in place of an earlier one."""
-        self.files.write(CONFIG, _json(configuration.to_dict(config)))
+        self.files.write(CONFIG, _json(config))
 
     def _described(self, name: str) -> bytes:
         content = self.files.read(name)

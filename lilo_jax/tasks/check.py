@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
 from lilo_jax.grading.answers import Expression
-from lilo_jax.grading.pool import GradingPool, judge_all
 from lilo_jax.grading.reading import read
 from lilo_jax.grading.symbolic import equivalent
+from lilo_jax.grading.workers import GradingWorkers, judge_all
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.dataset import NO_SOURCE, Dataset
 from lilo_jax.tasks.identity import distinct, read_questions, repeated_ids, repeats
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     message: str
 
 
-class Look(NamedTuple):
+class _Look(NamedTuple):
     """What was seen.
 
     Attributes:
@@ -47,7 +47,7 @@ class Look(NamedTuple):
     findings: list[Finding]
 
 
-def look(spec: Any) -> Look:
+def look(spec: Any) -> _Look:
     """Reads all of a task, past its mistakes, as training reads it.
 
     Args:
@@ -58,7 +58,7 @@ def look(spec: Any) -> Look:
     """
     if not isinstance(spec, Published | Dataset):
         splits = dict(spec.build(0).splits)
-        return Look(splits, list(_repetitions(splits)))
+        return _Look(splits, list(_repetitions(splits)))
     findings: list[Finding] = []
 
     def broken(error: UsageError) -> None:
@@ -66,10 +66,10 @@ def look(spec: Any) -> Look:
 
     splits = {split: read_questions(spec, files, broken) for split, files in _files(spec).items()}
     findings += [*_repetitions(splits), *_ambiguous_ids(splits), *_unread_golds(splits)]
-    return Look(splits, findings)
+    return _Look(splits, findings)
 
 
-def lines(name: str, seen: Look, count: Callable[[str], int] | None = None) -> Iterator[str]:
+def lines(name: str, seen: _Look, count: Callable[[str], int] | None = None) -> Iterator[str]:
     """The look as text.
 
     Args:
@@ -143,8 +143,8 @@ def _unread_golds(splits: Splits) -> Iterator[Finding]:
                 asked.append((question, answer.latex))
     if not asked:
         return
-    with GradingPool(workers=2) as pool:
-        judgements = judge_all(pool, _Readable(), asked)
+    with GradingWorkers(count=2) as grading:
+        judgements = judge_all(grading, _Readable(), asked)
     for (question, _), judgement in zip(asked, judgements, strict=True):
         if judgement.verdict is not Verdict.CORRECT:
             yield Finding("golds that no algebra reads", f"{question.name}: {question.answer[:80]}")

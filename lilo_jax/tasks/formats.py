@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import Written, parse_value, read_bytes, read_records
+from lilo_jax.storage.json_lines import Written, parse_value, read_bytes, read_records
 
 Broken = Callable[[UsageError], None]
 Places = Iterator[tuple[str, dict[str, Any]]]

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import refuse
 from lilo_jax.questions import Question
+from lilo_jax.storage.json_lines import refuse
 from lilo_jax.tasks.formats import Broken
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.rows import Row, read_rows
@@ -59,7 +59,7 @@ def _identified(spec: Parses, row: Row) -> Question:
     return dataclasses.replace(question, prompt=prompt, id=row.id, where=row.where)
 
 
-class Repeat(NamedTuple):
+class _Repeat(NamedTuple):
     """A question that was there before.
 
     Attributes:
@@ -72,7 +72,7 @@ class Repeat(NamedTuple):
     message: str
 
 
-def repeats(splits: Mapping[str, Iterable[Question]]) -> Iterator[Repeat]:
+def repeats(splits: Mapping[str, Iterable[Question]]) -> Iterator[_Repeat]:
     """Questions that ask what another one asked, in the same split or in one before."""
     places: dict[str, tuple[str, str]] = {}
     for split, questions in splits.items():
@@ -80,7 +80,7 @@ def repeats(splits: Mapping[str, Iterable[Question]]) -> Iterator[Repeat]:
             place = question.where or f"{split}, question {number}"
             other, before = places.setdefault(question.asked, (split, place))
             if before != place:
-                yield Repeat(split, other, f"{place}: same question as {_beside(place, before)}")
+                yield _Repeat(split, other, f"{place}: same question as {_beside(place, before)}")
 
 
 def repeated_ids(questions: Iterable[Question]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from typing import Any
 from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.extraction import extract
-from lilo_jax.json_lines import to_json
 from lilo_jax.questions import Question, Task, Verdict
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.tasks.prompts import prompt_style
 
 STRIDE = 1_000_000

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lilo_jax import hub
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import refuse
+from lilo_jax.storage import hub
+from lilo_jax.storage.json_lines import refuse
 from lilo_jax.tasks.formats import READERS, Broken
 
 SAMPLES = pathlib.Path(__file__).parent / "samples"

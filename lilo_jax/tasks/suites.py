@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.grading import grader
 from lilo_jax.questions import Task
 from lilo_jax.tasks import TASKS
@@ -38,9 +37,12 @@ def suites(names: Sequence[str], **settings: str) -> dict[str, Task]:
     return found
 
 
-def inherited(spec: Any, protocol: Protocol) -> dict[str, str]:
-    """The prompt style and grader of suites beside a task: the protocol's, or else the task's."""
-    return {name: getattr(protocol, name) or getattr(spec, name, "") for name in ("template", "grader")}
+def inherited(spec: Any, *, template: str, grader: str) -> dict[str, str]:
+    """The prompt style and grader of suites beside a task: those given, as by a protocol, or else the task's."""
+    return {
+        "template": template or getattr(spec, "template", ""),
+        "grader": grader or getattr(spec, "grader", ""),
+    }
 
 
 def with_settings(spec: Any, **settings: str) -> Any:

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from lilo_jax.errors import UsageError
-from lilo_jax.hub import refuse_pointer
+from lilo_jax.storage.hub import refuse_pointer
 from lilo_jax.tokenizers.protocol import Tokenizer
 from lilo_jax.tokenizers.sentence_piece import SentencePiece
 from lilo_jax.tokenizers.settings import SETTINGS, generation_config

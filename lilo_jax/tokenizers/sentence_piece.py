@@ -9,12 +9,25 @@ from typing import Literal
 
 import sentencepiece
 
+from lilo_jax.bounds import Count
 from lilo_jax.errors import UsageError
 from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "\n")
 """Pieces that every tokenizer has that is trained here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """The model's own tokenizer where it has one; else a SentencePiece model that is trained on the task's text."""
+
+    kind: Literal["auto", "char", "bpe"] = "auto"
+    """if trained: a token per character, or byte-pair merges; auto takes char for a task with unique answers"""
+    vocab_size: Count = 512
+    """if trained: upper bound on the number of ids"""
+    chat: bool = False
+    """prompts are put as a user's turn into the model's chat template"""
 
 
 class SentencePiece:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lilo_jax.errors import UsageError
-from lilo_jax.json_lines import to_json
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.tokenizers.protocol import SpecialIds
 from lilo_jax.tokenizers.template import ChatTemplate
 

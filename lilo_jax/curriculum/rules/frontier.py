@@ -12,14 +12,19 @@ that a question need not have been seen; m (1 - m)^2, the gain in success of a p
 below the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out:
 groups at the same frontier of the same skill say the same, and a batch of them is worth less than their number.
 
-Source: this project; docs/curricula.md says how it was found and what it does.  Its parts: Li et al. 2025 (Knapsack RL,
+Source: this project; docs/results/curricula.md says how it was found.  Its parts: Li et al. 2025 (Knapsack RL,
 arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
 """
 
 import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
@@ -27,7 +32,7 @@ from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.traps import trap_detector, trap_probability
 from lilo_jax.curriculum.values import hard_variance, success
-from lilo_jax.types import Array, Curriculum, CurriculumState, Wants
+from lilo_jax.types import Array, CurriculumState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,10 @@ class Frontier:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """One round of `questions` groups, all trained on."""
+        return compose(**self.parts(pool_size=pool_size, questions=questions, samples=samples))
+
+    def parts(self, *, pool_size: int, questions: int, samples: int) -> dict[str, Any]:
+        """What `compose` makes the rule of, so that a study can put another part in the place of one."""
         if not any((self.tokens, self.pairs, self.hidden)):
             raise ValueError(
                 "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0"
@@ -63,23 +72,24 @@ class Frontier:
         predicted = of_belief(regression, success)
         value = of_belief(regression, hard_variance)
 
-        def suspected(state: CurriculumState, ids: Array) -> Array:
-            return trap_probability(state.memory["traps"], state, ids, prior=self.traps)
+        def suspected(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
+            return trap_probability(state.memory["traps"], state, places, prior=self.traps)
 
-        def score(state: CurriculumState, ids: Array, key: Array) -> tuple[Array, Array]:
+        def worth(
+            state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
+        ) -> tuple[Float[Array, "questions"], Float[Array, "questions features"]]:
             # The constant would make all alike.
-            return value(state, ids, key) * (1 - suspected(state, ids)), state.facts.features[ids, :-1]
+            return value(state, places, key) * (1 - suspected(state, places)), state.facts.wanted_features[places, :-1]
 
-        return compose(
-            source=random_pool(pool_size, self.pool_ratio * questions),
-            score=score,
-            select=diverse,
-            rounds=once(questions, samples),
-            gate=everything,
-            count=questions,
-            rows=questions * samples,
-            remembers={"success": regression.tracker, "traps": trap_detector(predicted)},
-            wants=wants,
-            belief=predicted,
-            suspicion=suspected,
-        )
+        return {
+            "source": random_pool(pool_size, self.pool_ratio * questions),
+            "worth": worth,
+            "select": diverse,
+            "rounds": once(questions, samples),
+            "gate": everything,
+            "count": questions,
+            "remembers": {"success": regression.tracker, "traps": trap_detector(predicted)},
+            "wants": wants,
+            "belief": predicted,
+            "suspicion": suspected,
+        }

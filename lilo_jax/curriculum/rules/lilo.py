@@ -1,7 +1,7 @@
 """LILO: roll out more questions than needed, train on those whose success varies most.
 
 Source: Foster et al. 2025 (LILO, arXiv:2502.12272), algorithm 2, in the regime N_train = N_L: the rollouts that
-score a question are the ones trained on.  Groups of zero variance are admitted when too few are mixed, as published:
+judge a question are the ones trained on.  Groups of zero variance are admitted when too few are mixed, as published:
 the batch keeps its size.
 """
 
@@ -9,10 +9,10 @@ import dataclasses
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import most_variance
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

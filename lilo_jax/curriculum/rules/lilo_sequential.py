@@ -6,22 +6,25 @@ p(1 - p) of what they have shown and get `more`.  All rollouts are trained on.
 Source: Foster et al. 2025 (LILO, arXiv:2502.12272), algorithm 3 in appendix D.1, which gives no number of candidates.
 Deviation: the paper draws one candidate at a time; here each round draws several at once, without replacement, and so
 a candidate gets `more` rollouts once a round.  There are `rounds` of them, or as many as it takes for none to draw more
-than half of the candidates, so that what they have shown can decide.  Where all scores are 0 the draw is uniform.  A
+than half of the candidates, so that what they have shown can decide.  Where all are worth 0 the draw is uniform.  A
 rest of the budget that is less than `more` rollouts is not spent.
 """
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import successive
 from lilo_jax.curriculum.selectors import gumbel_top_k
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.statistics import learnability
-from lilo_jax.types import Array, Curriculum, GroupStatistics
+from lilo_jax.types import Array, GroupStatistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,11 @@ class LiloSequential:
         rounds = max(self.rounds, -(-2 * draws // candidates))
         a_round = -(-draws // rounds)
 
-        def go_on(collected: GroupStatistics, key: Array) -> Array:
+        def go_on(collected: GroupStatistics, key: Key[jax.Array, ""]) -> Bool[Array, "groups"]:
             left = (budget - jnp.sum(collected.rollouts)) // self.more
-            slots, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
+            groups, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
             drawn = mask & (jnp.arange(a_round) < left)
-            return jnp.zeros(collected.question.shape, bool).at[slots].max(drawn)
+            return jnp.zeros(collected.place.shape, bool).at[groups].max(drawn)
 
         return compose(
             source=random_pool(pool_size, candidates),

@@ -17,11 +17,11 @@ from annotated_types import Ge
 from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.buffers import Screened
 from lilo_jax.curriculum.composition import alike, choice, compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything, of_last_round
 from lilo_jax.curriculum.rounds import screened
 from lilo_jax.curriculum.selectors import mixture, top_k, whole_part
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SflBuffer:
     buffer_size: Count = 256
     """K: questions kept"""
     attempts: Annotated[int, Ge(2)] = 8
-    """L: rollouts that score a candidate"""
+    """L: rollouts of a candidate"""
     buffer_fraction: Share = 0.5
     """rho: share of the batch drawn from the buffer"""
 
@@ -55,7 +55,7 @@ class SflBuffer:
         buffer = Screened(self.buffer_size, lambda state: state.step % self.refresh_every == 0)
         return compose(
             source=buffer.source(pool_size, questions),
-            score=buffer.score,
+            worth=buffer.worth,
             select=mixture(self.buffer_fraction, top_k, top_k),
             rounds=screened(
                 buffer.due,

@@ -3,10 +3,10 @@
 import dataclasses
 
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.types import Curriculum
 
 
 @dataclasses.dataclass(frozen=True)

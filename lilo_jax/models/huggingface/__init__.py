@@ -8,10 +8,8 @@ import json
 import pathlib
 from typing import Any
 
-from lilo_jax.checking import check
+from lilo_jax.bounds import check
 from lilo_jax.errors import UsageError, unknown_name
-from lilo_jax.hub import refuse_pointer
-from lilo_jax.json_lines import to_json
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of
 from lilo_jax.models.huggingface.family import Family
 from lilo_jax.models.huggingface.fields import Fields
@@ -23,6 +21,8 @@ from lilo_jax.models.huggingface.olmo2 import OLMO2
 from lilo_jax.models.huggingface.qwen2 import QWEN2
 from lilo_jax.models.huggingface.qwen3 import QWEN3
 from lilo_jax.models.rope import Rope
+from lilo_jax.storage.hub import refuse_pointer
+from lilo_jax.storage.json_lines import to_json
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lilo_jax.errors import UsageError
-from lilo_jax.hub import refuse_pointer
-from lilo_jax.json_lines import to_json
+from lilo_jax.storage.hub import refuse_pointer
+from lilo_jax.storage.json_lines import to_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F32", "BF16", "F16")

@@ -1,0 +1,83 @@
+"""Settings from a command line, with mistakes in one sentence."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from lilo_jax.config.files import settings_class
+from lilo_jax.config.options import short_help
+from lilo_jax.config.settings import TABLES
+from lilo_jax.errors import UsageError
+
+T = TypeVar("T")
+
+
+def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
+    """Overrides the fields of `options`, a dataclass with a `config: Config` field, from the command line.
+
+    `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
+    that name already, else the defaults), which the rest then overrides;
+    `--task.path` alone means the dataset task.  Mistakes as in `command_line`.  `--help` shows the options that matter
+    first, and those of the settings that are chosen by name; `--help-all` shows all.
+    """
+    args = list(args)
+    if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
+        args += ["--task", "dataset"]
+    config = options.config  # type: ignore[attr-defined]
+    named = []
+    for field in TABLES:
+        name, args = _take_option(args, f"--{field}")
+        if name is not None and type(getattr(config, field)) is not settings_class(field, name):
+            config = dataclasses.replace(config, **{field: settings_class(field, name)()})
+        named += [field] if name is not None else []
+    options = dataclasses.replace(options, config=config)  # type: ignore[type-var]
+    if "--help-all" in args:
+        args = ["--help"]
+    elif {"--help", "-h"} & set(args):
+        print(short_help(options, prog=prog, description=description, named=named))
+        raise SystemExit(0)
+    return command_line(options, args, prog=prog, description=description)
+
+
+def command_line(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
+    """Overrides the fields of a dataclass; `UsageError` in one sentence on anything that it does not understand."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(type(options), default=options, args=args, prog=prog, description=description)
+    except SystemExit as exit_:
+        if exit_.code:
+            raise UsageError(_one_sentence(printed.getvalue(), prog)) from None
+        raise
+
+
+def option_value(args: Sequence[str], flag: str) -> str | None:
+    """The value given to an option on a command line, or None."""
+    return _take_option(list(args), flag)[0]
+
+
+def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:
+    for i, arg in enumerate(args):
+        if arg == flag:
+            if i + 1 == len(args) or args[i + 1].startswith("--"):
+                raise UsageError(f"{flag} needs a name")
+            return args[i + 1], args[:i] + args[i + 2 :]
+        if arg.startswith(flag + "="):
+            return arg.removeprefix(flag + "="), args[:i] + args[i + 1 :]
+    return None, args
+
+
+def _one_sentence(message: str, prog: str) -> str:
+    """Folds tyro's boxed message into one line: what was wrong, the nearest option, where help is."""
+    lines = [line.strip(" │|╭╮╰╯") for line in re.sub(r"^╭─+ (.*?) ─*╮", r"\1\n---", message.strip()).splitlines()]
+    sections = re.split(r"\n[─-]{3,}(?:\n|$)", "\n".join(lines))
+    sections = [" ".join(section.split()) for section in sections if section.strip()]
+    wrong = sections[1] if len(sections) > 1 else " ".join(sections)
+    nearest = re.search(r"Perhaps you meant:?\s*(--\S+)", " ".join(sections))
+    hint = f"; did you mean {nearest[1]}?" if nearest else ""
+    return f"{wrong.rstrip('.')}{hint} (see {prog} --help)"

@@ -1,0 +1,109 @@
+"""The compiled programs of a model that is not trained: sampling and scoring."""
+
+import functools
+from typing import NamedTuple, Protocol
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Int, Key
+
+from lilo_jax.device.mesh import constrainer, replicated, sharding
+from lilo_jax.models import Model, build_model
+from lilo_jax.models.architecture import plain_attention
+from lilo_jax.models.attention import attention_kernel, sequence_attention
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.scoring import score
+from lilo_jax.rl.update import UpdateConfig
+from lilo_jax.sampling import sample
+from lilo_jax.sampling.settings import RolloutConfig
+from lilo_jax.sampling.token_choice import TokenRule
+from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences, TokenScores
+
+
+class InferenceSettings(NamedTuple):
+    """What sampling and scoring depend on where nothing is trained; see `ProgramSettings`."""
+
+    model: DecoderConfig
+    rollout: RolloutConfig
+    end_ids: tuple[int, ...]
+    known_ids: int
+
+
+class Sample(Protocol):
+    """`lilo_jax.sampling.sample` of a model, compiled for each value of what stands behind the star."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        prompts: Prompts,
+        requests: Requests,
+        key: Key[jax.Array, ""],
+        stop_table: Int[Array, "states vocabulary"] | None = None,
+        *,
+        rule: TokenRule,
+        max_new_tokens: int,
+        slots: int = 0,
+        max_length: int = 0,
+    ) -> Completions: ...
+
+
+class Score(Protocol):
+    """`lilo_jax.models.scoring.score` of a model, compiled for each value of what stands behind the star."""
+
+    def __call__(
+        self, params: PyTree, sequences: Sequences, *, completion_width: int, temperature: float
+    ) -> TokenScores: ...
+
+
+class InferencePrograms(NamedTuple):
+    """The jitted functions of a model that is not trained; see `Programs`."""
+
+    model: Model
+    sample: Sample
+    score: Score
+
+
+@functools.lru_cache(maxsize=16)
+def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
+    """Sampling and scoring on this mesh."""
+    model = model_on(settings.model, mesh)
+    draw = sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
+    return InferencePrograms(model, draw, scorer(model, mesh, chunk=UpdateConfig().chunk))
+
+
+def sampler(model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int) -> Sample:
+    """`lilo_jax.sampling.sample`, compiled."""
+    run = functools.partial(
+        sample,
+        model,
+        end_ids=end_ids,
+        known_ids=known_ids,
+        min_new_tokens=rollout.min_new_tokens,
+        prefill_tokens=rollout.prefill_tokens,
+    )
+    return jax.jit(
+        run, static_argnames=("rule", "max_new_tokens", "max_length", "slots"), out_shardings=replicated(mesh)
+    )
+
+
+def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Score:
+    """`lilo_jax.models.scoring.score`, compiled."""
+    return jax.jit(
+        functools.partial(score, model, chunk=chunk),
+        static_argnames=("completion_width", "temperature"),
+        out_shardings=replicated(mesh),
+    )
+
+
+def model_on(config: DecoderConfig, mesh: Mesh) -> Model:
+    """The model's functions, with what is fastest on the mesh's devices."""
+    platform = mesh.devices.flat[0].platform
+    kernel = attention_kernel(
+        config.attention,
+        platform=platform,
+        dtype=config.compute_dtype,
+        head_dim=config.head_dim,
+        plain=plain_attention(config),
+    )
+    attend = sequence_attention(kernel, functools.partial(sharding, mesh))
+    return build_model(config, constrainer(mesh), platform=platform, attend=attend)

@@ -1,0 +1,82 @@
+"""From completion tokens to text and judgement."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import numpy as np
+
+from lilo_jax.grading.judgement import Judgement
+from lilo_jax.grading.workers import Grade, GradingWorkers
+from lilo_jax.questions import Question, Verdict
+from lilo_jax.sampling import cut_at_stop, stop_table
+from lilo_jax.tokenizers import Tokenizer
+
+TRUNCATED = Judgement(Verdict.NO_ANSWER, reason="the response was cut off before it ended")
+
+
+class Answer(NamedTuple):
+    """A completion to be graded; `ended` is False if it was truncated."""
+
+    question: Question
+    ids: list[int]
+    ended: bool
+
+
+class Graded(NamedTuple):
+    """A response with what becomes of it; asking for the verdict waits for it."""
+
+    response: str
+    judgement: Future[Judgement]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the grader; a truncated completion has no answer."""
+        return self.judgement.result().verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class ResponseGrader:
+    """Reads completions and has them graded in the background.
+
+    Attributes:
+        workers: that grade.
+        tokenizer: of the model.
+        stop: strings at which a response ends.
+    """
+
+    workers: GradingWorkers
+    tokenizer: Tokenizer
+    stop: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each id adds to a text, in UTF-8."""
+        return self.tokenizer.token_bytes()
+
+    def submit(self, grade: Grade, answers: Sequence[Answer]) -> list[Graded]:
+        """Responses with judgements to come, in the order of the answers."""
+        return [self._submit(grade, answer) for answer in answers]
+
+    def text(self, answer: Answer) -> str:
+        """The response: without the end token, up to the first stop string."""
+        ended_by_token = answer.ended and answer.ids[-1] in self.tokenizer.end_ids
+        return cut_at_stop(self.tokenizer.decode(answer.ids[:-1] if ended_by_token else answer.ids), self.stop)
+
+    def _submit(self, grade: Grade, answer: Answer) -> Graded:
+        response = self.text(answer)
+        if answer.ended:
+            return Graded(response, self.workers.submit(grade, answer.question, response))
+        judgement: Future[Judgement] = Future()
+        judgement.set_result(TRUNCATED)
+        return Graded(response, judgement)
+
+
+def stop_automaton(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:
+    """The automaton of the stop strings over the model's ids, or None without any."""
+    if not stop:
+        return None
+    token_bytes = tokenizer.token_bytes()
+    return stop_table([*token_bytes, *[b""] * (vocab_size - len(token_bytes))], stop)

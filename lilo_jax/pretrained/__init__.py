@@ -1,0 +1,1 @@
+"""Models without a run: where they come from, completions, log-probs, suites, export."""

@@ -1,0 +1,99 @@
+"""From a run directory to a directory that Hugging Face transformers loads: policy, and critic beneath it."""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.errors import UsageError
+from lilo_jax.models import build_model
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.huggingface import FAMILIES, write_config
+from lilo_jax.models.huggingface.safetensors_files import write_tensors
+from lilo_jax.models.huggingface.weights import named_tensors
+from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.tokenizers import Tokenizer
+from lilo_jax.types import PyTree
+
+
+def export(
+    run: str, output: pathlib.Path, *, dtype: str = "float32", shard_bytes: int = 5 * 10**9
+) -> list[pathlib.Path]:
+    """Writes the newest weights of a run as Hugging Face model directories; adapters are merged.
+
+    `output` holds config.json, generation_config.json, the tokenizer's files and safetensors; `output/critic`, if the
+    run has a critic, the same as a token classifier with one label, whose logit is the value.  All is written beside
+    `output` first and moved there whole.
+
+    Args:
+        run: run directory.
+        output: must not exist, or be empty.
+        dtype: of the written weights: float32, which loses nothing, bfloat16 or float16.
+        shard_bytes: most bytes of one safetensors file.
+
+    Returns:
+        The directories written.
+
+    Raises:
+        UsageError: `run` is no run, `output` is taken, or the family cannot express the model.
+    """
+    source = open_model(run)
+    if not isinstance(source, RunModel):
+        raise UsageError(f"{run} is no run directory: it is in the layout of Hugging Face already")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is not empty: pass another --output")
+    config, tokenizer = decoder_config(source), source.tokenizer()
+    settings = write_config(config)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
+    model = build_model(config, unconstrained)
+    temporary = output.absolute().with_name(f".{output.name}.{os.getpid()}")
+    try:
+        _write(temporary, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)
+        if source.has_critic():
+            family = FAMILIES[config.family]
+            labels = {"id2label": {"0": "value"}, "label2id": {"value": 0}, "architectures": [family.classifier]}
+            critic = source.critic_weights(model, mesh)
+            _write(temporary / "critic", config, settings | labels, tokenizer, critic, dtype, shard_bytes)
+        if output.exists():
+            output.rmdir()
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return [output, output / "critic"] if source.has_critic() else [output]
+
+
+def _write(
+    directory: pathlib.Path,
+    config: DecoderConfig,
+    settings: dict[str, Any],
+    tokenizer: Tokenizer,
+    params: PyTree,
+    dtype: str,
+    shard_bytes: int,
+) -> None:
+    directory.mkdir(parents=True)
+    tokenizer.save(directory)
+    ends = tokenizer.end_ids
+    ids = {
+        "bos_token_id": tokenizer.begin_ids[0] if tokenizer.begin_ids else None,
+        "eos_token_id": ends[0] if len(ends) == 1 else list(ends),
+        "pad_token_id": tokenizer.pad_id,
+    }
+    _write_json(directory / "config.json", settings | ids | {"dtype": dtype, "torch_dtype": dtype})
+    if not (directory / "generation_config.json").exists():
+        _write_json(directory / "generation_config.json", ids)
+    write_tensors(directory, _on_host(params, config, dtype), shard_bytes=shard_bytes)
+
+
+def _on_host(params: PyTree, config: DecoderConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    return named_tensors(params, FAMILIES[config.family], dtype=np.dtype(jax.numpy.dtype(dtype)))
+
+
+def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
+    path.write_text(to_json(values, indent=2) + "\n", encoding="utf-8")

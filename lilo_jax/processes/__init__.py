@@ -1,0 +1,1 @@
+"""Signals, children that end with their parent, how a command ends."""

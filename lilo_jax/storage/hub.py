@@ -1,0 +1,111 @@
+"""From a path or a Hugging Face hub id to a local directory."""
+
+import pathlib
+import re
+from typing import NamedTuple
+
+from lilo_jax.errors import UsageError
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""What git leaves in the place of a large file that it has not fetched."""
+
+
+def refuse_pointer(path: pathlib.Path) -> None:
+    """Raises `UsageError` if a file is there in name only."""
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UsageError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
+
+
+class _Kind(NamedTuple):
+    """A kind of repository.
+
+    Attributes:
+        name: "model" or "dataset".
+        patterns: files that are fetched: nothing that is executed when it is read.
+        ignored: of those, what is not.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+
+MODEL = _Kind(
+    "model",
+    ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"),
+    ("consolidated*.safetensors", "original/*"),  # the same weights in another layout, which some add
+)
+DATASET = _Kind("dataset", ("*.jsonl", "*.json", "*.parquet", "*.csv", "*.arrow"))
+
+
+def local_directory(path: str, revision: str = "", *, kind: _Kind = MODEL) -> pathlib.Path:
+    """The directory at `path`, or the snapshot of the hub repository of that name, fetched if it is not cached.
+
+    Args:
+        path: a directory, or a hub id such as "Qwen/Qwen2.5-1.5B".
+        revision: branch, tag or commit of a hub id.
+        kind: what to fetch of it.
+
+    Raises:
+        UsageError: neither can be had; at once where there is no network.
+    """
+    try:
+        directory = pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"no {kind.name} directory at {path}: there is no such user") from None
+    if path and directory.is_dir():
+        return directory
+    if directory.is_file():
+        raise UsageError(f"{path} is a file: pass the directory that holds it")
+    if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
+        raise UsageError(f"no {kind.name} directory at {path!r}")
+    return _snapshot(path, revision or None, kind)
+
+
+def _snapshot(repository: str, revision: str | None, kind: _Kind) -> pathlib.Path:
+    import huggingface_hub
+
+    def fetch(*, local_files_only: bool) -> pathlib.Path:
+        found = huggingface_hub.snapshot_download(
+            repository,
+            repo_type=kind.name,
+            revision=revision,
+            allow_patterns=list(kind.patterns),
+            ignore_patterns=list(kind.ignored),
+            local_files_only=local_files_only,
+        )
+        return pathlib.Path(found)
+
+    try:
+        # One short question first: where nothing answers, the download itself would try again and again.
+        huggingface_hub.HfApi().repo_info(repository, repo_type=kind.name, revision=revision, timeout=5)
+        return fetch(local_files_only=False)
+    except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
+        try:
+            return fetch(local_files_only=True)
+        except Exception:
+            raise UsageError(_trouble(repository, revision, kind, error)) from None
+
+
+def _trouble(repository: str, revision: str | None, kind: _Kind, error: Exception) -> str:
+    """What went wrong, with the cure."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return f"{repository} is neither a directory here nor spelt like a hub id"
+    if isinstance(error, errors.GatedRepoError):
+        return f"the hub gives {repository} only to those who accepted its terms: do so, and `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the hub has no revision {revision!r} of {repository}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{repository} is neither a directory here nor a {kind.name} on the hub (or it is private)"
+    answer = getattr(getattr(error, "response", None), "status_code", None)
+    return (
+        f"{repository} is neither a directory here nor in the local cache, and the Hugging Face hub "
+        f"{f'answers with status {answer}' if answer else 'cannot be reached'}: pass a directory, or run once where "
+        f"there is a network (HF_HOME says where the cache is)"
+    )

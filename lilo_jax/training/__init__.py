@@ -1,0 +1,1 @@
+"""A run: what it consists of, the loop, its records."""

@@ -1,0 +1,135 @@
+"""What a step cost and what it looked like: entries of the ledger, metrics of the groups, records of the rollouts."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from lilo_jax.questions import Verdict
+from lilo_jax.rl.update import UpdateConfig
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tokenizers.encoding import EncodedQuestions
+from lilo_jax.training.collection import Collected, Collector
+from lilo_jax.types import Admission, Array, GroupStatistics, TrainState
+
+MOST_SUSPECTS = 100
+
+
+def book(
+    collector: Collector, update: UpdateConfig, collected: Collected, admission: Admission, ledger: Ledger
+) -> None:
+    """Puts a step's sampling, scoring and training on the ledger."""
+    purposes = _purposes(collector, collected, admission)
+    for group in np.flatnonzero(collected.place >= 0):
+        ledger.add(purposes[group], "prefilled", collected.prefilled[group])
+    trained = 0
+    for row in collected.rollouts:
+        ledger.add(purposes[row.group], "generated", len(row.completion_ids))
+        trained += (purposes[row.group] == "train") * (len(row.prompt_ids) + len(row.completion_ids))
+    algorithm = collector.programs.algorithm
+    models = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
+    ledger.add("train", "scored", models * trained)
+    ledger.add("train", "trained", (1 + algorithm.needs_values) * update.epochs * trained)
+
+
+def _purposes(collector: Collector, collected: Collected, admission: Admission) -> np.ndarray:
+    """What the rollouts of each group were made for, [K]; see `Ledger`."""
+    rollouts = np.bincount([row.group for row in collected.rollouts], minlength=len(collected.place))
+    purposes = np.where(rollouts < collector.rollout.samples, "screen", "rejected")
+    purposes[admission.indices[admission.mask]] = "train"
+    return purposes
+
+
+def describe(collector: Collector, collected: Collected, admission: Admission) -> dict[str, Any]:
+    """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
+    statistics: GroupStatistics = jax.device_get(collected.statistics)
+    admitted = admission.indices[admission.mask]
+    filled = np.flatnonzero(collected.place >= 0)
+    verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
+    rows = max(len(collected.rollouts), 1)
+    lengths = [len(r.completion_ids) for r in collected.rollouts]
+    truncated = [not r.ended for r in collected.rollouts]
+    description: dict[str, Any] = {
+        "curriculum/groups_collected": len(filled),
+        "curriculum/groups_admitted": len(admitted),
+        "curriculum/groups_wanted": len(admission.mask),
+        "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
+        "rollout/truncated_fraction": float(np.mean(truncated)) if truncated else 0.0,
+        "rollout/unparsable_fraction": sum(r.ended and r.verdict is Verdict.NO_ANSWER for r in collected.rollouts)
+        / rows,
+        **{f"rollout/{v.value}_fraction": n / rows for v, n in verdicts.items()},
+    }
+    for name, groups in (("collected", filled), ("admitted", admitted)):
+        description |= _describe_groups(collector, statistics, groups, name)
+    return description
+
+
+def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: Array, name: str) -> dict[str, Any]:
+    attempts, successes = statistics.attempts[groups], statistics.successes[groups]
+    measured = attempts > 0
+    rate = successes[measured] / attempts[measured]
+    samples = collector.rollout.samples
+    complete = attempts == samples
+    found = {
+        f"curriculum/{name}_success_mean": float(rate.mean()) if rate.size else None,
+        f"curriculum/{name}_zero_variance_fraction": float(np.mean((rate == 0) | (rate == 1))) if rate.size else None,
+        f"curriculum/{name}_learnability_mean": float(np.mean(rate * (1 - rate))) if rate.size else None,
+        f"curriculum/{name}_histogram": np.bincount(successes[complete].astype(int), minlength=samples + 1).tolist(),
+    }
+    rewards, rollouts = statistics.reward_sum[groups][measured], attempts[measured]
+    found[f"curriculum/{name}_reward_mean"] = float(np.mean(rewards / rollouts)) if rate.size else None
+    questions = statistics.place[groups]
+    if collector.judge.noise:
+        traps = [bool(collector.pool.questions[q].trap) for q in questions if q >= 0]
+        found[f"curriculum/{name}_trap_fraction"] = float(np.mean(traps)) if traps else None
+    difficulties = [collector.pool.questions[q].difficulty for q in questions if q >= 0]
+    if difficulties and None not in difficulties:
+        found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
+    return found
+
+
+def suspects(collector: Collector, state: TrainState) -> list[dict[str, Any]]:
+    """Questions that the curriculum rather takes for traps, the likeliest first, as JSON-ready records."""
+    if collector.programs.suspicion is None:
+        return []
+    known, probability = jax.device_get((state.curriculum, collector.programs.suspicion(state.curriculum)))
+    order = [i for i in np.argsort(-probability, kind="stable")[:MOST_SUSPECTS] if probability[i] > 0.5]
+    return [
+        {
+            "question": int(i),
+            "id": collector.pool.questions[i].id,
+            "where": collector.pool.questions[i].where,
+            "prompt": collector.pool.questions[i].prompt,
+            "gold": collector.pool.questions[i].answer,
+            "probability": float(probability[i]),
+            "rollouts": int(known.rollouts[i]),
+            "graded": int(known.attempts[i]),
+            "correct": int(known.successes[i]),
+        }
+        for i in order
+    ]
+
+
+def rollout_records(pool: EncodedQuestions, collected: Collected, admission: Admission) -> list[dict[str, Any]]:
+    """One JSON-ready record per rollout; `question` is the place in the pool, `where` that in the file."""
+    admitted = set(admission.indices[admission.mask].tolist())
+    records = []
+    for row in collected.rollouts:
+        question = pool.questions[collected.place[row.group]]
+        records.append(
+            {
+                "question": int(collected.place[row.group]),
+                "id": question.id,
+                "where": question.where,
+                "group": int(row.group),
+                "round": int(collected.round[row.group]),
+                "admitted": row.group in admitted,
+                "prompt": question.prompt,
+                "gold": question.answer,
+                "response": row.response,
+                "verdict": row.verdict.value,
+                "reward": row.reward,
+                "tokens": len(row.completion_ids),
+            }
+        )
+    return records

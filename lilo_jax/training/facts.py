@@ -1,0 +1,83 @@
+"""What a curriculum wants to know of the questions before it has rolled them out, gathered from data and policy."""
+
+import jax
+import numpy as np
+
+from lilo_jax.curriculum.features import projected, standardized, text_features
+from lilo_jax.device.mesh import put_replicated, put_rows
+from lilo_jax.evaluation.held_out import exact_rates
+from lilo_jax.evaluation.outcomes import outcomes
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.tasks.noise import GRADE
+from lilo_jax.training.assembly import Assembly
+from lilo_jax.types import Facts, Prompts, PyTree, TrainState
+
+
+def question_facts(assembly: Assembly, params: PyTree, ledger: Ledger) -> Facts:
+    """Facts about the training pool as the starting policy sees it; what they cost is booked."""
+    wants, pool = assembly.programs.curriculum.wants, assembly.pool
+    grade = np.full(len(pool.questions), np.nan, np.float32)
+    if wants.grade:
+        grade = _grades(assembly, params, wants.grade, ledger)
+    levels = [question.level for question in pool.questions]
+    names = [question.category for question in pool.questions]
+    return put_replicated(
+        assembly.mesh,
+        Facts(
+            features=_features(assembly, params, ledger),
+            grade=grade,
+            category=np.unique(names, return_inverse=True)[1].astype(np.int32),
+            level=np.array([level or 0 for level in levels], np.int32),
+        ),
+    )
+
+
+def refresh_facts(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
+    """The state with what the current policy makes of the questions, if the curriculum wants that and it is due."""
+    wants, new = assembly.programs.curriculum.wants, {}
+    if wants.hidden and step and step % wants.refresh_every == 0:
+        with clock.phase("features"):
+            new["features"] = _features(assembly, assembly.policy(state), ledger)
+    if wants.truth:
+        with clock.phase("truth"):  # a ceiling for studies, in no budget
+            rates = exact_rates(assembly.evaluator, assembly.policy(state), assembly.pool_answers, ledger)
+            new["grade"] = rates.astype(np.float32)
+    if not new:
+        return state
+    facts = state.curriculum.facts.replace(**put_replicated(assembly.mesh, new))
+    return state.replace(curriculum=state.curriculum.replace(facts=facts))
+
+
+def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray | None:
+    """float32 [M, wants.features]; None if none are wanted."""
+    wants, pool = assembly.programs.curriculum.wants, assembly.pool
+    texts = [question.text or question.prompt for question in pool.questions]
+    blocks = []
+    if wants.tokens + wants.pairs:
+        blocks += text_features(texts, pool.tokens, pool.lengths, wants)
+    if wants.hidden:
+        blocks.append(projected(_hidden_states(assembly, params), wants.hidden))
+        ledger.add("features", "scored", pool.lengths.sum())
+    return standardized(blocks) if blocks else None
+
+
+def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
+    """The policy's mean hidden state over every prompt, a block of rows at a time; float32 [M, D]."""
+    pool, rows = assembly.pool, assembly.config.evaluation.rows
+    blocks = []
+    for start in range(0, len(pool.lengths), rows):
+        tokens, lengths = pool.tokens[start : start + rows], pool.lengths[start : start + rows]
+        short = rows - len(lengths)
+        prompts = Prompts(np.pad(tokens, ((0, short), (0, 0))), np.pad(lengths, (0, short)))
+        blocks.append(assembly.programs.features(params, put_rows(assembly.mesh, prompts))[: len(lengths)])
+    return np.concatenate(jax.device_get(blocks))
+
+
+def _grades(assembly: Assembly, params: PyTree, rollouts: int, ledger: Ledger) -> np.ndarray:
+    """The starting policy's success rate on every training question over a number of rollouts; float32 [M]."""
+    everyone = np.arange(len(assembly.pool.questions))
+    successes, attempts, _ = outcomes(
+        assembly.probe, params, everyone, 0, ledger, samples=rollouts, purpose="screen", phase=GRADE
+    )
+    return np.divide(successes, attempts, out=np.full(len(everyone), np.nan), where=attempts > 0).astype(np.float32)

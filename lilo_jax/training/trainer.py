@@ -1,0 +1,151 @@
+"""The loop: which questions, their rollouts, which groups, one update; then records, evaluation, checkpoint."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
+from lilo_jax.evaluation.audit import audit
+from lilo_jax.evaluation.held_out import Evaluation, evaluate
+from lilo_jax.grading.journal import Journal
+from lilo_jax.keys import stream_key
+from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
+from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.rl.prepare import prepare_blocks
+from lilo_jax.storage.clock import PhaseClock
+from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.run_directory import RunDirectory
+from lilo_jax.tasks.steps import newlines
+from lilo_jax.training.accounting import book, describe, rollout_records, suspects
+from lilo_jax.training.assembly import Assembly
+from lilo_jax.training.collection import Collected, Collector, collect, training_batch
+from lilo_jax.training.facts import refresh_facts
+from lilo_jax.training.follow_ups import add_follow_ups
+from lilo_jax.training.recorder import Recorder
+from lilo_jax.training.saver import Saver
+from lilo_jax.types import Admission, Array, Metrics, TrainBatch, TrainState
+
+
+def train(
+    assembly: Assembly,
+    state: TrainState,
+    ledger: Ledger,
+    *,
+    directory: RunDirectory,
+    saver: Saver,
+    recorder: Recorder,
+    journal: Journal,
+    clock: PhaseClock,
+    stop: StopRequest,
+    last_step: int,
+) -> TrainState:
+    """Takes steps from wherever `state` is, until `last_step` are done or `stop` asks; the last one is saved."""
+    config, collector = assembly.config, assembly.collector
+    for step in range(int(state.step), last_step):
+        before, booked = state, ledger.to_dict()
+        if stop.asked:
+            break
+        journal.turn_to(step)
+        state = refresh_facts(assembly, state, step, ledger, clock)
+        audited = audit_belief(assembly, state, step, ledger, clock)
+        collected = collect(collector, state, assembly.policy(state), step, clock)
+        if stop.asked:  # a step that has not been trained on is taken again
+            state, ledger = before, Ledger.from_dict(booked, ledger.token_flops)
+            break
+        admission, state = admit(collector, state, collected, step, clock)
+        batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
+        state, updated = update(assembly, state, batch, step, clock)
+        with clock.phase("record"):  # while the device updates
+            book(collector, config.update, collected, admission, ledger)
+            description = describe(collector, collected, admission)
+            if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
+                directory.write_rollouts(step, rollout_records(assembly.pool, collected, admission))
+            directory.append("grading", {"step": step, **dataclasses.asdict(assembly.graders.take_counts())})
+            recorder.flush()
+        with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
+            jax.block_until_ready(updated)
+        recorder.write_step(step, description | audited, prepared | updated, ledger, clock.take())
+        done = step + 1
+        if done % config.evaluation.every == 0 or done == config.num_steps:
+            recorder.flush()
+            recorder.write_evaluation(evaluate_held_out(assembly, state, done, ledger))
+            assembly.graders.take_counts()  # those of a step are its own
+            if suspected := suspects(collector, state):
+                directory.append("suspects", {"step": done, "questions": suspected})
+        if done % config.storage.save_every == 0:
+            recorder.flush()
+            saver.save(done, state, ledger)
+    recorder.flush()
+    saver.save(int(state.step), state, ledger)
+    return state
+
+
+def evaluate_held_out(assembly: Assembly, state: TrainState, step: int, ledger: Ledger) -> list[Evaluation]:
+    """Accuracy on every held-out set."""
+    key = stream_key(assembly.config.seed, "evaluate", step)
+    return evaluate(assembly.evaluator, assembly.held_out, assembly.policy(state), key, step, ledger)
+
+
+def audit_belief(
+    assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock
+) -> dict[str, float | None]:
+    """Metrics of what the curriculum believes, at the steps that have an audit."""
+    settings, estimate = assembly.config.audit, assembly.programs.estimate
+    if not settings.questions or step % settings.every:
+        return {}
+    with clock.phase("audit"):
+        believed = estimate and functools.partial(estimate, state.curriculum)
+        return audit(assembly.probe, settings, assembly.policy(state), believed, step, ledger)
+
+
+def admit(
+    collector: Collector, state: TrainState, collected: Collected, step: int, clock: PhaseClock
+) -> tuple[Admission, TrainState]:
+    """Chooses the groups to train on, and remembers all that were collected."""
+    with clock.phase("select"):
+        key = stream_key(collector.judge.seed, "admit", step)
+        now = put_replicated(collector.sampler.mesh, np.int32(step))
+        admission, remembered = collector.programs.admit(state.curriculum, collected.statistics, key, now)
+        return jax.device_get(admission), state.replace(curriculum=remembered)
+
+
+def prepare(
+    assembly: Assembly,
+    state: TrainState,
+    collected: Collected,
+    admission: Admission,
+    step: int,
+    ledger: Ledger,
+    clock: PhaseClock,
+) -> tuple[TrainBatch, Metrics]:
+    """The training batch with follow-ups, old and reference log-probs, values and advantages."""
+    collector, split = assembly.collector, assembly.task.steps or newlines
+    batch = training_batch(collector, collected, admission)
+    batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
+    with clock.phase("score"):
+        if assembly.config.update.pack:
+            batch = batch.replace(sequences=cut_rows(batch.sequences))
+        plans = _plans(assembly, batch, prepare_blocks(len(batch.row_mask), assembly.config.update))
+        return jax.block_until_ready(assembly.programs.prepare(state, put_rows(assembly.mesh, batch), plans))
+
+
+def update(
+    assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, clock: PhaseClock
+) -> tuple[TrainState, Metrics]:
+    """Starts all optimiser steps on the batch; the new state is still being computed when this returns."""
+    with clock.phase("update"):
+        key = stream_key(assembly.config.seed, "update", step)
+        plans = _plans(assembly, batch, assembly.programs.deal(key, len(batch.row_mask)))
+        return assembly.programs.update(state, batch, key, plans)
+
+
+def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array) -> PackedRows | None:
+    """Where sequences stand in packed rows, for blocks of rows that are computed together; None: each in its own."""
+    if not assembly.config.update.pack:
+        return None
+    sequences = jax.device_get(batch.sequences)
+    lengths = sequences.prompt_lengths + sequences.completion_lengths
+    plans = pack_blocks(lengths, np.asarray(blocks), sequences.tokens.shape[1], multiple=row_shards(assembly.mesh))
+    return put_replicated(assembly.mesh, plans)
