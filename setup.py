@@ -34,7 +34,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lilo_jax*", "experiments*"]),
-    package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl"]},
+    package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl", "tasks/samples/*/*.xml"]},
     install_requires=[
         "annotated-types>=0.7",
         "jax>=0.7.2",
