@@ -29,7 +29,7 @@ class Asdiv(Published):
     SOURCE: ClassVar[Source] = Source("asdiv", "EleutherAI/asdiv")
 
     def parse(self, row: Row) -> Question:
-        """A row of `Body`, `Question`, `Answer` ("9 (apples)"), `Formula` and `Solution-Type`; hub rows have no `Grade`."""
+        """A row of `Body`, `Question`, `Answer` ("9 (apples)"), `Formula`, `Solution-Type`, and in the file `Grade`."""
         answer = _UNIT.sub("", row.text("Answer", "answer"))
         return Question(
             prompt="",
