@@ -158,7 +158,7 @@ def _read(file: pathlib.Path) -> _Content:
     try:
         import gguf
     except ImportError:
-        raise UsageError("GGUF files are read by the package gguf: `pip install gguf`") from None
+        raise UsageError("GGUF files are read by the package gguf: `pip install 'gguf>=0.17'`") from None
 
     class Reader(gguf.GGUFReader):
         def __setattr__(self, name: str, value: Any) -> None:  # slices of a plain array are five times as fast
