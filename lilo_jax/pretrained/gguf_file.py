@@ -233,7 +233,7 @@ def _rope_scaling(content: _Content, given: dict[str, Any], values: Mapping[str,
     if (stored := content.tensors.get("rope_freqs.weight")) is not None:
         factors, size = _floats(stored), values["head_dim"]
         plain = Rope(theta=values["rope_theta"])
-        rope = Rope(plain.theta, "llama3", factor=float(factors.max()), original_length=LLAMA3_LENGTH)
+        rope = Rope(plain.theta, "llama3", factor=round(float(factors.max()), 4), original_length=LLAMA3_LENGTH)
         wanted = frequencies(plain, size, 0) / frequencies(rope, size, 0)
         if factors.shape != wanted.shape or not np.allclose(factors, wanted, rtol=1e-3):
             raise UsageError(f"the rotation of {content.file} is not stretched as Llama 3's: take another file")
