@@ -8,8 +8,10 @@ PLOT = ["matplotlib>=3.8"]
 WANDB = ["wandb>=0.18"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
+GGUF = ["gguf>=0.17"]  # reads the files of llama.cpp: `lilo import gguf`
 DEV = [
     *PLOT,
+    *GGUF,
     "beartype>=0.20",  # checks shapes and dtypes of signatures in tests
     "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
@@ -34,7 +36,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lilo_jax*", "experiments*"]),
-    package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl"]},
+    package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl", "tasks/samples/*/*.xml"]},
     install_requires=[
         "annotated-types>=0.7",
         "jax>=0.7.2",
@@ -67,6 +69,7 @@ setup(
         "aot": ["jax[tpu]"],
         "tasks": ["reasoning-gym>=0.1.19"],
         "wandb": WANDB,
+        "gguf": GGUF,
         "docs": DOCS,
         "peers": PEERS,
         "dev": DEV,

@@ -208,6 +208,12 @@ def test_what_cannot_be_represented_is_refused_by_name(model_type, values, names
     assert "config.json" in str(caught.value)
 
 
+def test_fields_that_say_nothing_of_the_network_are_no_hindrance(tmp_path):
+    plain = read(tmp_path, "llama")
+    fields = {"unk_token_id": 0, "cls_token_id": 1, "mask_token_id": 2, "eot_token_id": 3, "chat_template": "{{ x }}"}
+    assert read(tmp_path, "llama", **fields, model_max_length=64, padding_side="left") == plain
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "", "\xff"])
 def test_a_config_that_is_no_object_is_refused(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))

@@ -18,6 +18,7 @@ from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import TASKS, countdown, pairs
+from lilo_jax.tasks.asdiv import Asdiv
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.hendrycks_math import Math
@@ -26,8 +27,9 @@ from lilo_jax.tasks.orz57k import Orz57k
 from lilo_jax.tasks.pairs import Pairs
 from lilo_jax.tasks.prompts import vineppo
 from lilo_jax.tasks.published import Published, a_tenth, hold_out
-from lilo_jax.tasks.rows import SAMPLES, read_rows
+from lilo_jax.tasks.rows import SAMPLES, Row, read_rows
 from lilo_jax.tasks.suites import suites
+from lilo_jax.tasks.svamp import Svamp
 
 PUBLISHED = {name: cls for name, cls in TASKS.items() if issubclass(cls, Published)}
 
@@ -472,3 +474,68 @@ def test_data_check_of_nothing(source, says, monkeypatch, capsys):
     assert code == 2
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------- SVAMP and ASDiv
+SVAMP_ROW = {
+    "ID": "chal-9", "Body": "Dan had $ 3 left. If he had $ 4 at the start", "Question": "What did it cost?",
+    "Equation": "( 4.0 - 3.0 )", "Answer": 1.0, "Type": "Subtraction",
+}  # fmt: skip
+
+
+def test_svamp_is_read_from_the_repositorys_list_and_from_the_hubs_splits(tmp_path):
+    rows = [SVAMP_ROW | {"ID": f"chal-{i}", "Body": f"Dan had {i} pens."} for i in range(40)]
+    (tmp_path / "SVAMP.json").write_text(json.dumps(rows))
+    task = Svamp(path=str(tmp_path / "SVAMP.json"), test=10).build(0)
+    assert {name: len(questions) for name, questions in task.splits.items()} == {
+        "train": 27,
+        "validation": 3,
+        "test": 10,
+    }
+    assert task.splits["train"][0].answer == "1"
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for name, part in (("train", rows[:30]), ("test", rows[30:])):
+        lines = "".join(json.dumps(row | {"Answer": "1.0"}) + "\n" for row in part)
+        (hub / f"{name}-00000.jsonl").write_text(lines)
+    task = Svamp(path=str(hub)).build(0)
+    assert [q.id for q in task.splits["test"]] == [f"chal-{i}" for i in range(30, 40)]
+    assert len(task.splits["validation"]) == 3
+
+
+def test_a_row_of_svamp():
+    question = Svamp().parse(Row("here", SVAMP_ROW))
+    assert question.text == "Dan had $ 3 left. If he had $ 4 at the start, What did it cost?"
+    assert (question.answer, question.solution, question.category) == ("1", "4 - 3 = 1", "Subtraction")
+    longer = SVAMP_ROW | {"Equation": "( ( 6.0 * 7.0 ) - 15.0 )", "Answer": "27.0"}
+    assert Svamp().parse(Row("here", longer)).solution == "( ( 6 * 7 ) - 15 ) = 27"
+
+
+def test_asdiv_leaves_out_questions_of_several_answers_and_units():
+    task = Asdiv(path="sample").build(0)
+    answers = {q.id: q.answer for questions in task.splits.values() for q in questions}
+    assert len(answers) == 23
+    assert "own-18" not in answers  # "12; 8"
+    assert answers["own-01"] == "5"
+    assert answers["own-16"] == "81"  # (square metres)
+    assert answers["own-13"] == "2:3"
+    hub = Row(
+        "here", {"body": "A cat.", "question": "Legs?", "answer": "4 (legs)", "formula": "4=4", "solution_type": "Sum"}
+    )
+    assert Asdiv().parse(hub).text == "A cat. Legs?"
+    assert Asdiv().parse(hub).difficulty is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<a><b>", "line 1: not XML"),
+        ("<a><b><c>1</c><c>2</c></b></a>", "row 1: 'c' stands there twice"),
+        ("<a></a>", "there are no rows"),
+        ("", "not XML"),
+    ],
+)
+def test_xml_that_holds_no_rows_is_refused(tmp_path, text, says):
+    (tmp_path / "q.xml").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        Asdiv(path=str(tmp_path / "q.xml")).build(0)

@@ -54,6 +54,19 @@ def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     doctor.add_argument("--model", help="Hugging Face directory, hub id or run directory to look into")
     doctor.add_argument("--prompt", default="What is 6 times 7?", help="text of the prompt that is shown rendered")
 
+    import_ = verb(
+        verbs.import_,
+        "Writes a GGUF file, the format of llama.cpp, as a directory that every MODEL may be: float32 weights, config, "
+        "tokenizer, chat template.  `pip install gguf` first.",
+        "lilo import gguf model-q4_k_m.gguf --output models/mine",
+        "import",
+    )
+    import_.add_argument("format", choices=("gguf",))
+    import_.add_argument(
+        "file", metavar="FILE", help="GGUF file, or package:NAME for the one in an installed Python package"
+    )
+    import_.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
+
     generate = verb(
         verbs.generate,
         'Completions: lines of {"prompt"} or {"tokens"} to lines of {"tokens", "texts", "logprobs", "ended"}.',

@@ -109,6 +109,14 @@ def export(run: str, output: pathlib.Path, dtype: str) -> None:
         print(directory)
 
 
+def import_(format: str, file: str, output: pathlib.Path) -> None:
+    """Writes a model of another format as a Hugging Face directory."""
+    from lilo_jax.pretrained.gguf_file import import_gguf
+
+    assert format == "gguf"
+    print(f"{output}: {import_gguf(file, output).family}")
+
+
 def digest(run: pathlib.Path) -> None:
     """Prints a run's fingerprints."""
     from lilo_jax.storage.digest import digest_lines

@@ -1,8 +1,6 @@
 """From a run directory to a directory that Hugging Face transformers loads: policy, and critic beneath it."""
 
-import os
 import pathlib
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +15,7 @@ from lilo_jax.models.huggingface import FAMILIES, write_config
 from lilo_jax.models.huggingface.safetensors_files import write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors
 from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
+from lilo_jax.storage.files import whole_directory
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import PyTree
@@ -52,19 +51,13 @@ def export(
     settings = write_config(config)
     mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
     model = build_model(config, unconstrained)
-    temporary = output.absolute().with_name(f".{output.name}.{os.getpid()}")
-    try:
-        _write(temporary, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)
+    with whole_directory(output) as directory:
+        _write(directory, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)
         if source.has_critic():
             family = FAMILIES[config.family]
             labels = {"id2label": {"0": "value"}, "label2id": {"value": 0}, "architectures": [family.classifier]}
             critic = source.critic_weights(model, mesh)
-            _write(temporary / "critic", config, settings | labels, tokenizer, critic, dtype, shard_bytes)
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _write(directory / "critic", config, settings | labels, tokenizer, critic, dtype, shard_bytes)
     return [output, output / "critic"] if source.has_critic() else [output]
 
 
@@ -77,7 +70,7 @@ def _write(
     dtype: str,
     shard_bytes: int,
 ) -> None:
-    directory.mkdir(parents=True)
+    directory.mkdir(exist_ok=True)
     tokenizer.save(directory)
     ends = tokenizer.end_ids
     ids = {

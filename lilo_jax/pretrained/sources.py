@@ -72,6 +72,10 @@ def open_model(path: str, revision: str = "") -> PretrainedModel:
     Raises:
         UsageError: there is nothing there, or nothing that can be read.
     """
+    if path.endswith(".gguf"):
+        raise UsageError(
+            f"{path} is a GGUF file: run `lilo import gguf {path} --output DIRECTORY`, and pass DIRECTORY instead"
+        )
     directory = hub.local_directory(path, revision)
     if not (directory / "config.json").is_file():
         raise UsageError(f"{path} has no config.json: pass a Hugging Face directory, a hub id or a run directory")

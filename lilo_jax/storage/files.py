@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -29,6 +30,20 @@ def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new directory to fill; it is moved to `path`, which holds nothing, when the block ends without an error."""
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:

@@ -6,6 +6,7 @@ in `TASKS`.  One of your own outside the package needs no line: `--task package.
 
 from lilo_jax.tasks.aime import Aime24, Aime25
 from lilo_jax.tasks.amc23 import Amc23
+from lilo_jax.tasks.asdiv import Asdiv
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.collegemath import CollegeMath
 from lilo_jax.tasks.countdown import Countdown
@@ -18,11 +19,13 @@ from lilo_jax.tasks.olympiadbench import OlympiadBench
 from lilo_jax.tasks.orz57k import Orz57k
 from lilo_jax.tasks.pairs import Pairs
 from lilo_jax.tasks.reasoning_gym import ReasoningGym
+from lilo_jax.tasks.svamp import Svamp
 
 TASKS = {
     "aime24": Aime24,
     "aime25": Aime25,
     "amc23": Amc23,
+    "asdiv": Asdiv,
     "chain": Chain,
     "collegemath": CollegeMath,
     "countdown": Countdown,
@@ -35,4 +38,5 @@ TASKS = {
     "orz57k": Orz57k,
     "pairs": Pairs,
     "reasoning_gym": ReasoningGym,
+    "svamp": Svamp,
 }

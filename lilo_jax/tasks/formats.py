@@ -9,6 +9,7 @@ import io
 import json
 import pathlib
 import re
+import xml.etree.ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,26 @@ def csv_rows(file: pathlib.Path, broken: Broken) -> Places:
         broken(UsageError(f"{file}, line {line}: not CSV ({error})"))
 
 
+def xml_rows(file: pathlib.Path, broken: Broken) -> Places:
+    """Every element that holds texts alone: its attributes, and the text of each element in it."""
+    try:
+        root = xml.etree.ElementTree.fromstring(_text(file).encode())
+    except UsageError as error:
+        broken(error)
+        return
+    except xml.etree.ElementTree.ParseError as error:
+        broken(UsageError(f"{file}, line {error.position[0]}: not XML ({error})"))
+        return
+    elements = (each for each in root.iter() if len(each) and not any(len(part) for part in each))
+    for number, element in enumerate(elements, start=1):
+        where = f"{file}, row {number}"
+        names = [*element.attrib, *(part.tag for part in element)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            broken(UsageError(f"{where}: {twice!r} stands there twice"))
+            continue
+        yield where, element.attrib | {part.tag: part.text or "" for part in element}
+
+
 def parquet_rows(file: pathlib.Path, broken: Broken) -> Places:
     """A Parquet file."""
     import pyarrow.parquet
@@ -190,6 +211,7 @@ READERS: dict[str, Callable[[pathlib.Path, Broken], Places]] = {
     ".json": json_list,
     ".parquet": parquet_rows,
     ".csv": csv_rows,
+    ".xml": xml_rows,
     ".arrow": arrow_rows,
 }
 """By the end of a file's name."""

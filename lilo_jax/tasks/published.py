@@ -99,6 +99,18 @@ def check_names(spec: Published) -> None:
     prompt_style(spec.template)
 
 
+def published_or_held_out(spec: Published, test: int, validation: int) -> dict[str, list[Question]]:
+    """Train, validation and test: test as published if its files say so, else `test` questions held out of all."""
+    names = split_names(spec.SOURCE, spec.path, revision=spec.revision)
+    if {"train", "test"} <= names:
+        train, tested = spec.split("train"), spec.split("test")
+    else:
+        questions = distinct([question for name in sorted(names) or ["train"] for question in spec.split(name)])
+        train, tested = hold_out(questions, min(test, len(questions) // 2))
+    train, validated = hold_out(train, a_tenth(train, validation))
+    return {"train": train, "validation": validated, "test": tested}
+
+
 def a_tenth(questions: Sequence[Question], count: int) -> int:
     """`count`, but at most a tenth of the questions, and at least one."""
     return min(count, max(len(questions) // 10, 1))

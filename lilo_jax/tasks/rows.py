@@ -82,7 +82,7 @@ class Row(NamedTuple):
     @property
     def id(self) -> str:
         """What the data set calls it; "" if it has no such column."""
-        return self.text("id") if "id" in self.values else ""
+        return self.text("id", "ID") if {"id", "ID"} & self.values.keys() else ""
 
 
 def is_plain(value: Any) -> bool:

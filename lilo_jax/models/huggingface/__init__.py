@@ -6,6 +6,7 @@ To add a family: a file with its `Family`, its configs in `tests/test_family_par
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from lilo_jax.bounds import check
@@ -42,8 +43,16 @@ def read_architecture(directory: pathlib.Path) -> Architecture:
         UsageError: the file is missing or broken, or says something that the decoder cannot represent; the field is
             named.
     """
-    values = read_config(directory)
-    fields = Fields(values, str(directory / "config.json"))
+    return architecture_of(read_config(directory), str(directory / "config.json"))
+
+
+def architecture_of(values: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture that the fields of a `config.json` describe; messages name the file `where`.
+
+    Raises:
+        UsageError: see `read_architecture`.
+    """
+    fields = Fields(values, where)
     if values.get("quantization_config"):
         raise fields.unsupported("quantization_config", "set", "weights must be stored as floats")
     family = _family(values, fields.where)
@@ -114,7 +123,7 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _family(values: dict[str, Any], where: str) -> Family:
+def _family(values: Mapping[str, Any], where: str) -> Family:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise UsageError(f"{where} has no model_type: it is not the config of a transformers model")

@@ -22,6 +22,8 @@ HARMLESS = {
         "transformers_version",
     ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
+    *("cls_token_id", "eot_token_id", "mask_token_id", "unk_token_id"),
+    *("chat_template", "model_max_length", "padding_side"),
     *("attention_dropout", "classifier_dropout", "hidden_dropout", "initializer_range", "token_classification_bias"),
     *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
     *("output_attentions", "output_hidden_states", "return_dict", "use_cache", "use_return_dict"),

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -145,3 +147,27 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
     temporary = directory / "index.tmp"
     temporary.write_text(to_json(index, indent=2) + "\n", encoding="utf-8")
     temporary.rename(directory / INDEX)  # last: without it, shards are an unfinished download to a reader
+
+
+def write_one_file(
+    path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, np.ndarray]]
+) -> None:
+    """Writes float32 tensors as one safetensors file; no more than one of them is in memory.
+
+    Args:
+        path: of the file.
+        shapes: of all tensors, by name.
+        tensors: name and array, one at a time, in the order of `shapes`.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = to_json(header).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for (name, array), (wanted, shape) in zip(tensors, shapes.items(), strict=True):
+            assert (name, array.shape) == (wanted, shape), f"{name} is not {wanted} of {shape}"
+            file.write(np.ascontiguousarray(array, "<f4").data)

@@ -23,7 +23,7 @@ IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.masked_bias")
 """Buffers that old files hold, and that are computed from the config."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a tensor of a file stands in our tree.
 
     Attributes:
@@ -39,7 +39,7 @@ class _Place(NamedTuple):
     stored: tuple[int, ...]
 
 
-def places(family: Family, shapes: PyTree) -> dict[str, _Place]:
+def places(family: Family, shapes: PyTree) -> dict[str, Place]:
     """Name of every tensor of a model, in the order of its layers, to its place.
 
     Args:
@@ -54,7 +54,7 @@ def places(family: Family, shapes: PyTree) -> dict[str, _Place]:
         shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
         stored = _stored_shape(path, shape)
         for layer in range(leaf.shape[0]) if stacked else (None,):
-            found[name.format(layer=layer)] = _Place(path, layer, shape, stored)
+            found[name.format(layer=layer)] = Place(path, layer, shape, stored)
     return dict(sorted(found.items(), key=lambda item: (item[1].layer is not None, item[1].layer or 0)))
 
 
@@ -78,7 +78,7 @@ def _inputs(path: tuple[str, ...]) -> int:
     return 2 if path[-1] in TWO_INPUTS else 1
 
 
-def to_ours(stored: np.ndarray, place: _Place) -> np.ndarray:
+def to_ours(stored: np.ndarray, place: Place) -> np.ndarray:
     """A tensor in our layout: a view of the same numbers."""
     inputs = _inputs(place.path)
     if place.stored == place.shape or not inputs or len(place.shape) == 1:
@@ -88,7 +88,7 @@ def to_ours(stored: np.ndarray, place: _Place) -> np.ndarray:
     return np.moveaxis(arranged, range(len(outputs)), range(-len(outputs), 0))
 
 
-def to_stored(ours: np.ndarray, place: _Place) -> np.ndarray:
+def to_stored(ours: np.ndarray, place: Place) -> np.ndarray:
     """The inverse of `to_ours`."""
     inputs = _inputs(place.path)
     if place.path == ("trunk", "embedding") or not inputs or len(place.shape) == 1:
@@ -114,7 +114,7 @@ def stream_weights(
     return ((place.path, place.layer, to_ours(files.tensor(name), place)) for name, place in wanted.items())
 
 
-def _check(files: SafetensorsFiles, family: Family, wanted: Mapping[str, _Place], *, tied: bool) -> None:
+def _check(files: SafetensorsFiles, family: Family, wanted: Mapping[str, Place], *, tied: bool) -> None:
     found = {name: shape for name, shape in files.shapes.items() if not IGNORED.fullmatch(name)}
     head, embedding = family.names["head"], family.names["trunk/embedding"]
     if tied and head in found and embedding in found and files.equal(head, embedding):
