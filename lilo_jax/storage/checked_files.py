@@ -17,7 +17,7 @@ from lilo_jax.errors import RunError
 from lilo_jax.storage.files import write_whole
 
 CHECKSUMS = "checksums.json"
-FORMAT = 2
+FORMAT = 3
 """Of a run's directory and of its checkpoints; 1 had no checksums."""
 LOOKS = 5
 """Times that a reader looks again at a file that a live run is just replacing."""
