@@ -18,7 +18,7 @@ from lilo_jax.storage.files import write_whole
 
 CHECKSUMS = "checksums.json"
 FORMAT = 3
-"""Of a run's directory and of its checkpoints; 1 had no checksums."""
+"""Of a run's directory and of its checkpoints; 1 had no checksums, 2 other names of arrays."""
 LOOKS = 5
 """Times that a reader looks again at a file that a live run is just replacing."""
 
