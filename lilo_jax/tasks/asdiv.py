@@ -9,16 +9,15 @@ import re
 from typing import ClassVar
 
 from lilo_jax.bounds import Count
-from lilo_jax.questions import Question, Task
-from lilo_jax.tasks.published import Published, check_names, published_or_held_out
+from lilo_jax.questions import Question
+from lilo_jax.tasks.published import WordProblems
 from lilo_jax.tasks.rows import Row, Source
-from lilo_jax.tasks.steps import newlines
 
 _UNIT = re.compile(r"\s*\([^()]*\)$")
 
 
 @dataclasses.dataclass(frozen=True)
-class Asdiv(Published):
+class Asdiv(WordProblems):
     """Word problems of grades 1 to 6; about 1,500 questions to train on."""
 
     test: Count = 500
@@ -43,12 +42,3 @@ class Asdiv(Published):
     def split(self, name: str) -> list[Question]:
         """The questions of a split that have one answer."""
         return [question for question in super().split(name) if ";" not in question.answer]
-
-    def steps(self, response: str) -> list[int]:
-        """A line is a step."""
-        return newlines(response)
-
-    def build(self, seed: int) -> Task:
-        """The three splits, the same for every seed."""
-        check_names(self)
-        return self.task(published_or_held_out(self, self.test, self.validation))

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from lilo_jax.bounds import Whole
+from lilo_jax.bounds import Count, Whole
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.grading.extraction import gold_answer
@@ -16,7 +16,7 @@ from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.identity import check_ids, distinct, read_questions
 from lilo_jax.tasks.prompts import prompt_style
 from lilo_jax.tasks.rows import Row, Source, is_plain, split_files, split_names
-from lilo_jax.tasks.steps import latex
+from lilo_jax.tasks.steps import latex, newlines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,22 +93,36 @@ class TestSet(Published):
         return self.task({"test": self.split(published)})
 
 
+@dataclasses.dataclass(frozen=True)
+class WordProblems(Published):
+    """A data set of short word problems, whose test is as published, or held out where its files name no test."""
+
+    test: Count = 300
+    """questions held out for the test where the files name no splits"""
+    validation: Count = 70
+    """training questions held out for validation, at most a tenth of them"""
+
+    def steps(self, response: str) -> list[int]:
+        """A line is a step."""
+        return newlines(response)
+
+    def build(self, seed: int) -> Task:
+        """The three splits, the same for every seed."""
+        check_names(self)
+        names = split_names(self.SOURCE, self.path, revision=self.revision)
+        if {"train", "test"} <= names:
+            train, test = self.split("train"), self.split("test")
+        else:
+            questions = distinct([question for name in sorted(names) or ["train"] for question in self.split(name)])
+            train, test = hold_out(questions, min(self.test, len(questions) // 2))
+        train, validation = hold_out(train, a_tenth(train, self.validation))
+        return self.task({"train": train, "validation": validation, "test": test})
+
+
 def check_names(spec: Published) -> None:
     """Raises `UsageError` at an unknown grader or style before any data is read."""
     grader(spec.grader)
     prompt_style(spec.template)
-
-
-def published_or_held_out(spec: Published, test: int, validation: int) -> dict[str, list[Question]]:
-    """Train, validation and test: test as published if its files say so, else `test` questions held out of all."""
-    names = split_names(spec.SOURCE, spec.path, revision=spec.revision)
-    if {"train", "test"} <= names:
-        train, tested = spec.split("train"), spec.split("test")
-    else:
-        questions = distinct([question for name in sorted(names) or ["train"] for question in spec.split(name)])
-        train, tested = hold_out(questions, min(test, len(questions) // 2))
-    train, validated = hold_out(train, a_tenth(train, validation))
-    return {"train": train, "validation": validated, "test": tested}
 
 
 def a_tenth(questions: Sequence[Question], count: int) -> int:

@@ -7,23 +7,16 @@ import dataclasses
 import re
 from typing import ClassVar
 
-from lilo_jax.bounds import Count
-from lilo_jax.questions import Question, Task
-from lilo_jax.tasks.published import Published, check_names, published_or_held_out
+from lilo_jax.questions import Question
+from lilo_jax.tasks.published import WordProblems
 from lilo_jax.tasks.rows import Row, Source
-from lilo_jax.tasks.steps import newlines
 
 _WHOLE = re.compile(r"(\d)\.0+\b")
 
 
 @dataclasses.dataclass(frozen=True)
-class Svamp(Published):
+class Svamp(WordProblems):
     """Word problems of one or two steps; 630 questions to train on."""
-
-    test: Count = 300
-    """questions held out for the test where the files name no splits"""
-    validation: Count = 70
-    """training questions held out for validation, at most a tenth of them"""
 
     SOURCE: ClassVar[Source] = Source("svamp", "ChilleD/SVAMP")
 
@@ -34,12 +27,3 @@ class Svamp(Published):
         solution = f"{equation.strip('( )') if equation.count('(') == 1 else equation} = {answer}"
         text = f"{body}{'' if body.endswith(('.', '!', '?')) else ','} {question}"
         return Question(prompt="", answer=answer, text=text, solution=solution, category=row.text("Type"))
-
-    def steps(self, response: str) -> list[int]:
-        """A line is a step."""
-        return newlines(response)
-
-    def build(self, seed: int) -> Task:
-        """The three splits, the same for every seed."""
-        check_names(self)
-        return self.task(published_or_held_out(self, self.test, self.validation))
