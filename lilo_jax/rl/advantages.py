@@ -263,8 +263,8 @@ def step_advantages(
     # The reward is what the finished response is worth: r_k + V(s_{k+1}) is then one number, `after`.
     measured = jnp.where(mask & starts & known, index, width)
     following = jnp.pad(jax.lax.cummin(measured, axis=1, reverse=True)[:, 1:], ((0, 0), (0, 1)), constant_values=width)
-    worth = jnp.concatenate([jnp.where(measured < width, values, 0), reward[:, None]], axis=1)
-    after = jnp.take_along_axis(worth, following, axis=1)
+    ahead = jnp.concatenate([jnp.where(measured < width, values, 0), reward[:, None]], axis=1)
+    after = jnp.take_along_axis(ahead, following, axis=1)
     before = jnp.where(measured < width, values, after)
     start = jax.lax.cummax(jnp.where(mask & starts, index, 0), axis=1)
     before, after = (jnp.take_along_axis(x, start, axis=1) for x in (before, after))
