@@ -82,8 +82,8 @@ REASONS: dict[str, dict[str, str]] = {
         "math_verify": "of words around a value the last number counts, and in a box they are letters",
     },
     "last_number": {
-        "exact": "equal only after algebra",
         "paper": "the last number of a fraction or a percentage is a part of it",
+        "math_verify": "a product equals its value",
     },
     "lines": {
         "exact": "equal only after algebra",
@@ -101,7 +101,6 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "matrices": {"exact": "equal only after algebra", "paper": "arrays are not read as matrices"},
     "mixed_numbers": {
-        "exact": "equal only after algebra",
         "paper": "of 7 1/3 it makes 71/3; a product of a number and a fraction is a mixed number to it",
         "math_verify": "7 1/3 in plain text is a product, or its last part",
     },
@@ -185,6 +184,11 @@ REASONS: dict[str, dict[str, str]] = {
         "exact": "equal only after algebra",
         "paper": "brackets are cut off unread; of a pair in prose the last number counts",
         "math_verify": "a pair equals a set and a list; of a pair in prose one item counts",
+    },
+    "unevaluated": {
+        "exact": "equal only after algebra",
+        "paper": "in a box a sum equals its value; bare equations are strings",
+        "math_verify": "a sum equals its value, and so does an echo of the question",
     },
     "unicode": {
         "exact": "equal only after algebra",

@@ -113,7 +113,10 @@ def generations_of(*verdicts: list[Verdict], difficulty=None) -> list[Generation
     for i, row in enumerate(verdicts):
         question = Question(f"{i}?", str(i), difficulty)
         responses = (
-            Response(f"\\boxed{{{i if v is C else 99}}}", 3, v is not N, v, str(i) if v is C else "99") for v in row
+            Response(
+                f"\\boxed{{{i if v is C else 99}" + "}" * (v is not N), 3, v is not N, v, str(i) if v is C else "99"
+            )
+            for v in row
         )
         found.append(Generations(question, tuple(responses)))
     return found
@@ -168,6 +171,15 @@ def test_responses_are_stored_and_graded_again_without_sampling(tmp_path):
         again = grade_again(grading, GRADERS["exact"], before)
     assert [[r.verdict for r in one.responses] for one in again] == [[C, W, N], [C, C, W]]
     assert [r.rule for r in again[0].responses] == ["boxed", "boxed", ""]  # the last was cut off: no answer to find
+
+
+def test_a_complete_answer_counts_although_the_response_was_cut_off(tmp_path):
+    texts = {r"\boxed{5}. To check": C, r"\boxed{4}. To check": W, "The sum is 5": N, r"\boxed{5": N}
+    responses = tuple(Response(text, 3, False, N) for text in texts)
+    with GradingWorkers() as grading:
+        (again,) = grade_again(grading, GRADERS["default"], [Generations(Question("", "5"), responses)])
+    assert [r.verdict for r in again.responses] == list(texts.values())
+    assert [r.ended for r in again.responses] == [False] * 4
 
 
 # ------------------------------------------------------------------------------------------------ alone and in a run

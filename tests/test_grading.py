@@ -19,7 +19,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.grading import GRADERS, grader
 from lilo_jax.grading.answers import Expression, Interval, Matrix, Named, Number, Set, Time, Tuple, Union, Words
 from lilo_jax.grading.clock import same_time
-from lilo_jax.grading.extraction import extract, gold_answer
+from lilo_jax.grading.extraction import complete, extract, gold_answer
 from lilo_jax.grading.notation import compact, normalise
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import read
@@ -38,6 +38,7 @@ REQUIRED = """
     nested_boxes multiple_boxes fractions mixed_numbers percent units currency thousands scientific intervals tuples
     sets matrices radicals trigonometry polynomials equations inequalities text choices plus_minus degrees unicode empty
     refusal code hostile tiny_values worked_equations thinking repeating_decimals lines times labels notation
+    unevaluated
 """
 CATEGORIES = REQUIRED.split()
 
@@ -145,6 +146,35 @@ def test_an_unknown_grader_is_named():
 )
 def test_extraction_by_rule(response, expected):
     assert extract(response) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (r"It is \boxed{12}, since 12 = 3 *", r"It is \boxed{12}"),
+        (r"It is \boxed{3}, no, \boxed{4}, no, \boxed{5", r"It is \boxed{3}, no, \boxed{4}"),
+        (r"\boxed{\frac{1}{2", ""),
+        (r"\boxed 7 and", ""),
+        ("<answer>5</answer> since", "<answer>5</answer>"),
+        ("<answer>5</ans", ""),
+        ("5</answer> since", ""),
+        ("3 + 4 = 7\n#### 7\nQ: Tom", "3 + 4 = 7\n#### 7\n"),
+        ("3 + 4 = 7\n#### 7", ""),
+        ("####\n7", ""),
+        ("The answer is 7. The next one is", "The answer is 7."),
+        ("The answer is 3.", ""),
+        ("The answer is 3.5 apples.\n", "The answer is 3.5 apples."),
+        ("The answer is 7.\n\nThe answer is 1", "The answer is 7."),
+        ("The answer is\n7", ""),
+        ("So there are 24", ""),
+        ("24", ""),
+        (r"<think> \boxed{3} and", ""),
+        (r"<think> \boxed{3} </think> so \boxed{4} is", r" so \boxed{4}"),
+        ("", ""),
+    ],
+)
+def test_of_a_response_that_was_cut_off_the_complete_answer_counts(response, expected):
+    assert complete(response) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import Protocol
-from lilo_jax.evaluation.responses import TRUNCATED, Answer, ResponseGrader
+from lilo_jax.evaluation.responses import Answer, ResponseGrader, judgement_of
 from lilo_jax.grading.answers import shown
 from lilo_jax.grading.extraction import Extracted, extract
 from lilo_jax.grading.judgement import Judgement
@@ -115,15 +115,13 @@ def grade_again(workers: GradingWorkers, grade: Grade, generations: Iterable[Gen
     """The same responses with the verdicts of another grader; nothing is sampled."""
     pending = []
     for one in generations:
-        judgements = [
-            workers.submit(grade, one.question, response.text) if response.ended else None for response in one.responses
-        ]
+        judgements = [judgement_of(workers, grade, one.question, r.text, ended=r.ended) for r in one.responses]
         pending.append((one, judgements))
     return [
         Generations(
             one.question,
             tuple(
-                _response(r.text, r.tokens, r.ended, judgement.result() if judgement else TRUNCATED)
+                _response(r.text, r.tokens, r.ended, judgement.result())
                 for r, judgement in zip(one.responses, judgements, strict=True)
             ),
         )

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lilo_jax.grading.extraction import complete
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.workers import Grade, GradingWorkers
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.sampling import cut_at_stop, stop_table
 from lilo_jax.tokenizers import Tokenizer
 
-TRUNCATED = Judgement(Verdict.NO_ANSWER, reason="the response was cut off before it ended")
+TRUNCATED = Judgement(Verdict.NO_ANSWER, reason="the response was cut off before its answer was complete")
 
 
 class Answer(NamedTuple):
@@ -33,7 +34,7 @@ class Graded(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Of the grader; a truncated completion has no answer."""
+        """Of the grader."""
         return self.judgement.result().verdict
 
 
@@ -67,11 +68,19 @@ class ResponseGrader:
 
     def _submit(self, grade: Grade, answer: Answer) -> Graded:
         response = self.text(answer)
-        if answer.ended:
-            return Graded(response, self.workers.submit(grade, answer.question, response))
-        judgement: Future[Judgement] = Future()
-        judgement.set_result(TRUNCATED)
-        return Graded(response, judgement)
+        return Graded(response, judgement_of(self.workers, grade, answer.question, response, ended=answer.ended))
+
+
+def judgement_of(
+    workers: GradingWorkers, grade: Grade, question: Question, response: str, *, ended: bool
+) -> Future[Judgement]:
+    """The judgement to come; of a response that was cut off, on what was complete by then."""
+    text = response if ended else complete(response)
+    if text or ended:
+        return workers.submit(grade, question, text)
+    judgement: Future[Judgement] = Future()
+    judgement.set_result(TRUNCATED)
+    return judgement
 
 
 def stop_automaton(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 extraction.py   the answer within a response, by named rules
 notation.py     one spelling for all that mean the same;  units.py  the unit behind a number
-sums.py         whether an equation of numbers holds;  clock.py  times of day
+sums.py         sums and equations of numbers: worked out or not;  clock.py  times of day
 answers.py      what an answer can be: number, time, tuple, set, interval, matrix, words;  reading.py  finding out which
 comparison.py   whether two are the same;  rules.py  the graders `default` and `exact` of all this
 trees.py        expressions as trees

@@ -25,6 +25,7 @@ from lilo_jax.grading.answers import (
 from lilo_jax.grading.clock import same_time
 from lilo_jax.grading.notation import compact
 from lilo_jax.grading.reading import MOST_ITEMS
+from lilo_jax.grading.sums import unevaluated
 from lilo_jax.grading.symbolic import sides
 
 Same = bool | None
@@ -59,10 +60,15 @@ def compare(gold: Answer, answer: Answer, algebra: Algebra) -> Same:
         return gold.value == answer.value and _same_unit(gold.unit, answer.unit)
     assert isinstance(gold, Number | Expression)
     assert isinstance(answer, Number | Expression)
-    if not _same_unit(gold.unit, answer.unit):
+    if not _same_unit(gold.unit, answer.unit) or (isinstance(gold, Number) and is_calculation(answer)):
         return False
     ours, theirs = _latex(gold), _latex(answer)
     return True if compact(ours) == compact(theirs) else algebra(ours, theirs)
+
+
+def is_calculation(answer: Answer) -> bool:
+    """Whether it is yet to be worked out, so that no number is answered by it."""
+    return isinstance(answer, Expression) and unevaluated(answer.latex)
 
 
 def as_percentage(answer: Answer) -> Answer:

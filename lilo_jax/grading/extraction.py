@@ -9,6 +9,8 @@ hashes   the rest of the line after the last ####
 phrase   the rest of the sentence after the last "answer is" or "answer:"
 whole    the response itself, if it is one short line and no sentence
 last     the later of the last mathematical span ($...$, \(...\), \[...\]) and the last number in the text
+
+Of a response that was cut off only an answer that was complete by then counts (`complete`).
 """
 
 import re
@@ -25,6 +27,9 @@ _BOX = re.compile(r"\\f?boxed\s*|\\fbox\s*")
 _BARE_BOX = re.compile(r"\\f?boxed\s*(\\[dt]?frac\s*(?:\d{2}|\{[^{}]*\}\{[^{}]*\})|[^\s${}\\]+)")
 _PHRASE = re.compile(r"\banswers?\b\**\s*(?:is|are|was|=|:)+[\s:*]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.!?](?=[\s*\"')]|$)")
+_COMPLETE_SENTENCE = re.compile(r"(?<=\S)\n|[.!?](?=[\s*\"')])")
+"""Its end; at the end of a text that was cut off a point may be a decimal one."""
+_HASHES_LINE = re.compile(r"####[^\n]*\S[^\n]*\n")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 _REFUSAL = re.compile(
     r"\b(don['’]?t|do not|cannot|can['’]?t|can not|unable|not able|sorry|no idea|not sure|unknown|not enough|n/a)\b",
@@ -86,6 +91,42 @@ def spoken(response: str) -> str:
     response = response[max((found.end() for found in _THOUGHT.finditer(response)), default=0) :]
     unclosed = _THINKING.search(response)
     return response[: unclosed.start()] if unclosed else response
+
+
+def complete(response: str) -> str:
+    r"""A response that was cut off, up to the end of its last complete answer; "" if it has none.
+
+    Complete are, and the first of these that is found counts: a \boxed{} that is closed, an <answer> that is closed,
+    a line after #### that another line follows, a sentence behind "answer is" that has ended.
+
+    >>> complete("It is \\boxed{12}, since 12 = 3 *")
+    'It is \\boxed{12}'
+    >>> complete("The answer is 1")  # of 12, perhaps
+    ''
+    """
+    text = spoken(response)
+    ends = (find(text) for find in (_end_of_box, _end_of_tags, _end_of_hashes, _end_of_phrase))
+    return text[: next((end for end in ends if end), 0)]
+
+
+def _end_of_box(text: str) -> int:
+    closed = _balanced(text)
+    return max((closed[box.end()] + 1 for box in _BOX.finditer(text) if box.end() in closed), default=0)
+
+
+def _end_of_tags(text: str) -> int:
+    first = _OPEN.search(text)
+    return max((found.end() for found in _CLOSE.finditer(text, first.end())), default=0) if first else 0
+
+
+def _end_of_hashes(text: str) -> int:
+    return max((found.end() for found in _HASHES_LINE.finditer(text)), default=0)
+
+
+def _end_of_phrase(text: str) -> int:
+    masked = _masked(text)
+    ends = (_COMPLETE_SENTENCE.search(masked, found.end()) for found in _PHRASE.finditer(text))
+    return max((end.end() for end in ends if end), default=0)
 
 
 def boxed(text: str) -> str | None:

@@ -22,7 +22,7 @@ from lilo_jax.grading.answers import (
 )
 from lilo_jax.grading.clock import time_of_day
 from lilo_jax.grading.notation import LONGEST, normalise
-from lilo_jax.grading.sums import holds, plain
+from lilo_jax.grading.sums import holds, plain, unevaluated, worked_out
 from lilo_jax.grading.units import split_unit
 
 MOST_ITEMS = 40
@@ -175,7 +175,9 @@ def _equation(text: str, depth: int) -> Answer | None:
     if _LEFT_SIDE.fullmatch(name):
         return Named(name, _read(sides[-1].strip(), depth))
     if holds(sides):
-        return Named("=".join(map(plain, sides[:-1])), _read(sides[-1].strip(), depth))
+        value = next((side for side in reversed(sides) if not unevaluated(side)), sides[-1])
+        others = [plain(side) for side in sides if side is not value]
+        return Named("=".join(others), _read(value.strip(), depth))
     return _read(sides[-1].strip(), depth) if len(sides) > 2 else None
 
 
@@ -323,8 +325,9 @@ def _plus_minus(text: str, depth: int) -> Set | None:
     if len(re.findall(r"\\[pm][mp](?![a-z])", text)) != 1:
         return None
     signs = ("+", "-") if r"\pm" in text else ("-", "+")
-    both = (re.sub(r"\\(?:pm|mp)\s*", lambda m, sign=sign: sign, text) for sign in signs)  # type: ignore[misc]
-    return Set(tuple(_read(one.removeprefix("+"), depth) for one in both))
+    both = (re.sub(r"\\(?:pm|mp)\s*", lambda m, sign=sign: sign, text).removeprefix("+") for sign in signs)  # type: ignore[misc]
+    values = ((worked_out(one), one) for one in both)
+    return Set(tuple(_read(one, depth) if value is None else Number(value) for value, one in values))
 
 
 def _words(text: str, depth: int) -> Words | None:

@@ -4,12 +4,13 @@ import dataclasses
 import re
 
 from lilo_jax.grading.answers import Answer, Named, Number, Words, shown
-from lilo_jax.grading.comparison import Algebra, Same, as_percentage, compare
+from lilo_jax.grading.comparison import Algebra, Same, as_percentage, compare, is_calculation
 from lilo_jax.grading.extraction import extract, gold_answer
 from lilo_jax.grading.judgement import NO_ANSWER, Judgement
 from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import chosen_letter, read
+from lilo_jax.grading.sums import echoes
 from lilo_jax.grading.symbolic import equivalent, readable, sides
 from lilo_jax.questions import Question, Verdict
 
@@ -92,6 +93,8 @@ def _judge(question: Question, response: str, algebra: Algebra) -> Judgement | N
         given = Words(letter)
     if _ASKS_PERCENTAGE.search(question.text) and all(isinstance(x, Number | Named) for x in (wanted, given)):
         wanted, given = as_percentage(wanted), as_percentage(given)
+    if isinstance(wanted, Number) and echoes(text, question.text):
+        return Judgement(Verdict.WRONG, text, rule, f"{shown(given)} is what the question says")
     same = compare(wanted, given, algebra)
     if same is None:
         return None
@@ -100,5 +103,7 @@ def _judge(question: Question, response: str, algebra: Algebra) -> Judgement | N
 
 
 def _reason(wanted: Answer, given: Answer, same: bool) -> str:
+    if isinstance(wanted, Number) and is_calculation(given):
+        return f"{shown(given)} is yet to be worked out"
     kinds = [type(answer).__name__.lower() for answer in (given, wanted)]
     return f"{kinds[0]} {shown(given)} {'equals' if same else 'is not'} {kinds[1]} {shown(wanted)}"

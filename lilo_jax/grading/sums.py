@@ -1,12 +1,18 @@
-"""Equations of numbers, such as 12 + 30 = 42: whether they hold.
+"""Sums and equations of numbers: 12 + 30 = 42 answers with 42, 12 + 30 is no answer.
 
-One that holds answers with its last side; one that does not is no answer at all.
+An equation that holds answers with its last side that is worked out; one that does not hold is no answer at all.
+To write down what was to be computed is none either, or a copy of the question would earn.
 """
 
+import fractions
+import math
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from lilo_jax.grading.notation import compact, normalise
 from lilo_jax.grading.probing import close
+from lilo_jax.grading.trees import Node, UndecidedError, parse
 
 _CURRENCY = re.compile(r"\\(?:dollar|euro|pound|yen)(?![A-Za-z])")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -14,6 +20,10 @@ _TIMES = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _DECIMALS = re.compile(r"\s*-?\d*\.(\d+)\s*")
+_ARITHMETIC = ("+", "-", "*")
+_OPERATIONS: dict[str, Callable[..., fractions.Fraction]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "negative": operator.neg,
+}  # fmt: skip
 
 
 def holds(sides: Sequence[str]) -> bool:
@@ -24,6 +34,55 @@ def holds(sides: Sequence[str]) -> bool:
     decimals = _DECIMALS.fullmatch(last)
     tolerance = 0.5001 * 10.0 ** -len(decimals[1]) if decimals else 0.0
     return all(close(side, last, tolerance=tolerance) for side in first)
+
+
+def unevaluated(latex: str) -> bool:
+    r"""Whether a sum, a difference or a product of numbers is left to be done: 37 + 45, 3(5), \frac{1 + 2}{3}.
+
+    Fractions, powers, roots and factorials alone, and what holds letters, constants or roots as terms (1 + \sqrt{2}),
+    are values as they stand.
+    """
+    try:
+        return _leaves_work(parse(plain(latex)))
+    except UndecidedError:
+        return False
+
+
+def worked_out(latex: str) -> fractions.Fraction | None:
+    """The value of sums, products and fractions of numbers; None of anything else."""
+    try:
+        return _exact(parse(latex))
+    except (UndecidedError, KeyError, ZeroDivisionError):
+        return None
+
+
+def echoes(answer: str, question: str) -> bool:
+    """Whether an answer is a fraction, power or root to be worked out that the question states: 84/7, but not 3/4."""
+    try:
+        answer = normalise(answer)
+        kind, *parts = parse(plain(answer))
+    except UndecidedError:
+        return False
+    terms = [int(part[1]) for part in parts if part[0] == "number" and part[1].isdigit()]
+    in_lowest_terms = kind == "/" and len(terms) == 2 and terms[1] != 1 and math.gcd(*terms) == 1
+    if kind not in ("/", "^", "root", "!", "binom") or in_lowest_terms:
+        return False
+    return bool(re.search(rf"(?<![\d.]){re.escape(compact(answer))}(?!\.?\d)", compact(normalise(question))))
+
+
+def _exact(node: Node) -> fractions.Fraction:
+    if node[0] == "number":
+        return fractions.Fraction(node[1])
+    return _OPERATIONS[node[0]](*map(_exact, node[1:]))
+
+
+def _leaves_work(node: Node) -> bool:
+    parts = [part for part in node[1:] if isinstance(part, tuple)]
+    return (node[0] in _ARITHMETIC and all(map(_is_rational, parts))) or any(map(_leaves_work, parts))
+
+
+def _is_rational(node: Node) -> bool:
+    return node[0] == "number" or (node[0] in (*_ARITHMETIC, "/", "^", "negative") and all(map(_is_rational, node[1:])))
 
 
 def plain(side: str) -> str:
