@@ -181,6 +181,16 @@ def _equation(text: str, depth: int) -> Answer | None:
     return _read(sides[-1].strip(), depth) if len(sides) > 2 else None
 
 
+def _chain(text: str, depth: int) -> Named | None:
+    """Equations of numbers, one after another, answer with the last one: "5 * 6 = 30, 30 - 10 = 20"."""
+    steps = [step.strip() for step in _split(text, re.compile(r",(?!\d{3}(?!\d))|;|\band\b|\bthen\b")) if step.strip()]
+    sides = [_split(step, re.compile(r"(?<![<>!:])=")) for step in steps]
+    if len(steps) < 2 or not all(len(parts) > 1 and all(map(str.strip, parts)) and holds(parts) for parts in sides):
+        return None
+    last = _equation(steps[-1], depth)
+    return last if isinstance(last, Named) else None
+
+
 def _labelled(text: str, depth: int) -> Named | None:
     """What "Area: 5" or "there are 5 apples" says; a label names mathematics only."""
     found = _LABELLED.fullmatch(text)
@@ -377,6 +387,6 @@ def _split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 READERS = (
-    _time, _number, _matrix, _equation, _intervals, _labelled, _bracketed, _list, _plus_minus, _words,
+    _time, _number, _matrix, _equation, _chain, _intervals, _labelled, _bracketed, _list, _plus_minus, _words,
 )  # fmt: skip
 """What is tried in this order."""

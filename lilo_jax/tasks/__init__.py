@@ -19,6 +19,8 @@ from lilo_jax.tasks.olympiadbench import OlympiadBench
 from lilo_jax.tasks.orz57k import Orz57k
 from lilo_jax.tasks.pairs import Pairs
 from lilo_jax.tasks.reasoning_gym import ReasoningGym
+from lilo_jax.tasks.stories import Stories
+from lilo_jax.tasks.sums import Sums
 from lilo_jax.tasks.svamp import Svamp
 
 TASKS = {
@@ -38,5 +40,7 @@ TASKS = {
     "orz57k": Orz57k,
     "pairs": Pairs,
     "reasoning_gym": ReasoningGym,
+    "stories": Stories,
+    "sums": Sums,
     "svamp": Svamp,
 }
