@@ -120,7 +120,9 @@ def test_a_belief_is_judged_where_it_is_held_and_measured():
         "success_mean",
         "reward_mean",
         "learnability_mean",
+        "mixed_fraction",
     }
+    assert found["mixed_fraction"] == pytest.approx(2 / 4)
     nothing = audit_measures(belief, successes, np.zeros(5), successes)
     assert set(nothing) == set(found)
     assert set(nothing.values()) == {None}
@@ -156,6 +158,7 @@ def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_
         runs[name] = run(config, Launch(output_dir=str(tmp_path / name))).directory
     plain, audited = (runs[name].read("metrics") for name in runs)
     measures = {"brier", "ece", "spearman", "regret", "success_mean", "reward_mean", "learnability_mean"}
+    measures |= {"mixed_fraction"}
     for step, (without, with_audit) in enumerate(zip(plain, audited, strict=True)):
         found = {name: with_audit.pop(name) for name in list(with_audit) if name.startswith("audit/")}
         assert with_audit == without

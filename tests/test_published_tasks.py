@@ -19,6 +19,7 @@ from lilo_jax.grading import GRADERS
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks import TASKS, countdown, pairs
 from lilo_jax.tasks.asdiv import Asdiv
+from lilo_jax.tasks.asdiv_svamp import AsdivSvamp
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.hendrycks_math import Math
@@ -509,6 +510,27 @@ def test_a_row_of_svamp():
     assert (question.answer, question.solution, question.category) == ("1", "4 - 3 = 1", "Subtraction")
     longer = SVAMP_ROW | {"Equation": "( ( 6.0 * 7.0 ) - 15.0 )", "Answer": "27.0"}
     assert Svamp().parse(Row("here", longer)).solution == "( ( 6 * 7 ) - 15 ) = 27"
+
+
+def test_both_sets_together_keep_a_question_in_one_split(tmp_path):
+    shared = SVAMP_ROW | {"ID": "chal-0", "Body": "Dan had 3 pens.", "Question": "How many?"}
+    rows = [SVAMP_ROW | {"ID": f"chal-{i}", "Body": f"Dan had {i} pens."} for i in range(10, 50)]
+    for name, held in (("train", rows[:30]), ("test", [*rows[30:], shared])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    asdiv = tmp_path / "asdiv.jsonl"
+    problems = [{"Body": f"A hall has {i} rows.", "Question": "How many seats?", "Answer": f"{i}"} for i in range(40)]
+    problems.append({"Body": "Dan had 3 pens.", "Question": "How many?", "Answer": "3"})
+    problems = [row | {"Formula": "1+1=2", "Solution-Type": "Addition", "Grade": 1} for row in problems]
+    asdiv.write_text("".join(json.dumps(row) + "\n" for row in problems))
+    task = AsdivSvamp(asdiv=str(asdiv), svamp=str(tmp_path)).build(0)
+    asked = {name: [question.asked for question in questions] for name, questions in task.splits.items()}
+    everything = [text for texts in asked.values() for text in texts]
+    assert len(everything) == len(set(everything)) == 40 + 40 + 1
+    assert "dan had 3 pens. how many?" in asked["test"]
+    samples = [q.id for split in AsdivSvamp("sample", "sample").build(0).splits.values() for q in split]
+    assert len(samples) == len(set(samples)) > 40
+    assert {len(texts) > 3 for texts in asked.values()} == {True}
+    assert all(q.prompt.endswith(f"Q: {q.text}\nA:") for q in task.splits["train"])
 
 
 def test_asdiv_leaves_out_questions_of_several_answers_and_units():

@@ -43,7 +43,8 @@ def audit_measures(
     """All measures of an audit by name; None where there is nothing to measure.
 
     `success_mean`, `reward_mean` and `learnability_mean` are unbiased estimates for the whole pool, whatever the
-    curriculum trains on.  `brier`, `ece`, `spearman` and `regret` judge the belief, and are absent without one.
+    curriculum trains on; `mixed_fraction` is the share of questions with right and wrong attempts.
+    `brier`, `ece`, `spearman` and `regret` judge the belief, and are absent without one.
 
     Args:
         belief: float [Q], in [0, 1]; NaN where nothing is believed: such questions are left out of the measures of the
@@ -58,6 +59,7 @@ def audit_measures(
         "success_mean": _mean(successes / attempts),
         "reward_mean": _mean(rewards / attempts),
         "learnability_mean": _mean(learnability),
+        "mixed_fraction": _mean((successes > 0) & (successes < attempts)),
     }
     if belief is None:
         return found

@@ -7,6 +7,7 @@ in `TASKS`.  One of your own outside the package needs no line: `--task package.
 from lilo_jax.tasks.aime import Aime24, Aime25
 from lilo_jax.tasks.amc23 import Amc23
 from lilo_jax.tasks.asdiv import Asdiv
+from lilo_jax.tasks.asdiv_svamp import AsdivSvamp
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.collegemath import CollegeMath
 from lilo_jax.tasks.countdown import Countdown
@@ -28,6 +29,7 @@ TASKS = {
     "aime25": Aime25,
     "amc23": Amc23,
     "asdiv": Asdiv,
+    "asdiv_svamp": AsdivSvamp,
     "chain": Chain,
     "collegemath": CollegeMath,
     "countdown": Countdown,

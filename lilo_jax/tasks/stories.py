@@ -80,17 +80,25 @@ STORIES = {
 """By the operations that solve them, from left to right."""
 
 
+EXAMPLES = """\
+Q: Leo has 4 plums and picks 3 more. How many plums does Leo have?
+A: 4 + 3 = 7
+
+Q: There are 5 jars with 6 nuts in each. Eva eats 10 of the nuts. How many nuts are left?
+A: 5 * 6 = 30, 30 - 10 = 20
+
+Q: Leo puts 12 plums into 3 bowls, the same number in each. How many plums are in one bowl?
+A: 12 / 3 = 4
+
+"""
+"""Worked examples, which no task has among its questions."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stories(Arithmetic):
     """Word problems of one and two steps."""
 
-    template: str = (
-        "Q: Leo has 4 plums and picks 3 more. How many plums does Leo have?\nA: 4 + 3 = 7\n\n"
-        "Q: There are 5 jars with 6 nuts in each. Eva eats 10 of the nuts. How many nuts are left?\n"
-        "A: 5 * 6 = 30, 30 - 10 = 20\n\n"
-        "Q: Leo puts 12 plums into 3 bowls, the same number in each. How many plums are in one bowl?\nA: 12 / 3 = 4\n\n"
-        "Q: {question}\nA:"
-    )
+    template: str = f"{EXAMPLES}Q: {{question}}\nA:"
     """as of every task; three worked examples, which a model that is not tuned to chat goes on with"""
 
     def draw(self, rng: np.random.Generator) -> Question:
