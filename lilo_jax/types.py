@@ -41,7 +41,6 @@ The axes of arrays have names, the same in every signature (`Float[Array, "rows 
     requests    R  requests of one sampling call         features    d  width of a question's features
     rows        B  rows (sequences) of a training batch  heads, kv_heads, head_dim: of attention
 An axis that only one module has is named there.
-A group is one question in one step.  Its rows need not be equally many: a row names its group.
 """
 
 from collections.abc import Callable
@@ -116,8 +115,7 @@ class Sequences(flax.struct.PyTreeNode):
     """Prompts with their completions, contiguous: a row is prompt tokens, completion tokens, padding.
 
     Attributes:
-        tokens: of each row.
-        prompt_lengths: of each row.
+        tokens, prompt_lengths: of each row.
         completion_lengths: 0 for a row that is not to be scored.
     """
 
@@ -199,12 +197,7 @@ class Proposal(flax.struct.PyTreeNode):
 
 
 class Admission(flax.struct.PyTreeNode):
-    """Groups to train on.
-
-    Attributes:
-        indices: of groups in `GroupStatistics`.
-        mask: which entries are meant.
-    """
+    """Groups to train on: their indices in `GroupStatistics`, and which entries are meant."""
 
     indices: Int[Array, "trained"]
     mask: Bool[Array, "trained"]
@@ -352,11 +345,7 @@ class Minibatch(flax.struct.PyTreeNode):
 
 
 class Mean(flax.struct.PyTreeNode):
-    """A metric that adds exactly over micro-batches, hosts and steps: value = total / weight.
-
-    Attributes:
-        total, weight: of what was added up.
-    """
+    """A metric that adds exactly over micro-batches, hosts and steps: value = total / weight."""
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
@@ -377,12 +366,7 @@ Metrics = dict[str, Mean]
 
 
 class Trainable(flax.struct.PyTreeNode):
-    """Weights with their optimiser.
-
-    Attributes:
-        params: float32 masters.
-        optimizer: optax state.
-    """
+    """Weights, which are float32 masters, with the optax state of their optimiser."""
 
     params: PyTree
     optimizer: PyTree
