@@ -19,6 +19,7 @@ from lilo_jax.models.packing import (
     Pieces,
     bucket_width,
     first_fit_decreasing,
+    length_blocks,
     pack,
     pack_blocks,
     packed,
@@ -141,6 +142,22 @@ def test_without_shared_prompts_every_token_stands_once_and_rows_are_few(seed):
 def test_rows_are_cut_to_the_smallest_bucket_that_holds_the_longest():
     assert [bucket_width(np.array([1, n]), 26) for n in (1, 7, 8, 13, 14, 20, 21, 26)] == [7, 7, 13, 13, 20, 20, 26, 26]
     assert bucket_width(np.zeros(0, int), 4) == 1
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_rows_of_like_length_are_computed_together(multiple, monkeypatch):
+    monkeypatch.setattr("lilo_jax.models.packing.CALL", 100)
+    lengths = np.array([3, 20, 8, 40, 1, 12, 10, 33, 25, 9, 9, 9, 9, 9])
+    blocks = list(length_blocks(lengths, 40, multiple=multiple))
+    assert sorted(set(np.concatenate([rows for rows, _ in blocks]).tolist())) == list(range(14))
+    for rows, width in blocks:
+        assert width - 10 < lengths[rows].max() <= width
+        assert np.all(lengths[rows] > width - 10)
+        assert len(rows) % multiple == 0
+        assert len(rows) * width < 100 + multiple * width
+    assert len({(len(rows), width) for rows, width in blocks}) == len({width for _, width in blocks}) == 4
+    if multiple == 1:  # nine rows of at most 10 tokens; three, one and two of more
+        assert [(len(rows), width) for rows, width in blocks] == [(9, 10), (2, 20), (1, 30), (2, 40)]
 
 
 def of_lengths(lengths):

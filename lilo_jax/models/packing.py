@@ -21,6 +21,8 @@ from lilo_jax.types import Array, PyTree, Sequences
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
 """Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, and
 at most a third of the places stays empty."""
+CALL = 8192
+"""Tokens that a device call takes at most where rows are only scored."""
 WIDEST = 4096
 """Tokens of a row, beyond which attention would cost more than a prompt that is computed once saves."""
 
@@ -225,3 +227,25 @@ def cut_rows(sequences: Sequences) -> Sequences:
     lengths = sequences.prompt_lengths + sequences.completion_lengths
     width = bucket_width(np.asarray(lengths), sequences.tokens.shape[1])
     return sequences.replace(tokens=sequences.tokens[:, :width])
+
+
+def length_blocks(
+    lengths: Int[np.ndarray, "rows"], most: int, *, multiple: int = 1
+) -> Iterator[tuple[Int[np.ndarray, "block_rows"], int]]:
+    """Rows of like length to compute together, with the tokens to cut them to: at most four shapes.
+
+    Blocks hold at most `CALL` tokens before their rows are rounded up.  Those of a shape have equally many rows; the
+    last is filled up by repeating a row.
+
+    Args:
+        lengths: tokens of each row, at most `most`.
+        most: tokens that the rows hold now.
+        multiple: the rows of a block are rounded up to a multiple of this: the row shards of the mesh.
+    """
+    widths = np.array([bucket_width(lengths[i : i + 1], most) for i in range(len(lengths))], int)
+    for width in np.unique(widths).tolist():
+        rows = np.flatnonzero(widths == width)
+        blocks = -(-len(rows) // max(CALL // width, 1))
+        size = -(-len(rows) // (blocks * multiple)) * multiple
+        for start in range(0, len(rows), size):
+            yield rows[np.minimum(np.arange(start, start + size), len(rows) - 1)], width
