@@ -85,9 +85,7 @@ def training_batch(work: Work, vocabulary: int) -> TrainBatch:
 
 def load(work: Work) -> tuple[Model, PyTree]:
     """The model and its weights."""
-    mesh, execution = make_mesh(MeshConfig()), {"remat": work.remat} if work.remat != "none" else {}
-    if execution:
-        execution["train_layers"] = "scanned"
+    mesh, execution = make_mesh(MeshConfig()), {"remat": work.remat}
     if not work.model:
         model = model_on(DecoderConfig(**vars(SMALL) | execution), mesh)
         rng, shapes = np.random.default_rng(0), jax.eval_shape(model.init, jax.random.key(0))
@@ -138,7 +136,7 @@ def main() -> None:
     """Entry point; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="Hugging Face directory; empty: a small decoder")
-    parser.add_argument("--remat", default="none", choices=("none", "products", "layers"), help="scans the layers")
+    parser.add_argument("--remat", default="none", choices=("none", "products", "layers"), help="see --model.remat")
     for name, default in (("groups", 4), ("samples", 8), ("prompt", 112), ("new-tokens", 32), ("microbatches", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--chunk", type=int, default=UpdateConfig().chunk)

@@ -108,7 +108,7 @@ def build_model(
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
     """
     forward = functools.partial(run_trunk, config, constrain)
-    train_layers = layer_execution(config.train_layers, platform)
+    train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
     def hidden(
         params: PyTree,
