@@ -63,7 +63,8 @@ def pieces(sequences: Sequences, *, share: bool = True) -> Pieces:
     rows = np.arange(len(prompts))
     if not share:
         return Pieces(rows, np.zeros_like(prompts), prompts + lengths)
-    tokens, first = np.asarray(sequences.tokens), {}
+    tokens = np.asarray(sequences.tokens)
+    first: dict[bytes, int] = {}
     owner = np.array([first.setdefault(tokens[i, : prompts[i]].tobytes(), i) for i in rows], int)
     shared = np.where(np.bincount(owner, minlength=len(rows))[owner] > 1, prompts, 0)
     return Pieces(owner, shared, prompts + lengths - shared)
@@ -82,6 +83,9 @@ def first_fit_decreasing(pieces: Pieces, width: int, num_rows: int) -> list[list
         width: tokens that a row holds.
         num_rows: R.
     """
+    prompts = pieces.shared[np.unique(pieces.owner, return_index=True)[1]]
+    if prompts.sum() + pieces.own.sum() > num_rows * width:
+        return None
     rows: list[list[int]] = [[] for _ in range(num_rows)]
     room = np.full(num_rows, width)
     for waiting in _largest_first(pieces):
@@ -171,8 +175,12 @@ def pack_blocks(
     cut = [pieces(jax.tree.map(lambda x, block=block: np.asarray(x)[block], sequences), share=share) for block in flat]
     shares = any(block.shared.any() for block in cut)
     for num_rows, width in dict.fromkeys(_shapes(size, longest, multiple, (1, 2, 4) if shares else (1,))):
-        plans = [plan for block in cut if (plan := pack(block, longest, width, num_rows)) is not None]
-        if len(plans) == len(cut):
+        plans = []
+        for block in cut:
+            if (plan := pack(block, longest, width, num_rows)) is None:
+                break
+            plans.append(plan)
+        else:
             stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
             segments = stacked.segments if shares else stacked.segments._replace(continued=None)
             return stacked.replace(segments=segments)

@@ -21,7 +21,7 @@ from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences
 
 ROWS = 64
-"""Prompts, or sequences, of one device call."""
+"""Prompts of one device call."""
 SLOTS = 128
 """Completions decoding at a time; more would take memory for little speed."""
 
