@@ -19,8 +19,8 @@ from lilo_jax.models.attention import Segments
 from lilo_jax.types import Array, PyTree, Sequences
 
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
-"""Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, and
-at most a third of the places stays empty."""
+"""Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, at the
+price of places that stay empty."""
 CALL = 8192
 """Tokens that a device call takes at most where rows are only scored."""
 WIDEST = 4096
