@@ -14,6 +14,7 @@ import pytest
 
 from lilo_jax.models.attention import (
     PLAIN,
+    Segments,
     View,
     attend_sequence,
     attention_kernel,
@@ -21,6 +22,7 @@ from lilo_jax.models.attention import (
     on_shards,
     reference,
     sequence_attention,
+    shares_prompts,
     splash,
 )
 
@@ -32,8 +34,23 @@ def arrays(batch=2, slots=150, heads=4, kv_heads=2, dim=16, packed=True, dtype=n
     query, key, value, weight = (
         jnp.asarray(rng.standard_normal((batch, slots, n, dim)), dtype) for n in (heads, kv_heads, kv_heads, heads)
     )
-    segments = np.sort(rng.integers(0, 4, (batch, slots)), axis=1).astype(np.int32) if packed else None
+    own = np.sort(rng.integers(0, 4, (batch, slots)), axis=1).astype(np.int32)
+    segments = {False: None, True: side_by_side(own), "shared": continuing(own)}[packed]
     return query, key, value, segments, weight
+
+
+def side_by_side(own):
+    """Segments that continue no other, numbered as they come."""
+    first = np.array([[np.flatnonzero(row == segment)[0] for segment in row] for row in own])
+    return Segments(own, (np.arange(own.shape[1])[None] - first).astype(np.int32))
+
+
+def continuing(own):
+    """Segments of which the second and third continue the first, and the fourth continues none."""
+    alone = side_by_side(own)
+    follows = (own == 1) | (own == 2)
+    begins = np.where(follows, np.sum(own == 0, axis=1, keepdims=True), 0)
+    return Segments(own, (alone.positions + begins).astype(np.int32), np.where(follows, 0, own).astype(np.int32))
 
 
 def numpy_attention(query, key, value, segments, view=PLAIN):
@@ -41,11 +58,12 @@ def numpy_attention(query, key, value, segments, view=PLAIN):
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     mixed = np.zeros(query.shape)
     for row, slot, head in np.ndindex(query.shape[:3]):
-        seen = np.arange(slot + 1)
+        seen = before = np.arange(slot + 1)
         if segments is not None:
-            seen = seen[segments[row, : slot + 1] == segments[row, slot]]
+            own, before = segments.own[row, : slot + 1], segments.positions[row]
+            seen = seen[(own == own[slot]) | (segments.continued is not None and own == segments.continued[row, slot])]
         if view.window:
-            seen = seen[seen > slot - view.window]
+            seen = seen[before[seen] > before[slot] - view.window]
         shared = head // (query.shape[2] // key.shape[2])
         scores = key[row, seen, shared] @ query[row, slot, head] / np.sqrt(query.shape[3])
         weights = np.exp(view.softcap * np.tanh(scores / view.softcap) if view.softcap else scores)
@@ -63,7 +81,7 @@ def value_and_gradients(attend, query, key, value, segments, weight, view=PLAIN)
 
 
 # ------------------------------------------------------------------------------------------------------------- values
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, True, "shared"])
 @pytest.mark.parametrize("attend", [reference, attend_sequence])
 def test_attention_equals_numpy(attend, packed):
     query, key, value, segments, _ = arrays(slots=70, heads=6, kv_heads=2, dim=8, packed=packed)
@@ -79,6 +97,7 @@ def test_attention_equals_numpy(attend, packed):
         (attend_sequence, {"slots": 64, "kv_heads": 4}),
         (attend_sequence, {"slots": 150}),
         (attend_sequence, {"slots": 600, "packed": False}),  # eight blocks of 75
+        (attend_sequence, {"slots": 150, "packed": "shared"}),
         (INTERPRETED, {"slots": 200, "dim": 64}),
         (INTERPRETED, {"slots": 128, "kv_heads": 1, "dim": 128, "packed": False}),
         (INTERPRETED, {"slots": 640, "heads": 2, "kv_heads": 2, "dim": 64, "batch": 1}),  # two blocks of 384
@@ -97,7 +116,7 @@ def test_kernels_equal_the_reference_in_value_and_gradient(attend, sizes):
 VIEWS = [View(window=1), View(window=9), View(window=200), View(softcap=1.5), View(window=40, softcap=0.7)]
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, True, "shared"])
 @pytest.mark.parametrize("view", VIEWS, ids=str)
 @pytest.mark.parametrize("attend", [reference, attend_sequence])
 def test_windows_and_caps_equal_numpy(attend, view, packed):
@@ -111,10 +130,11 @@ def test_windows_and_caps_equal_numpy(attend, view, packed):
     ("attend", "sizes"),
     [
         (attend_sequence, {"slots": 600, "packed": False}),
+        (attend_sequence, {"slots": 150, "packed": "shared"}),
         (INTERPRETED, {"slots": 200, "dim": 64}),
         (INTERPRETED, {"slots": 640, "heads": 2, "kv_heads": 2, "dim": 64, "batch": 1}),
     ],
-    ids=["xla", "splash", "splash in two blocks"],
+    ids=["xla", "xla with shared segments", "splash", "splash in two blocks"],
 )
 @pytest.mark.parametrize("view", VIEWS[1:], ids=str)
 def test_kernels_agree_about_windows_and_caps_in_value_and_gradient(attend, sizes, view):
@@ -139,7 +159,7 @@ def test_bfloat16_stays_near_float32(attend):
 def test_packed_sequences_and_what_follows_do_not_matter(attend):
     """Rows of two sequences equal the sequences alone, and later tokens change nothing earlier."""
     query, key, value, _, _ = arrays(slots=160, dim=64)
-    segments = np.repeat([[0] * 90 + [1] * 70], 2, axis=0).astype(np.int32)
+    segments = side_by_side(np.repeat([[0] * 90 + [1] * 70], 2, axis=0).astype(np.int32))
     attend = jax.jit(attend)
     packed = attend(query, key, value, segments)
     for part in (slice(0, 90), slice(90, 160)):
@@ -172,6 +192,10 @@ def test_auto_takes_the_fastest_kernel_that_can_run(platform, dtype, head_dim, e
     assert attention_kernel("auto", **where) == expected
     for choice in ("xla", "reference", expected):
         assert attention_kernel(choice, **where) == choice
+
+
+def test_splash_alone_knows_no_segments_that_continue_others():
+    assert [name for name in ("xla", "splash", "cudnn", "reference") if not shares_prompts(name)] == ["splash"]
 
 
 def test_windows_and_caps_are_not_for_cudnn():
@@ -228,7 +252,7 @@ def test_each_device_attends_to_its_own_rows_and_heads():
         import functools
         import jax, jax.numpy as jnp, numpy as np
         from lilo_jax.device.mesh import MeshConfig, make_mesh, sharding
-        from lilo_jax.models.attention import on_shards, reference, splash
+        from lilo_jax.models.attention import Segments, on_shards, reference, splash
 
         layout = functools.partial(sharding, make_mesh(MeshConfig(data=1, fsdp=2, tensor=2)))
         attend = functools.partial(on_shards, functools.partial(splash, interpret=True), layout)
@@ -237,7 +261,9 @@ def test_each_device_attends_to_its_own_rows_and_heads():
             query, key, value = (
                 rng.standard_normal((2, 130, n, 64)).astype(np.float32) for n in (4, kv_heads, kv_heads)
             )
-            segments = np.sort(rng.integers(0, 2, (2, 130)), axis=1).astype(np.int32) if packed else None
+            own = np.sort(rng.integers(0, 2, (2, 130)), axis=1).astype(np.int32)
+            positions = np.broadcast_to(np.arange(130, dtype=np.int32), own.shape)  # differences alone matter
+            segments = Segments(own, positions) if packed else None
             run = lambda f: jax.jit(jax.grad(lambda *a: jnp.sum(f(*a, segments) ** 2), argnums=(0, 1, 2)))
             for found, expected in zip(run(attend)(query, key, value), run(reference)(query, key, value)):
                 np.testing.assert_allclose(found, expected, atol=3e-5)
@@ -259,7 +285,7 @@ def test_splash_compiles_for_a_tpu():
         import jax, jax.numpy as jnp, numpy as np
         from jax.experimental import topologies
         from lilo_jax.device.mesh import AXES, sharding
-        from lilo_jax.models.attention import PLAIN, View, attention_kernel, sequence_attention
+        from lilo_jax.models.attention import PLAIN, Segments, View, attention_kernel, sequence_attention
 
         devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
         mesh = jax.sharding.Mesh(np.array(devices).reshape(1, 2, 2), AXES)
@@ -280,7 +306,7 @@ def test_splash_compiles_for_a_tpu():
                 axes = ("rows", None, "kv_heads", None)[: len(sizes)]
                 return jax.ShapeDtypeStruct(sizes, dtype, sharding=layout(axes, sizes))
 
-            segments = shape(4, 192, dtype="int32") if packed else None
+            segments = Segments(*[shape(4, 192, dtype="int32")] * 2) if packed else None
             heads = [shape(4, 192, n, dim) for n in (8, 4, 4)]
             compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*heads, segments).compile()
             assert compiled.as_text().count("tpu_custom_call") >= 3  # forward, and two passes backward

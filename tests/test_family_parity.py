@@ -12,6 +12,7 @@ import pytest
 
 from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import build_model
+from lilo_jax.models.attention import Segments
 from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_config
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors, places, to_ours
@@ -214,7 +215,7 @@ def test_rows_may_be_ragged_and_padded_on_either_side(pair):
     )
     found_right = np.asarray(logits_of(pair.config)(pair.params, right))
     found_left = np.asarray(
-        logits_of(pair.config)(pair.params, left, positions.astype(np.int32), mask.astype(np.int32))
+        logits_of(pair.config)(pair.params, left, Segments(mask.astype(np.int32), positions.astype(np.int32)))
     )
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(found_right[i, :length], expected[i, slots - length :], atol=1e-4)

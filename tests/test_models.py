@@ -293,6 +293,22 @@ def test_execution_modes_give_the_same_loss_and_gradient(layers, remat, params, 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), gradient, expected)
 
 
+@pytest.mark.slow
+def test_recomputing_takes_less_memory_without_more_settings():
+    """On CPU, where unrolled layers would keep everything all the same."""
+
+    def temporary(remat):
+        model = model_of(dataclasses.replace(CONFIG, num_layers=6, remat=remat))
+
+        def loss(params, tokens):
+            return jnp.mean(model.hidden(params, tokens) ** 2)
+
+        shapes = jax.eval_shape(model.init, jax.random.key(0)), jax.ShapeDtypeStruct((8, 64), np.int32)
+        return jax.jit(jax.grad(loss)).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary("layers") < 0.6 * temporary("none")
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights_and_gradients(params, plain_gradient):
     config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
     tokens = random_tokens(3, 9)

@@ -398,15 +398,31 @@ def test_rows_are_dealt_once_per_epoch_and_strided_over_micro_batches():
     np.testing.assert_array_equal(in_order[0], [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
+def test_packing_keeps_the_rows_of_a_minibatch_and_puts_neighbours_into_one_micro_batch():
+    config = UpdateConfig(epochs=3, minibatches=2, microbatches=2)
+    dealt, packed = (
+        np.asarray(deal(jax.random.key(0), 16, dataclasses.replace(config, pack=p))) for p in (False, True)
+    )
+    np.testing.assert_array_equal(np.sort(dealt.reshape(6, -1)), packed.reshape(6, -1))
+
+
 @pytest.mark.slow
-def test_packed_rows_leave_the_update_as_it_is():
-    """Two micro-batches in each step, both rows of each packed into one."""
-    batch, config = training_batch("ppo"), UpdateConfig(epochs=2, minibatches=2, microbatches=2, chunk=3)
+@pytest.mark.parametrize("shared", [False, True])
+def test_packed_rows_leave_the_update_as_it_is(shared):
+    """Two micro-batches in each step, both rows of each packed into one; with a prompt for each group or each row."""
+    batch, config = training_batch("ppo"), UpdateConfig(epochs=2, minibatches=2, microbatches=2, chunk=3, pack=True)
     tokens = np.pad(batch.sequences.tokens, ((0, 0), (0, PROMPT + SLOTS)))
+    if shared:
+        first = np.searchsorted(batch.group, batch.group)
+        prompts = np.asarray(batch.sequences.prompt_lengths)[first]
+        tokens[:, :PROMPT] = tokens[first, :PROMPT]
+        sequences = batch.sequences.replace(tokens=jnp.asarray(tokens), prompt_lengths=jnp.asarray(prompts))
+        batch = batch.replace(old_logprobs=compiled_scores()(params_for("ppo")[0], sequences).logprobs)
+        batch = batch.replace(sequences=sequences)
     batch = batch.replace(sequences=batch.sequences.replace(tokens=tokens))
     lengths = np.asarray(batch.sequences.prompt_lengths + batch.sequences.completion_lengths)
     key = jax.random.key(3)
-    plans = pack_blocks(lengths, np.asarray(deal(key, ROWS, config)), tokens.shape[1])
+    plans = pack_blocks(batch.sequences, np.asarray(deal(key, ROWS, config)))
     assert plans.sequence.shape == (4, 2, 1, tokens.shape[1])
     policy, critic, metrics = run_update(PLAIN_PPO, batch, config, key=3)
     packed_policy, packed_critic, packed_metrics = run_update(PLAIN_PPO, batch, config, key=3, plans=plans)

@@ -10,7 +10,7 @@ from jaxtyping import Int, Key
 from lilo_jax.device.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
-from lilo_jax.models.attention import attention_kernel, sequence_attention
+from lilo_jax.models.attention import attention_kernel, sequence_attention, shares_prompts
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.scoring import score
 from lilo_jax.rl.update import UpdateConfig
@@ -106,4 +106,5 @@ def model_on(config: DecoderConfig, mesh: Mesh) -> Model:
         plain=plain_attention(config),
     )
     attend = sequence_attention(kernel, functools.partial(sharding, mesh))
-    return build_model(config, constrainer(mesh), platform=platform, attend=attend)
+    model = build_model(config, constrainer(mesh), platform=platform, attend=attend)
+    return model._replace(shares_prompts=shares_prompts(kernel))

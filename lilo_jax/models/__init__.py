@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Int, Key
 
-from lilo_jax.models.attention import Attend, View, attend_sequence, softcapped
+from lilo_jax.models.attention import Attend, Segments, View, attend_sequence, softcapped
 from lilo_jax.models.decoder import (
     DecoderConfig,
     LanguageModel,
@@ -35,8 +35,8 @@ class Model(NamedTuple):
         init_critic: (key) -> critic params: a trunk of the same shape with a value head.
         axes, critic_axes: logical axis names of every weight, in the tree structure of the params.
         inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
-        hidden: (params, tokens, positions=None, segments=None) -> final hidden states.  Works
-            for policy and critic.  Packed rows name the position of each token in its sequence, and its sequence.
+        hidden: (params, tokens, segments=None) -> final hidden states.  Works for policy and critic.  Packed rows come
+            with their `Segments`.
         logits: (params, hidden) -> logits, float32.
         values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
@@ -48,6 +48,7 @@ class Model(NamedTuple):
         take: (cache, rows, width) -> cache of those rows, lengthened to `width`.
         copy: (cache, rows, source, source rows) -> cache with rows of another one written over the
             beginning of its own; rows out of range are dropped.
+        shares_prompts: whether segments may continue others; see `lilo_jax.models.attention`.
     """
 
     init: Callable[[Key[jax.Array, ""]], PyTree]
@@ -68,6 +69,7 @@ class Model(NamedTuple):
     ]
     take: Callable[[PyTree, Int[Array, "taken"], int], PyTree]
     copy: Callable[[PyTree, Int[Array, "copied"], PyTree, Int[Array, "copied"]], PyTree]
+    shares_prompts: bool = True
 
 
 def _metadata(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig, name: str) -> PyTree:
@@ -106,16 +108,14 @@ def build_model(
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
     """
     forward = functools.partial(run_trunk, config, constrain)
-    train_layers = layer_execution(config.train_layers, platform)
+    train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
     def hidden(
         params: PyTree,
         tokens: Int[Array, "rows tokens"],
-        positions: Int[Array, "#rows tokens"] | None = None,
-        segments: Int[Array, "rows tokens"] | None = None,
+        segments: Segments | None = None,
     ) -> Float[Array, "rows tokens embed"]:
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1])[None]
+        positions = jnp.arange(tokens.shape[1])[None] if segments is None else segments.positions
 
         def mix(
             query: Float[Array, "rows tokens heads head_dim"],

@@ -42,6 +42,29 @@ class View(NamedTuple):
 PLAIN = View()
 
 
+class Segments(NamedTuple):
+    """Which tokens of packed rows see each other: those of one segment, and those of the segment that it continues.
+
+    Attributes:
+        own: the segment that a token belongs to.
+        positions: of the tokens in their sequences, by which windows are measured.
+        continued: the segment, standing before it in the row, that a token's own continues, or its own if none;
+            None: no segment continues another.
+    """
+
+    own: Int[Array, "rows tokens"]
+    positions: Int[Array, "rows tokens"]
+    continued: Int[Array, "rows tokens"] | None = None
+
+    def see(self, view: View, queries: slice, keys: slice) -> Bool[Array, "rows queries keys"]:
+        """Whether the tokens at some places of a row see those at others."""
+        query, key = (jax.tree.map(lambda x, at=at: x[:, at], self) for at in (queries, keys))
+        related = query.own[:, :, None] == key.own[:, None]
+        if query.continued is not None:
+            related |= query.continued[:, :, None] == key.own[:, None]
+        return related & view.sees(query.positions[:, :, None], key.positions[:, None])
+
+
 def softcapped(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     """Cap tanh(x / cap); `x` itself if `cap` is 0."""
     return cap * jnp.tanh(x / cap) if cap else x
@@ -52,7 +75,7 @@ Attend = Callable[
         Float[Array, "rows tokens heads head_dim"],
         Float[Array, "rows tokens kv_heads head_dim"],
         Float[Array, "rows tokens kv_heads head_dim"],
-        Int[Array, "rows tokens"] | None,
+        Segments | None,
         View,
     ],
     Float[Array, "rows tokens heads head_dim"],
@@ -103,8 +126,13 @@ def attention_kernel(
     return choice
 
 
+def shares_prompts(kernel: Kernel) -> bool:
+    """Whether packed rows may have segments that continue another: `splash` compares segments for equality alone."""
+    return kernel != "splash"
+
+
 def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Attend:
-    """Causal softmax(cap(q k^T / sqrt(H))) v within each segment of a row, computed by `kernel`.
+    """Causal softmax(cap(q k^T / sqrt(H))) v over what `Segments` let a token see, computed by `kernel`.
 
     Args:
         kernel: as from `attention_kernel`.
@@ -113,8 +141,7 @@ def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Atte
 
     Returns:
         attend(query, key, value, segments, view); the K key heads divide the N query heads, and query head n reads key
-        head n // (N / K).  segments: which sequence of a packed row a token belongs to; None: a row is one sequence.
-        view: see `View`.
+        head n // (N / K).  segments: of packed rows; None: a row is one sequence.  view: see `View`.
     """
     opaque = {"splash": splash, "cudnn": cudnn}
     if kernel in opaque:
@@ -126,32 +153,37 @@ def reference(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View = PLAIN,
 ) -> Float[Array, "rows tokens heads head_dim"]:
     """The definition in float32, with a full [T, T] matrix per head: what the other kernels are tested against."""
     repeats = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(x.astype(jnp.float32), repeats, axis=2) for x in (key, value))
     scores = jnp.einsum("btnh,bsnh->bnts", query.astype(jnp.float32), key) / math.sqrt(query.shape[3])
-    positions = jnp.arange(query.shape[1])
-    visible = view.sees(positions[:, None], positions[None])[None]
-    if segments is not None:
-        visible &= segments[:, :, None] == segments[:, None, :]
+    visible = _visible(segments, view, slice(0, query.shape[1]), slice(0, query.shape[1]))
     weights = jax.nn.softmax(jnp.where(visible[:, None], view.bound(scores), -jnp.inf), axis=-1)
     return jnp.einsum("bnts,bsnh->btnh", weights, value).astype(query.dtype)
+
+
+def _visible(segments: Segments | None, view: View, queries: slice, keys: slice) -> Bool[Array, "#rows queries keys"]:
+    """Whether the tokens at some places of a row see those at others."""
+    if segments is not None:
+        return segments.see(view, queries, keys)
+    return view.sees(jnp.arange(queries.start, queries.stop)[:, None], jnp.arange(keys.start, keys.stop)[None])[None]
 
 
 def attend_sequence(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View = PLAIN,
 ) -> Float[Array, "rows tokens heads head_dim"]:
     """The kernel "xla": plain array operations, for any device.
 
     Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end, and from
-    the beginning of its window: of the [T, T] matrix little more than the visible part is computed.
+    the beginning of its window, unless it may continue a segment further back: of the [T, T] matrix little more than
+    the visible part is computed.
     """
     width = query.shape[1]
     block = max(64, -(-width // 8))
@@ -168,7 +200,7 @@ def _attend_block(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View,
     start: int,
     end: int,
@@ -180,15 +212,14 @@ def _attend_block(
     """
     batch, _, num_heads, dim = query.shape
     groups = num_heads // key.shape[2]
-    first = max(start - view.window + 1, 0) if view.window else 0
+    near = view.window and (segments is None or segments.continued is None)
+    first = max(start - view.window + 1, 0) if near else 0
     block = (end - start, end - first)
     key, value = (jnp.swapaxes(x[:, first:end], 1, 2) for x in (key, value))  # [B, K, S, H]
     stacked = query[:, start:end].reshape(batch, block[0], -1, groups, dim).transpose(0, 2, 3, 1, 4)
     stacked = stacked.reshape(batch, -1, groups * block[0], dim)
     scores = jnp.einsum("bkth,bksh->bkts", stacked, key, preferred_element_type=jnp.float32) / math.sqrt(dim)
-    visible = view.sees(jnp.arange(start, end)[:, None], jnp.arange(first, end)[None])[None]
-    if segments is not None:
-        visible = visible & (segments[:, start:end, None] == segments[:, None, first:end])
+    visible = _visible(segments, view, slice(start, end), slice(first, end))
     bounded = view.bound(scores).reshape(batch, -1, groups, *block)
     scores = jnp.where(visible[:, None, None], bounded, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(batch, -1, groups * block[0], block[1])
@@ -200,7 +231,7 @@ def splash(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View = PLAIN,
     *,
     interpret: bool = False,
@@ -208,7 +239,8 @@ def splash(
     """The block-sparse flash attention for TPUs that comes with JAX; no [T, T] matrix is stored.
 
     T is padded to a multiple of equal blocks of at most 512.  What stands in the padding comes after every token and
-    is seen by none of them.  `interpret` runs the kernel on any device, slowly.
+    is seen by none of them.  No segment may continue another: see `shares_prompts`.  `interpret` runs the kernel on
+    any device, slowly.
     """
     # Imported here: other platforms need not load the compiler of TPU kernels.
     from jax.experimental.pallas.ops.tpu import splash_attention as tpu
@@ -236,7 +268,7 @@ def splash(
     )
     ids = None
     if segments is not None:
-        padded = jnp.pad(segments, ((0, 0), (0, padding)), mode="edge")
+        padded = jnp.pad(segments.own, ((0, 0), (0, padding)), mode="edge")
         ids = tpu.SegmentIds(padded, padded)
     return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)[:, :width]
 
@@ -245,7 +277,7 @@ def cudnn(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View = PLAIN,
 ) -> Float[Array, "rows tokens heads head_dim"]:
     """The flash attention of cuDNN for NVIDIA GPUs; packed rows, which it cannot mask, go to `attend_sequence`."""
@@ -260,7 +292,7 @@ def on_shards(
     query: Float[Array, "rows tokens heads head_dim"],
     key: Float[Array, "rows tokens kv_heads head_dim"],
     value: Float[Array, "rows tokens kv_heads head_dim"],
-    segments: Int[Array, "rows tokens"] | None,
+    segments: Segments | None,
     view: View = PLAIN,
 ) -> Float[Array, "rows tokens heads head_dim"]:
     """`attend`, each device on its own rows and key heads, with the query heads that read them."""

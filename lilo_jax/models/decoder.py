@@ -72,12 +72,13 @@ class DecoderConfig(Architecture):
     attention: Literal["auto", "xla", "splash", "cudnn", "reference"] = "auto"
     """what computes attention over whole sequences: auto takes splash on TPU and cudnn on GPU where they can run"""
     train_layers: Literal["auto", "unrolled", "scanned"] = "auto"
-    """how scoring and the update run the layers: unrolled, or scanned (short compile); auto unrolls on CPU"""
+    """how scoring and the update run the layers: unrolled, or scanned (short compile); auto unrolls on CPU without
+    remat"""
     decode_layers: Literal["auto", "unrolled", "scanned"] = "auto"
     """how sampling runs them; auto unrolls on CPU, where that is about twice as fast"""
     remat: Literal["none", "products", "layers"] = "none"
     """what the backward pass finds stored: everything; the matrix products of each layer, from which it recomputes the
-    rest; or each layer's input alone, from which it recomputes all.  On CPU it needs scanned train_layers"""
+    rest; or each layer's input alone, from which it recomputes all.  On CPU unrolled train_layers store everything"""
 
 
 class RMSNorm(nnx.Module):
@@ -304,11 +305,16 @@ def _scan(
     return x, cache
 
 
-def layer_execution(choice: Literal["auto", "unrolled", "scanned"], platform: str) -> Execution:
-    """How to run the layers: on CPU unrolled is faster, elsewhere scanned compiles in a fraction of the time."""
+def layer_execution(
+    choice: Literal["auto", "unrolled", "scanned"], platform: str, *, recomputed: bool = False
+) -> Execution:
+    """How to run the layers: on CPU unrolled is faster, elsewhere scanned compiles in a fraction of the time.
+
+    What is to be recomputed backwards must be scanned on CPU, whose compiler would else find that it has it already.
+    """
     if choice != "auto":
         return choice
-    return "unrolled" if platform == "cpu" else "scanned"
+    return "unrolled" if platform == "cpu" and not recomputed else "scanned"
 
 
 def run_trunk(

@@ -1,117 +1,218 @@
-"""Less padding: several sequences in one row, and rows cut to the longest sequence of a batch.
+"""Less to compute: one prompt for its completions, several sequences in one row, rows no longer than they must be.
 
-Where sequences go is planned on the host.  Inside a program a plan is a few arrays of fixed shape, and `packed` turns
+Where tokens stand is planned on the host.  Inside a program a plan is a few arrays of fixed shape, and `packed` turns
 a model into one that computes packed rows but still speaks of sequences, so that scoring and losses know nothing of it.
+A row of a plan is, say, prompt, completion, completion, sequence: each completion continues the prompt that stands in
+its row, and a sequence that shares its prompt with no other is one piece.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
+from lilo_jax.models.attention import Segments
 from lilo_jax.types import Array, PyTree, Sequences
+
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
+"""Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, at the
+price of places that stay empty."""
+CALL = 8192
+"""Tokens that a device call takes at most where rows are only scored."""
+WIDEST = 4096
+"""Tokens of a row, beyond which attention would cost more than a prompt that is computed once saves."""
 
 
 class PackedRows(flax.struct.PyTreeNode):
-    """Where the tokens of B sequences stand in R rows of L positions.
+    """Where the tokens of B sequences of at most T tokens stand in R rows of L positions.
 
     Attributes:
-        sequence: the sequence whose token stands there; -1 where none does.
-        position: the token's position in its sequence; 0 where none stands.
-        start: where a sequence begins among the R x L positions laid end to end.
+        sequence: the sequence whose token stands there, of a shared prompt the first of those that share it; -1 where
+            none stands.
+        segments: what sees what; own is -1 where no token stands, a shared prompt's is B + its sequence, any other's
+            its sequence.
+        place: where a sequence's tokens stand among the R x L positions laid end to end; 0 beyond its length.
     """
 
     sequence: Int[Array, "*blocks packed positions"]
-    position: Int[Array, "*blocks packed positions"]
-    start: Int[Array, "*blocks rows"]
+    segments: Segments
+    place: Int[Array, "*blocks rows tokens"]
 
 
-def first_fit_decreasing(lengths: Int[np.ndarray, "rows"], width: int) -> list[list[int]]:
-    """Sequences by row: the longest first, each into the first row that has room for it.
+class Pieces(NamedTuple):
+    """How sequences are cut: tokens that they have in common, and tokens of their own after those.
 
-    The rows are at most 11/9 of the fewest possible, plus 2/3 (Dósa 2007, theorem 1).
+    Attributes:
+        owner: the first of the sequences that have the same prompt; the sequence itself if it shares none.
+        shared: tokens of that prompt; 0 if the sequence shares none.
+        own: tokens of its own.
+    """
+
+    owner: Int[np.ndarray, "rows"]
+    shared: Int[np.ndarray, "rows"]
+    own: Int[np.ndarray, "rows"]
+
+
+def pieces(sequences: Sequences, *, share: bool = True) -> Pieces:
+    """The sequences cut where they share a prompt with another, if they may; host arrays."""
+    prompts, lengths = np.asarray(sequences.prompt_lengths), np.asarray(sequences.completion_lengths)
+    rows = np.arange(len(prompts))
+    if not share:
+        return Pieces(rows, np.zeros_like(prompts), prompts + lengths)
+    tokens = np.asarray(sequences.tokens)
+    first: dict[bytes, int] = {}
+    owner = np.array([first.setdefault(tokens[i, : prompts[i]].tobytes(), i) for i in rows], int)
+    shared = np.where(np.bincount(owner, minlength=len(rows))[owner] > 1, prompts, 0)
+    return Pieces(owner, shared, prompts + lengths - shared)
+
+
+def first_fit_decreasing(pieces: Pieces, width: int, num_rows: int) -> list[list[int]] | None:
+    """The sequences of each row, those with the same prompt side by side; None if they do not fit.
+
+    Prompts with all that continue them come the largest first, each into the first row that has room for it.  Where
+    none has, as many of its sequences as the emptiest row can hold go there, and the prompt stands in another row once
+    more.  Without shared prompts the rows in use are at most 11/9 of the fewest possible, plus 2/3 (Dósa 2007,
+    theorem 1).
 
     Args:
-        lengths: tokens of each sequence, at most `width`.
+        pieces: of the sequences.
         width: tokens that a row holds.
+        num_rows: R.
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for sequence in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        row = next((row for row, left in enumerate(room) if left >= lengths[sequence]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(width)
-        rows[row].append(sequence)
-        room[row] -= int(lengths[sequence])
+    prompts = pieces.shared[np.unique(pieces.owner, return_index=True)[1]]
+    if prompts.sum() + pieces.own.sum() > num_rows * width:
+        return None
+    rows: list[list[int]] = [[] for _ in range(num_rows)]
+    room = np.full(num_rows, width)
+    for waiting in _largest_first(pieces):
+        while len(waiting):
+            prompt = pieces.shared[waiting[0]]
+            fits = room >= prompt + pieces.own[waiting].sum()
+            row = int(np.argmax(fits) if fits.any() else np.argmax(room))
+            taken = _greedy(pieces.own[waiting], int(room[row] - prompt))
+            if not taken.any():
+                return None
+            rows[row] += waiting[taken].tolist()
+            room[row] -= prompt + pieces.own[waiting[taken]].sum()
+            waiting = waiting[~taken]
     return rows
 
 
-def pack(lengths: Int[np.ndarray, "rows"], width: int, num_rows: int) -> PackedRows | None:
-    """The plan for sequences of these lengths, as host arrays, or None if they need more rows.
+def _largest_first(pieces: Pieces) -> list[np.ndarray]:
+    """The sequences of each prompt, the longest first; the prompts by their tokens with all that continue them."""
+    order = np.argsort(-pieces.own, kind="stable")
+    together = [order[pieces.owner[order] == owner] for owner in np.unique(pieces.owner)]
+    return sorted(together, key=lambda members: -(pieces.shared[members[0]] + pieces.own[members].sum()))
+
+
+def _greedy(sizes: Int[np.ndarray, "waiting"], room: int) -> np.ndarray:
+    """Which of the sizes are taken, if each is that still fits."""
+    taken = np.zeros(len(sizes), bool)
+    for i, size in enumerate(sizes):
+        taken[i] = room >= size
+        room -= size * taken[i]
+    return taken
+
+
+def pack(pieces: Pieces, longest: int, width: int, num_rows: int) -> PackedRows | None:
+    """The plan for these sequences, as host arrays, or None if they need more rows.
 
     Args:
-        lengths: tokens of each sequence, at most `width`.
+        pieces: of B sequences.
+        longest: T, that of the longest sequence at least.
         width: L.
         num_rows: R; rows that are not needed stay empty.
     """
-    rows = first_fit_decreasing(lengths, width)
-    if len(rows) > num_rows:
+    rows = first_fit_decreasing(pieces, width, num_rows)
+    if rows is None:
         return None
-    sequence, position = np.full((num_rows, width), -1, np.int32), np.zeros((num_rows, width), np.int32)
-    start = np.zeros(len(lengths), np.int32)
+    owner, shared, own = (x.tolist() for x in pieces)
+    size, prompt = len(own), np.zeros(0, int)
+    sequence, segment, continued = (np.full(num_rows * width, -1, np.int32) for _ in range(3))
+    positions, place = np.zeros(num_rows * width, np.int32), np.zeros((size, longest), np.int32)
     for row, members in enumerate(rows):
-        begin = 0
-        for member in members:
-            end = begin + int(lengths[member])
-            sequence[row, begin:end], position[row, begin:end] = member, np.arange(end - begin)
-            start[member] = row * width + begin
-            begin = end
-    return PackedRows(sequence=sequence, position=position, start=start)
+        end = row * width
+        for before, member in zip([-1, *members], members, strict=False):
+            first, last = shared[member], shared[member] + own[member]
+            continues = size + owner[member] if first else member
+            if before < 0 or owner[before] != owner[member]:
+                prompt, end = np.arange(end, end + first), end + first
+                sequence[prompt], positions[prompt] = owner[member], np.arange(first)
+                segment[prompt] = continued[prompt] = continues
+            rest, end = np.arange(end, end + own[member]), end + own[member]
+            sequence[rest] = segment[rest] = member
+            positions[rest], continued[rest] = np.arange(first, last), continues
+            place[member, :last] = np.concatenate([prompt, rest])
+    sequence, segment, positions, continued = (
+        x.reshape(num_rows, width) for x in (sequence, segment, positions, continued)
+    )
+    return PackedRows(sequence, Segments(segment, positions, continued), place)
 
 
 def pack_blocks(
-    lengths: Int[np.ndarray, "rows"], blocks: Int[np.ndarray, "*blocks block_rows"], width: int, *, multiple: int = 1
+    sequences: Sequences, blocks: Int[np.ndarray, "*blocks block_rows"], *, multiple: int = 1, share: bool = True
 ) -> PackedRows | None:
-    """Plans for blocks of sequences that are computed one after another, all with equally many rows, or None.
+    """Plans of one shape for blocks of sequences that are computed one after another, or None.
 
-    The rows are a quarter, half or three quarters of a block's sequences, whichever is the least that every block
-    fits into: few sizes mean few compilations.  None means that packing would save less than a quarter.
+    The shape is the smallest of a few that every block fits into.  None means that packing would save less than a
+    quarter of the tokens.
 
     Args:
-        lengths: tokens of each sequence, at most `width`.
+        sequences: host arrays.
         blocks: the sequences of each block.
-        width: L.
         multiple: the rows are rounded up to a multiple of this: the row shards of the mesh.
+        share: whether a prompt is computed once for the sequences of a row that have it; see `Model.shares_prompts`.
 
     Returns:
         PackedRows whose arrays lead with the axes that `blocks` has before its last.
     """
-    size = blocks.shape[-1]
-    for quarters in (1, 2, 3):
-        num_rows = -(-size * quarters // (4 * multiple)) * multiple
-        plans = [pack(lengths[block], width, num_rows) for block in blocks.reshape(-1, size)]
-        if num_rows < size and all(plan is not None for plan in plans):
-            return jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
+    size, longest = blocks.shape[-1], sequences.tokens.shape[1]
+    flat = blocks.reshape(-1, size)
+    cut = [pieces(jax.tree.map(lambda x, block=block: np.asarray(x)[block], sequences), share=share) for block in flat]
+    shares = any(block.shared.any() for block in cut)
+    for num_rows, width in dict.fromkeys(_shapes(size, longest, multiple, (1, 2, 4) if shares else (1,))):
+        plans = []
+        for block in cut:
+            if (plan := pack(block, longest, width, num_rows)) is None:
+                break
+            plans.append(plan)
+        else:
+            stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
+            segments = stacked.segments if shares else stacked.segments._replace(continued=None)
+            return stacked.replace(segments=segments)
     return None
+
+
+def _shapes(size: int, longest: int, multiple: int, widths: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Rows and tokens of a row to try, those with the fewest tokens first, and of equals the narrowest.
+
+    A row has room for at least so many sequences of the longest length as `widths` has: the wider the rows, the fewer
+    prompts stand in two of them.
+    """
+    for share in SIZES:
+        tokens = -(-size * longest * share // 32)
+        for times in widths:
+            num_rows = multiple * max(1, tokens // (multiple * times * longest))
+            width = -(-tokens // num_rows)
+            if width >= longest and (times == 1 or times * longest <= WIDEST):
+                yield num_rows, width
 
 
 def packed(model: Model, plan: PackedRows) -> Model:
     """The model that computes the hidden states of B sequences in packed rows.
 
-    Its `hidden` takes tokens and returns states, equal to the model's own in the planned length of
-    each sequence and arbitrary beyond; a token attends to its own sequence only, from position 0 on.
+    Its `hidden` takes tokens and returns states, equal to the model's own in the planned length of each sequence and
+    arbitrary beyond.
     """
 
     def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
-        states = model.hidden(
-            params, tokens[plan.sequence, plan.position], positions=plan.position, segments=plan.sequence
-        )
-        flat = states.reshape(-1, states.shape[-1])
-        places = plan.start[:, None] + jnp.arange(tokens.shape[1])[None]
-        return flat[jnp.minimum(places, flat.shape[0] - 1)]
+        segments = plan.segments
+        states = model.hidden(params, tokens[plan.sequence, segments.positions], segments)
+        return states.reshape(-1, states.shape[-1])[plan.place]
 
     return model._replace(hidden=hidden)
 
@@ -134,3 +235,25 @@ def cut_rows(sequences: Sequences) -> Sequences:
     lengths = sequences.prompt_lengths + sequences.completion_lengths
     width = bucket_width(np.asarray(lengths), sequences.tokens.shape[1])
     return sequences.replace(tokens=sequences.tokens[:, :width])
+
+
+def length_blocks(
+    lengths: Int[np.ndarray, "rows"], most: int, *, multiple: int = 1
+) -> Iterator[tuple[Int[np.ndarray, "block_rows"], int]]:
+    """Rows of like length to compute together, with the tokens to cut them to: at most four shapes.
+
+    Blocks hold at most `CALL` tokens before their rows are rounded up.  Those of a shape have equally many rows; the
+    last is filled up by repeating a row.
+
+    Args:
+        lengths: tokens of each row, at most `most`.
+        most: tokens that the rows hold now.
+        multiple: the rows of a block are rounded up to a multiple of this: the row shards of the mesh.
+    """
+    widths = np.array([bucket_width(lengths[i : i + 1], most) for i in range(len(lengths))], int)
+    for width in np.unique(widths).tolist():
+        rows = np.flatnonzero(widths == width)
+        blocks = -(-len(rows) // max(CALL // width, 1))
+        size = -(-len(rows) // (blocks * multiple)) * multiple
+        for start in range(0, len(rows), size):
+            yield rows[np.minimum(np.arange(start, start + size), len(rows) - 1)], width

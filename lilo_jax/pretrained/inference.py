@@ -8,19 +8,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lilo_jax.device.inference import InferencePrograms, InferenceSettings, build_inference
-from lilo_jax.device.mesh import MeshConfig, make_mesh, put_replicated, put_rows
+from lilo_jax.device.mesh import MeshConfig, make_mesh, put_replicated, put_rows, row_shards
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.completions import bucket, completions_of, padded
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.evaluation.responses import stop_automaton
 from lilo_jax.keys import stream_key
+from lilo_jax.models.packing import length_blocks
 from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences
 
 ROWS = 64
-"""Prompts, or sequences, of one device call."""
+"""Prompts of one device call."""
 SLOTS = 128
 """Completions decoding at a time; more would take memory for little speed."""
 
@@ -108,16 +109,15 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
         rows: token ids, at least one each.
     """
     results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for start in range(0, len(rows), ROWS):
-        part = by_length[start : start + ROWS]
-        tokens, lengths = padded([rows[i] for i in part], ROWS, bucket(max(len(rows[part[-1]]), 2)))
+    sizes = np.array([len(row) for row in rows], int)
+    shards = row_shards(loaded.mesh)
+    for part, width in length_blocks(sizes, bucket(int(sizes.max(initial=1))), multiple=shards):
+        tokens, lengths = padded([rows[i] for i in part], len(part), width)
         sequences = Sequences(
             tokens=tokens, prompt_lengths=np.ones_like(lengths), completion_lengths=np.maximum(lengths - 1, 0)
         )
         placed = put_rows(loaded.mesh, sequences)
-        width = tokens.shape[1] - 1
-        scores = loaded.programs.score(loaded.params, placed, completion_width=width, temperature=1.0)
+        scores = loaded.programs.score(loaded.params, placed, completion_width=width - 1, temperature=1.0)
         found = np.asarray(scores.logprobs)
         for row, i in enumerate(part):
             results[i] = found[row, : len(rows[i]) - 1]

@@ -15,8 +15,9 @@ from lilo_jax.types import Array, Metrics, PyTree, Sequences, TrainBatch
 
 
 def prepare_blocks(num_rows: int, config: UpdateConfig) -> Int[np.ndarray, "blocks block_rows"]:
-    """The rows that `prepare` computes at a time, by minibatch and micro-batch."""
-    return np.arange(num_rows).reshape(-1, config.minibatches * config.microbatches).T
+    """The rows that `prepare` computes at a time, by minibatch and micro-batch; see `lilo_jax.rl.update.deal`."""
+    rows, blocks = np.arange(num_rows), config.minibatches * config.microbatches
+    return rows.reshape(blocks, -1) if config.pack else rows.reshape(-1, blocks).T
 
 
 def prepare(
@@ -71,7 +72,8 @@ def prepare(
     blocks = prepare_blocks(batch.row_mask.shape[0], config)
     rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
     filled = jax.lax.map(forward, (*rows, plans))
-    old, reference_logprobs, values = (x.swapaxes(0, 1).reshape(-1, width) for x in filled)
+    order = np.argsort(blocks, axis=None)
+    old, reference_logprobs, values = (x.reshape(-1, width)[order] for x in filled)
     batch = batch.replace(old_logprobs=old, reference_logprobs=reference_logprobs, old_values=values)
     advantages, returns = algorithm.advantages(batch)
     batch = batch.replace(advantages=advantages, returns=returns)

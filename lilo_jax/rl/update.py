@@ -41,8 +41,9 @@ class UpdateConfig:
     """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); one with a gradient
     that is not finite, or without a row, leaves policy and critic as they are"""
     pack: bool = False
-    """cut rows to the longest sequence, and let short ones share a row where that saves a quarter of the tokens; there
-    are four lengths and four numbers of rows, each compiled when it first occurs"""
+    """cut rows to the longest sequence, compute a prompt once for its samples, and let several sequences share a row,
+    where that saves a quarter of the tokens; micro-batches take whole groups where they can.  There are four lengths
+    and a few sizes of packed rows, each compiled when it first occurs"""
 
 
 def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, denominator: str) -> Minibatch:
@@ -91,6 +92,8 @@ def deal(
 
     def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
+        if config.pack:  # rows come group after group: in order, those of a prompt meet in one micro-batch
+            return jnp.sort(order.reshape(config.minibatches, -1)).reshape(config.minibatches, config.microbatches, -1)
         # Strided rows: every micro-batch takes equally many rows of each row shard of the mesh.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
 

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 
 from lilo_jax.curriculum.features import projected, standardized, text_features
-from lilo_jax.device.mesh import put_replicated, put_rows
+from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.evaluation.outcomes import outcomes
+from lilo_jax.models.packing import length_blocks
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import GRADE
@@ -63,15 +64,15 @@ def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray 
 
 
 def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
-    """The policy's mean hidden state over every prompt, a block of rows at a time; float32 [M, D]."""
-    pool, rows = assembly.pool, assembly.config.evaluation.rows
-    blocks = []
-    for start in range(0, len(pool.lengths), rows):
-        tokens, lengths = pool.tokens[start : start + rows], pool.lengths[start : start + rows]
-        short = rows - len(lengths)
-        prompts = Prompts(np.pad(tokens, ((0, short), (0, 0))), np.pad(lengths, (0, short)))
-        blocks.append(assembly.programs.features(params, put_rows(assembly.mesh, prompts))[: len(lengths)])
-    return np.concatenate(jax.device_get(blocks))
+    """The policy's mean hidden state over every prompt, prompts of like length at a time; float32 [M, D]."""
+    pool, mesh = assembly.pool, assembly.mesh
+    rows, found = [], []
+    for block, width in length_blocks(pool.lengths, pool.tokens.shape[1], multiple=row_shards(mesh)):
+        prompts = put_rows(mesh, Prompts(pool.tokens[block, :width], pool.lengths[block]))
+        rows.append(block)
+        found.append(assembly.programs.features(params, prompts))
+    _, first = np.unique(np.concatenate(rows), return_index=True)  # what fills a block up is there twice
+    return np.concatenate(jax.device_get(found))[first]
 
 
 def _grades(assembly: Assembly, params: PyTree, rollouts: int, ledger: Ledger) -> np.ndarray:

@@ -65,8 +65,12 @@ def _plan(assembly: Assembly, batch: Sequences) -> PackedRows | None:
     """Where the demonstrations of a batch stand in packed rows; None: each in its own."""
     if not assembly.config.sft.pack:
         return None
-    lengths, blocks = np.asarray(batch.prompt_lengths + batch.completion_lengths), np.arange(len(batch.tokens))[None]
-    plans = pack_blocks(lengths, blocks, batch.tokens.shape[1], multiple=row_shards(assembly.mesh))
+    plans = pack_blocks(
+        batch,
+        np.arange(len(batch.tokens))[None],
+        multiple=row_shards(assembly.mesh),
+        share=assembly.programs.model.shares_prompts,
+    )
     return put_replicated(assembly.mesh, plans and jax.tree.map(lambda x: x[0], plans))
 
 

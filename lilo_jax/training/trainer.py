@@ -145,7 +145,10 @@ def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array) -> PackedRows |
     """Where sequences stand in packed rows, for blocks of rows that are computed together; None: each in its own."""
     if not assembly.config.update.pack:
         return None
-    sequences = jax.device_get(batch.sequences)
-    lengths = sequences.prompt_lengths + sequences.completion_lengths
-    plans = pack_blocks(lengths, np.asarray(blocks), sequences.tokens.shape[1], multiple=row_shards(assembly.mesh))
+    plans = pack_blocks(
+        jax.device_get(batch.sequences),
+        np.asarray(blocks),
+        multiple=row_shards(assembly.mesh),
+        share=assembly.programs.model.shares_prompts,
+    )
     return put_replicated(assembly.mesh, plans)
