@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from lilo_jax.config.files import settings_class
+from lilo_jax.config.files import flat, settings_class
 from lilo_jax.config.options import short_help
 from lilo_jax.config.settings import TABLES
 from lilo_jax.errors import UsageError
@@ -54,6 +54,20 @@ def command_line(options: T, args: Sequence[str], *, prog: str, description: str
         if exit_.code:
             raise UsageError(_one_sentence(printed.getvalue(), prog)) from None
         raise
+
+
+def given_fields(options: T, default: T, args: Sequence[str]) -> frozenset[str]:
+    """Dotted names of the fields of a config that somebody chose: on a command line, or in an experiment's own config.
+
+    Args:
+        options: with a `config` before the command line.
+        default: with the library's own.
+        args: of the command line.
+    """
+    there, here = (flat(dataclasses.asdict(each.config)) for each in (options, default))  # type: ignore[attr-defined]
+    named = [arg[2:].partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
+    plain = [re.sub(r"(^|\.)no_(?=[^.]*$)", r"\1", name) for name in named]  # a switch that is turned off
+    return frozenset([*named, *plain, *(name for name in here if here[name] != there.get(name))])
 
 
 def option_value(args: Sequence[str], flag: str) -> str | None:

@@ -3,7 +3,8 @@
 import collections
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import jax
 
@@ -33,7 +34,9 @@ compilation = _Compilation()
 class PhaseClock:
     """Adds up seconds by phase; what was spent compiling inside a phase is booked under "compile" instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: Callable[[str], AbstractContextManager[None]] | None = None) -> None:
+        """`doing`: (name of a phase) -> a context for its body, such as one that shows it."""
+        self._doing = doing or contextlib.nullcontext
         self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
 
     @contextlib.contextmanager
@@ -41,7 +44,8 @@ class PhaseClock:
         """Times the body of a `with` statement.  Phases do not nest."""
         start, compiled = time.perf_counter(), compilation.seconds
         try:
-            yield
+            with self._doing(name):
+                yield
         finally:
             elapsed = time.perf_counter() - start
             compiling = min(compilation.seconds - compiled, elapsed)

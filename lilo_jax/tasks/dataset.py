@@ -7,6 +7,7 @@ what is missing is held out of the training rows, the same questions for every s
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lilo_jax.bounds import Whole
 from lilo_jax.errors import UsageError
@@ -48,6 +49,9 @@ class Dataset:
     """questions held out for the test; 0 takes a tenth"""
     longest: Whole = 0
     """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
+
+    NEW_TOKENS: ClassVar[int] = 256
+    """what a response may need, from a model that shows its work"""
 
     def test_questions(self) -> list[Question]:
         """The rows that the data set names test; all rows, if it names no splits."""

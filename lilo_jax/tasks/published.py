@@ -37,6 +37,8 @@ class Published:
     """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
 
     SOURCE: ClassVar[Source]
+    NEW_TOKENS: ClassVar[int] = 1024
+    """what a response may need, from a model that shows its work"""
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty; most data sets are read so."""
@@ -101,6 +103,8 @@ class WordProblems(Published):
     """questions held out for the test where the files name no splits"""
     validation: Count = 70
     """training questions held out for validation, at most a tenth of them"""
+
+    NEW_TOKENS: ClassVar[int] = 128
 
     def steps(self, response: str) -> list[int]:
         """A line is a step."""

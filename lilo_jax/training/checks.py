@@ -11,6 +11,7 @@ from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.device import capacity
 from lilo_jax.device.mesh import mesh_shape
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.workers import Grade
@@ -24,7 +25,8 @@ from lilo_jax.tasks.noise import plant
 from lilo_jax.tasks.suites import inherited, suites, with_settings
 from lilo_jax.tokenizers import prompt_ids
 from lilo_jax.tokenizers.lengths import UNBOUNDED, Asked, check_lengths
-from lilo_jax.training.lengths import check_demonstrations, longest_bytes, tokenizer_of, without_longer
+from lilo_jax.training.lengths import check_demonstrations, longest_bytes, longest_prompt, tokenizer_of, without_longer
+from lilo_jax.training.plan import refuse_too_large
 from lilo_jax.training.rehearsal import rehearse
 
 
@@ -180,6 +182,7 @@ def check(config: Config) -> Task:
             raise UsageError(str(error)) from None
         _check_facts(curriculum.wants, config, task)
         rehearse(curriculum, task.splits["train"], config.rollout.questions)
+    refuse_too_large(config, longest_prompt(config, task), capacity.memory())
     return task
 
 

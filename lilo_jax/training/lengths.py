@@ -70,6 +70,16 @@ def longest_bytes(config: Config, sets: Iterable[Sequence[Question]]) -> float:
     return 1 + max(len(question.prompt.encode()) for questions in sets for question in questions)
 
 
+def longest_prompt(config: Config, task: Task) -> int:
+    """About the tokens of the longest training prompt: that of most bytes, by the tokenizer of the model to start from;
+    without a model its bytes, of which a token has one or more.
+    """
+    longest = max(task.splits["train"], key=lambda question: len(question.prompt.encode()))
+    if not config.model.path:
+        return 1 + len(longest.prompt.encode())
+    return len(question_ids(tokenizer_of(config, task), longest, chat=config.tokenizer.chat))
+
+
 def check_demonstrations(tokenizer: Callable[[], Tokenizer], task: Task, context: int, *, chat: bool = False) -> None:
     """Raises `UsageError` at a demonstration that is too long to be padded to.
 

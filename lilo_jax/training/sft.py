@@ -53,7 +53,8 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
         stop.check(f"in step {step} of fine-tuning, which the same command begins again")
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
         plan = _plan(assembly, batch)
-        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_width=width)
+        with progress.doing(f"fine-tuning, step {step + 1}"):
+            state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_width=width)
         ledger.add("sft", "trained", batch.prompt_lengths.sum() + batch.completion_lengths.sum())
         if (step + 1) % 100 == 0 or step + 1 == config.sft.steps:
             loss = metrics["sft/loss"]
