@@ -1,4 +1,4 @@
-"""What a command line that names a model leaves open: chosen for the model, told with its reason, never a given value."""
+"""What a command line that names a model leaves open is chosen for it and told; what was given is never changed."""
 
 import json
 import sys

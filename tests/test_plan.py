@@ -163,7 +163,6 @@ def test_a_limit_of_the_container_counts(monkeypatch, tmp_path):
 
 
 def test_a_run_that_cannot_fit_ends_before_it_begins(monkeypatch, tiny_config):
-    from lilo_jax.training import checks
 
     monkeypatch.setattr(checks.capacity, "memory", lambda: 1000)
     with pytest.raises(UsageError, match="the run needs about"):

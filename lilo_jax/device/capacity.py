@@ -1,5 +1,6 @@
 """What the machine can hold and do: bytes of memory, and floating-point operations a second."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -20,10 +21,8 @@ def memory() -> int:
         return sum(reported) * jax.process_count()
     texts = [path.read_text().strip() for path in map(pathlib.Path, LIMITS) if path.is_file()]
     sizes = [int(text) for text in texts if text.isdigit()]
-    try:
+    with contextlib.suppress(ValueError, OSError):  # a system that does not tell
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):  # a system that does not tell
-        pass
     return min(sizes, default=0)
 
 

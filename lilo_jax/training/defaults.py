@@ -16,7 +16,8 @@ from lilo_jax.device import capacity
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
 from lilo_jax.storage.run_directory import RunDirectory
-from lilo_jax.tokenizers import prompt_ids
+from lilo_jax.tasks.shots import BETWEEN, with_shots
+from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.training.plan import GIB, finer, plan_bytes, weight_count
 
 FIELDS = (
@@ -25,6 +26,7 @@ FIELDS = (
     "model.context_length",
     "tokenizer.chat",
     "task.template",
+    "rollout.stop",
     "rollout.max_new_tokens",
     "lora.rank",
     "update.microbatches",
@@ -92,12 +94,13 @@ def facts_of(config: Config) -> _ModelFacts:
     source = open_model(config.model.path, config.model.revision)
     tokenizer = source.tokenizer()
     chat = source.config.tokenizer.chat if isinstance(source, RunModel) else tokenizer.chat is not None
-    questions = [question for split in config.task.build(config.seed).splits.values() for question in split]
+    task = with_shots(config.task.build(config.seed), chat=chat)
+    questions = [question for split in task.splits.values() for question in split]
     longest = max(questions, key=lambda question: len(question.prompt), default=None)
     return _ModelFacts(
         architecture=Architecture(**fields_of(Architecture, decoder_config(source))),
         chat=chat,
-        prompt=len(prompt_ids(tokenizer, longest.prompt, chat=chat)) if longest else 1,
+        prompt=len(prompt_ids(tokenizer, longest.prompt, chat=turns(chat=chat, shots=task.shots))) if longest else 1,
         new_tokens=getattr(config.task, "NEW_TOKENS", 0),
     )
 
@@ -139,6 +142,8 @@ def _prompts(config: Config, given: Set[str], model: _ModelFacts, memory: int) -
     if model.chat and not given & {"tokenizer.chat", "task.template", "task.template_file"}:
         yield "tokenizer.chat", True, "the model has a chat template (--tokenizer.no-chat leaves it out)"
         yield "task.template", "none", "the chat template says where the question stands"
+    elif not config.tokenizer.chat and getattr(config.task, "shots", 0):
+        yield "rollout.stop", (BETWEEN,), "what stands between worked examples ends a response"
 
 
 def _new_tokens(config: Config, given: Set[str], model: _ModelFacts, memory: int) -> Iterator[Choice]:
@@ -199,4 +204,6 @@ def _has(config: Config, field: str) -> bool:
 
 def _shown(value: Any) -> str:
     """As it follows an option; a switch has no value."""
+    if isinstance(value, tuple):
+        return "".join(f" {each!r}" for each in value)
     return "" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}"

@@ -16,6 +16,7 @@ from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.tokenizers.encoding import encode_pairs
 from lilo_jax.training.assembly import Assembly
+from lilo_jax.training.lengths import chat_of
 from lilo_jax.types import PyTree, Sequences
 
 
@@ -46,7 +47,7 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     config, programs = assembly.config, assembly.programs
     if not config.sft.steps:
         return params
-    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=config.tokenizer.chat)
+    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=chat_of(config, assembly.task))
     width = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
