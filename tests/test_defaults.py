@@ -43,6 +43,7 @@ def test_an_instruct_model_is_asked_in_its_own_turns_at_a_low_rate_without_fine_
         "tokenizer.chat": True,
         "task.template": "none",
         "rollout.max_new_tokens": 320,
+        "update.pack": True,
         "optimizer.learning_rate": 5e-6,
     }
 
@@ -50,6 +51,12 @@ def test_an_instruct_model_is_asked_in_its_own_turns_at_a_low_rate_without_fine_
 def test_a_base_model_keeps_the_prompts_of_the_task():
     found = chosen(INSTRUCT._replace(chat=False))
     assert not {"tokenizer.chat", "task.template"} & found.keys()
+
+
+def test_worked_examples_end_a_response_where_the_next_would_begin():
+    shots = changed(CONFIG, "task.shots", 3)
+    assert chosen(INSTRUCT._replace(chat=False), config=shots)["rollout.stop"] == ("\n\n",)
+    assert "rollout.stop" not in chosen(config=shots)  # turns end themselves
 
 
 @pytest.mark.parametrize("field", ["tokenizer.chat", "task.template"])

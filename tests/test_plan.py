@@ -88,7 +88,7 @@ def test_the_state_of_full_training_is_twelve_bytes_a_weight_and_of_adapters_fou
 
 def test_less_memory_is_needed_with_each_setting_that_is_said_to_save_some():
     plain = sum(plan.plan_bytes(WIDE, 64).values())
-    for changes in ({"update__microbatches": 4}, {"update__chunk": 64}):
+    for changes in ({"update__microbatches": 4}, {"update__chunk": 64}, {"update__pack": True}):
         assert sum(plan.plan_bytes(configuration.replace(WIDE, **changes), 64).values()) < plain
 
 

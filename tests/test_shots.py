@@ -154,7 +154,7 @@ def test_a_template_that_cannot_be_used_is_refused(tmp_path):
 
 
 def test_a_system_prompt_needs_a_chat():
-    with pytest.raises(UsageError, match="--tokenizer.system is a turn of a chat template"):
+    with pytest.raises(UsageError, match=r"--tokenizer\.system is a turn of a chat template"):
         checks.validate(configuration.replace(Config(), tokenizer__system="Be brief."))
 
 

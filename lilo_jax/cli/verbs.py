@@ -105,7 +105,7 @@ def _prompt(
         isinstance(messages, list) and messages and all(map(_is_turn, messages)) and messages[-1]["role"] == "user"
     ):
         raise UsageError(
-            f'{place}: expected {{"prompt": text}}, {{"tokens": [ids]}} or {{"messages": [{{"role", "content"}}, ...]}} '
+            f'{place}: expected {{"prompt": text}}, {{"tokens": [ids]}} or {{"messages": [{{"role", "content"}}]}} '
             f"whose last is a user's"
         )
     if not chat:

@@ -111,8 +111,7 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(rows), ROWS):
         part = by_length[start : start + ROWS]
-        count = min(ROWS, bucket(len(part)))  # few rows are not padded to many
-        tokens, lengths = padded([rows[i] for i in part], count, bucket(max(len(rows[part[-1]]), 2)))
+        tokens, lengths = padded([rows[i] for i in part], ROWS, bucket(max(len(rows[part[-1]]), 2)))
         sequences = Sequences(
             tokens=tokens, prompt_lengths=np.ones_like(lengths), completion_lengths=np.maximum(lengths - 1, 0)
         )

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator, Set
 from typing import Any, NamedTuple
 
+from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.device import capacity
+from lilo_jax.errors import UsageError
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
 from lilo_jax.storage.run_directory import RunDirectory
@@ -28,6 +30,7 @@ FIELDS = (
     "task.template",
     "rollout.stop",
     "rollout.max_new_tokens",
+    "update.pack",
     "lora.rank",
     "update.microbatches",
     "optimizer.learning_rate",
@@ -72,10 +75,14 @@ def settle(config: Config, given: Set[str], output_dir: str) -> Config:
     """
     if not config.model.path:
         return config
+    bounds.check(config)
     directory = RunDirectory(output_dir)
     if directory.config_path.exists():
         return as_stored(config, given, configuration.load(directory.config_path))
-    config, lines = for_model(config, given, facts_of(config), capacity.memory())
+    try:
+        config, lines = for_model(config, given, facts_of(config), capacity.memory())
+    except ValueError as error:  # of settings that do not fit together
+        raise UsageError(str(error)) from None
     for line in lines:
         print(line, file=sys.stderr)
     return config
@@ -115,7 +122,7 @@ def for_model(config: Config, given: Set[str], model: _ModelFacts, memory: int) 
         memory: bytes of the devices; 0: unknown.
     """
     lines = []
-    for rule in (_fine_tuning, _context, _prompts, _new_tokens, _memory, _rate):
+    for rule in (_fine_tuning, _context, _prompts, _new_tokens, _packing, _memory, _rate):
         for field, value, reason in rule(config, given, model, memory):
             if field not in given and _has(config, field) and value_of(config, field) != value:
                 config = changed(config, field, value)
@@ -150,6 +157,11 @@ def _new_tokens(config: Config, given: Set[str], model: _ModelFacts, memory: int
     room = model.architecture.context_length - model.prompt if model.architecture.context_length else model.new_tokens
     if model.new_tokens:
         yield "rollout.max_new_tokens", max(min(model.new_tokens, room), 1), "what responses to this task may need"
+
+
+def _packing(config: Config, given: Set[str], model: _ModelFacts, memory: int) -> Iterator[Choice]:
+    if _is_large(model):
+        yield "update.pack", True, "a prompt is computed once for its samples, and short responses share a row"
 
 
 def _memory(config: Config, given: Set[str], model: _ModelFacts, memory: int) -> Iterator[Choice]:

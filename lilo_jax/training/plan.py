@@ -23,7 +23,7 @@ from lilo_jax.curriculum.statistics import nothing_collected
 from lilo_jax.device.mesh import mesh_shape
 from lilo_jax.errors import UsageError
 from lilo_jax.models.architecture import Architecture
-from lilo_jax.models.decoder import DecoderConfig, layer_execution
+from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.lora import TARGETS, LoraConfig
 from lilo_jax.types import CurriculumState
 
@@ -84,21 +84,24 @@ def _update_bytes(config: Config, prompt: int, trained: int) -> dict[str, int]:
     rows = rollout.questions * rollout.samples / (update.minibatches * update.microbatches)
     learners = 1 + config.algorithm.build().needs_values
     gradients = {"gradients": 4 * trained * (2 if update.microbatches > 1 else 1)}
-    return gradients | _sequence_bytes(config, rows, prompt + rollout.max_new_tokens, learners)
+    prompts = max(rows / rollout.samples, 1) if update.pack else rows  # packed, a prompt stands once for its samples
+    tokens = rows * rollout.max_new_tokens + prompts * prompt
+    return gradients | _sequence_bytes(config, rows, tokens, prompt + rollout.max_new_tokens, learners)
 
 
 def _fine_tuning_bytes(config: Config, prompt: int) -> dict[str, int]:
     """All that fine-tuning holds; a demonstration is taken to be as long as a prompt with its longest response."""
     trained = weight_count(config.model) * mesh_shape(config.mesh, jax.device_count())[0]
     kept = {"weights": 4 * trained, "optimiser": 8 * trained, "gradients": 4 * trained}
-    return kept | _sequence_bytes(config, config.sft.batch, prompt + config.rollout.max_new_tokens, 1)
+    longest = prompt + config.rollout.max_new_tokens
+    return kept | _sequence_bytes(config, config.sft.batch, config.sft.batch * longest, longest, 1)
 
 
-def _sequence_bytes(config: Config, rows: float, tokens: int, learners: int) -> dict[str, int]:
-    """What rows of tokens leave for the backward pass, and the logits of a chunk."""
+def _sequence_bytes(config: Config, rows: float, tokens: float, longest: int, learners: int) -> dict[str, int]:
+    """What the tokens of some rows leave for the backward pass, and the logits of a chunk."""
     chunk = min(config.update.chunk, rows * config.rollout.max_new_tokens)
     return {
-        "activations": round(rows * tokens * learners * activation_bytes(config.model, tokens)),
+        "activations": round(tokens * learners * activation_bytes(config.model, longest)),
         "logits": round(LOGITS_COPIES * 4 * chunk * config.model.vocab_size),
     }
 
@@ -119,8 +122,7 @@ def activation_bytes(model: DecoderConfig, tokens: int) -> int:
         "products": layers * (products + model.embed_dim) + everything,
         "layers": layers * model.embed_dim + everything,
     }
-    # Without scanned layers the compiler of the CPU finds the recomputation twice and takes it out again.
-    in_vain = on_cpu and layer_execution(model.train_layers, "cpu") == "unrolled"
+    in_vain = on_cpu and model.train_layers == "unrolled"  # the compiler finds that it has what is computed again
     return size * kept["none" if in_vain else model.remat]
 
 
@@ -158,7 +160,7 @@ def step_operations(config: Config, prompt: int, candidates: int) -> dict[str, f
     rollout, update, algorithm = config.rollout, config.update, config.algorithm.build()
     forward = 2 * (weight_count(config.model) + adapter_count(config.model, config.lora))
     new, rows = rollout.max_new_tokens, rollout.questions * rollout.samples
-    trained = rows * (prompt + new)
+    trained = rows * new + (rollout.questions if update.pack else rows) * prompt
     scored = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     return {
         "sampling": forward * candidates * (prompt + rollout.samples * new),
@@ -205,8 +207,8 @@ def _smaller(config: Config) -> Iterator[tuple[str, Config]]:
     config = of("update", microbatches=most)
     both = f"--update.microbatches {most}"
     if config.model.remat == "none":
-        config = of("model", remat="layers", train_layers="scanned")
-        both += " --model.remat layers --model.train-layers scanned"
+        config = of("model", remat="layers", train_layers="auto")
+        both += " --model.remat layers"
         yield both, config
     if config.update.chunk > 128:
         config = of("update", chunk=128)
