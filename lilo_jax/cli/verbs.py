@@ -16,7 +16,7 @@ import jax
 from lilo_jax.bounds import check
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError, unknown_name
-from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
@@ -60,6 +60,7 @@ def generate(
     system: str,
 ) -> None:
     """Samples completions of every line."""
+    from lilo_jax.evaluation.responses import response_text
     from lilo_jax.pretrained import inference
     from lilo_jax.pretrained.sources import checked_model, decoder_config
     from lilo_jax.tasks.prompts import prompt_style
@@ -85,7 +86,10 @@ def generate(
     def records() -> Iterator[dict[str, Any]]:
         for found in inference.generate(loaded, prompts, protocol):
             tokens = _cut(found.tokens, found.lengths)
-            texts = [_text(tokenizer, row, protocol.stop) for row in tokens]
+            texts = [
+                response_text(tokenizer, row, ended=bool(end), stop=protocol.stop)
+                for row, end in zip(tokens, found.ended, strict=True)
+            ]
             logprobs = _cut(found.logprobs, found.lengths)
             yield {"tokens": tokens, "texts": texts, "logprobs": logprobs, "ended": found.ended.tolist()}
 
@@ -116,13 +120,6 @@ def _prompt(
 
 def _is_turn(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
-
-
-def _text(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> str:
-    """What stands before a stop string, or the end token, which belongs to the tokens but not to the text."""
-    from lilo_jax.sampling import cut_at_stop
-
-    return cut_at_stop(tokenizer.decode(ids[:-1] if ids and ids[-1] in tokenizer.end_ids else ids), stop)
 
 
 def _template(template: str, file: pathlib.Path | None) -> str:
@@ -278,7 +275,6 @@ def evaluate(
     **changes: Any,
 ) -> None:
     """Evaluates a model on suites, or stored responses again; prints a table."""
-    from lilo_jax.evaluation.protocols import protocol as named
     from lilo_jax.grading import grader as grader_of
     from lilo_jax.pretrained import suites as evaluating
     from lilo_jax.pretrained.sources import RunModel, checked_model
@@ -296,17 +292,11 @@ def evaluate(
         return
     assert model is not None
     source = checked_model(model)
-    how = dataclasses.replace(named(protocol or "greedy"), **changes)
-    check(how)
     run = source.config if isinstance(source, RunModel) else None
     template, chat = _template(template, template_file), chat or bool(run and run.tokenizer.chat)
     _check_system(system, chat=chat)
-    how = dataclasses.replace(
-        how,
-        grader=grader or how.grader,
-        template=template or how.template,
-        stop=_stops([*(run.rollout.stop if run else ()), *how.stop, *stop]),
-    )
+    named = _protocol(protocol or "greedy", grader=grader, template=template, **changes)
+    how = dataclasses.replace(named, stop=_stops([*(run.rollout.stop if run else ()), *named.stop, *stop]))
     tasks = _suites(run, suite or ("task" if run else ""), how, shots=shots, chat=chat)
     found = evaluating.evaluate_suites(
         source,
@@ -323,6 +313,14 @@ def evaluate(
     )
     print(evaluating.table(found))
     print(f"\nresponses and results: {output}")
+
+
+def _protocol(name: str, **changes: Any) -> Protocol:
+    """The protocol of a name, changed where something was given."""
+    given = {field: value for field, value in changes.items() if value not in (None, "")}
+    found = dataclasses.replace(protocol(name), **given)
+    check(found)
+    return found
 
 
 def _suites(run: Config | None, names: str, protocol: Protocol, *, shots: int, chat: bool) -> dict[str, Task]:
@@ -343,7 +341,9 @@ def _suites(run: Config | None, names: str, protocol: Protocol, *, shots: int, c
     if run is not None and "task" in given:
         own = with_settings(run.task, template=protocol.template, grader=protocol.grader, shots=shots)
         found["task"] = only_test(without_longer(run, with_shots(own.build(run.seed), chat=chat)))
-    found = {name: task if name == "task" else with_shots(task, chat=chat) for name, task in found.items()}
+    first = run.task.build(run.seed).shots if run and not shots and getattr(run.task, "shots", 0) else ()
+    for name in found.keys() - {"task"}:
+        found[name] = with_shots(found[name]._replace(shots=found[name].shots or first), chat=chat)
     return {name: found[name] for name in (each.partition("=")[0] for each in given)}
 
 

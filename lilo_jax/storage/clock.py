@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 
@@ -34,9 +35,9 @@ compilation = _Compilation()
 class PhaseClock:
     """Adds up seconds by phase; what was spent compiling inside a phase is booked under "compile" instead."""
 
-    def __init__(self, doing: Callable[[str], AbstractContextManager[None]] | None = None) -> None:
+    def __init__(self, doing: Callable[[str], AbstractContextManager[Any]] | None = None) -> None:
         """`doing`: (name of a phase) -> a context for its body, such as one that shows it."""
-        self._doing = doing or contextlib.nullcontext
+        self._doing: Callable[[str], AbstractContextManager[Any]] = doing or contextlib.nullcontext
         self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ They stand in front of the text of a prompt, or as turns in front of it where pr
 import dataclasses
 from collections.abc import Sequence
 
-from lilo_jax.questions import Question, Task
+from lilo_jax.questions import Task
 
 BETWEEN = "\n\n"
 """What stands between worked examples, and before the question."""
@@ -17,20 +17,14 @@ def with_shots(task: Task, *, chat: bool) -> Task:
     if chat or not task.shots:
         return task
     before = shown(task.shots)
+    splits = {
+        name: [dataclasses.replace(question, prompt=before + question.prompt) for question in questions]
+        for name, questions in task.splits.items()
+    }
     return task._replace(
-        splits={name: preceded(questions, before) for name, questions in task.splits.items()},
+        splits=splits,
         demonstrations=[(before + prompt, response) for prompt, response in task.demonstrations],
     )
-
-
-def asked_after(task: Task, questions: Sequence[Question], *, chat: bool) -> Sequence[Question]:
-    """Other questions, asked after the worked examples of a task."""
-    return questions if chat or not task.shots else preceded(questions, shown(task.shots))
-
-
-def preceded(questions: Sequence[Question], before: str) -> list[Question]:
-    """The questions with a text before their prompts; their identities stay."""
-    return [dataclasses.replace(question, prompt=before + question.prompt) for question in questions]
 
 
 def shown(shots: Sequence[tuple[str, str]]) -> str:

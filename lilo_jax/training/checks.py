@@ -22,7 +22,7 @@ from lilo_jax.pretrained.sources import open_model
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.identity import check_splits
 from lilo_jax.tasks.noise import plant
-from lilo_jax.tasks.shots import asked_after, with_shots
+from lilo_jax.tasks.shots import with_shots
 from lilo_jax.tasks.suites import inherited, suites, with_settings
 from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.tokenizers.lengths import UNBOUNDED, Asked, check_lengths
@@ -295,11 +295,14 @@ def held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Questi
     ).items():
         if name in sets:
             raise UsageError(f"--evaluation.suites {name} has the name of a split of the task: leave it out")
+        if {prompt for prompt, _ in task.shots} & {question.prompt for question in suite.splits["test"]}:
+            raise UsageError(f"a worked example of --task.shots is a question of --evaluation.suites {name}: lower it")
+        suite = with_shots(suite._replace(shots=task.shots), chat=chat)
         questions = suite.splits["test"]
         if shared := [question for question in questions if question.asked in trained]:
             raise UsageError(
                 f"{len(shared)} questions of --evaluation.suites {name} are trained on: give other data (first "
                 f"{shared[0].name}, which is {trained[shared[0].asked]} as well)"
             )
-        sets[name] = (asked_after(task, questions[:most], chat=chat), suite.grade, suite.unique_answers)
+        sets[name] = (questions[:most], suite.grade, suite.unique_answers)
     return sets

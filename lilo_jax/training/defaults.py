@@ -20,6 +20,7 @@ from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.shots import BETWEEN, with_shots
 from lilo_jax.tokenizers import prompt_ids, turns
+from lilo_jax.training.checks import resolve
 from lilo_jax.training.plan import GIB, finer, plan_bytes, weight_count
 
 FIELDS = (
@@ -83,6 +84,7 @@ def settle(config: Config, given: Set[str], output_dir: str) -> Config:
         config, lines = for_model(config, given, facts_of(config), capacity.memory())
     except ValueError as error:  # of settings that do not fit together
         raise UsageError(str(error)) from None
+    resolve(config)  # what cannot be used is refused before anything is told of it
     for line in lines:
         print(line, file=sys.stderr)
     return config
@@ -198,7 +200,7 @@ def _is_large(model: _ModelFacts) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- fields by their path
-def value_of(config: Config, field: str) -> Any:
+def value_of(config: Any, field: str) -> Any:
     """The value of a field, by its dotted name."""
     return functools.reduce(getattr, field.split("."), config)
 
@@ -209,7 +211,7 @@ def changed(settings: Any, field: str, value: Any) -> Any:
     return dataclasses.replace(settings, **{group: changed(getattr(settings, group), rest, value) if rest else value})
 
 
-def _has(config: Config, field: str) -> bool:
+def _has(config: Any, field: str) -> bool:
     *groups, name = field.split(".")
     return hasattr(functools.reduce(getattr, groups, config), name)
 
