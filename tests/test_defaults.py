@@ -69,6 +69,11 @@ def test_a_given_value_wins_even_if_it_is_the_librarys_own(field):
     assert field not in chosen(given=[field])
 
 
+def test_a_chat_that_is_asked_for_holds_the_bare_question():
+    asked = changed(CONFIG, "tokenizer.chat", True)
+    assert chosen(given=["tokenizer.chat"], config=asked)["task.template"] == "none"
+
+
 def test_the_rate_goes_by_size_and_adapters():
     large = INSTRUCT._replace(architecture=Architecture(
         num_layers=28, embed_dim=1536, num_heads=12, num_kv_heads=2, head_dim=128, mlp_dim=8960, vocab_size=151936

@@ -148,7 +148,8 @@ def _context(config: Config, given: Set[str], model: _ModelFacts, memory: int) -
 
 def _prompts(config: Config, given: Set[str], model: _ModelFacts, memory: int) -> Iterator[Choice]:
     """A model that has a chat template was trained on it; whoever gives a template has said what a prompt is."""
-    if model.chat and not given & {"tokenizer.chat", "task.template", "task.template_file"}:
+    wanted = config.tokenizer.chat or "tokenizer.chat" not in given
+    if model.chat and wanted and not given & {"task.template", "task.template_file"}:
         yield "tokenizer.chat", True, "the model has a chat template (--tokenizer.no-chat leaves it out)"
         yield "task.template", "none", "the chat template says where the question stands"
     elif not config.tokenizer.chat and getattr(config.task, "shots", 0):
