@@ -24,6 +24,7 @@ from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.training.checks import check, resolve
+from lilo_jax.training.defaults import settle
 from lilo_jax.training.opening import open_run
 from lilo_jax.training.run import Result, run
 from lilo_jax.training.sft import start_config
@@ -33,10 +34,11 @@ Runs = dict[str, dict[int, RunDirectory]]
 
 
 def run_single(config: Config, *, module: str, description: str | None) -> Result | None:
-    """Runs one config with overrides from the command line."""
-    options = configuration.parse(
-        Options(config=config), sys.argv[1:], prog=f"python -m {module}", description=description or ""
-    )
+    """Runs one config with overrides from the command line; what it leaves open follows the model that it names."""
+    given, args = Options(config=config), sys.argv[1:]
+    options = configuration.parse(given, args, prog=f"python -m {module}", description=description or "")
+    fields = configuration.given_fields(given, Options(), args)
+    options = dataclasses.replace(options, config=settle(options.config, fields, options.launch.output_dir))
     if print_config(options.config, options.launch):
         return None
     return run(options.config, options.launch, name=module.split(".")[-1])

@@ -2,8 +2,9 @@
 
     python -m experiments.train --curriculum lilo --algorithm ppo --output-dir runs/mine
 
-The run begins with supervised fine-tuning on the task's demonstrations, in OUTPUT_DIR/sft, from random weights or from
-those of --model.path; --sft.steps 0 goes straight to reinforcement learning.
+The run begins with supervised fine-tuning on the task's demonstrations, in OUTPUT_DIR/sft, from random weights; with
+--model.path it goes straight to reinforcement learning, unless --sft.steps says otherwise.  What else follows the model
+where nothing is given is printed with its reason.
 """
 
 from experiments.runner import run_single

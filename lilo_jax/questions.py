@@ -105,6 +105,7 @@ class Task(NamedTuple):
         steps: (response text) to the offsets at which its reasoning steps begin, of which the first is 0; None: every
             line is a step.  See `lilo_jax.tasks.steps`.
         left_out: questions of any split that are not asked, as their prompts are too long; see `--task.longest`.
+        shots: (prompt, response) pairs that stand before every question; see `lilo_jax.tasks.shots`.
 
     Example: one question, graded as it is spelt.
 
@@ -122,3 +123,4 @@ class Task(NamedTuple):
     unique_answers: bool
     steps: Callable[[str], Sequence[int]] | None = None
     left_out: Sequence[Question] = ()
+    shots: Sequence[tuple[str, str]] = ()

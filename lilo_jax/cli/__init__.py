@@ -69,7 +69,8 @@ def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     generate = verb(
         verbs.generate,
-        'Completions: lines of {"prompt"} or {"tokens"} to lines of {"tokens", "texts", "logprobs", "ended"}.',
+        'Completions: lines of {"prompt"}, {"messages"} (turns of a chat, the last one a user\'s) or {"tokens"} to '
+        'lines of {"tokens", "texts", "logprobs", "ended"}.',
         "lilo generate models/qwen --input prompts.jsonl --output completions.jsonl --samples 4",
     )
     _add_files(generate)
@@ -78,7 +79,8 @@ def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     generate.add_argument("--top-p", type=float, default=1.0)
     generate.add_argument("--samples", type=_positive, default=1, help="completions of each line")
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
+    generate.add_argument("--stop", action="append", default=[], help="text that ends a completion; may be repeated")
+    _add_prompting(generate)
 
     logprobs = verb(
         verbs.logprobs,
@@ -137,15 +139,30 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
     evaluate.add_argument("--generations", type=pathlib.Path, help="grade these again instead of sampling")
     evaluate.add_argument("--grader", default="", help="instead of the protocol's or the task's")
-    evaluate.add_argument("--template", default="", help="prompt style, instead of the protocol's or the task's")
+    evaluate.add_argument(
+        "--stop", action="append", default=[], help="text that ends a response, beside the protocol's"
+    )
+    evaluate.add_argument(
+        "--shots",
+        type=_positive,
+        default=0,
+        help="worked examples of a suite's training questions before each question",
+    )
     evaluate.add_argument("--samples", type=_positive, help="instead of the protocol's, as are the following")
     evaluate.add_argument("--temperature", type=float, help="0 is greedy")
     evaluate.add_argument("--top-p", type=float)
     evaluate.add_argument("--max-new-tokens", type=_positive)
     evaluate.add_argument("--seed", type=int)
     evaluate.add_argument("--max-questions", type=_positive, default=0, help="of each suite, the first ones")
-    evaluate.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
+    _add_prompting(evaluate)
     evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_prompting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--template", default="", help="prompt style: a name, or a text with {question} in it")
+    parser.add_argument("--template-file", type=pathlib.Path, help="the same from a file")
+    parser.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
+    parser.add_argument("--system", default="", help="content of a system's turn before it")
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import importlib.metadata
 import math
 import pathlib
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,11 @@ import jax
 from lilo_jax.bounds import check
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError, unknown_name
-from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
+from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import Array
 
 
@@ -52,40 +53,92 @@ def generate(
     top_p: float,
     samples: int,
     seed: int,
+    stop: Sequence[str],
+    template: str,
+    template_file: pathlib.Path | None,
     chat: bool,
+    system: str,
 ) -> None:
     """Samples completions of every line."""
+    from lilo_jax.evaluation.responses import response_text
     from lilo_jax.pretrained import inference
     from lilo_jax.pretrained.sources import checked_model, decoder_config
-    from lilo_jax.tokenizers import prompt_ids
+    from lilo_jax.tasks.prompts import prompt_style
 
     check_output(output)
-    protocol = Protocol(samples, temperature, top_p, max_new_tokens, seed=seed)
+    protocol = Protocol(samples, temperature, top_p, max_new_tokens, stop=_stops(stop), seed=seed)
     check(protocol)
+    style = prompt_style(_template(template, template_file) or "none")
+    _check_system(system, chat=chat)
     source = checked_model(model)
     tokenizer, config = source.tokenizer(), decoder_config(source)
 
     def ids(number: int, record: dict[str, Any]) -> list[int]:
         if "tokens" in record:
             return _tokens(input, number, record, config.vocab_size)
-        if not isinstance(record.get("prompt"), str):
-            raise UsageError(f'{input}, line {number}: expected {{"prompt": text}} or {{"tokens": [ids]}}')
-        return prompt_ids(tokenizer, record["prompt"], chat=chat)
+        return _prompt(tokenizer, f"{input}, line {number}", record, style, chat=chat, system=system)
 
     if config.context_length and max_new_tokens >= config.context_length:
         raise UsageError(f"--max-new-tokens must be below the {config.context_length} tokens of the model's context")
     prompts = _rows(input, ids, most=config.context_length and config.context_length - max_new_tokens)
-    loaded = inference.load(source, dtype=dtype, tokenizer=tokenizer)
+    loaded = inference.load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop)
 
     def records() -> Iterator[dict[str, Any]]:
         for found in inference.generate(loaded, prompts, protocol):
             tokens = _cut(found.tokens, found.lengths)
-            # The end token belongs to the tokens, but not to the text.
-            texts = [tokenizer.decode(row[:-1] if end else row) for row, end in zip(tokens, found.ended, strict=True)]
+            texts = [
+                response_text(tokenizer, row, ended=bool(end), stop=protocol.stop)
+                for row, end in zip(tokens, found.ended, strict=True)
+            ]
             logprobs = _cut(found.logprobs, found.lengths)
             yield {"tokens": tokens, "texts": texts, "logprobs": logprobs, "ended": found.ended.tolist()}
 
     write_records(output, records())
+
+
+def _prompt(
+    tokenizer: Tokenizer, place: str, record: dict[str, Any], style: Callable[[str], str], *, chat: bool, system: str
+) -> list[int]:
+    """Ids of a line's prompt, or of the last of its turns after those before it."""
+    from lilo_jax.tokenizers import prompt_ids, turns
+
+    before, messages = turns(chat=chat, system=system), record.get("messages")
+    if isinstance(record.get("prompt"), str):
+        return prompt_ids(tokenizer, style(record["prompt"]), chat=before)
+    if not (
+        isinstance(messages, list) and messages and all(map(_is_turn, messages)) and messages[-1]["role"] == "user"
+    ):
+        raise UsageError(
+            f'{place}: expected {{"prompt": text}}, {{"tokens": [ids]}} or {{"messages": [{{"role", "content"}}]}} '
+            f"whose last is a user's"
+        )
+    if not chat:
+        raise UsageError(f"{place}: messages are turns of a chat template: add --chat")
+    first = [] if before is True or before is False else list(before)
+    return prompt_ids(tokenizer, style(messages[-1]["content"]), chat=[*first, *messages[:-1]] or True)
+
+
+def _is_turn(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
+
+
+def _template(template: str, file: pathlib.Path | None) -> str:
+    from lilo_jax.tasks.prompts import template_of
+
+    if file is not None and template:
+        raise UsageError("--template and --template-file say the same twice: leave one out")
+    return template if file is None else template_of(file)
+
+
+def _stops(stop: Sequence[str]) -> tuple[str, ...]:
+    if "" in stop:
+        raise UsageError("--stop must not be empty: leave it out, or give the text to stop at")
+    return tuple(dict.fromkeys(stop))
+
+
+def _check_system(system: str, *, chat: bool) -> None:
+    if system and not chat:
+        raise UsageError("--system is a turn of a chat template: add --chat, or leave it out")
 
 
 def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) -> None:
@@ -210,15 +263,18 @@ def evaluate(
     output: pathlib.Path,
     generations: pathlib.Path | None,
     grader: str,
+    stop: Sequence[str],
+    shots: int,
     template: str,
+    template_file: pathlib.Path | None,
     chat: bool,
+    system: str,
     dtype: str,
     max_questions: int,
     workers: int,
     **changes: Any,
 ) -> None:
     """Evaluates a model on suites, or stored responses again; prints a table."""
-    from lilo_jax.evaluation.protocols import protocol as named
     from lilo_jax.grading import grader as grader_of
     from lilo_jax.pretrained import suites as evaluating
     from lilo_jax.pretrained.sources import RunModel, checked_model
@@ -229,30 +285,27 @@ def evaluate(
     changes = {name: value for name, value in changes.items() if value is not None}
     again = grader_of(grader) if grader else None
     if generations is not None:
-        if changes or suite or protocol or template or max_questions:
+        if changes or suite or protocol or template or template_file or stop or shots or system or max_questions:
             raise UsageError("--generations samples nothing: of the other options it takes --grader only")
         about = {"generations": str(generations), "grader": grader or "as stored"}
         print(evaluating.table(evaluating.regrade(generations, again, output=output, about=about)))
         return
     assert model is not None
     source = checked_model(model)
-    how = dataclasses.replace(named(protocol or "greedy"), **changes)
-    check(how)
     run = source.config if isinstance(source, RunModel) else None
-    how = dataclasses.replace(
-        how,
-        grader=grader or how.grader,
-        template=template or how.template,
-        stop=tuple(dict.fromkeys([*(run.rollout.stop if run else ()), *how.stop])),
-    )
-    tasks = _suites(run, suite or ("task" if run else ""), how)
+    template, chat = _template(template, template_file), chat or bool(run and run.tokenizer.chat)
+    _check_system(system, chat=chat)
+    named = _protocol(protocol or "greedy", grader=grader, template=template, **changes)
+    how = dataclasses.replace(named, stop=_stops([*(run.rollout.stop if run else ()), *named.stop, *stop]))
+    tasks = _suites(run, suite or ("task" if run else ""), how, shots=shots, chat=chat)
     found = evaluating.evaluate_suites(
         source,
         tasks,
         how,
         output=output,
-        about={"model": model, "protocol": protocol or "greedy", **dataclasses.asdict(how)},
-        chat=chat or bool(run and run.tokenizer.chat),
+        about={"model": model, "protocol": protocol or "greedy", "shots": shots, **dataclasses.asdict(how)},
+        chat=chat,
+        system=system or (run.tokenizer.system if run else ""),
         dtype=dtype,
         max_questions=max_questions,
         min_new_tokens=min(run.rollout.min_new_tokens, how.max_new_tokens) if run else 0,
@@ -262,8 +315,17 @@ def evaluate(
     print(f"\nresponses and results: {output}")
 
 
-def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Task]:
+def _protocol(name: str, **changes: Any) -> Protocol:
+    """The protocol of a name, changed where something was given."""
+    given = {field: value for field, value in changes.items() if value not in (None, "")}
+    found = dataclasses.replace(protocol(name), **given)
+    check(found)
+    return found
+
+
+def _suites(run: Config | None, names: str, protocol: Protocol, *, shots: int, chat: bool) -> dict[str, Task]:
     """The tasks of a comma-separated list, in its order; `task` is the own one of a run, which the others follow."""
+    from lilo_jax.tasks.shots import with_shots
     from lilo_jax.tasks.suites import inherited, only_test, suites, with_settings
     from lilo_jax.training.lengths import without_longer
 
@@ -275,10 +337,13 @@ def _suites(run: Config | None, names: str, protocol: Protocol) -> dict[str, Tas
     if given.count("task") > 1:
         raise UsageError("suite 'task' is given twice")
     settings = inherited(run.task if run else None, template=protocol.template, grader=protocol.grader)
-    found = suites([name for name in given if name != "task"], **settings)
+    found = suites([name for name in given if name != "task"], shots=shots, **settings)
     if run is not None and "task" in given:
-        own = with_settings(run.task, template=protocol.template, grader=protocol.grader)
-        found["task"] = only_test(without_longer(run, own.build(run.seed)))
+        own = with_settings(run.task, template=protocol.template, grader=protocol.grader, shots=shots)
+        found["task"] = only_test(without_longer(run, with_shots(own.build(run.seed), chat=chat)))
+    first = run.task.build(run.seed).shots if run and not shots and getattr(run.task, "shots", 0) else ()
+    for name in found.keys() - {"task"}:
+        found[name] = with_shots(found[name]._replace(shots=found[name].shots or first), chat=chat)
     return {name: found[name] for name in (each.partition("=")[0] for each in given)}
 
 

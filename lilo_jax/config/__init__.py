@@ -1,6 +1,6 @@
 """Settings of a run: what they are, how they are written down, and how a command line changes them."""
 
-from lilo_jax.config.command_line import command_line, option_value, parse
+from lilo_jax.config.command_line import command_line, given_fields, option_value, parse
 from lilo_jax.config.files import (
     flat,
     from_dict,
@@ -26,6 +26,7 @@ __all__ = [
     "flat",
     "from_dict",
     "from_text",
+    "given_fields",
     "load",
     "of_run",
     "option_value",

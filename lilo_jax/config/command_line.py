@@ -3,16 +3,18 @@
 import contextlib
 import dataclasses
 import io
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import TypeVar
 
 import tyro
 
-from lilo_jax.config.files import settings_class
+from lilo_jax.config.files import flat, settings_class
 from lilo_jax.config.options import short_help
 from lilo_jax.config.settings import TABLES
 from lilo_jax.errors import UsageError
+from lilo_jax.tasks.prompts import template_of
 
 T = TypeVar("T")
 
@@ -22,10 +24,11 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
 
     `--task NAME`, `--curriculum NAME` and `--algorithm NAME` choose settings first (those of `options` where it has
     that name already, else the defaults), which the rest then overrides;
-    `--task.path` alone means the dataset task.  Mistakes as in `command_line`.  `--help` shows the options that matter
+    `--task.path` alone means the dataset task, and `--task.template-file FILE` the `--task.template` that the file
+    holds: a config needs no other file.  Mistakes as in `command_line`.  `--help` shows the options that matter
     first, and those of the settings that are chosen by name; `--help-all` shows all.
     """
-    args = list(args)
+    args = _with_template(list(args))
     if not any(re.match(r"--task(=|$)", a) for a in args) and any(re.match(r"--task\.path(=|$)", a) for a in args):
         args += ["--task", "dataset"]
     config = options.config  # type: ignore[attr-defined]
@@ -56,9 +59,33 @@ def command_line(options: T, args: Sequence[str], *, prog: str, description: str
         raise
 
 
+def given_fields(options: T, default: T, args: Sequence[str]) -> frozenset[str]:
+    """Dotted names of the fields of a config that somebody chose: on a command line, or in an experiment's own config.
+
+    Args:
+        options: with a `config` before the command line.
+        default: with the library's own.
+        args: of the command line.
+    """
+    there, here = (flat(dataclasses.asdict(each.config)) for each in (options, default))  # type: ignore[attr-defined]
+    named = [arg[2:].partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
+    plain = [re.sub(r"(^|\.)no_(?=[^.]*$)", r"\1", name) for name in named]  # a switch that is turned off
+    return frozenset([*named, *plain, *(name for name in here if here[name] != there.get(name))])
+
+
 def option_value(args: Sequence[str], flag: str) -> str | None:
     """The value given to an option on a command line, or None."""
     return _take_option(list(args), flag)[0]
+
+
+def _with_template(args: list[str]) -> list[str]:
+    """The arguments with the text of a template in the place of its file."""
+    file, args = _take_option(args, "--task.template-file")
+    if file is None:
+        return args
+    if option_value(args, "--task.template") is not None:
+        raise UsageError("--task.template and --task.template-file say the same twice: leave one out")
+    return [*args, f"--task.template={template_of(pathlib.Path(file))}"]
 
 
 def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:

@@ -41,7 +41,7 @@ class ModelConfig(DecoderConfig):
 
     path: str = ""
     """Hugging Face directory, hub id or run directory whose weights, shape and tokenizer are the start; empty: random
-    weights of the shape given here.  --sft.steps 0 goes straight to reinforcement learning"""
+    weights of the shape given here.  What a command line leaves open follows it (docs/models.md)"""
     revision: str = ""
     """branch, tag or commit of a hub id"""
     critic: str = ""

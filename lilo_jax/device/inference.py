@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Int, Key
 
+from lilo_jax.device.compiling import announced
 from lilo_jax.device.mesh import constrainer, replicated, sharding
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
@@ -82,14 +83,16 @@ def sampler(model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[
         prefill_tokens=rollout.prefill_tokens,
     )
     return jax.jit(
-        run, static_argnames=("rule", "max_new_tokens", "max_length", "slots"), out_shardings=replicated(mesh)
+        announced("sampling", run),
+        static_argnames=("rule", "max_new_tokens", "max_length", "slots"),
+        out_shardings=replicated(mesh),
     )
 
 
 def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Score:
     """`lilo_jax.models.scoring.score`, compiled."""
     return jax.jit(
-        functools.partial(score, model, chunk=chunk),
+        announced("logprobs", functools.partial(score, model, chunk=chunk)),
         static_argnames=("completion_width", "temperature"),
         out_shardings=replicated(mesh),
     )

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
+from lilo_jax.device.compiling import announced
 from lilo_jax.device.inference import Sample, Score, model_on, sampler, scorer
 from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.device.mesh import replicated
@@ -193,12 +194,12 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         init=jax.jit(model.init, out_shardings=params_layout),
         start_sft=jax.jit(start_sft, out_shardings=sft_layout),
         sft_step=jax.jit(
-            functools.partial(_sft_step, model, sft_optimizer, chunk=chunk),
+            announced("fine_tuning", functools.partial(_sft_step, model, sft_optimizer, chunk=chunk)),
             donate_argnums=0,
             static_argnames="completion_width",
             out_shardings=(sft_layout, None),
         ),
-        features=jax.jit(functools.partial(mean_states, model), out_shardings=everywhere),
+        features=jax.jit(announced("features", functools.partial(mean_states, model)), out_shardings=everywhere),
         start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
         reference=jax.jit(functools.partial(_reference, settings.reference_dtype), out_shardings=params_layout),
         state=placed_shapes(state_shape, whole_layout),
@@ -210,9 +211,13 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
-        prepare=jax.jit(functools.partial(_prepare, parts)),
+        prepare=jax.jit(announced("scoring", functools.partial(_prepare, parts))),
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
-        update=jax.jit(functools.partial(_update, parts), donate_argnums=0, out_shardings=(whole_layout, None)),
+        update=jax.jit(
+            announced("update", functools.partial(_update, parts)),
+            donate_argnums=0,
+            out_shardings=(whole_layout, None),
+        ),
         score=scorer(model, mesh, chunk=chunk),
     )
 

@@ -63,8 +63,7 @@ class ResponseGrader:
 
     def text(self, answer: Answer) -> str:
         """The response: without the end token, up to the first stop string."""
-        ended_by_token = answer.ended and answer.ids[-1] in self.tokenizer.end_ids
-        return cut_at_stop(self.tokenizer.decode(answer.ids[:-1] if ended_by_token else answer.ids), self.stop)
+        return response_text(self.tokenizer, answer.ids, ended=answer.ended, stop=self.stop)
 
     def _submit(self, grade: Grade, answer: Answer) -> Graded:
         response = self.text(answer)
@@ -81,6 +80,12 @@ def judgement_of(
     judgement: Future[Judgement] = Future()
     judgement.set_result(TRUNCATED)
     return judgement
+
+
+def response_text(tokenizer: Tokenizer, ids: Sequence[int], *, ended: bool, stop: Sequence[str]) -> str:
+    """The text of a completion: without the end token, if it ended with one, up to the first stop string."""
+    ended_by_token = ended and ids[-1] in tokenizer.end_ids
+    return cut_at_stop(tokenizer.decode(ids[:-1] if ended_by_token else ids), stop)
 
 
 def stop_automaton(tokenizer: Tokenizer, stop: Sequence[str], vocab_size: int) -> np.ndarray | None:

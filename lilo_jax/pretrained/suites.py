@@ -26,7 +26,7 @@ from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.questions import Task
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json, write_records
-from lilo_jax.tokenizers import prompt_ids
+from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.tokenizers.lengths import Asked, check_lengths
 from lilo_jax.types import Completions
 
@@ -42,6 +42,7 @@ def evaluate_suites(
     output: pathlib.Path,
     about: dict[str, Any],
     chat: bool = False,
+    system: str = "",
     dtype: str = "float32",
     max_questions: int = 0,
     min_new_tokens: int = 0,
@@ -56,7 +57,8 @@ def evaluate_suites(
         protocol: how responses are sampled.
         output: directory for OUTPUT/SUITE.jsonl, one line per question, and OUTPUT/results.json.
         about: what the results file says of where they come from.
-        chat: prompts are put into the model's chat template.
+        chat: prompts are put into the model's chat template, after the worked examples of the task, if it has any.
+        system: content of a system's turn before them.
         dtype: of activations.
         max_questions: of each suite, the first ones; 0 takes all.
         min_new_tokens: no end token is drawn before this many tokens.
@@ -70,8 +72,12 @@ def evaluate_suites(
     questions = {name: task.splits["test"][: max_questions or None] for name, task in tasks.items()}
     new = protocol.max_new_tokens
     sets = {name: Asked(asked, new, "--max-new-tokens", bounded=False) for name, asked in questions.items()}
-    check_lengths(tokenizer, sets, context, chat=chat)
-    encoded = {name: [prompt_ids(tokenizer, q.prompt, chat=chat) for q in asked] for name, asked in questions.items()}
+    way = {name: turns(chat=chat, system=system, shots=task.shots) for name, task in tasks.items()}
+    for name, asked in sets.items():
+        check_lengths(tokenizer, {name: asked}, context, chat=way[name])
+    encoded = {
+        name: [prompt_ids(tokenizer, q.prompt, chat=way[name]) for q in asked] for name, asked in questions.items()
+    }
     output.mkdir(parents=True, exist_ok=True)
     loaded = load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop, min_new_tokens=min_new_tokens)
     found: dict[str, list[Generations]] = {}

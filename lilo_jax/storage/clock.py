@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 
@@ -33,7 +35,9 @@ compilation = _Compilation()
 class PhaseClock:
     """Adds up seconds by phase; what was spent compiling inside a phase is booked under "compile" instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: Callable[[str], AbstractContextManager[Any]] | None = None) -> None:
+        """`doing`: (name of a phase) -> a context for its body, such as one that shows it."""
+        self._doing: Callable[[str], AbstractContextManager[Any]] = doing or contextlib.nullcontext
         self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
 
     @contextlib.contextmanager
@@ -41,7 +45,8 @@ class PhaseClock:
         """Times the body of a `with` statement.  Phases do not nest."""
         start, compiled = time.perf_counter(), compilation.seconds
         try:
-            yield
+            with self._doing(name):
+                yield
         finally:
             elapsed = time.perf_counter() - start
             compiling = min(compilation.seconds - compiled, elapsed)

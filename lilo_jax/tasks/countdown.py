@@ -53,6 +53,8 @@ class Countdown(Published):
         check_names(self)
         if self.grader != "default":
             raise UsageError("countdown computes expressions and has no other grader: leave out --task.grader")
+        if self.shots:
+            raise UsageError("countdown has no worked solutions: write examples into a --task.template-file")
         train = self.split("train")
         if "test" in split_names(self.SOURCE, self.path, revision=self.revision):
             test = self.split("test")

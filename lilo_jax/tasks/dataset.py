@@ -7,6 +7,7 @@ what is missing is held out of the training rows, the same questions for every s
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lilo_jax.bounds import Whole
 from lilo_jax.errors import UsageError
@@ -15,7 +16,7 @@ from lilo_jax.grading.extraction import gold_answer
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.identity import check_ids, read_questions, repeats
 from lilo_jax.tasks.prompts import prompt_style
-from lilo_jax.tasks.published import hold_out
+from lilo_jax.tasks.published import hold_out, worked
 from lilo_jax.tasks.rows import Row, Source, is_plain, split_files, split_names
 
 NO_SOURCE = Source("", "")
@@ -48,6 +49,12 @@ class Dataset:
     """questions held out for the test; 0 takes a tenth"""
     longest: Whole = 0
     """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
+    shots: Whole = 0
+    """worked examples before every question: training questions with their solutions, which are then not trained on;
+    turns of the chat where prompts are put into a chat template"""
+
+    NEW_TOKENS: ClassVar[int] = 256
+    """what a response may need, from a model that shows its work"""
 
     def test_questions(self) -> list[Question]:
         """The rows that the data set names test; all rows, if it names no splits."""
@@ -71,10 +78,13 @@ class Dataset:
         held_out = {}
         for name, size in zip(missing, sizes, strict=True):
             train, held_out[name] = hold_out(train, size)
+        shots: Sequence[tuple[str, str]] = ()
+        if self.shots:
+            train, shots = worked(train, self.shots)
         held_out["train"] = train
         splits = {name: (given | held_out)[name] for name in ("validation", "test", "train")}
         demonstrations = [(q.prompt, q.solution or q.answer) for q in splits["train"]]
-        return Task(splits, demonstrations, grade, unique_answers=False)
+        return Task(splits, demonstrations, grade, unique_answers=False, shots=shots)
 
     def _given_splits(self, names: Sequence[str]) -> dict[str, list[Question]]:
         """The questions of some splits; of files that name none, all of them."""

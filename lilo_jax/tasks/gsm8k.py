@@ -28,6 +28,7 @@ class Gsm8k(Published):
     """training questions held out for validation, at most a tenth of them"""
 
     SOURCE: ClassVar[Source] = Source("gsm8k", "openai/gsm8k", ("main/*",))
+    NEW_TOKENS: ClassVar[int] = 320
 
     def parse(self, row: Row) -> Question:
         """A row of `question` and `answer`, a solution that ends with #### and the number."""

@@ -3,9 +3,10 @@
 A checkpoint expects the style that it was trained with.  The strings are data, to be matched character for character.
 """
 
+import pathlib
 from collections.abc import Callable
 
-from lilo_jax.errors import unknown_name
+from lilo_jax.errors import UsageError, unknown_name
 
 
 def plain(question: str) -> str:
@@ -49,6 +50,21 @@ STYLES: dict[str, Callable[[str], str]] = {
     "qwen_math": qwen_math,
     "r1": r1,
 }
+
+
+def template_of(file: pathlib.Path) -> str:
+    """A prompt style of one's own from a file, without the newline that ends its last line.
+
+    Raises:
+        UsageError: the file cannot be read, or has no place for the question.
+    """
+    try:
+        text = file.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"no template can be read from {file}: {error}") from None
+    if "{question}" not in text:
+        raise UsageError(f"{file} has no {{question}} in it: write that where the question goes")
+    return text
 
 
 def prompt_style(name: str) -> Callable[[str], str]:

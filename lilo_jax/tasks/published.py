@@ -35,8 +35,13 @@ class Published:
     """default, paper, exact or math_verify"""
     longest: Whole = 0
     """tokens of a prompt; questions with longer ones are left out of every split.  0: no bound"""
+    shots: Whole = 0
+    """worked examples before every question: training questions with their solutions, which are then not trained on;
+    turns of the chat where prompts are put into a chat template"""
 
     SOURCE: ClassVar[Source]
+    NEW_TOKENS: ClassVar[int] = 1024
+    """what a response may need, from a model that shows its work"""
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty; most data sets are read so."""
@@ -75,10 +80,14 @@ class Published:
                 f"all training questions of {self.path} are held out as well: give a directory whose files are named "
                 f"after their split (train.jsonl, test.jsonl)"
             )
+        shots: Sequence[tuple[str, str]] = ()
+        if self.shots:
+            kept["train"], shots = worked(kept.get("train", ()), self.shots)
         demonstrations = [(q.prompt, q.solution or q.answer) for q in kept.get("train", ())]
         return Task(
-            {n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False, steps=self.steps
-        )
+            {n: kept[n] for n in splits}, demonstrations, grader(self.grader), unique_answers=False, steps=self.steps,
+            shots=shots,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +110,8 @@ class WordProblems(Published):
     """questions held out for the test where the files name no splits"""
     validation: Count = 70
     """training questions held out for validation, at most a tenth of them"""
+
+    NEW_TOKENS: ClassVar[int] = 128
 
     def steps(self, response: str) -> list[int]:
         """A line is a step."""
@@ -138,3 +149,15 @@ def hold_out(questions: Sequence[Question], count: int) -> tuple[list[Question],
     ranked = sorted(questions, key=lambda q: hashlib.sha256(q.text.encode()).digest())
     held = {q.asked for q in ranked[:count]}
     return [q for q in questions if q.asked not in held], [q for q in questions if q.asked in held]
+
+
+def worked(train: Sequence[Question], count: int) -> tuple[list[Question], tuple[tuple[str, str], ...]]:
+    """The rest of the training questions, and `count` of them as prompts with their solutions: the same for every seed.
+
+    Raises:
+        UsageError: there are not more questions than that.
+    """
+    if len(train) <= count:
+        raise UsageError(f"--task.shots {count} leaves none of the {len(train)} training questions: lower it")
+    rest, taken = hold_out(train, count)
+    return rest, tuple((question.prompt, question.solution or question.answer) for question in taken)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from lilo_jax.bounds import Generated
 from lilo_jax.errors import UsageError, unknown_name
@@ -36,6 +36,8 @@ class ReasoningGym:
     template: str = "qwen_math"
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
     {question} in it"""
+
+    NEW_TOKENS: ClassVar[int] = 256
 
     def build(self, seed: int) -> Task:
         """Generates the sets; a question of the test is not trained on."""

@@ -13,7 +13,7 @@ TEST_SPLITS = ("test", "validation")
 """The first of these that a task has is its test set."""
 
 
-def suites(names: Sequence[str], **settings: str) -> dict[str, Task]:
+def suites(names: Sequence[str], **settings: str | int) -> dict[str, Task]:
     """The tasks of some suites, each with its test set as its one split, `test`.
 
     Args:
@@ -45,14 +45,15 @@ def inherited(spec: Any, *, template: str, grader: str) -> dict[str, str]:
     }
 
 
-def with_settings(spec: Any, **settings: str) -> Any:
+def with_settings(spec: Any, **settings: str | int) -> Any:
     """A task's settings with those of `settings` that it has and that are not empty."""
     return dataclasses.replace(spec, **{k: v for k, v in settings.items() if v and hasattr(spec, k)})
 
 
 def evaluation_task(spec: Any) -> Task:
     """A task with its test set as its one split, `test`; of a data set no other split is read, if that can be."""
-    questions = spec.test_questions() if hasattr(spec, "test_questions") else None
+    lone = hasattr(spec, "test_questions") and not getattr(spec, "shots", 0)
+    questions = spec.test_questions() if lone else None
     if questions is None:
         return only_test(spec.build(0))
     return Task({"test": questions}, (), grader(spec.grader), unique_answers=False)

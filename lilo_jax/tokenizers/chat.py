@@ -1,31 +1,36 @@
 """From a question's prompt to the ids that a model is given, plain or as a turn of a chat; and what may be wrong."""
 
 import re
+from collections.abc import Sequence
 
 from lilo_jax.errors import UsageError
 from lilo_jax.tokenizers.protocol import Tokenizer
-from lilo_jax.tokenizers.template import ChatTemplate
+from lilo_jax.tokenizers.template import ChatTemplate, Message
 
 MARKER = re.compile(r"<[|｜][^|｜<>]+[|｜]>|</?s>|<(?:start|end)_of_turn>")
 """What looks like a special token in a rendered prompt; [INST] does not: Llama 2 was trained on its letters."""
 
 
-def prompt_ids(tokenizer: Tokenizer, text: str, *, chat: bool = False) -> list[int]:
+Chat = bool | Sequence[Message]
+"""Whether a prompt is a user's turn of a chat; or the turns that come before it."""
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str, *, chat: Chat = False) -> list[int]:
     """Ids of a prompt.
 
     Args:
         tokenizer: of the model.
         text: the prompt.
         chat: whether it is rendered as a user's turn, followed by the beginning of the assistant's; begin ids are then
-            added only if the template does not write them itself.
+            added only if the template does not write them itself.  Turns, from `turns`, come before the user's.
 
     Raises:
         UsageError: there is no chat template, or it refuses.
     """
     begin = list(tokenizer.begin_ids)
-    if not chat:
+    if chat is False:
         return begin + tokenizer.encode(text)
-    ids = tokenizer.encode(_rendered(tokenizer, text))
+    ids = tokenizer.encode(_rendered(tokenizer, text, () if chat is True else chat))
     return ids if ids[: len(begin)] == begin else begin + ids
 
 
@@ -37,11 +42,27 @@ def _template(tokenizer: Tokenizer) -> ChatTemplate:
     return tokenizer.chat
 
 
-def _rendered(tokenizer: Tokenizer, text: str) -> str:
-    return _template(tokenizer).render([{"role": "user", "content": text}], add_generation_prompt=True)
+def _rendered(tokenizer: Tokenizer, text: str, before: Sequence[Message] = ()) -> str:
+    return _template(tokenizer).render([*before, {"role": "user", "content": text}], add_generation_prompt=True)
 
 
-def end_id(tokenizer: Tokenizer, *, chat: bool = False) -> int:
+def turns(*, chat: bool, system: str = "", shots: Sequence[tuple[str, str]] = ()) -> Chat:
+    """How prompts are put into a chat template: after a system prompt and worked examples, if there are any.
+
+    Args:
+        chat: whether they are.
+        system: content of the system's turn; "" for none, which leaves it to the template.
+        shots: what users asked and assistants answered before.
+    """
+    if not chat:
+        return False
+    before: list[Message] = [{"role": "system", "content": system}] if system else []
+    for asked, answered in shots:
+        before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return before or True
+
+
+def end_id(tokenizer: Tokenizer, *, chat: Chat = False) -> int:
     """The id that fine-tuning puts after a response: the first end id, or that with which a chat template ends a turn.
 
     Args:

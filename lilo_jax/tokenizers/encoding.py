@@ -7,7 +7,7 @@ import numpy as np
 
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question
-from lilo_jax.tokenizers.chat import end_id, prompt_ids
+from lilo_jax.tokenizers.chat import Chat, end_id, prompt_ids
 from lilo_jax.tokenizers.protocol import Tokenizer
 from lilo_jax.types import Sequences
 
@@ -27,7 +27,7 @@ class EncodedQuestions:
     lengths: np.ndarray
 
 
-def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: bool = False) -> EncodedQuestions:
+def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: Chat = False) -> EncodedQuestions:
     """Prompt tokens of each question, as `prompt_ids` makes them, padded to the longest."""
     rows = [question_ids(tokenizer, question, chat=chat) for question in questions]
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -37,7 +37,7 @@ def encode_prompts(tokenizer: Tokenizer, questions: Sequence[Question], *, chat:
     return EncodedQuestions(questions=questions, tokens=tokens, lengths=lengths)
 
 
-def question_ids(tokenizer: Tokenizer, question: Question, *, chat: bool) -> list[int]:
+def question_ids(tokenizer: Tokenizer, question: Question, *, chat: Chat) -> list[int]:
     """Prompt tokens of a question; an error of a chat template names it."""
     try:
         return prompt_ids(tokenizer, question.prompt, chat=chat)
@@ -45,7 +45,7 @@ def question_ids(tokenizer: Tokenizer, question: Question, *, chat: bool) -> lis
         raise UsageError(f"{question.name}: {error}") from None
 
 
-def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, chat: bool = False) -> Sequences:
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, chat: Chat = False) -> Sequences:
     """Prompts with their responses and the end token, as host arrays."""
     end = end_id(tokenizer, chat=chat)
     rows: list[list[int]] = []

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question
+from lilo_jax.tokenizers.chat import Chat
 from lilo_jax.tokenizers.encoding import question_ids
 from lilo_jax.tokenizers.protocol import Tokenizer
 
@@ -29,7 +30,7 @@ class Asked:
     bounded: bool
 
 
-def check_lengths(tokenizer: Tokenizer, sets: Mapping[str, Asked], context: int, *, chat: bool = False) -> None:
+def check_lengths(tokenizer: Tokenizer, sets: Mapping[str, Asked], context: int, *, chat: Chat = False) -> None:
     """Raises `UsageError` at the longest prompt of a set that the model has no room for.
 
     Args:

@@ -28,6 +28,8 @@ class TokenizerConfig:
     """if trained: upper bound on the number of ids"""
     chat: bool = False
     """prompts are put as a user's turn into the model's chat template"""
+    system: str = ""
+    """content of a system's turn before it, if the template knows one"""
 
 
 class SentencePiece:

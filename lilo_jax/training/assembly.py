@@ -25,7 +25,7 @@ from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.tokenizers.encoding import EncodedQuestions, encode_pairs, encode_prompts
 from lilo_jax.training.checks import held_out_sets
 from lilo_jax.training.collection import Collector
-from lilo_jax.training.lengths import train_tokenizer
+from lilo_jax.training.lengths import chat_of, train_tokenizer
 from lilo_jax.types import PyTree, Sequences, TrainState
 
 
@@ -76,7 +76,7 @@ class Assembly:
     @functools.cached_property
     def pool_answers(self) -> Sequences:
         """Each training question with its one right token sequence."""
-        return _answers(self.config, self.tokenizer, self.pool)
+        return _answers(self.config, self.task, self.tokenizer, self.pool)
 
     def policy(self, state: TrainState) -> PyTree:
         """The weights of the policy, adapters beside their base."""
@@ -115,7 +115,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         config=config,
         task=task,
         tokenizer=tokenizer,
-        pool=encode_prompts(tokenizer, planted, chat=config.tokenizer.chat),
+        pool=encode_prompts(tokenizer, planted, chat=chat_of(config, task)),
         held_out=_held_out(config, task, tokenizer),
         mesh=mesh,
         programs=programs,
@@ -159,13 +159,13 @@ def _held_out(config: Config, task: Task, tokenizer: Tokenizer) -> dict[str, Hel
     """The sets to evaluate on, with their right answers where accuracy is exact."""
     found = {}
     for name, (questions, grade, unique) in held_out_sets(config, task).items():
-        encoded = encode_prompts(tokenizer, questions, chat=config.tokenizer.chat)
+        encoded = encode_prompts(tokenizer, questions, chat=chat_of(config, task))
         # A tokenizer with several ways to write a text has several right token sequences.
         exact = unique and tokenizer.unique_segmentation
-        found[name] = HeldOut(encoded, grade, _answers(config, tokenizer, encoded) if exact else None)
+        found[name] = HeldOut(encoded, grade, _answers(config, task, tokenizer, encoded) if exact else None)
     return found
 
 
-def _answers(config: Config, tokenizer: Tokenizer, encoded: EncodedQuestions) -> Sequences:
+def _answers(config: Config, task: Task, tokenizer: Tokenizer, encoded: EncodedQuestions) -> Sequences:
     pairs = [(question.prompt, question.answer) for question in encoded.questions]
-    return encode_pairs(tokenizer, pairs, chat=config.tokenizer.chat)
+    return encode_pairs(tokenizer, pairs, chat=chat_of(config, task))

@@ -11,6 +11,7 @@ from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.device import capacity
 from lilo_jax.device.mesh import mesh_shape
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.workers import Grade
@@ -21,10 +22,19 @@ from lilo_jax.pretrained.sources import open_model
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.identity import check_splits
 from lilo_jax.tasks.noise import plant
+from lilo_jax.tasks.shots import with_shots
 from lilo_jax.tasks.suites import inherited, suites, with_settings
-from lilo_jax.tokenizers import prompt_ids
+from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.tokenizers.lengths import UNBOUNDED, Asked, check_lengths
-from lilo_jax.training.lengths import check_demonstrations, longest_bytes, tokenizer_of, without_longer
+from lilo_jax.training.lengths import (
+    chat_of,
+    check_demonstrations,
+    longest_bytes,
+    longest_prompt,
+    tokenizer_of,
+    without_longer,
+)
+from lilo_jax.training.plan import refuse_too_large
 from lilo_jax.training.rehearsal import rehearse
 
 
@@ -37,6 +47,8 @@ def validate(config: Config) -> None:
             raise UsageError(f"--{field} must be settings with a build method, got {getattr(config, field)!r}")
     if rollout.min_new_tokens > rollout.max_new_tokens:
         raise UsageError("--rollout.min-new-tokens must be at most --rollout.max-new-tokens")
+    if config.tokenizer.system and not config.tokenizer.chat:
+        raise UsageError("--tokenizer.system is a turn of a chat template: add --tokenizer.chat, or leave it out")
     if "" in rollout.stop:
         raise UsageError("--rollout.stop must not hold an empty string: leave it out, or give the text to stop at")
     _validate_algorithm(config)
@@ -127,7 +139,7 @@ def resolve(config: Config) -> Config:
     tokenizer = source.tokenizer()
     source.check()
     if config.tokenizer.chat:
-        prompt_ids(tokenizer, "?", chat=True)
+        prompt_ids(tokenizer, "?", chat=turns(chat=True, system=config.tokenizer.system))
     if model.critic:
         _check_critic(model.critic, found)
     start = dataclasses.replace(model, path=_absolute(model.path), critic=_absolute(model.critic))
@@ -154,7 +166,7 @@ def check(config: Config) -> Task:
     Raises `UsageError`, in one sentence with the cure, before any compute is spent.
     """
     validate(config)
-    task = config.task.build(config.seed)
+    task = with_shots(config.task.build(config.seed), chat=config.tokenizer.chat)
     if not task.splits.get("train"):
         raise UsageError(
             f"the task {configuration.settings_name('task', config.task)} has no training questions: train on another, "
@@ -180,6 +192,7 @@ def check(config: Config) -> Task:
             raise UsageError(str(error)) from None
         _check_facts(curriculum.wants, config, task)
         rehearse(curriculum, task.splits["train"], config.rollout.questions)
+    refuse_too_large(config, longest_prompt(config, task), capacity.memory())
     return task
 
 
@@ -236,7 +249,7 @@ def _check_facts(wants: Wants, config: Config, task: Task) -> None:
 
 def _check_lengths(config: Config, task: Task) -> None:
     """Refuses what the model has no room for; a tokenizer is trained only if the bytes of the texts do not tell."""
-    rollout, protocol, chat = config.rollout, config.protocol, config.tokenizer.chat
+    rollout, protocol, chat = config.rollout, config.protocol, chat_of(config, task)
     bounded = hasattr(config.task, "longest")
     sets = {"train": Asked(task.splits["train"], rollout.max_new_tokens, "--rollout.max-new-tokens", bounded)}
     for name, (questions, _, _) in held_out_sets(config, task).items():
@@ -271,7 +284,8 @@ def held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Questi
     if len(set(names)) < len(names):
         raise UsageError("--evaluation.splits names a split twice")
     asked = with_settings(config.task, template=protocol.template, grader=protocol.grader)
-    held = task if asked == config.task else asked.build(config.seed)
+    chat = config.tokenizer.chat
+    held = task if asked == config.task else with_shots(asked.build(config.seed), chat=chat)
     left_out = {question.asked for question in task.left_out}
     kept = {name: [q for q in held.splits[name] if q.asked not in left_out] for name in names if left_out}
     sets = {name: (kept.get(name, held.splits[name])[:most], held.grade, held.unique_answers) for name in names}
@@ -281,6 +295,9 @@ def held_out_sets(config: Config, task: Task) -> dict[str, tuple[Sequence[Questi
     ).items():
         if name in sets:
             raise UsageError(f"--evaluation.suites {name} has the name of a split of the task: leave it out")
+        if {prompt for prompt, _ in task.shots} & {question.prompt for question in suite.splits["test"]}:
+            raise UsageError(f"a worked example of --task.shots is a question of --evaluation.suites {name}: lower it")
+        suite = with_shots(suite._replace(shots=task.shots), chat=chat)
         questions = suite.splits["test"]
         if shared := [question for question in questions if question.asked in trained]:
             raise UsageError(

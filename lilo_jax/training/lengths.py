@@ -8,7 +8,7 @@ from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.pretrained.sources import open_model
 from lilo_jax.questions import Question, Task
-from lilo_jax.tokenizers import SentencePiece, Tokenizer, prompt_ids
+from lilo_jax.tokenizers import Chat, SentencePiece, Tokenizer, prompt_ids, turns
 from lilo_jax.tokenizers.encoding import question_ids
 from lilo_jax.tokenizers.lengths import UNBOUNDED
 
@@ -17,6 +17,11 @@ def tokenizer_of(config: Config, task: Task) -> Tokenizer:
     """That of the model to start from, or what will be trained."""
     path = config.model.path
     return open_model(path, config.model.revision).tokenizer() if path else train_tokenizer(config, task)
+
+
+def chat_of(config: Config, task: Task) -> Chat:
+    """How the run puts prompts into a chat template, if it does."""
+    return turns(chat=config.tokenizer.chat, system=config.tokenizer.system, shots=task.shots)
 
 
 def train_tokenizer(config: Config, task: Task) -> Tokenizer:
@@ -37,7 +42,7 @@ def without_longer(config: Config, task: Task) -> Task:
     most = getattr(config.task, "longest", 0)
     while most and longest_bytes(config, task.splits.values()) > most:
         questions = [question for split in task.splits.values() for question in split]
-        tokenizer, chat = tokenizer_of(config, task), config.tokenizer.chat
+        tokenizer, chat = tokenizer_of(config, task), chat_of(config, task)
         long = [question for question in questions if len(question_ids(tokenizer, question, chat=chat)) > most]
         if not long:
             break
@@ -70,7 +75,17 @@ def longest_bytes(config: Config, sets: Iterable[Sequence[Question]]) -> float:
     return 1 + max(len(question.prompt.encode()) for questions in sets for question in questions)
 
 
-def check_demonstrations(tokenizer: Callable[[], Tokenizer], task: Task, context: int, *, chat: bool = False) -> None:
+def longest_prompt(config: Config, task: Task) -> int:
+    """About the tokens of the longest training prompt: that of most bytes, by the tokenizer of the model to start from;
+    without a model its bytes, of which a token has one or more.
+    """
+    longest = max(task.splits["train"], key=lambda question: len(question.prompt.encode()))
+    if not config.model.path:
+        return 1 + len(longest.prompt.encode())
+    return len(question_ids(tokenizer_of(config, task), longest, chat=chat_of(config, task)))
+
+
+def check_demonstrations(tokenizer: Callable[[], Tokenizer], task: Task, context: int, *, chat: Chat = False) -> None:
     """Raises `UsageError` at a demonstration that is too long to be padded to.
 
     Args:

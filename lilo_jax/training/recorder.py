@@ -38,7 +38,7 @@ class Recorder:
 
     def __init__(self, directory: RunDirectory, progress: Progress, *, generations: str = "last") -> None:
         """`generations`: which evaluations keep their responses: last, all or none."""
-        self._directory, self._progress, self._generations = directory, progress, generations
+        self._directory, self.progress, self._generations = directory, progress, generations
         self._in_vain = dict.fromkeys(_IN_VAIN, 0)
         self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
 
@@ -65,7 +65,7 @@ class Recorder:
         note = f"success {success:.3f}" if success is not None else "nothing collected"
         if "curriculum/groups_wanted" in description:
             note += f", {description['curriculum/groups_admitted']}/{description['curriculum/groups_wanted']} groups"
-        self._progress.step(step + 1, seconds, note)
+        self.progress.step(step + 1, seconds, note)
         broken = [name for name, value in values.items() if value is not None and not math.isfinite(value)]
         if broken:
             raise RunError(
@@ -89,7 +89,7 @@ class Recorder:
                     only=self._generations == "last",
                 )
         records = [evaluation.record for evaluation in evaluations]
-        self._progress.evaluation(records[0]["step"], {r["split"]: r["accuracy"] for r in records})
+        self.progress.evaluation(records[0]["step"], {r["split"]: r["accuracy"] for r in records})
 
 
 def mean_values(metrics: Metrics) -> dict[str, float | None]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from lilo_jax.bounds import check
 from lilo_jax.config import Config, Launch, of_run
+from lilo_jax.device import capacity
+from lilo_jax.device.compiling import watched
 from lilo_jax.device.flops import token_flops
 from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.grading.journal import Journal
@@ -34,6 +36,7 @@ from lilo_jax.training import checks
 from lilo_jax.training.assembly import Assembly, assemble
 from lilo_jax.training.facts import question_facts
 from lilo_jax.training.opening import open_run
+from lilo_jax.training.plan import WORTH_SAYING, candidates, plan_bytes, shown
 from lilo_jax.training.recorder import Recorder
 from lilo_jax.training.saver import Saver, unfrozen
 from lilo_jax.training.sft import fine_tune, start_config
@@ -140,7 +143,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         assembly = assemble(config, task, tokenizer=tokenizer, workers=launch.graders)
         progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
         try:
-            with assembly.graders:
+            with watched(progress), assembly.graders:
                 state = _train(assembly, directory, progress, start, stop, launch, fingerprint(questions))
         except Stopped as stopped:
             directory.log(str(stopped))
@@ -179,10 +182,11 @@ def _train(
     if launch.resume == "previous":
         for step in set_aside(path):
             progress.line(f"the checkpoint of step {step} is damaged and was moved to {DAMAGED}/")
-    recorder, clock = Recorder(directory, progress, generations=config.storage.generations), PhaseClock()
+    recorder, clock = Recorder(directory, progress, generations=config.storage.generations), PhaseClock(progress.doing)
     journal, graders = Journal(directory.path / "verdicts"), assembly.graders
     journal.turn_to(BEFORE)
     graders.keep(journal)
+    _show_plan(assembly, progress)
     with clock.phase("workers"):
         graders.start(assembly.task.grade)
     with Checkpoints(path, keep=config.storage.keep) as checkpoints:
@@ -213,6 +217,16 @@ def _train(
     return state
 
 
+def _show_plan(assembly: Assembly, progress: Progress) -> None:
+    """Says what the steps will need, if that is worth saying."""
+    config, programs, prompt = assembly.config, assembly.programs, assembly.pool.tokens.shape[1]
+    if config.num_steps and sum(plan_bytes(config, prompt).values()) >= WORTH_SAYING:
+        questions = candidates(programs.curriculum, programs.state.curriculum)
+        speed = capacity.operations_per_second(config.model.compute_dtype)
+        for line in shown(config, prompt, questions, memory=capacity.memory(), speed=speed):
+            progress.line(line)
+
+
 def _begun(
     assembly: Assembly,
     directory: RunDirectory,
@@ -226,14 +240,16 @@ def _begun(
     ledger = Ledger(token_flops=token_flops(programs.state))
     assembly.tokenizer.save(directory.path / TOKENIZER)
     directory.files.adopt(TOKENIZER)
-    params = _initial_weights(assembly, start)
+    with progress.doing("reading the weights"):
+        params = _initial_weights(assembly, start)
     if not config.num_steps:
         params = fine_tune(assembly, params, ledger, progress, stop)
     origin = weights_fingerprint(params) if start and _freezes(assembly) else ""
-    facts = _starting_facts(assembly, params, ledger, directory)
+    facts = _starting_facts(assembly, params, ledger, directory, progress)
     state = programs.start(params, _initial_critic(assembly), start_keys(config.seed), facts)
     del params  # donated
-    recorder.write_evaluation(evaluate_held_out(assembly, state, 0, ledger))
+    with progress.doing("evaluation"):
+        recorder.write_evaluation(evaluate_held_out(assembly, state, 0, ledger))
     assembly.graders.take_counts()
     return state, ledger, origin
 
@@ -261,9 +277,11 @@ def _freezes(assembly: Assembly) -> bool:
     return assembly.programs.state != unfrozen(assembly.programs.state)
 
 
-def _starting_facts(assembly: Assembly, params: PyTree, ledger: Ledger, directory: RunDirectory) -> Facts:
+def _starting_facts(
+    assembly: Assembly, params: PyTree, ledger: Ledger, directory: RunDirectory, progress: Progress
+) -> Facts:
     """What the curriculum wants to know of the questions, with a record of what that cost if it wants anything."""
-    clock, wants = PhaseClock(), assembly.programs.curriculum.wants
+    clock, wants = PhaseClock(progress.doing), assembly.programs.curriculum.wants
     with clock.phase("features"):
         facts = question_facts(assembly, params, ledger)
     if wants.grade or wants.features:

@@ -16,6 +16,7 @@ from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.tokenizers.encoding import encode_pairs
 from lilo_jax.training.assembly import Assembly
+from lilo_jax.training.lengths import chat_of
 from lilo_jax.types import PyTree, Sequences
 
 
@@ -46,14 +47,15 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     config, programs = assembly.config, assembly.programs
     if not config.sft.steps:
         return params
-    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=config.tokenizer.chat)
+    demonstrations = encode_pairs(assembly.tokenizer, assembly.task.demonstrations, chat=chat_of(config, assembly.task))
     width = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
         stop.check(f"in step {step} of fine-tuning, which the same command begins again")
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
         plan = _plan(assembly, batch)
-        state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_width=width)
+        with progress.doing(f"fine-tuning, step {step + 1}"):
+            state, metrics = programs.sft_step(state, put_rows(assembly.mesh, batch), plan, completion_width=width)
         ledger.add("sft", "trained", batch.prompt_lengths.sum() + batch.completion_lengths.sum())
         if (step + 1) % 100 == 0 or step + 1 == config.sft.steps:
             loss = metrics["sft/loss"]

@@ -70,7 +70,8 @@ def train(
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
-            recorder.write_evaluation(evaluate_held_out(assembly, state, done, ledger))
+            with recorder.progress.doing("evaluation"):
+                recorder.write_evaluation(evaluate_held_out(assembly, state, done, ledger))
             assembly.graders.take_counts()  # those of a step are its own
             if suspected := suspects(collector, state):
                 directory.append("suspects", {"step": done, "questions": suspected})
