@@ -21,6 +21,7 @@ from lilo_jax.models.decoder import (
     ValueModel,
     layer_execution,
     run_trunk,
+    trunk_states,
 )
 from lilo_jax.models.decoding import Decoding
 from lilo_jax.models.projection import project
@@ -37,6 +38,8 @@ class Model(NamedTuple):
         inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
         hidden: (params, tokens, positions=None, segments=None) -> final hidden states.  Works
             for policy and critic.  Packed rows name the position of each token in its sequence, and its sequence.
+        states: (params, tokens) -> the states between the layers: the embeddings, the output of each layer, the last
+            one being the final hidden states.
         logits: (params, hidden) -> logits, float32.
         values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
@@ -56,6 +59,7 @@ class Model(NamedTuple):
     critic_axes: PyTree
     inputs: PyTree
     hidden: Callable[..., Float[Array, "rows tokens embed"]]
+    states: Callable[[PyTree, Int[Array, "rows tokens"]], tuple[Float[Array, "rows tokens embed"], ...]]
     logits: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]]
     values: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens"]]
     decoding_weights: Callable[[PyTree], PyTree]
@@ -108,14 +112,8 @@ def build_model(
     forward = functools.partial(run_trunk, config, constrain)
     train_layers = layer_execution(config.train_layers, platform)
 
-    def hidden(
-        params: PyTree,
-        tokens: Int[Array, "rows tokens"],
-        positions: Int[Array, "#rows tokens"] | None = None,
-        segments: Int[Array, "rows tokens"] | None = None,
-    ) -> Float[Array, "rows tokens embed"]:
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1])[None]
+    def whole(positions: Int[Array, "#rows tokens"], segments: Int[Array, "rows tokens"] | None) -> Pass:
+        """How whole sequences are run."""
 
         def mix(
             query: Float[Array, "rows tokens heads head_dim"],
@@ -126,7 +124,21 @@ def build_model(
         ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
             return attend(query, key, value, segments, view), cache
 
-        return forward(params["trunk"], tokens, None, Pass(positions, project, mix), train_layers)[0]
+        return Pass(positions, project, mix)
+
+    def hidden(
+        params: PyTree,
+        tokens: Int[Array, "rows tokens"],
+        positions: Int[Array, "#rows tokens"] | None = None,
+        segments: Int[Array, "rows tokens"] | None = None,
+    ) -> Float[Array, "rows tokens embed"]:
+        if positions is None:
+            positions = jnp.arange(tokens.shape[1])[None]
+        return forward(params["trunk"], tokens, None, whole(positions, segments), train_layers)[0]
+
+    def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
+        way = whole(jnp.arange(tokens.shape[1])[None], None)
+        return trunk_states(config, constrain, params["trunk"], tokens, way)
 
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
@@ -145,6 +157,7 @@ def build_model(
         critic_axes=_logical_axes(ValueModel, config),
         inputs=inputs,
         hidden=hidden,
+        states=states,
         logits=logits,
         values=values,
         decoding_weights=decoding.weights,
