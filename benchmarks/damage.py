@@ -86,8 +86,9 @@ class Damage:
     def _eval(self, copy: pathlib.Path, place: pathlib.Path) -> Any:
         output = place / "evaluated"
         verbs.evaluate(
-            str(copy), "task", "greedy", output, None, "", "", chat=False, dtype="float32", max_questions=8, workers=0
-        )
+            str(copy), "task", "greedy", output, None, "", stop=(), shots=0, template="", template_file=None,
+            chat=False, system="", dtype="float32", max_questions=8, workers=0,
+        )  # fmt: skip
         (responses,) = [p for p in output.rglob("*.jsonl") if p.is_file()]
         records = [json.loads(line) for line in responses.read_text(encoding="utf-8").splitlines()]
         return [record["responses"] for record in records]

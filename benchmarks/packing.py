@@ -127,7 +127,7 @@ def measure(form: str, work: Work) -> dict[str, Any]:
         "shape": list(batch.sequences.tokens.shape if plans is None else plans.sequence.shape[1:]),
         "cpu_seconds": statistics.median(seconds[1:]),
         "compile_cpu_seconds": compiled,
-        "temporary_bytes": run.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes": getattr(run.memory_analysis(), "temp_size_in_bytes", None),
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 

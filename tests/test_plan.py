@@ -96,10 +96,11 @@ def test_a_plan_that_cannot_fit_is_refused_with_the_setting_that_would():
     needed = sum(plan.plan_bytes(WIDE, 64).values())
     plan.refuse_too_large(WIDE, 64, needed)
     plan.refuse_too_large(WIDE, 64, 0)  # nothing is known of the machine
-    with pytest.raises(UsageError, match=r"--update\.microbatches 2 would fit"):
-        plan.refuse_too_large(WIDE, 64, needed - 1)
-    fits = configuration.replace(WIDE, update__microbatches=2)
-    plan.refuse_too_large(fits, 64, needed - 1)
+    doubtful = int(needed / plan.DOUBT) + 1
+    plan.refuse_too_large(WIDE, 64, doubtful)
+    assert plan.shown(WIDE, 64, 4, memory=doubtful, speed=1e9)[0].endswith("it may not fit")
+    with pytest.raises(UsageError, match=r"--update\.microbatches \d+ would fit"):
+        plan.refuse_too_large(WIDE, 64, doubtful - 2)
     with pytest.raises(UsageError, match="take a smaller model"):
         plan.refuse_too_large(WIDE, 64, 1000)
 

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from experiments.algorithms import AlgorithmsOptions
+from experiments.predict_success import PredictOptions
 from experiments.quickstart import SETTINGS, QuickstartOptions, claims
 from experiments.simulate_selection import SimulationOptions
 from experiments.sweep import SweepOptions
@@ -42,6 +43,7 @@ COMMANDS = {
 }
 OF_MODULE = {
     "algorithms": AlgorithmsOptions(),
+    "predict_success": PredictOptions(),
     "quickstart": QuickstartOptions(),
     "simulate_selection": SimulationOptions(),
     "sweep": SweepOptions(),

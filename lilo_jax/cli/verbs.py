@@ -341,7 +341,7 @@ def _suites(run: Config | None, names: str, protocol: Protocol, *, shots: int, c
     if run is not None and "task" in given:
         own = with_settings(run.task, template=protocol.template, grader=protocol.grader, shots=shots)
         found["task"] = only_test(without_longer(run, with_shots(own.build(run.seed), chat=chat)))
-    first = run.task.build(run.seed).shots if run and not shots and getattr(run.task, "shots", 0) else ()
+    first = run.task.build(run.seed).shots if run and not shots and getattr(run.task, "shots", None) else ()
     for name in found.keys() - {"task"}:
         found[name] = with_shots(found[name]._replace(shots=found[name].shots or first), chat=chat)
     return {name: found[name] for name in (each.partition("=")[0] for each in given)}

@@ -47,8 +47,8 @@ class _Watch:
         for watcher in self.watchers:
             watcher.compiled(name, time.perf_counter() - begun)
 
-    def _hear(self, event: str, duration: float, **about: str | int) -> None:
-        if event == COMPILED and self._current and about.get("fun_name") == f"jit({self._current[0]})":
+    def _hear(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == COMPILED and self._current and kwargs.get("fun_name") == f"jit({self._current[0]})":
             self.end()
 
 

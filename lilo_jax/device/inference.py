@@ -1,11 +1,11 @@
-"""The compiled programs of a model that is not trained: sampling and scoring."""
+"""The compiled programs of a model that is not trained: sampling, scoring, hidden states."""
 
 import functools
 from typing import NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Int, Key
+from jaxtyping import Float, Int, Key
 
 from lilo_jax.device.compiling import announced
 from lilo_jax.device.mesh import constrainer, replicated, sharding
@@ -13,7 +13,7 @@ from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
 from lilo_jax.models.attention import attention_kernel, sequence_attention, shares_prompts
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.scoring import score
+from lilo_jax.models.scoring import score, span_means
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.sampling import sample
 from lilo_jax.sampling.settings import RolloutConfig
@@ -56,20 +56,36 @@ class Score(Protocol):
     ) -> TokenScores: ...
 
 
+class SpanMeans(Protocol):
+    """`lilo_jax.models.scoring.span_means` of a model, compiled for each value of what stands behind the star."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        tokens: Int[Array, "rows tokens"],
+        begin: Int[Array, "rows spans"],
+        end: Int[Array, "rows spans"],
+        *,
+        layers: tuple[int, ...],
+    ) -> Float[Array, "layers rows spans embed"]: ...
+
+
 class InferencePrograms(NamedTuple):
     """The jitted functions of a model that is not trained; see `Programs`."""
 
     model: Model
     sample: Sample
     score: Score
+    span_means: SpanMeans
 
 
 @functools.lru_cache(maxsize=16)
 def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
-    """Sampling and scoring on this mesh."""
+    """Sampling, scoring and hidden states on this mesh."""
     model = model_on(settings.model, mesh)
     draw = sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
-    return InferencePrograms(model, draw, scorer(model, mesh, chunk=UpdateConfig().chunk))
+    means = jax.jit(functools.partial(span_means, model), static_argnames="layers", out_shardings=replicated(mesh))
+    return InferencePrograms(model, draw, scorer(model, mesh, chunk=UpdateConfig().chunk), means)
 
 
 def sampler(model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int) -> Sample:

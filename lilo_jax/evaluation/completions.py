@@ -15,12 +15,13 @@ def completions_of(
     protocol: Protocol,
     *,
     rows: int,
+    first: int = 0,
 ) -> Iterator[Completions]:
-    """Completions of each prompt, from device calls of about `rows` completions, in the order of the prompts."""
+    """Completions of each prompt from place `first` on, in device calls of about `rows` completions, in their order."""
     samples = protocol.samples
     per_call = max(rows // samples, 1)
     width = bucket(max(map(len, prompts), default=1))
-    for start in range(0, len(prompts), per_call):
+    for start in range(first, len(prompts), per_call):
         part = prompts[start : start + per_call]
         count = per_call if len(prompts) > per_call else min(bucket(len(part)), per_call)
         tokens, lengths = padded(part, count, width)

@@ -21,6 +21,7 @@ from lilo_jax.models.decoder import (
     ValueModel,
     layer_execution,
     run_trunk,
+    trunk_states,
 )
 from lilo_jax.models.decoding import Decoding
 from lilo_jax.models.projection import project
@@ -37,6 +38,8 @@ class Model(NamedTuple):
         inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
         hidden: (params, tokens, segments=None) -> final hidden states.  Works for policy and critic.  Packed rows come
             with their `Segments`.
+        states: (params, tokens) -> the states between the layers: the embeddings, the output of each layer, the last
+            one being the final hidden states.
         logits: (params, hidden) -> logits, float32.
         values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
@@ -57,6 +60,7 @@ class Model(NamedTuple):
     critic_axes: PyTree
     inputs: PyTree
     hidden: Callable[..., Float[Array, "rows tokens embed"]]
+    states: Callable[[PyTree, Int[Array, "rows tokens"]], tuple[Float[Array, "rows tokens embed"], ...]]
     logits: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]]
     values: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens"]]
     decoding_weights: Callable[[PyTree], PyTree]
@@ -110,11 +114,8 @@ def build_model(
     forward = functools.partial(run_trunk, config, constrain)
     train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
-    def hidden(
-        params: PyTree,
-        tokens: Int[Array, "rows tokens"],
-        segments: Segments | None = None,
-    ) -> Float[Array, "rows tokens embed"]:
+    def whole(tokens: Int[Array, "rows tokens"], segments: Segments | None) -> Pass:
+        """How whole sequences are run."""
         positions = jnp.arange(tokens.shape[1])[None] if segments is None else segments.positions
 
         def mix(
@@ -126,7 +127,17 @@ def build_model(
         ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
             return attend(query, key, value, segments, view), cache
 
-        return forward(params["trunk"], tokens, None, Pass(positions, project, mix), train_layers)[0]
+        return Pass(positions, project, mix)
+
+    def hidden(
+        params: PyTree,
+        tokens: Int[Array, "rows tokens"],
+        segments: Segments | None = None,
+    ) -> Float[Array, "rows tokens embed"]:
+        return forward(params["trunk"], tokens, None, whole(tokens, segments), train_layers)[0]
+
+    def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
+        return trunk_states(config, constrain, params["trunk"], tokens, whole(tokens, None))
 
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
@@ -145,6 +156,7 @@ def build_model(
         critic_axes=_logical_axes(ValueModel, config),
         inputs=inputs,
         hidden=hidden,
+        states=states,
         logits=logits,
         values=values,
         decoding_weights=decoding.weights,

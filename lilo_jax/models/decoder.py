@@ -12,7 +12,7 @@ on both sides); OLMo Team 2024 (OLMo 2, section 3: norms on outputs, normalised 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -244,17 +244,29 @@ def run_blocks(
     Returns:
         The last layer's output, and the cache in the form it came in (None if it was None).
     """
+    runs = _layers(config, way)
+    if execution == "scanned":
+        return _scan(runs, layers, x, cache)
+    outputs = list(_unroll(runs, layers, x, cache))
+    return outputs[-1][0], None if cache is None else tuple(layer_cache for _, layer_cache in outputs)
+
+
+def _unroll(
+    runs: Sequence[Callable], layers: PyTree, x: Float[Array, "rows tokens embed"], cache: PyTree
+) -> Iterator[tuple[Float[Array, "rows tokens embed"], LayerCache | None]]:
+    """The output of each layer in turn, and its cache."""
+    if not isinstance(layers, tuple):
+        layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(len(runs)))
+    for run, weights, layer_cache in zip(runs, layers, cache or [None] * len(runs), strict=True):
+        x, layer_cache = run(x, weights, layer_cache)
+        yield x, layer_cache
+
+
+def _layers(config: DecoderConfig, way: Pass) -> list[Callable]:
+    """`_layer` of each layer; layers of one kind share one."""
     kinds = layer_kinds(config)
     runs = {kind: _layer(config, kind, way) for kind in set(kinds)}
-    if execution == "scanned":
-        return _scan([runs[kind] for kind in kinds], layers, x, cache)
-    if not isinstance(layers, tuple):
-        layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(config.num_layers))
-    caches = []
-    for kind, weights, layer_cache in zip(kinds, layers, cache or [None] * config.num_layers, strict=True):
-        x, layer_cache = runs[kind](x, weights, layer_cache)
-        caches.append(layer_cache)
-    return x, None if cache is None else tuple(caches)
+    return [runs[kind] for kind in kinds]
 
 
 def _layer(config: DecoderConfig, kind: LayerKind, way: Pass) -> Callable:
@@ -337,13 +349,31 @@ def run_trunk(
     Returns:
         States in the compute dtype, and the cache.
     """
+    x, cache = run_blocks(
+        config, trunk["layers"], _embedded(config, constrain, trunk, tokens), cache, way, execution=execution
+    )
+    return constrain(bind(lambda: RMSNorm(config), trunk["norm"])(x), "rows", None, None), cache
+
+
+def trunk_states(
+    config: DecoderConfig, constrain: Constrain, trunk: PyTree, tokens: Int[Array, "rows tokens"], way: Pass
+) -> tuple[Float[Array, "rows tokens embed"], ...]:
+    """Tokens to the states between the layers: the embeddings, and the output of each layer, the last one normed.
+
+    The layers run unrolled; what a program does not read of the states is not kept.
+    """
+    x = _embedded(config, constrain, trunk, tokens)
+    inner = [x, *(output for output, _ in _unroll(_layers(config, way), trunk["layers"], x, None))]
+    return (*inner[:-1], constrain(bind(lambda: RMSNorm(config), trunk["norm"])(inner[-1]), "rows", None, None))
+
+
+def _embedded(
+    config: DecoderConfig, constrain: Constrain, trunk: PyTree, tokens: Int[Array, "rows tokens"]
+) -> Float[Array, "rows tokens embed"]:
     # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
     table = constrain(trunk["embedding"], "vocab", None).astype(config.compute_dtype)
     # The scale is rounded to the compute dtype, as it was when Gemma was trained.
-    x = constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", None, None)
-    x, cache = run_blocks(config, trunk["layers"], x, cache, way, execution=execution)
-    norm = bind(lambda: RMSNorm(config), trunk["norm"])
-    return constrain(norm(x), "rows", None, None), cache
+    return constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", None, None)
 
 
 class Trunk(nnx.Module):

@@ -65,7 +65,7 @@ def pieces(sequences: Sequences, *, share: bool = True) -> Pieces:
         return Pieces(rows, np.zeros_like(prompts), prompts + lengths)
     tokens = np.asarray(sequences.tokens)
     first: dict[bytes, int] = {}
-    owner = np.array([first.setdefault(tokens[i, : prompts[i]].tobytes(), i) for i in rows], int)
+    owner = np.array([first.setdefault(tokens[i, : prompts[i]].tobytes(), i) for i in range(len(prompts))], np.int64)
     shared = np.where(np.bincount(owner, minlength=len(rows))[owner] > 1, prompts, 0)
     return Pieces(owner, shared, prompts + lengths - shared)
 
@@ -147,10 +147,8 @@ def pack(pieces: Pieces, longest: int, width: int, num_rows: int) -> PackedRows 
             sequence[rest] = segment[rest] = member
             positions[rest], continued[rest] = np.arange(first, last), continues
             place[member, :last] = np.concatenate([prompt, rest])
-    sequence, segment, positions, continued = (
-        x.reshape(num_rows, width) for x in (sequence, segment, positions, continued)
-    )
-    return PackedRows(sequence, Segments(segment, positions, continued), place)
+    in_rows = [x.reshape(num_rows, width) for x in (sequence, segment, positions, continued)]
+    return PackedRows(in_rows[0], Segments(*in_rows[1:]), place)
 
 
 def pack_blocks(

@@ -177,10 +177,39 @@ def score_values(
 
 def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Float[Array, "prompts embed"]:
     """The policy's final hidden state, averaged over the tokens of each prompt; 0 for padding rows."""
-    hidden = model.hidden(params, prompts.tokens).astype(jnp.float32)
-    there = jnp.arange(prompts.tokens.shape[1])[None] < prompts.lengths[:, None]
-    total = jnp.sum(jnp.where(there[:, :, None], hidden, 0), axis=1)
-    return total / jnp.maximum(prompts.lengths, 1)[:, None]
+    return _span_mean(model.hidden(params, prompts.tokens), jnp.zeros_like(prompts.lengths), prompts.lengths)
+
+
+def span_means(
+    model: Model,
+    params: PyTree,
+    tokens: Int[Array, "rows tokens"],
+    begin: Int[Array, "rows spans"],
+    end: Int[Array, "rows spans"],
+    *,
+    layers: tuple[int, ...],
+) -> Float[Array, "layers rows spans embed"]:
+    """The policy's states between its layers, averaged over spans of the tokens of each row.
+
+    Args:
+        model: functions of the decoder.
+        params: policy weights.
+        tokens: of rows.
+        begin, end: a span is the tokens from `begin` to before `end`; the mean of none is 0.
+        layers: which of `model.states`.
+    """
+    states = model.states(params, tokens)
+    over_spans = jax.vmap(_span_mean, in_axes=(None, 1, 1), out_axes=1)
+    return jnp.stack([over_spans(states[layer], begin, end) for layer in layers])
+
+
+def _span_mean(
+    states: Float[Array, "rows tokens embed"], begin: Int[Array, "rows"], end: Int[Array, "rows"]
+) -> Float[Array, "rows embed"]:
+    position = jnp.arange(states.shape[1])[None]
+    there = (position >= begin[:, None]) & (position < end[:, None])
+    total = jnp.sum(jnp.where(there[:, :, None], states.astype(jnp.float32), 0), axis=1)
+    return total / jnp.maximum(end - begin, 1)[:, None]
 
 
 def _completion_states(

@@ -1,4 +1,4 @@
-"""A model without a run: completions of prompts, and log-probs of given tokens."""
+"""A model without a run: completions of prompts, log-probs of given tokens, hidden states."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from lilo_jax.models.packing import length_blocks
 from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.tokenizers import Tokenizer
-from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences
+from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences, TokenScores
 
 ROWS = 64
 """Prompts of one device call."""
@@ -69,7 +69,7 @@ def load(
 
 
 def generate(
-    loaded: LoadedModel, prompts: Sequence[Sequence[int]], protocol: Protocol, *, rows: int = ROWS
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], protocol: Protocol, *, rows: int = ROWS, first: int = 0
 ) -> Iterator[Completions]:
     """Completions of each prompt, in the order of the prompts; host arrays of `protocol.samples` rows.
 
@@ -80,6 +80,7 @@ def generate(
         prompts: token ids, at least one each.
         protocol: how they are sampled.
         rows: completions of one device call.
+        first: place of the first prompt whose completions are wanted.
     """
     key = stream_key(protocol.seed, "generate")
 
@@ -96,7 +97,7 @@ def generate(
         )
         return jax.device_get(running)
 
-    for completions in completions_of(draw, prompts, protocol, rows=rows):
+    for completions in completions_of(draw, prompts, protocol, rows=rows, first=first):
         _check_finite(completions.logprobs)
         yield completions
 
@@ -108,7 +109,17 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
         loaded: from `load`.
         rows: token ids, at least one each.
     """
-    results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
+    return [np.asarray(found.logprobs) for found in scores(loaded, rows)]
+
+
+def scores(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[TokenScores]:
+    """The log-prob of every token but the first, and the entropy of what it was one of: float32 [n - 1], in order.
+
+    Args:
+        loaded: from `load`.
+        rows: token ids, at least one each.
+    """
+    results = [TokenScores(logprobs=np.zeros(0, np.float32), entropy=np.zeros(0, np.float32))] * len(rows)
     sizes = np.array([len(row) for row in rows], int)
     shards = row_shards(loaded.mesh)
     for part, width in length_blocks(sizes, bucket(int(sizes.max(initial=1))), multiple=shards):
@@ -117,17 +128,41 @@ def logprobs(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[np.ndar
             tokens=tokens, prompt_lengths=np.ones_like(lengths), completion_lengths=np.maximum(lengths - 1, 0)
         )
         placed = put_rows(loaded.mesh, sequences)
-        scores = loaded.programs.score(loaded.params, placed, completion_width=width - 1, temperature=1.0)
-        found = np.asarray(scores.logprobs)
+        found = jax.device_get(
+            loaded.programs.score(loaded.params, placed, completion_width=width - 1, temperature=1.0)
+        )
         for row, i in enumerate(part):
-            results[i] = found[row, : len(rows[i]) - 1]
-            _check_finite(results[i])
+            results[i] = jax.tree.map(lambda x, row=row, i=i: x[row, : len(rows[i]) - 1], found)
+            _check_finite(results[i].logprobs)
     return results
 
 
-def _check_finite(logprobs: Array) -> None:
-    if not np.isfinite(logprobs).all():
+def span_means(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], spans: np.ndarray, *, layers: Sequence[int]
+) -> np.ndarray:
+    """Hidden states between the layers, averaged over spans of tokens: float32 [layers, rows, spans, D].
+
+    Args:
+        loaded: from `load`.
+        rows: token ids, at least one each.
+        spans: int [rows, spans, 2]: the places of a span's first token, and of the one after its last.
+        layers: 0 for the embeddings, i for the output of the i-th layer, the last one normed.
+    """
+    width, blocks = bucket(max(map(len, rows))), []
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS]
+        tokens, _ = padded(part, ROWS, width)
+        edges = np.pad(spans[start : start + ROWS].astype(np.int32), ((0, ROWS - len(part)), (0, 0), (0, 0)))
+        placed = put_rows(loaded.mesh, (tokens, edges[..., 0], edges[..., 1]))
+        blocks.append(loaded.programs.span_means(loaded.params, *placed, layers=tuple(layers))[:, : len(part)])
+    found = np.concatenate(jax.device_get(blocks), axis=1)
+    _check_finite(found)
+    return found
+
+
+def _check_finite(values: Array) -> None:
+    if not np.isfinite(values).all():
         raise RunError(
-            "a log-prob of the model is not a finite number, although all weights are: its activations overflow; try "
-            "--dtype float32, or another model"
+            "a log-prob or hidden state of the model is not a finite number, although all weights are: its activations "
+            "overflow; try --dtype float32, or another model"
         )

@@ -205,8 +205,7 @@ def update(
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
         metrics = _of_step(metrics, ratio, is_finite=is_finite, near=near, live=live)
-        computed = minibatch.sequences.tokens if step_plans is None else step_plans.sequence
-        return (policy, critic), metrics | _token_counts(lengths[rows], computed)
+        return (policy, critic), metrics | _token_counts(lengths[rows], minibatch.sequences.tokens.size, step_plans)
 
     dealt = deal(key, batch.row_mask.shape[0], config)
     (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
@@ -231,12 +230,11 @@ def _of_step(
     return metrics
 
 
-def _token_counts(lengths: Int[Array, "minibatch_rows"], computed: Int[Array, "*rows tokens"]) -> Metrics:
-    """How many of the tokens that were computed are a sequence's."""
-    return {
-        "update/useful_tokens": Mean.once(jnp.sum(lengths, dtype=jnp.float32)),
-        "update/computed_tokens": Mean.once(jnp.float32(computed.size)),
-    }
+def _token_counts(lengths: Int[Array, "minibatch_rows"], places: int, plans: PackedRows | None) -> Metrics:
+    """How many of the tokens that were computed are a sequence's; a shared prompt is computed once."""
+    useful = jnp.sum(lengths if plans is None else plans.sequence >= 0, dtype=jnp.float32)
+    computed = places if plans is None else plans.sequence.size
+    return {"update/useful_tokens": Mean.once(useful), "update/computed_tokens": Mean.once(jnp.float32(computed))}
 
 
 def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, gradients: PyTree) -> Trainable:

@@ -152,7 +152,7 @@ def _prompts(config: Config, given: Set[str], model: _ModelFacts, memory: int) -
     if model.chat and wanted and not given & {"task.template", "task.template_file"}:
         yield "tokenizer.chat", True, "the model has a chat template (--tokenizer.no-chat leaves it out)"
         yield "task.template", "none", "the chat template says where the question stands"
-    elif not config.tokenizer.chat and getattr(config.task, "shots", 0):
+    elif not config.tokenizer.chat and getattr(config.task, "shots", None):
         yield "rollout.stop", (BETWEEN,), "what stands between worked examples ends a response"
 
 

@@ -32,6 +32,8 @@ SIZE = {"float32": 4, "bfloat16": 2, "int8": 1}
 LOGITS_COPIES = 3
 """Of the logits of a chunk: themselves, their exponentials, their gradient."""
 GIB = 2**30
+DOUBT = 1.5
+"""Factor by which an estimate may be too high: only what needs more than that is refused."""
 WORTH_SAYING = GIB // 4
 """Bytes from which on a plan is told."""
 
@@ -175,7 +177,7 @@ def candidates(curriculum: Curriculum, state: CurriculumState) -> int:
 
 
 def refuse_too_large(config: Config, prompt: int, memory: int) -> None:
-    """Raises `UsageError` with a setting that would fit if a plan needs more than there is.
+    """Raises `UsageError` with a setting that would fit if a plan needs more than there is, whatever the estimate errs.
 
     Args:
         config: of the run.
@@ -183,7 +185,7 @@ def refuse_too_large(config: Config, prompt: int, memory: int) -> None:
         memory: bytes of all devices; 0: unknown, and nothing is refused.
     """
     needed = sum(plan_bytes(config, prompt).values())
-    if not memory or needed <= memory:
+    if not memory or needed <= DOUBT * memory:
         return
     held = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan_bytes(config, prompt).items())
     cure = next((say for say, other in _smaller(config) if sum(plan_bytes(other, prompt).values()) <= memory), "")
@@ -242,10 +244,12 @@ def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: f
     held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in needs.items())
     seconds = {name: count / speed for name, count in operations.items()}
     phases = ", ".join(f"{name} {took:.2g}" for name, took in seconds.items())
+    doubtful = 0 < memory < sum(needs.values())
     return [
         f"memory, estimated: {sum(needs.values()) / GIB:.2f} GiB"
         + f" of {memory / GIB:.1f}" * bool(memory)
-        + f" ({held})",
+        + f" ({held})"
+        + ": it may not fit" * doubtful,
         f"a step, estimated: {sum(seconds.values()):.2g} s or more ({phases}), at the {speed / 1e9:.0f} billion "
         f"operations a second of a product of matrices here",
     ]
