@@ -14,16 +14,9 @@ from flax import nnx
 from jaxtyping import Float, Int, Key
 
 from lilo_jax.models.attention import Attend, Segments, View, attend_sequence, softcapped
-from lilo_jax.models.decoder import (
-    DecoderConfig,
-    LanguageModel,
-    Pass,
-    ValueModel,
-    layer_execution,
-    run_trunk,
-    trunk_states,
-)
+from lilo_jax.models.decoder import DecoderConfig, LanguageModel, Pass, ValueModel
 from lilo_jax.models.decoding import Decoding
+from lilo_jax.models.layers import layer_execution, run_trunk, trunk_states
 from lilo_jax.models.projection import project
 from lilo_jax.types import Array, Constrain, PyTree
 
@@ -114,30 +107,15 @@ def build_model(
     forward = functools.partial(run_trunk, config, constrain)
     train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
-    def whole(tokens: Int[Array, "rows tokens"], segments: Segments | None) -> Pass:
-        """How whole sequences are run."""
-        positions = jnp.arange(tokens.shape[1])[None] if segments is None else segments.positions
-
-        def mix(
-            query: Float[Array, "rows tokens heads head_dim"],
-            key: Float[Array, "rows tokens kv_heads head_dim"],
-            value: Float[Array, "rows tokens kv_heads head_dim"],
-            cache: None,
-            view: View,
-        ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
-            return attend(query, key, value, segments, view), cache
-
-        return Pass(positions, project, mix)
-
     def hidden(
         params: PyTree,
         tokens: Int[Array, "rows tokens"],
         segments: Segments | None = None,
     ) -> Float[Array, "rows tokens embed"]:
-        return forward(params["trunk"], tokens, None, whole(tokens, segments), train_layers)[0]
+        return forward(params["trunk"], tokens, None, _whole(attend, tokens, segments), train_layers)[0]
 
     def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
-        return trunk_states(config, constrain, params["trunk"], tokens, whole(tokens, None))
+        return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, None))
 
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
         head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
@@ -166,3 +144,19 @@ def build_model(
         take=decoding.take,
         copy=decoding.copy,
     )
+
+
+def _whole(attend: Attend, tokens: Int[Array, "rows tokens"], segments: Segments | None) -> Pass:
+    """How whole sequences are run: nothing is cached."""
+    positions = jnp.arange(tokens.shape[1])[None] if segments is None else segments.positions
+
+    def mix(
+        query: Float[Array, "rows tokens heads head_dim"],
+        key: Float[Array, "rows tokens kv_heads head_dim"],
+        value: Float[Array, "rows tokens kv_heads head_dim"],
+        cache: None,
+        view: View,
+    ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
+        return attend(query, key, value, segments, view), cache
+
+    return Pass(positions, project, mix)

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 
 from lilo_jax.models.attention import View, softcapped
 from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, take_rows, write
-from lilo_jax.models.decoder import DecoderConfig, Pass, layer_execution
+from lilo_jax.models.decoder import DecoderConfig, Pass
+from lilo_jax.models.layers import layer_execution
 from lilo_jax.models.projection import LowRank, project, project_transposed, project_weights_first, transposed
 from lilo_jax.types import Array, Constrain, PyTree
 

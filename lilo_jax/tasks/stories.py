@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from lilo_jax.questions import Question
-from lilo_jax.tasks.sums import Arithmetic, draw_numbers
+from lilo_jax.tasks.sums import Sums, draw_numbers
 
 NAMES = (
     "Mia", "Tom", "Ana", "Ben", "Zoe", "Sam", "Lena", "Omar", "Ruth", "Ivan", "Nora", "Hugo", "Emma", "Raj", "Kim",
@@ -95,8 +95,8 @@ A: 12 / 3 = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Stories(Arithmetic):
-    """Word problems of one and two steps."""
+class Stories(Sums):
+    """Word problems of one and two steps; sizes, splits and grading are those of `Sums`."""
 
     template: str = f"{EXAMPLES}Q: {{question}}\nA:"
     """as of every task; three worked examples, which a model that is not tuned to chat goes on with"""

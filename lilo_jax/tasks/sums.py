@@ -3,7 +3,6 @@
 The numbers grow by level, so that a small model solves the first level mostly, and the last one hardly ever.
 """
 
-import abc
 import dataclasses
 import operator
 from collections.abc import Callable
@@ -30,8 +29,8 @@ LARGEST = (30, 60, 120, 240)
 
 
 @dataclasses.dataclass(frozen=True)
-class Arithmetic(abc.ABC):
-    """Sizes of generated sets of arithmetic questions, and how they are asked and graded."""
+class Sums:
+    """Sums, differences and products of two numbers: sizes of the sets, and how they are asked and graded."""
 
     pool: Generated = 1000
     """training questions, drawn anew for every seed"""
@@ -39,15 +38,20 @@ class Arithmetic(abc.ABC):
     """validation questions, the same for all seeds"""
     test: Generated = 500
     """test questions, the same for all seeds"""
-    template: str = "{question} ="
+    template: str = "2 + 3 = 5\n9 - 4 = 5\n3 * 6 = 18\n{question} ="
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
-    {question} in it"""
+    {question} in it; here three worked examples, which a model that is not tuned to chat goes on with"""
     grader: str = "default"
     """default, paper, exact or math_verify"""
 
-    @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> Question:
-        """A random question, its prompt still empty, with a worked solution in one line."""
+        """A random question, of a random operation and level, its prompt still empty."""
+        level = int(rng.integers(len(LARGEST)))
+        operations = str(rng.choice(["+", "-", "*"]))
+        numbers, results = draw_numbers(rng, operations, LARGEST[level])
+        text = f"{numbers[0]} {operations} {numbers[1]}"
+        answer = str(results[-1])
+        return Question("", answer, level, text=text, solution=answer, category=operations)
 
     def build(self, seed: int) -> Task:
         """Generates the sets: no question occurs twice within or across them."""
@@ -69,23 +73,6 @@ class Arithmetic(abc.ABC):
             question = self.draw(rng)
             if low <= int(question.content, 16) / 16 ** len(question.content) < high:
                 return dataclasses.replace(question, prompt=render(question.text))
-
-
-@dataclasses.dataclass(frozen=True)
-class Sums(Arithmetic):
-    """Sums, differences and products of two numbers."""
-
-    template: str = "2 + 3 = 5\n9 - 4 = 5\n3 * 6 = 18\n{question} ="
-    """as of every task; three worked examples, which a model that is not tuned to chat goes on with"""
-
-    def draw(self, rng: np.random.Generator) -> Question:
-        """Of a random operation and level."""
-        level = int(rng.integers(len(LARGEST)))
-        operations = str(rng.choice(["+", "-", "*"]))
-        numbers, results = draw_numbers(rng, operations, LARGEST[level])
-        text = f"{numbers[0]} {operations} {numbers[1]}"
-        answer = str(results[-1])
-        return Question("", answer, level, text=text, solution=answer, category=operations)
 
 
 def draw_numbers(rng: np.random.Generator, operations: str, largest: int) -> tuple[list[int], list[int]]:
