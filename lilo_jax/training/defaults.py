@@ -80,11 +80,11 @@ def settle(config: Config, given: Set[str], output_dir: str) -> Config:
     directory = RunDirectory(output_dir)
     if directory.config_path.exists():
         return as_stored(config, given, configuration.load(directory.config_path))
+    resolve(config)  # what cannot be used is refused before anything is told of it
     try:
         config, lines = for_model(config, given, facts_of(config), capacity.memory())
     except ValueError as error:  # of settings that do not fit together
         raise UsageError(str(error)) from None
-    resolve(config)  # what cannot be used is refused before anything is told of it
     for line in lines:
         print(line, file=sys.stderr)
     return config
