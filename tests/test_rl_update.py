@@ -429,10 +429,25 @@ def test_packed_rows_leave_the_update_as_it_is(shared):
     for found, expected in ((packed_policy, policy), (packed_critic, critic)):
         for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    live = np.asarray(batch.row_mask)
-    for found, computed in ((metrics, ROWS * tokens.shape[1]), (packed_metrics, plans.sequence[0].size * 2)):
-        np.testing.assert_allclose(found["update/useful_tokens"].total, config.epochs * lengths[live].sum())
-        np.testing.assert_allclose(found["update/computed_tokens"].total, config.epochs * computed)
+    live, computed = np.asarray(batch.row_mask), plans.sequence.size
+    assert float(metrics["update/useful_tokens"].total) == config.epochs * lengths[live].sum()
+    assert float(metrics["update/computed_tokens"].total) == config.epochs * ROWS * tokens.shape[1]
+    assert float(packed_metrics["update/useful_tokens"].total) == useful(batch, np.asarray(deal(key, ROWS, config)))
+    assert float(packed_metrics["update/computed_tokens"].total) == computed
+
+
+def useful(batch, dealt) -> int:
+    """Tokens of live rows, a prompt once in each block of rows that are computed together."""
+    total = 0
+    for block in dealt.reshape(-1, dealt.shape[-1]):
+        prompts = set()
+        for row in block:
+            length = int(batch.sequences.prompt_lengths[row])
+            prompt = np.asarray(batch.sequences.tokens)[row, :length].tobytes()
+            own = int(batch.sequences.completion_lengths[row]) + length * (prompt not in prompts)
+            prompts.add(prompt)
+            total += own * bool(batch.row_mask[row])
+    return total
 
 
 def test_shuffling_depends_on_the_key_alone():

@@ -14,7 +14,7 @@ from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
 from lilo_jax.models.scoring import completion_mask, score, score_values
 from lilo_jax.rl.contract import Algorithm
-from lilo_jax.types import Array, Mean, Metrics, Minibatch, PyTree, Trainable, TrainBatch
+from lilo_jax.types import Array, Mean, Metrics, Minibatch, PyTree, Sequences, Trainable, TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +205,8 @@ def update(
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
         metrics = _of_step(metrics, ratio, is_finite=is_finite, near=near, live=live)
-        return (policy, critic), metrics | _token_counts(lengths[rows], minibatch.sequences.tokens.size, step_plans)
+        counts = _token_counts(minibatch.sequences, lengths[rows], step_plans, batch.row_mask[parts])
+        return (policy, critic), metrics | counts
 
     dealt = deal(key, batch.row_mask.shape[0], config)
     (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
@@ -230,11 +231,22 @@ def _of_step(
     return metrics
 
 
-def _token_counts(lengths: Int[Array, "minibatch_rows"], places: int, plans: PackedRows | None) -> Metrics:
-    """How many of the tokens that were computed are a sequence's; a shared prompt is computed once."""
-    useful = jnp.sum(lengths if plans is None else plans.sequence >= 0, dtype=jnp.float32)
-    computed = places if plans is None else plans.sequence.size
-    return {"update/useful_tokens": Mean.once(useful), "update/computed_tokens": Mean.once(jnp.float32(computed))}
+def _token_counts(
+    sequences: Sequences,
+    lengths: Int[Array, "minibatch_rows"],
+    plans: PackedRows | None,
+    live: Bool[Array, "parts part_rows"],
+) -> Metrics:
+    """How many of the tokens that were computed are a live sequence's; a shared prompt's are its first sequence's."""
+    computed, useful = sequences.tokens.size, jnp.sum(lengths)
+    if plans is not None:
+        place = plans.sequence.reshape(len(live), -1)
+        computed = plans.sequence.size
+        useful = jnp.sum((place >= 0) & jnp.take_along_axis(live, jnp.maximum(place, 0), axis=1))
+    return {
+        "update/useful_tokens": Mean.once(useful.astype(jnp.float32)),
+        "update/computed_tokens": Mean.once(jnp.float32(computed)),
+    }
 
 
 def apply_gradients(optimizer: optax.GradientTransformation, state: Trainable, gradients: PyTree) -> Trainable:
