@@ -12,9 +12,10 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["NPROC"] = "1"  # threads of XLA: the test processes share the cores
 # What one process of this test run has compiled, the others, which inherit the directory, need not.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("LILO_JAX_TEST_CACHE") or os.environ.setdefault(
-    "LILO_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="lilo_jax_tests_")
-)
+OWN_CACHE = "LILO_JAX_TEST_CACHE" not in os.environ
+if OWN_CACHE:
+    os.environ["LILO_JAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="lilo_jax_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["LILO_JAX_TEST_CACHE"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # what is broadcast is written
 
@@ -40,8 +41,8 @@ from lilo_jax.training.sft import start_config
 
 
 def pytest_unconfigure():
-    """Removes what was compiled."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    """Removes what was compiled, unless another test run is to have it."""
+    if OWN_CACHE:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 

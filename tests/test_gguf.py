@@ -462,8 +462,7 @@ def test_smollm2_is_the_model_that_transformers_runs(smollm2):
         expected = their_logits(model, tokens)  # of standard deviation 8; 20 sentences differed by up to 1.7e-4
         np.testing.assert_allclose(our_logits(smollm2, tokens), expected, atol=4e-5 * expected.std())
     loaded = inference.load(source, tokenizer=ours)
-    (found,) = inference.generate(loaded, prompts, Protocol(1, 0.0, 1.0, 24))
-    for prompt, row, length in zip(prompts, found.tokens, found.lengths, strict=True):
+    for prompt, found in zip(prompts, inference.generate(loaded, prompts, Protocol(1, 0.0, 1.0, 24)), strict=True):
         with torch.no_grad():
             whole = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24)[0]
-        assert row[:length].tolist() == whole[len(prompt) :].tolist()
+        assert found.tokens[0, : found.lengths[0]].tolist() == whole[len(prompt) :].tolist()
