@@ -26,10 +26,10 @@ import numpy as np
 import tyro
 
 from experiments import quickstart
-from experiments.runner import Runs, compare, print_config, refuse_ignored
+from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
-from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.errors import UsageError
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown, speedup_cell
@@ -98,10 +98,7 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    names = [name.strip() for name in options.algorithms.split(",")]
-    for name in names:
-        if name not in quickstart.SETTINGS:
-            raise unknown_name("algorithm", name, quickstart.SETTINGS)
+    names = chosen("algorithm", options.algorithms, quickstart.SETTINGS)
     if options.seeds < 2 or options.config.num_steps < 1:
         raise UsageError("--seeds must be at least 2, and --num-steps at least 1")
 

@@ -32,12 +32,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from experiments import quickstart
 from experiments.algorithms import WithoutAdvantages
-from experiments.runner import Runs, compare, print_config, refuse_ignored
+from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, SftConfig
-from lilo_jax.curriculum.rules.frontier import Frontier
-from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.pretrained.gguf_file import import_gguf
@@ -80,10 +79,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What a machine can do."""
-ARMS = {
-    "uniform": lambda config: configuration.replace(config, curriculum=Uniform()),
-    "lilo": lambda config: configuration.replace(config, curriculum=Lilo(pool_ratio=4)),
-    "frontier": lambda config: configuration.replace(config, curriculum=Frontier()),
+ARMS = {name: quickstart.ARMS[name] for name in ("uniform", "lilo", "frontier")} | {
     "control": lambda config: configuration.replace(config, curriculum=Uniform(), algorithm=WithoutAdvantages("rloo")),
 }
 ALIVE = {"policy/entropy": 10, "curriculum/collected_zero_variance_fraction": 10, "audit/mixed_fraction": 1}
@@ -150,10 +146,7 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    names = [name.strip() for name in options.arms.split(",")]
-    for name in names:
-        if name not in ARMS:
-            raise unknown_name("arm", name, ARMS)
+    names = chosen("arm", options.arms, ARMS)
     if options.seeds < 1:
         raise UsageError("--seeds must be at least 1")
 

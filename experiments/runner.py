@@ -8,7 +8,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
-from lilo_jax.errors import RunError, Stopped, UsageError
+from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
 from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.json_lines import to_json
@@ -49,6 +49,15 @@ def print_config(config: Config, launch: Launch) -> bool:
     if launch.print_config:
         print(to_json(configuration.to_dict(config), indent=2))
     return launch.print_config
+
+
+def chosen(kind: str, names: str, known: Collection[str]) -> list[str]:
+    """The names in a text with commas between, each once; a `UsageError` at one that is not known."""
+    found = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in found:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return found
 
 
 def refuse_ignored(given: Config, default: Config, arms: Callable[[Config], Mapping[str, Config]]) -> None:

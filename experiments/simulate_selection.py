@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.runner import executor
+from experiments.runner import chosen, executor
 from lilo_jax.bounds import check
 from lilo_jax.config import command_line, settings_class
 from lilo_jax.curriculum import CURRICULA
@@ -294,11 +294,7 @@ def _checked(options: SimulationOptions) -> list[str]:
         raise UsageError(
             f"--steps {options.steps} is not a multiple of {RunSettings().every}: evaluations are as far apart"
         )
-    names = [name.strip() for name in options.cells.split(",")]
-    for name in names:
-        if name not in CELLS:
-            raise unknown_name("cell", name, CELLS)
-    return list(dict.fromkeys(names))
+    return chosen("cell", options.cells, CELLS)
 
 
 def report(cells: Mapping[str, Any], options: SimulationOptions, command: str) -> None:

@@ -192,6 +192,21 @@ def test_bad_input_is_one_line_with_the_cure(case, monkeypatch, capsys, tmp_path
     assert not output.exists()
 
 
+@pytest.mark.parametrize("args", [["--curriculum.oversample=" + "x" * 60_000], ["--num-steps", "7" * 5_000]])
+def test_of_a_long_argument_the_beginning_is_shown(args, monkeypatch, capsys, tmp_path):
+    code, err = failure(train_main, [*args, "--output-dir", str(tmp_path / "run")], monkeypatch, capsys)
+    assert code == 2
+    assert args[0][:20] in err
+    assert len(err) < 1_000
+
+
+def test_a_long_value_is_taken_whole():
+    template = "Q: 1 + 1\nA: 2\n" * 100 + "Q: {question}\nA:"
+    args = ["--task", "sums", "--task.template", template]
+    found = configuration.parse(configuration.Options(), args, prog="", description="").config
+    assert found.task.template == template
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),

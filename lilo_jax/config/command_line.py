@@ -17,6 +17,8 @@ from lilo_jax.errors import UsageError
 from lilo_jax.tasks.prompts import template_of
 
 T = TypeVar("T")
+SHOWN = 300
+"""Characters of an argument that a message shows at most."""
 
 
 def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
@@ -48,7 +50,16 @@ def parse(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
 
 
 def command_line(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
-    """Overrides the fields of a dataclass; `UsageError` in one sentence on anything that it does not understand."""
+    """Overrides the fields of a dataclass; `UsageError` in one sentence on anything that it does not understand.
+
+    What is wrong with a long argument is said of its beginning: to look for similar options takes time with its square.
+    """
+    if any(len(arg) > SHOWN for arg in args):
+        _parsed(options, [arg[:SHOWN] for arg in args], prog=prog, description=description)
+    return _parsed(options, args, prog=prog, description=description)
+
+
+def _parsed(options: T, args: Sequence[str], *, prog: str, description: str) -> T:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):

@@ -7,6 +7,7 @@ pi, e, i and letters.  Anything else, and whatever depends on a branch or a doma
 """
 
 import cmath
+import fractions
 import math
 import random
 from collections.abc import Callable
@@ -48,6 +49,15 @@ def close(gold: str, answer: str, *, tolerance: float) -> bool:
     except (UndecidedError, KeyError, ZeroDivisionError, OverflowError, ValueError, RecursionError):
         return False
     return abs(values[0] - values[1]) < tolerance
+
+
+def exact(latex: str) -> fractions.Fraction | None:
+    """The value of an expression of numbers that is a fraction without rounding; None of any other."""
+    try:
+        value = _value(parse(latex), {}, _EXACT)
+    except (UndecidedError, KeyError, ArithmeticError, ValueError, RecursionError):  # a letter, or no number
+        return None
+    return value if isinstance(value, fractions.Fraction) else None
 
 
 def _agree(wanted: Node, found: Node, letters: list[str]) -> bool | None:
@@ -115,6 +125,7 @@ class _Field:
 
 
 _DOUBLE = _Field(float, cmath, lambda: cmath.pi, 1j)  # real as long as can be: -(4+0j) has a negative zero
+_EXACT = _Field(fractions.Fraction, cmath, lambda: cmath.pi, 1j)  # as long as nothing else comes in
 _PRECISE = _Field(mpmath.mpf, mpmath, lambda: +mpmath.pi, mpmath.mpc(0, 1))
 
 

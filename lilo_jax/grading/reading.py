@@ -22,7 +22,8 @@ from lilo_jax.grading.answers import (
 )
 from lilo_jax.grading.clock import time_of_day
 from lilo_jax.grading.notation import LONGEST, normalise
-from lilo_jax.grading.sums import holds, plain, unevaluated, worked_out
+from lilo_jax.grading.probing import exact
+from lilo_jax.grading.sums import holds, plain, unevaluated
 from lilo_jax.grading.units import split_unit
 
 MOST_ITEMS = 40
@@ -50,6 +51,8 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-.,][^\W\d_]*)*", re.UNICODE)
 _ENVIRONMENT = re.compile(
     r"\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
 )
+_EQUALS = re.compile(r"(?<![<>!:])=")
+_NEXT_STEP = re.compile(r",(?!\d{3}(?!\d))|;|\band\b|\bthen\b")
 _COMPARISON = re.compile(r"\s*(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|<|>)\s*")
 _EMPTY = re.compile(r"\\emptyset|no (?:real )?solutions?|\\\{\s*\\\}", re.IGNORECASE)
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc).*\\degree", re.DOTALL)
@@ -166,7 +169,7 @@ def _equation(text: str, depth: int) -> Answer | None:
     r"""The right side of "x = 3", "x \in [0, 1)", "x = 1/2 = 0.5" or "12 + 30 = 42"."""
     if member := re.match(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*", text):
         return _read(text[member.end() :], depth)
-    sides = _split(text, re.compile(r"(?<![<>!:])="))
+    sides = _split(text, _EQUALS)
     if len(sides) < 2 or len(_split(text, re.compile(r",(?!\d{3}(?!\d))|;|\bor\b|\band\b"))) > 1:
         return None
     name = sides[0].strip()
@@ -183,8 +186,8 @@ def _equation(text: str, depth: int) -> Answer | None:
 
 def _chain(text: str, depth: int) -> Named | None:
     """Equations of numbers, one after another, answer with the last one: "5 * 6 = 30, 30 - 10 = 20"."""
-    steps = [step.strip() for step in _split(text, re.compile(r",(?!\d{3}(?!\d))|;|\band\b|\bthen\b")) if step.strip()]
-    sides = [_split(step, re.compile(r"(?<![<>!:])=")) for step in steps]
+    steps = [step.strip() for step in _split(text, _NEXT_STEP) if step.strip()]
+    sides = [_split(step, _EQUALS) for step in steps]
     if len(steps) < 2 or not all(len(parts) > 1 and all(map(str.strip, parts)) and holds(parts) for parts in sides):
         return None
     last = _equation(steps[-1], depth)
@@ -336,7 +339,7 @@ def _plus_minus(text: str, depth: int) -> Set | None:
         return None
     signs = ("+", "-") if r"\pm" in text else ("-", "+")
     both = (re.sub(r"\\(?:pm|mp)\s*", lambda m, sign=sign: sign, text).removeprefix("+") for sign in signs)  # type: ignore[misc]
-    values = ((worked_out(one), one) for one in both)
+    values = ((exact(one), one) for one in both)
     return Set(tuple(_read(one, depth) if value is None else Number(value) for value, one in values))
 
 

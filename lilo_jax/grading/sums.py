@@ -4,11 +4,9 @@ An equation that holds answers with its last side that is worked out; one that d
 To write down what was to be computed is none either, or a copy of the question would earn.
 """
 
-import fractions
 import math
-import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lilo_jax.grading.notation import compact, normalise
 from lilo_jax.grading.probing import close
@@ -21,9 +19,6 @@ _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _DECIMALS = re.compile(r"\s*-?\d*\.(\d+)\s*")
 _ARITHMETIC = ("+", "-", "*")
-_OPERATIONS: dict[str, Callable[..., fractions.Fraction]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "negative": operator.neg,
-}  # fmt: skip
 
 
 def holds(sides: Sequence[str]) -> bool:
@@ -48,14 +43,6 @@ def unevaluated(latex: str) -> bool:
         return False
 
 
-def worked_out(latex: str) -> fractions.Fraction | None:
-    """The value of sums, products and fractions of numbers; None of anything else."""
-    try:
-        return _exact(parse(latex))
-    except (UndecidedError, KeyError, ZeroDivisionError):
-        return None
-
-
 def echoes(answer: str, question: str) -> bool:
     """Whether an answer is a fraction, power or root to be worked out that the question states: 84/7, but not 3/4."""
     try:
@@ -68,12 +55,6 @@ def echoes(answer: str, question: str) -> bool:
     if kind not in ("/", "^", "root", "!", "binom") or in_lowest_terms:
         return False
     return bool(re.search(rf"(?<![\d.]){re.escape(compact(answer))}(?!\.?\d)", compact(normalise(question))))
-
-
-def _exact(node: Node) -> fractions.Fraction:
-    if node[0] == "number":
-        return fractions.Fraction(node[1])
-    return _OPERATIONS[node[0]](*map(_exact, node[1:]))
 
 
 def _leaves_work(node: Node) -> bool:

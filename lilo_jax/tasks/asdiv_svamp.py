@@ -7,7 +7,7 @@ import dataclasses
 
 from lilo_jax.questions import Question, Task
 from lilo_jax.tasks.asdiv import Asdiv
-from lilo_jax.tasks.stories import EXAMPLES
+from lilo_jax.tasks.stories import TEMPLATE
 from lilo_jax.tasks.svamp import Svamp
 
 
@@ -19,7 +19,7 @@ class AsdivSvamp:
     """where ASDiv is, as --task.path of the task asdiv"""
     svamp: str = ""
     """where SVAMP is, as --task.path of the task svamp"""
-    template: str = f"{EXAMPLES}Q: {{question}}\nA:"
+    template: str = TEMPLATE
     """how a question becomes a prompt: the name of a style, plain, none, vineppo, qwen_math or r1, or a text with
     {question} in it"""
     grader: str = "default"

@@ -80,7 +80,7 @@ STORIES = {
 """By the operations that solve them, from left to right."""
 
 
-EXAMPLES = """\
+TEMPLATE = """\
 Q: Leo has 4 plums and picks 3 more. How many plums does Leo have?
 A: 4 + 3 = 7
 
@@ -90,15 +90,16 @@ A: 5 * 6 = 30, 30 - 10 = 20
 Q: Leo puts 12 plums into 3 bowls, the same number in each. How many plums are in one bowl?
 A: 12 / 3 = 4
 
-"""
-"""Worked examples, which no task has among its questions."""
+Q: {question}
+A:"""
+"""Worked examples, which no task has among its questions, and the question."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stories(Sums):
     """Word problems of one and two steps; sizes, splits and grading are those of `Sums`."""
 
-    template: str = f"{EXAMPLES}Q: {{question}}\nA:"
+    template: str = TEMPLATE
     """as of every task; three worked examples, which a model that is not tuned to chat goes on with"""
 
     def draw(self, rng: np.random.Generator) -> Question:
