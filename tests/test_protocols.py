@@ -55,7 +55,7 @@ def test_without_a_protocol_suites_are_asked_and_graded_as_the_task_is():
 def test_lilo_eval_asks_and_grades_a_runs_own_test_as_training_does(name):
     config = with_evaluation(protocol=name, suites=("amc23=sample",))
     during = held_out_sets(config, check(config))
-    alone = _suites(config, "task,amc23=sample", PROTOCOLS[name])
+    alone = _suites(config, "task,amc23=sample", PROTOCOLS[name], shots=0, chat=False)
     for split, suite in (("test", "task"), ("amc23", "amc23")):
         questions, grade, _ = during[split]
         assert alone[suite].splits["test"] == questions
