@@ -477,6 +477,22 @@ def test_data_check_of_nothing(source, says, monkeypatch, capsys):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_task_of_ones_own_is_checked_and_is_a_suite(monkeypatch, capsys, tmp_path):
+    text = pathlib.Path("docs/extending.md").read_text().partition("# mine/sums.py")[2].partition("```")[0]
+    (tmp_path / "own_tasks").mkdir()
+    (tmp_path / "own_tasks" / "sums.py").write_text(text.partition("\n")[2])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    code, out, err = check(monkeypatch, capsys, "own_tasks.sums:Sums")
+    assert (code, err) == (0, "")
+    assert "1472 train, 64 validation, 64 test" in out
+    (task,) = suites(["own_tasks.sums:Sums"]).values()
+    assert len(task.splits["test"]) == 64
+    code, _, err = check(monkeypatch, capsys, "own_tasks.sums:Products")
+    assert code == 2
+    assert "cannot load task" in err
+
+
 # ------------------------------------------------------------------------------------------------- SVAMP and ASDiv
 SVAMP_ROW = {
     "ID": "chal-9", "Body": "Dan had $ 3 left. If he had $ 4 at the start", "Question": "What did it cost?",

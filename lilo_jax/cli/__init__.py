@@ -1,7 +1,9 @@
 """`lilo <verb>`: looks at machines, models and runs.  Each verb is thin; what it shows is computed elsewhere."""
 
 import argparse
+import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -21,6 +23,7 @@ def main() -> None:
 
 
 def _main() -> None:
+    sys.path.insert(0, os.getcwd())  # classes of one's own are found there, as `python -m` finds them
     arguments = vars(parser().parse_args())
     run = arguments.pop("verb")
     del arguments["debug"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
-from lilo_jax.bounds import check
+from lilo_jax.bounds import check, class_named
 from lilo_jax.config import Config
-from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
@@ -241,9 +241,9 @@ def data(action: str, source: str, question: str, answer: str, template: str, mo
 
     assert action == "check"
     name, _, path = source.partition("=")
-    if name not in TASKS and not pathlib.Path(source).exists():
-        raise unknown_name("task (or file)", source, TASKS)
-    spec = TASKS[name]() if name in TASKS else TASKS["dataset"](path=source)
+    if pathlib.Path(source).exists() and name not in TASKS:
+        name, path = "dataset", source
+    spec = class_named("task (or file)", name, TASKS)()
     if (question or answer) and not hasattr(spec, "question"):
         raise UsageError(f"the columns of {name} are known: leave out --question and --answer")
     seen = look(with_settings(spec, path=path, question=question, answer=answer, template=template))

@@ -1,34 +1,22 @@
 """Configs as dictionaries, in files, and changed in single fields; what is chosen by name, by its name."""
 
 import dataclasses
-import importlib
 import json
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from lilo_jax.bounds import Naming, build, shown
+from lilo_jax.bounds import Naming, build, class_named, shown
 from lilo_jax.config.settings import TABLES, Config
-from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.errors import UsageError
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.run_directory import RunDirectory
 
 
 def settings_class(field: str, name: str) -> type:
     """The settings class of a table entry, or of a user's own `package.module:ClassName`."""
-    if ":" not in name:
-        if name not in TABLES[field]:
-            raise unknown_name(field, name, TABLES[field])
-        return TABLES[field][name]
-    module_name, class_name = name.split(":", 1)
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # whatever the module does when it is imported
-        raise UsageError(f"cannot load {field} {name!r}: {error}; the form is package.module:ClassName") from error
-    if not (dataclasses.is_dataclass(found) and callable(getattr(found, "build", None))):
-        raise UsageError(f"{field} {name!r} is not a dataclass with a build method")
-    return cast(type, found)
+    return class_named(field, name, TABLES[field])
 
 
 def settings_name(field: str, settings: Any) -> str:

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.bounds import class_named
+from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.questions import Task
 from lilo_jax.tasks import TASKS
@@ -17,7 +18,7 @@ def suites(names: Sequence[str], **settings: str | int) -> dict[str, Task]:
     """The tasks of some suites, each with its test set as its one split, `test`.
 
     Args:
-        names: NAME or NAME=PATH, of tasks.
+        names: NAME or NAME=PATH, of tasks; a task of one's own is package.module:ClassName.
         settings: template, grader and the like, given to the tasks that have them; "" leaves a task's own.
 
     Raises:
@@ -26,11 +27,9 @@ def suites(names: Sequence[str], **settings: str | int) -> dict[str, Task]:
     found: dict[str, Task] = {}
     for each in names:
         name, _, path = each.partition("=")
-        if name not in TASKS:
-            raise unknown_name("suite", name, TASKS)
+        spec = class_named("suite", name, TASKS)()
         if name in found:
             raise UsageError(f"suite {name!r} is given twice")
-        spec = TASKS[name]()
         if path and not hasattr(spec, "path"):
             raise UsageError(f"the task {name} is generated and has no path")
         found[name] = evaluation_task(with_settings(spec, path=path, **settings))
