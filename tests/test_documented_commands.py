@@ -22,6 +22,8 @@ LONG = re.compile(r"experiments\.train (?!--num-steps 10 |--help|--print)")
 FROM_THE_HUB = re.compile(r"math500,|--suite gsm8k")
 OF_ANOTHER_TEST = re.compile(r"lilo import gguf FILE ")
 """test_gguf.py writes the files that it imports."""
+USERS_TURNS = "{% for turn in messages if turn.role == 'user' %}{{ turn.content }}{% endfor %}"
+"""A chat template."""
 SUMS = [(f"{a}+{b}=", str(a + b)) for a in range(8) for b in range(5)]
 
 
@@ -51,6 +53,7 @@ def home(tiny_run, tmp_path, monkeypatch):
     write_lines(tmp_path / "tokens.jsonl", [{"tokens": [1, 2, 3]}])
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "lilo export RUN --output MODEL") == 0
+    (tmp_path / "MODEL" / "chat_template.jinja").write_text(USERS_TURNS)
     return tmp_path
 
 
