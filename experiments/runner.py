@@ -92,9 +92,10 @@ def compare(
     jobs: int = 0,
     after_each: Callable[[Runs], None] = lambda runs: None,
 ) -> Runs:
-    """Runs every arm on every seed, all arms of a seed from the same fine-tuned weights.
+    """Runs every arm on every seed, all arms of a seed from the same weights.
 
-    Runs lie in OUTPUT_DIR/seed_S/{sft, ARM}; those that are done are not run again, those cut short go on.
+    Runs lie in OUTPUT_DIR/seed_S/{sft, ARM}; those that are done are not run again, those cut short go on.  There is no
+    `sft` where the config names a model and does not fine-tune it.
 
     Args:
         config: what the arms have in common; kept in OUTPUT_DIR, which refuses another one.
@@ -108,38 +109,17 @@ def compare(
     for arm in arms.values():
         check(arm)
     with open_run(launch.output_dir, config, launch.resume, {}) as root:
-        starts, followers = _jobs(root.path, config, arms, seeds, launch)
+        ready = _ready(root.path, config, arms, seeds, launch)
         runs = {name: {seed: RunDirectory(root.path / f"seed_{seed}" / name) for seed in seeds} for name in arms}
         workers = min(jobs or _processes(), len(arms) * len(seeds))
         with executor(workers) as pool:
-            _run_all(starts, followers, pool, workers, launch, lambda: after_each(runs))
+            _run_all(ready, pool, workers, launch, lambda: after_each(runs))
     return runs
 
 
 def _processes() -> int:
     """Runs at a time: one per core, and one on an accelerator, which processes cannot share."""
     return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
-
-
-def _jobs(
-    root: pathlib.Path, config: Config, arms: Mapping[str, Config], seeds: Sequence[int], launch: Launch
-) -> tuple[list["_Job"], list[list["_Job"]]]:
-    """The fine-tuning of each seed, and the runs that can begin when it is done."""
-    starts, followers = [], []
-    # The longest of a seed's runs first, so that no worker is left alone with one at the end.
-    longest_first = sorted(arms.items(), key=lambda arm: -arm[1].rollout.questions)
-    for seed in seeds:
-        path = root / f"seed_{seed}"
-        start = start_config(configuration.replace(config, seed=seed))
-        starts.append(_Job(f"seed {seed} sft", start, launch.of_part(path / "sft")))
-        filled = {
-            name: configuration.replace(arm, seed=seed, model__path=str(path / "sft"), sft__steps=0)
-            for name, arm in longest_first
-        }
-        followers.append(
-            [_Job(f"seed {seed} {name}", arm, launch.of_part(path / name)) for name, arm in filled.items()]
-        )
-    return starts, followers
 
 
 class _Job(NamedTuple):
@@ -158,6 +138,36 @@ class _Job(NamedTuple):
 
     def is_done(self) -> bool:
         return RunDirectory(pathlib.Path(self.launch.output_dir)).is_done()
+
+
+_Begun = tuple[_Job, list[_Job]]
+"""A run, and those that can begin when it is done."""
+
+
+def _ready(
+    root: pathlib.Path, config: Config, arms: Mapping[str, Config], seeds: Sequence[int], launch: Launch
+) -> list[_Begun]:
+    """The runs that can begin, each with those that can when it is done.
+
+    Arms of a seed start from the same fine-tuned weights, or all from the model that was given if none are fine-tuned.
+    """
+    found: list[_Begun] = []
+    # The longest of a seed's runs first, so that no worker is left alone with one at the end.
+    longest_first = sorted(arms.items(), key=lambda arm: -arm[1].rollout.questions)
+    for seed in seeds:
+        path = root / f"seed_{seed}"
+        given = config.model.path if not config.sft.steps else ""
+        filled = {
+            name: configuration.replace(arm, seed=seed, model__path=given or str(path / "sft"), sft__steps=0)
+            for name, arm in longest_first
+        }
+        following = [_Job(f"seed {seed} {name}", arm, launch.of_part(path / name)) for name, arm in filled.items()]
+        if given:
+            found += [(job, []) for job in following]
+        else:
+            start = start_config(configuration.replace(config, seed=seed))
+            found.append((_Job(f"seed {seed} sft", start, launch.of_part(path / "sft")), following))
+    return found
 
 
 @contextlib.contextmanager
@@ -192,19 +202,18 @@ def _share_cores(threads: int) -> None:
 
 
 def _run_all(
-    starts: list[_Job],
-    followers: list[list[_Job]],
+    ready: list[_Begun],
     pool: ProcessPool | None,
     workers: int,
     launch: Launch,
     after_each: Callable[[], None],
 ) -> None:
-    """Runs each start, and its followers as soon as it is done; the first error ends all, a signal lets all save."""
-    jobs = [job for start, following in zip(starts, followers, strict=True) for job in (start, *following)]
+    """Runs each, and then what waits for it; the first error ends all, a signal lets all save."""
+    jobs = [job for first, following in ready for job in (first, *following)]
     forward = _ask_workers if pool else lambda: None
     with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds, forward=forward) as stop:
         if pool:
-            _run_side_by_side(starts, followers, pool, workers, stop, after_each)
+            _run_side_by_side(ready, pool, workers, stop, after_each)
         else:
             _run_in_turn(jobs, stop, after_each)
         stop.check("with the runs saved that were going on: the same command goes on with them")
@@ -221,14 +230,13 @@ def _run_in_turn(jobs: list[_Job], stop: StopRequest, after_each: Callable[[], N
 
 
 def _run_side_by_side(
-    starts: list[_Job],
-    followers: list[list[_Job]],
+    ready: list[_Begun],
     pool: ProcessPool,
     workers: int,
     stop: StopRequest,
     after_each: Callable[[], None],
 ) -> None:
-    ready = list(zip(starts, followers, strict=True))
+    ready = list(ready)
     running: dict[Future[None], list[_Job]] = {}
     while running or (ready and not stop.asked):
         while ready and len(running) < workers and not stop.asked:

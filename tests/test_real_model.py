@@ -81,3 +81,8 @@ def test_all_arms_run_and_are_told_apart(monkeypatch, tmp_path, capsys):
     said = (tmp_path / "out" / "completions.md").read_text()
     assert all(f"## {arm}, seed 1, step {step}" in said for arm in real_model.ARMS for step in (0, 1))
     assert said.count("\n- ") >= 2 * len(real_model.ARMS)
+    assert {path.name for path in (tmp_path / "out" / "seed_1").iterdir()} == set(real_model.ARMS)  # no fine-tuning
+    generations = (tmp_path / "out" / "seed_1" / "uniform" / "generations").glob("*.jsonl")
+    texts = [answer["text"] for path in generations for line in path.open() for answer in json.loads(line)["responses"]]
+    assert texts
+    assert not any("\n" in text for text in texts)

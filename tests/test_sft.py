@@ -22,7 +22,12 @@ from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check
 from lilo_jax.training.run import run
-from lilo_jax.training.sft import fine_tune
+from lilo_jax.training.sft import fine_tune, start_config
+
+
+def test_what_is_fine_tuned_is_measured_as_a_run_is(tiny_config):
+    config = configuration.replace(tiny_config, rollout__stop=("\n",), rollout__max_new_tokens=5)
+    assert start_config(config).protocol == config.protocol
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def start_config(config: Config) -> Config:
         algorithm=Rloo(),
         update__chunk=config.update.chunk,
         rollout__max_new_tokens=config.rollout.max_new_tokens,
+        rollout__stop=config.rollout.stop,
     )
 
 
