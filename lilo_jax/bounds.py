@@ -6,12 +6,11 @@ field needs to say: a number is finite, and a whole one below 2^31.
 
 import dataclasses
 import functools
-import importlib
 import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, cast
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MultipleOf
 
@@ -45,28 +44,6 @@ Naming = Callable[[Path], str]
 def option(path: Path) -> str:
     """The option of the command line that sets the field."""
     return "--" + ".".join(path).replace("_", "-")
-
-
-def class_named(kind: str, name: str, table: Mapping[str, type]) -> type:
-    """The settings class that a table has under a name, or a user's own `package.module:ClassName`.
-
-    Args:
-        kind: what the table lists, for messages: "task".
-        name: such as "gsm8k" or "mine.sums:Sums".
-        table: by name.
-    """
-    if ":" not in name:
-        if name not in table:
-            raise unknown_name(kind, name, table)
-        return table[name]
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the module does when it is imported
-        raise UsageError(f"cannot load {kind} {name!r}: {error}; the form is package.module:ClassName") from error
-    if not (dataclasses.is_dataclass(found) and callable(getattr(found, "build", None))):
-        raise UsageError(f"{kind} {name!r} is not a dataclass with a build method")
-    return cast(type, found)
 
 
 def check(settings: Any, naming: Naming = option, path: Path = ()) -> None:

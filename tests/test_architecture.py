@@ -41,6 +41,7 @@ PURE_IMPORTS = {
     "enum",
     "flax",
     "functools",
+    "itertools",
     "jax",
     "jaxtyping",
     "math",

@@ -45,12 +45,16 @@ def side_by_side(own):
     return Segments(own, (np.arange(own.shape[1])[None] - first).astype(np.int32))
 
 
+CONTINUED = {0: (0,), 1: (0, 1), 2: (0, 1, 2), 3: (0, 3)}
+"""What `continuing` lets a segment see."""
+
+
 def continuing(own):
-    """Segments of which the second and third continue the first, and the fourth continues none."""
-    alone = side_by_side(own)
-    follows = (own == 1) | (own == 2)
-    begins = np.where(follows, np.sum(own == 0, axis=1, keepdims=True), 0)
-    return Segments(own, (alone.positions + begins).astype(np.int32), np.where(follows, 0, own).astype(np.int32))
+    """Segments of which the second and the last continue the first, and the third the second."""
+    tokens = [np.sum(own == segment, axis=1, keepdims=True) for segment in range(4)]
+    begins = np.select([own == 1, own == 2, own == 3], [tokens[0], tokens[0] + tokens[1], tokens[0]], 0)
+    positions = (side_by_side(own).positions + begins).astype(np.int32)
+    return Segments(own, positions, np.array([3, 2, 2, 3], np.int32)[own])
 
 
 def numpy_attention(query, key, value, segments, view=PLAIN):
@@ -61,7 +65,7 @@ def numpy_attention(query, key, value, segments, view=PLAIN):
         seen = before = np.arange(slot + 1)
         if segments is not None:
             own, before = segments.own[row, : slot + 1], segments.positions[row]
-            seen = seen[(own == own[slot]) | (segments.continued is not None and own == segments.continued[row, slot])]
+            seen = seen[np.isin(own, own[slot] if segments.last is None else CONTINUED[own[slot]])]
         if view.window:
             seen = seen[before[seen] > before[slot] - view.window]
         shared = head // (query.shape[2] // key.shape[2])

@@ -10,7 +10,7 @@ import pytest
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.sampling import TokenRule, sample, stages, stop_table
+from lilo_jax.sampling import TokenRule, prefixes, sample, stages, stop_table
 from lilo_jax.sampling.stages import Stage, plan_stages
 from lilo_jax.types import Completions, Prompts, Requests
 
@@ -108,6 +108,23 @@ def test_children_of_a_trajectory_are_as_if_each_had_its_own_prefix(params):
 def test_tokens_do_not_depend_on_the_pieces_of_prefill(prefill_tokens, params, all_at_once):
     """Pieces of a row, the last of which overlaps; blocks of two rows."""
     assert_same(run(params, prefill_tokens=prefill_tokens), all_at_once)
+
+
+@pytest.mark.parametrize(("common", "prefill_tokens"), [(0, 8), (3, 8), (5, 2048), (7, 6)])
+def test_tokens_do_not_depend_on_what_prompts_begin_with_being_run_once(common, prefill_tokens, params, monkeypatch):
+    """Prompts that begin alike, of which one may be no longer than that, and a row of padding that does not."""
+    tokens = np.where(np.arange(7) < common, PROMPTS.tokens[:1], PROMPTS.tokens)
+    lengths = np.maximum(LENGTHS, common + 1).clip(max=7)
+    lengths[3], lengths[7] = max(common, 1), 0
+    prompts = Prompts(tokens=np.where(np.arange(8)[:, None] == 7, 1, tokens).astype(np.int32), lengths=lengths)
+    chosen = np.repeat(np.arange(7), 5)
+    requests = requests_of(chosen, budget=6, prefix_length=lengths[chosen])
+    expected = run(params, requests, prompts, max_new_tokens=6)
+    monkeypatch.setattr(prefixes, "SHORT", 2)
+    shared = int(prefixes._beginning(jax.tree.map(jnp.asarray, prompts)))
+    assert shared >= common if common else shared <= 1
+    assert_same(run(params, requests, prompts, max_new_tokens=6, prefill_tokens=prefill_tokens), expected)
+    assert len(np.unique(expected.tokens, axis=0)) > 20
 
 
 @pytest.mark.slow

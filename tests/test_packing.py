@@ -17,6 +17,7 @@ from lilo_jax.models.attention import PLAIN
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.packing import (
     Pieces,
+    beginning,
     bucket_width,
     first_fit_decreasing,
     length_blocks,
@@ -35,20 +36,24 @@ CONFIG = DecoderConfig(num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, 
 def alone(lengths):
     """Sequences that share nothing."""
     lengths = np.asarray(lengths)
-    return Pieces(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
+    return Pieces(0, np.arange(len(lengths)), np.zeros_like(lengths), lengths)
 
 
-def in_groups(rng, groups, completions, width, vocabulary=13):
+def in_groups(rng, groups, completions, width, vocabulary=13, examples=0):
     """Sequences whose prompts are those of their groups, in the order given; no two groups have the same prompt.
 
     Args:
         groups: (tokens of the prompt) of each group.
         completions: (group, tokens of the completion) of each sequence.
+        examples: tokens that all begin with, before those.
     """
-    prompts = [np.concatenate([[i], rng.integers(vocabulary, size=n - 1)]) for i, n in enumerate(groups)]
+    first = np.full(examples, vocabulary - 1)
+    prompts = [np.concatenate([first, [i], rng.integers(vocabulary, size=n - 1)]) for i, n in enumerate(groups)]
     rows = [np.concatenate([prompts[g], rng.integers(vocabulary, size=n)]) for g, n in completions]
     tokens = np.stack([np.pad(row, (0, width - len(row))) for row in rows]).astype(np.int32)
-    lengths = (np.array(x, np.int32) for x in ([groups[g] for g, _ in completions], [n for _, n in completions]))
+    lengths = (
+        np.array(x, np.int32) for x in ([examples + groups[g] for g, _ in completions], [n for _, n in completions])
+    )
     return Sequences(tokens, *lengths)
 
 
@@ -66,19 +71,23 @@ def test_longest_first_into_the_first_row_with_room():
 
 
 def test_a_prompt_stands_once_in_each_row_that_continues_it():
-    shared = Pieces(owner=np.array([0, 0, 2, 0, 2]), shared=np.array([4, 4, 2, 4, 2]), own=np.array([1, 3, 3, 2, 1]))
+    owner = np.array([0, 0, 2, 0, 2])
+    shared = Pieces(common=0, owner=owner, shared=np.array([4, 4, 2, 4, 2]), own=np.array([1, 3, 3, 2, 1]))
     assert first_fit_decreasing(shared, 16, 1) == [[1, 3, 0, 2, 4]]  # 4 + 6 and 2 + 4
     assert first_fit_decreasing(shared, 10, 2) == [[1, 3, 0], [2, 4]]
     assert first_fit_decreasing(shared, 9, 3) == [[1, 3], [0], [2, 4]]
     assert first_fit_decreasing(shared, 8, 3) == [[1, 0], [3], [2, 4]]  # the second row has room for 4 + 2 only
     assert first_fit_decreasing(shared, 8, 2) is None
     assert first_fit_decreasing(shared, 6, 9) is None  # 4 + 3 fit nowhere
+    examples = shared._replace(common=5)  # each row has five tokens less room
+    assert first_fit_decreasing(examples, 13, 3) == [[1, 0], [3], [2, 4]]
+    assert first_fit_decreasing(examples, 13, 2) is None
 
 
 def test_a_plan_worked_by_hand():
     plan = pack(alone([1, 3, 2]), 3, 4, 3)
     assert plan.sequence.tolist() == [[1, 1, 1, 0], [2, 2, -1, -1], [-1] * 4]
-    assert plan.segments.own.tolist() == plan.sequence.tolist() == plan.segments.continued.tolist()
+    assert plan.segments.own.tolist() == [[0, 0, 0, 1], [0, 0, -1, -1], [-1] * 4] == plan.segments.last.tolist()
     assert plan.segments.positions.tolist() == [[0, 1, 2, 0], [0, 1, 0, 0], [0] * 4]
     assert plan.place.tolist() == [[3, 0, 0], [0, 1, 2], [4, 5, 0]]
 
@@ -88,15 +97,24 @@ def test_a_plan_with_a_shared_prompt_worked_by_hand():
     tokens = np.array([[5, 6, 7, 1, 0, 0], [5, 6, 7, 2, 2, 0], [5, 6, 7, 0, 0, 0], [5, 6, 7, 3, 3, 3]], np.int32)
     sequences = Sequences(tokens, np.array([3, 3, 2, 3], np.int32), np.array([1, 2, 1, 3], np.int32))
     cut = pieces(sequences)
-    assert [x.tolist() for x in cut] == [[0, 0, 2, 0], [3, 3, 0, 3], [1, 2, 3, 3]]
+    assert cut.common == 2
+    assert [x.tolist() for x in cut[1:]] == [[0, 0, 2, 0], [1, 1, 0, 1], [1, 2, 1, 3]]
     plan = pack(cut, 6, 9, 2)
-    assert plan.sequence.tolist() == [[0, 0, 0, 3, 3, 3, 1, 1, 0], [2, 2, 2, -1, -1, -1, -1, -1, -1]]
-    assert plan.segments.own.tolist() == [[4, 4, 4, 3, 3, 3, 1, 1, 0], [2, 2, 2, -1, -1, -1, -1, -1, -1]]
-    assert plan.segments.continued.tolist() == [[4] * 9, [2, 2, 2, -1, -1, -1, -1, -1, -1]]
+    assert plan.sequence.tolist() == [[3, 3, 3, 3, 3, 3, 1, 1, 0], [2, 2, 2, -1, -1, -1, -1, -1, -1]]
+    assert plan.segments.own.tolist() == [[0, 0, 1, 2, 2, 2, 3, 3, 4], [0, 0, 1, -1, -1, -1, -1, -1, -1]]
+    assert plan.segments.last.tolist() == [[4, 4, 4, 2, 2, 2, 3, 3, 4], [1, 1, 1, -1, -1, -1, -1, -1, -1]]
     assert plan.segments.positions.tolist() == [[0, 1, 2, 3, 4, 5, 3, 4, 3], [0, 1, 2, 0, 0, 0, 0, 0, 0]]
     assert plan.place[:, :3].tolist() == [[0, 1, 2], [0, 1, 2], [9, 10, 11], [0, 1, 2]]
     assert plan.place[:, 3:].tolist() == [[8, 0, 0], [6, 7, 0], [0, 0, 0], [3, 4, 5]]
-    assert [x.tolist() for x in pieces(sequences, share=False)] == [[0, 1, 2, 3], [0] * 4, [4, 5, 3, 6]]
+    assert [x.tolist() for x in pieces(sequences, share=False)[1:]] == [[0, 1, 2, 3], [0] * 4, [4, 5, 3, 6]]
+
+
+def test_what_sequences_begin_with():
+    tokens, lengths = np.array([[5, 6, 7, 1], [5, 6, 8, 1], [5, 6, 7, 1]]), np.array([4, 4, 3])
+    assert beginning(tokens, lengths) == 2
+    assert beginning(tokens[::2], lengths[::2]) == 3  # all of the shorter
+    assert beginning(tokens[:1], lengths[:1]) == 4
+    assert beginning(tokens + np.arange(3)[:, None], lengths) == 0
 
 
 def seen(plan):
@@ -112,8 +130,10 @@ def test_every_token_sees_those_before_it_in_its_sequence_and_no_other(seed):
     groups = rng.integers(1, 12, rng.integers(1, 9))
     completions = [(g, rng.integers(0, 10)) for g in range(len(groups)) for _ in range(rng.integers(1, 7))]
     rng.shuffle(completions)
-    sequences = in_groups(rng, groups, completions, 32)
+    examples = int(rng.integers(0, 8))
+    sequences = in_groups(rng, groups, completions, 32, examples=examples)
     cut, width = pieces(sequences), 40
+    assert cut.common == examples or len({g for g, _ in completions}) == 1
     plan = next(plan for rows in range(1, 99) if (plan := pack(cut, 32, width, rows)) is not None)
     sees, tokens = seen(plan), sequences.tokens[plan.sequence, plan.segments.positions].ravel()
     for i, length in enumerate(sequences.prompt_lengths + sequences.completion_lengths):
@@ -123,7 +143,9 @@ def test_every_token_sees_those_before_it_in_its_sequence_and_no_other(seed):
         assert len(np.unique(places // width)) == 1
         assert [sees[place] for place in places] == [set(places[: n + 1].tolist()) for n in range(length)]
     prompts = len({(row, owner) for row, owner in zip(plan.place[:, 0] // width, cut.owner, strict=True)})
-    assert np.sum(plan.sequence >= 0) <= sequences.completion_lengths.sum() + prompts * max(groups)
+    rows = np.any(plan.sequence >= 0, axis=1).sum()
+    most = sequences.completion_lengths.sum() + prompts * max(groups) + rows * examples
+    assert np.sum(plan.sequence >= 0) <= most
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -171,7 +193,7 @@ def test_blocks_have_the_smallest_shape_that_holds_them_all():
     plans = pack_blocks(sequences, np.arange(12).reshape(3, 1, 4))
     assert plans.sequence.shape == (3, 1, 2, 12)
     assert plans.place.shape == (3, 1, 4, 12)
-    assert plans.segments.continued is None  # no two of them share a prompt
+    assert plans.segments.last is None  # no two of them share a prompt
     np.testing.assert_array_equal(plans.place[1, 0], pack(alone([8, 8, 3, 3]), 12, 12, 2).place)
     assert pack_blocks(sequences, np.arange(8, 12)[None]).sequence.shape == (1, 1, 12)
     assert pack_blocks(sequences, np.array([[0, 4, 5, 8]])).sequence.shape == (1, 3, 12)
@@ -228,8 +250,19 @@ def compare(model, sequences, plans, random_weights):
 def test_shared_prompts_leave_scores_values_and_gradients_as_they_are(kind, random_weights):
     sequences = in_groups(np.random.default_rng(1), GROUPS, COMPLETIONS, T)
     cut = pieces(sequences)
+    assert cut.common == 0
     whole, split = pack(cut, T, 45, 1), pack(cut, T, 15, 4)
     assert np.sum(whole.sequence >= 0) == 6 + 1 + 3 + 4 + 29 < np.sum(split.sequence >= 0)  # a prompt stands twice
+    compare(build_model(KINDS[kind], unconstrained), sequences, (whole, split), random_weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worked_examples_that_stand_once_leave_them_as_they_are(kind, random_weights):
+    sequences = in_groups(np.random.default_rng(2), GROUPS, COMPLETIONS, T + 5, examples=5)
+    cut = pieces(sequences)
+    assert cut.common == 5
+    whole, split = pack(cut, T + 5, 50, 1), pack(cut, T + 5, 20, 4)
+    assert np.sum(whole.sequence >= 0) == 5 + 6 + 1 + 3 + 4 + 29 < np.sum(split.sequence >= 0)
     compare(build_model(KINDS[kind], unconstrained), sequences, (whole, split), random_weights)
 
 
@@ -239,7 +272,7 @@ def test_sequences_that_share_no_prompt_may_share_rows(random_weights):
     sequences = Sequences(rng.integers(13, size=(6, T)).astype(np.int32), prompts, completions)
     plan = pack(pieces(sequences, share=False), T, T, 4)
     assert np.any(plan.sequence[-1] < 0)
-    plain = plan.replace(segments=plan.segments._replace(continued=None))
+    plain = plan.replace(segments=plan.segments._replace(last=None))
     compare(build_model(KINDS["windows"], unconstrained), sequences, (plain,), random_weights)
 
 
@@ -257,7 +290,7 @@ def test_eight_devices_compute_the_same_from_shared_prompts():
         model = model_on(CONFIG, mesh)
         sequences = in_groups(np.random.default_rng(1), GROUPS, COMPLETIONS + COMPLETIONS[:6], T)
         plans = pack_blocks(sequences, np.arange(16)[None], multiple=4)
-        assert plans.sequence.shape[1] == 4 and plans.segments.continued is not None
+        assert plans.sequence.shape[1] == 4 and plans.segments.last is not None
         plan = put_replicated(mesh, jax.tree.map(lambda x: x[0], plans))
         params = model.init(jax.random.key(0)), model.init_critic(jax.random.key(1))
         weights = np.random.default_rng(0).normal(size=(3, 16, SLOTS)).astype(np.float32)

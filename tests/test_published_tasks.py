@@ -485,7 +485,7 @@ def test_a_task_of_ones_own_is_checked_and_is_a_suite(monkeypatch, capsys, tmp_p
     monkeypatch.chdir(tmp_path)
     code, out, err = check(monkeypatch, capsys, "own_tasks.sums:Sums")
     assert (code, err) == (0, "")
-    assert "1472 train, 64 validation, 64 test" in out
+    assert "64 validation, 64 test, 1472 train" in out
     (task,) = suites(["own_tasks.sums:Sums"]).values()
     assert len(task.splits["test"]) == 64
     code, _, err = check(monkeypatch, capsys, "own_tasks.sums:Products")

@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 
-from lilo_jax.bounds import check, class_named
+from lilo_jax.bounds import check
 from lilo_jax.config import Config
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.questions import Question, Task, Verdict
+from lilo_jax.storage.classes import class_named
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.run_directory import PACKAGES
 from lilo_jax.tokenizers import Tokenizer

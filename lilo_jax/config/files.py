@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from lilo_jax.bounds import Naming, build, class_named, shown
+from lilo_jax.bounds import Naming, build, shown
 from lilo_jax.config.settings import TABLES, Config
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.classes import class_named
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.run_directory import RunDirectory
 

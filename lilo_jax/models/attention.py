@@ -43,25 +43,27 @@ PLAIN = View()
 
 
 class Segments(NamedTuple):
-    """Which tokens of packed rows see each other: those of one segment, and those of the segment that it continues.
+    """Which tokens of packed rows see each other: those of one segment, and those of the segments that it continues.
+
+    The segments of a row are numbered as they stand there: worked examples 0, a question 1, two answers to it 2 and 3,
+    another question 4, its answer 5.  The first two have `last` 5 and 3, the others their own number.
 
     Attributes:
         own: the segment that a token belongs to.
         positions: of the tokens in their sequences, by which windows are measured.
-        continued: the segment, standing before it in the row, that a token's own continues, or its own if none;
-            None: no segment continues another.
+        last: the last segment that continues the token's own, at once or further on; its own if none does.  What
+            continues a segment stands right behind it.  None: no segment continues another.
     """
 
     own: Int[Array, "rows tokens"]
     positions: Int[Array, "rows tokens"]
-    continued: Int[Array, "rows tokens"] | None = None
+    last: Int[Array, "rows tokens"] | None = None
 
     def see(self, view: View, queries: slice, keys: slice) -> Bool[Array, "rows queries keys"]:
         """Whether the tokens at some places of a row see those at others."""
         query, key = (jax.tree.map(lambda x, at=at: x[:, at], self) for at in (queries, keys))
-        related = query.own[:, :, None] == key.own[:, None]
-        if query.continued is not None:
-            related |= query.continued[:, :, None] == key.own[:, None]
+        own, other = query.own[:, :, None], key.own[:, None]
+        related = own == other if key.last is None else (other <= own) & (own <= key.last[:, None])
         return related & view.sees(query.positions[:, :, None], key.positions[:, None])
 
 
@@ -212,7 +214,7 @@ def _attend_block(
     """
     batch, _, num_heads, dim = query.shape
     groups = num_heads // key.shape[2]
-    near = view.window and (segments is None or segments.continued is None)
+    near = view.window and (segments is None or segments.last is None)
     first = max(start - view.window + 1, 0) if near else 0
     block = (end - start, end - first)
     key, value = (jnp.swapaxes(x[:, first:end], 1, 2) for x in (key, value))  # [B, K, S, H]

@@ -1,11 +1,12 @@
-"""Less to compute: one prompt for its completions, several sequences in one row, rows no longer than they must be.
+"""Less to compute: what sequences begin with only once, several of them in a row, rows no longer than they must be.
 
 Where tokens stand is planned on the host.  Inside a program a plan is a few arrays of fixed shape, and `packed` turns
 a model into one that computes packed rows but still speaks of sequences, so that scoring and losses know nothing of it.
-A row of a plan is, say, prompt, completion, completion, sequence: each completion continues the prompt that stands in
-its row, and a sequence that shares its prompt with no other is one piece.
+A row of a plan is, say, worked examples, question, answer, answer, question, answer: each answer continues the question
+before it, and each question the examples at the beginning.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,10 +32,8 @@ class PackedRows(flax.struct.PyTreeNode):
     """Where the tokens of B sequences of at most T tokens stand in R rows of L positions.
 
     Attributes:
-        sequence: the sequence whose token stands there, of a shared prompt the first of those that share it; -1 where
-            none stands.
-        segments: what sees what; own is -1 where no token stands, a shared prompt's is B + its sequence, any other's
-            its sequence.
+        sequence: the sequence whose token stands there, or one of those that share it; -1 where none stands.
+        segments: what sees what; -1 where no token stands.
         place: where a sequence's tokens stand among the R x L positions laid end to end; 0 beyond its length.
     """
 
@@ -44,30 +43,45 @@ class PackedRows(flax.struct.PyTreeNode):
 
 
 class Pieces(NamedTuple):
-    """How sequences are cut: tokens that they have in common, and tokens of their own after those.
+    """How B sequences are cut: what all begin with, what those of one prompt have in common then, and their own rest.
 
     Attributes:
+        common: tokens that all of them begin with, such as worked examples; they stand once in every row.
         owner: the first of the sequences that have the same prompt; the sequence itself if it shares none.
-        shared: tokens of that prompt; 0 if the sequence shares none.
-        own: tokens of its own.
+        shared: tokens of that prompt after the common ones; 0 if the sequence shares none.
+        own: tokens after those.
     """
 
+    common: int
     owner: Int[np.ndarray, "rows"]
     shared: Int[np.ndarray, "rows"]
     own: Int[np.ndarray, "rows"]
 
 
 def pieces(sequences: Sequences, *, share: bool = True) -> Pieces:
-    """The sequences cut where they share a prompt with another, if they may; host arrays."""
+    """The sequences cut where they begin alike, if they may; host arrays."""
     prompts, lengths = np.asarray(sequences.prompt_lengths), np.asarray(sequences.completion_lengths)
     rows = np.arange(len(prompts))
     if not share:
-        return Pieces(rows, np.zeros_like(prompts), prompts + lengths)
+        return Pieces(0, rows, np.zeros_like(prompts), prompts + lengths)
     tokens = np.asarray(sequences.tokens)
     first: dict[bytes, int] = {}
     owner = np.array([first.setdefault(tokens[i, : prompts[i]].tobytes(), i) for i in range(len(prompts))], np.int64)
-    shared = np.where(np.bincount(owner, minlength=len(rows))[owner] > 1, prompts, 0)
-    return Pieces(owner, shared, prompts + lengths - shared)
+    present = prompts + lengths > 0
+    common = beginning(tokens[present], prompts[present]) if present.sum() > 1 else 0
+    shared = np.where(np.bincount(owner, minlength=len(rows))[owner] > 1, np.maximum(prompts - common, 0), 0)
+    return Pieces(common, owner, shared, np.maximum(prompts + lengths - common - shared, 0))
+
+
+def beginning(tokens: Int[np.ndarray, "rows tokens"], lengths: Int[np.ndarray, "rows"]) -> int:
+    """How many tokens all rows have in common from the first on; host arrays.
+
+    Args:
+        tokens: of the rows.
+        lengths: of each row; what stands beyond is nothing.
+    """
+    alike = (tokens[:, : lengths.min()] == tokens[0, : lengths.min()]).all(axis=0)
+    return len(alike) if alike.all() else int(np.argmin(alike))
 
 
 def first_fit_decreasing(pieces: Pieces, width: int, num_rows: int) -> list[list[int]] | None:
@@ -84,10 +98,10 @@ def first_fit_decreasing(pieces: Pieces, width: int, num_rows: int) -> list[list
         num_rows: R.
     """
     prompts = pieces.shared[np.unique(pieces.owner, return_index=True)[1]]
-    if prompts.sum() + pieces.own.sum() > num_rows * width:
+    room = np.full(num_rows, width - pieces.common)
+    if prompts.sum() + pieces.own.sum() > room.sum():
         return None
     rows: list[list[int]] = [[] for _ in range(num_rows)]
-    room = np.full(num_rows, width)
     for waiting in _largest_first(pieces):
         while len(waiting):
             prompt = pieces.shared[waiting[0]]
@@ -130,25 +144,31 @@ def pack(pieces: Pieces, longest: int, width: int, num_rows: int) -> PackedRows 
     rows = first_fit_decreasing(pieces, width, num_rows)
     if rows is None:
         return None
-    owner, shared, own = (x.tolist() for x in pieces)
-    size, prompt = len(own), np.zeros(0, int)
-    sequence, segment, continued = (np.full(num_rows * width, -1, np.int32) for _ in range(3))
-    positions, place = np.zeros(num_rows * width, np.int32), np.zeros((size, longest), np.int32)
+    sequence, own, last = (np.full((num_rows, width), -1, np.int32) for _ in range(3))
+    positions = np.zeros((num_rows, width), np.int32)
+    place = np.zeros((len(pieces.own), longest), np.int32)
     for row, members in enumerate(rows):
-        end = row * width
-        for before, member in zip([-1, *members], members, strict=False):
-            first, last = shared[member], shared[member] + own[member]
-            continues = size + owner[member] if first else member
-            if before < 0 or owner[before] != owner[member]:
-                prompt, end = np.arange(end, end + first), end + first
-                sequence[prompt], positions[prompt] = owner[member], np.arange(first)
-                segment[prompt] = continued[prompt] = continues
-            rest, end = np.arange(end, end + own[member]), end + own[member]
-            sequence[rest] = segment[rest] = member
-            positions[rest], continued[rest] = np.arange(first, last), continues
-            place[member, :last] = np.concatenate([prompt, rest])
-    in_rows = [x.reshape(num_rows, width) for x in (sequence, segment, positions, continued)]
-    return PackedRows(in_rows[0], Segments(*in_rows[1:]), place)
+        end = 0
+        for number, (piece, begins, whose, following) in enumerate(_in_order(pieces, members)):
+            at = slice(end, end + piece)
+            sequence[row, at], own[row, at], last[row, at] = whose[0], number, number + following
+            positions[row, at] = np.arange(begins, begins + piece)
+            place[whose, begins : begins + piece] = row * width + np.arange(at.start, at.stop)
+            end = at.stop
+    return PackedRows(sequence, Segments(own, positions, last), place)
+
+
+def _in_order(pieces: Pieces, members: list[int]) -> Iterator[tuple[int, int, list[int], int]]:
+    """The pieces of a row as they stand: tokens, place of the first in a sequence, sequences, pieces that follow it."""
+    owner, shared, own = (x.tolist() for x in pieces[1:])
+    groups = [list(group) for _, group in itertools.groupby(members, key=owner.__getitem__)]
+    if pieces.common and members:
+        yield pieces.common, 0, members, len(members) + sum(shared[group[0]] > 0 for group in groups)
+    for group in groups:
+        if prompt := shared[group[0]]:
+            yield prompt, pieces.common, group, len(group)
+        for member in group:
+            yield own[member], pieces.common + prompt, [member], 0
 
 
 def pack_blocks(
@@ -163,7 +183,7 @@ def pack_blocks(
         sequences: host arrays.
         blocks: the sequences of each block.
         multiple: the rows are rounded up to a multiple of this: the row shards of the mesh.
-        share: whether a prompt is computed once for the sequences of a row that have it; see `Model.shares_prompts`.
+        share: whether what sequences of a row begin with is computed once for them; see `Model.shares_prompts`.
 
     Returns:
         PackedRows whose arrays lead with the axes that `blocks` has before its last.
@@ -171,7 +191,7 @@ def pack_blocks(
     size, longest = blocks.shape[-1], sequences.tokens.shape[1]
     flat = blocks.reshape(-1, size)
     cut = [pieces(jax.tree.map(lambda x, block=block: np.asarray(x)[block], sequences), share=share) for block in flat]
-    shares = any(block.shared.any() for block in cut)
+    shares = any(block.common or block.shared.any() for block in cut)
     for num_rows, width in dict.fromkeys(_shapes(size, longest, multiple, (1, 2, 4) if shares else (1,))):
         plans = []
         for block in cut:
@@ -180,7 +200,7 @@ def pack_blocks(
             plans.append(plan)
         else:
             stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*blocks.shape[:-1], *x[0].shape), *plans)
-            segments = stacked.segments if shares else stacked.segments._replace(continued=None)
+            segments = stacked.segments if shares else stacked.segments._replace(last=None)
             return stacked.replace(segments=segments)
     return None
 
@@ -189,7 +209,7 @@ def _shapes(size: int, longest: int, multiple: int, widths: tuple[int, ...]) -> 
     """Rows and tokens of a row to try, those with the fewest tokens first, and of equals the narrowest.
 
     A row has room for at least so many sequences of the longest length as `widths` has: the wider the rows, the fewer
-    prompts stand in two of them.
+    tokens stand in two of them.
     """
     for share in SIZES:
         tokens = -(-size * longest * share // 32)

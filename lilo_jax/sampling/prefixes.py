@@ -7,12 +7,16 @@ from jaxtyping import Int
 from lilo_jax.models import Model
 from lilo_jax.types import Array, Prompts, PyTree
 
+SHORT = 64
+"""Tokens up to which prompts are run at once, and what they begin with is not looked for; and the least of a piece."""
+
 
 def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: int) -> PyTree:
     """The cache of every prompt row.
 
-    Rows are run in blocks, and long rows a piece at a time, so that no more than about `prefill_tokens` tokens have
-    activations at once; pieces that are padding in all rows of a block are skipped.
+    What all prompts begin with, such as worked examples, is run once.  The rest is run in blocks of rows, and long rows
+    a piece at a time, so that no more than about `prefill_tokens` tokens have activations at once; pieces that are
+    padding in all rows of a block are skipped.
 
     Args:
         model: functions of the decoder.
@@ -24,26 +28,52 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
         A cache of N rows with room for P tokens.
     """
     num_rows, width = prompts.tokens.shape
-    piece = min(width, prefill_tokens)
+    piece = min(width, prefill_tokens, max(SHORT, min(width // 4, prefill_tokens // num_rows)))
     block = max(min(num_rows, prefill_tokens // piece), 1)
+    common, first = jnp.int32(0), None
+    if width > SHORT and num_rows > 1:
+        common = _beginning(prompts)
+        alone = jax.tree.map(lambda x: x[:1], prompts)
+        first = _extended(model, weights, alone.replace(lengths=common[None]), model.init_cache(1, width), 0, piece)
 
-    def run(tokens: Int[Array, "rows prompt"], lengths: Int[Array, "rows"]) -> PyTree:
-        def one_piece(i: Int[Array, ""], cache: PyTree) -> PyTree:
-            # The last piece may overlap the one before it: running a token again changes nothing.
-            start = jnp.minimum(i * piece, width - piece)
-            part = jax.lax.dynamic_slice_in_dim(tokens, start, piece, axis=1)
-            return model.extend(weights, part, start, cache)[1]
-
-        cache = model.init_cache(tokens.shape[0], width)
-        if piece == width:
-            return one_piece(jnp.int32(0), cache)
-        return jax.lax.fori_loop(0, -(-jnp.max(lengths) // piece), one_piece, cache)
+    def run(rows: Prompts) -> PyTree:
+        size = rows.tokens.shape[0]
+        begun = model.take(first, jnp.zeros(size, jnp.int32), width) if first else model.init_cache(size, width)
+        return _extended(model, weights, rows, begun, common, piece)
 
     if block == num_rows:
-        return run(prompts.tokens, prompts.lengths)
+        return run(prompts)
 
     def one_block(i: Int[Array, ""], cache: PyTree) -> PyTree:
-        rows = jnp.minimum(i * block, num_rows - block) + jnp.arange(block)  # overlapping in the same way
-        return model.copy(cache, rows, run(prompts.tokens[rows], prompts.lengths[rows]), jnp.arange(block))
+        rows = jnp.minimum(i * block, num_rows - block) + jnp.arange(block)  # the last may overlap the one before it
+        found = run(jax.tree.map(lambda x: x[rows], prompts))
+        return model.copy(cache, rows, found, jnp.arange(block))
 
     return jax.lax.fori_loop(0, -(-num_rows // block), one_block, model.init_cache(num_rows, width))
+
+
+def _extended(
+    model: Model, weights: PyTree, prompts: Prompts, cache: PyTree, begun: Int[Array, ""] | int, piece: int
+) -> PyTree:
+    """The cache with the tokens of the prompts from `begun` on."""
+    width = prompts.tokens.shape[1]
+
+    def one_piece(i: Int[Array, ""], cache: PyTree) -> PyTree:
+        # The last piece may overlap the one before it: running a token again changes nothing.
+        start = jnp.minimum(begun + i * piece, width - piece)
+        part = jax.lax.dynamic_slice_in_dim(prompts.tokens, start, piece, axis=1)
+        return model.extend(weights, part, start, cache)[1]
+
+    if piece == width:
+        return one_piece(jnp.int32(0), cache)
+    left = jnp.max(prompts.lengths) - begun
+    return jax.lax.fori_loop(0, -(-left // piece), one_piece, cache)
+
+
+def _beginning(prompts: Prompts) -> Int[Array, ""]:
+    """How many tokens all prompts have in common from the first on; padding rows do not count."""
+    present = prompts.lengths > 0
+    one = prompts.tokens[jnp.argmax(present)][None]
+    alike = jnp.all((prompts.tokens == one) | ~present[:, None], axis=0)
+    shortest = jnp.min(jnp.where(present, prompts.lengths, alike.shape[0]))
+    return jnp.minimum(jnp.sum(jnp.cumprod(alike.astype(jnp.int32))), shortest).astype(jnp.int32)

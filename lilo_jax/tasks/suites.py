@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from lilo_jax.bounds import class_named
 from lilo_jax.errors import UsageError
 from lilo_jax.grading import grader
 from lilo_jax.questions import Task
+from lilo_jax.storage.classes import class_named
 from lilo_jax.tasks import TASKS
 
 TEST_SPLITS = ("test", "validation")
