@@ -249,6 +249,7 @@ def in_process(script: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_each_device_attends_to_its_own_rows_and_heads():
     """Four devices, rows over two and heads over two (one key head stays whole): equal to the reference."""
     in_process(

@@ -175,6 +175,7 @@ def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_
     assert [["audit" in r for r in records] for records in spent] == [[False] * 4, [True, False, True, False]]
 
 
+@pytest.mark.slow
 def test_an_audit_of_the_whole_pool_against_exact_success_rates(tiny_config, tiny_start, tmp_path):
     """The task's success rates are known exactly: a belief in them is calibrated, and one in their opposite is not."""
     config = configuration.replace(tiny_config, model__path=tiny_start, sft__steps=0, audit=AuditConfig(64, samples=32))

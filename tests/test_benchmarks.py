@@ -216,6 +216,7 @@ def test_a_command_prints_tables_and_skips_absent_peers_with_one_line(no_torch, 
     assert "jax" in record["versions"]["ours"]
 
 
+@pytest.mark.slow
 def test_the_accelerator_command_runs_a_tiny_shape_on_cpu(tmp_path, capsys):
     arguments = ["--shape", "tiny", "--only", "scoring", "--peers", "none", "--rounds", "1", "--peak-tflops", "1"]
     assert accelerator.main([*arguments, "--output-dir", str(tmp_path)]) == 0
@@ -225,6 +226,7 @@ def test_the_accelerator_command_runs_a_tiny_shape_on_cpu(tmp_path, capsys):
     assert "wall s" in printed
 
 
+@pytest.mark.slow
 def test_a_contender_that_fails_says_why_and_the_others_go_on(tmp_path):
     broken = Arm("ours", "benchmarks.roofline", sys.executable, job("no such work"), tokens=1)
     fine = Arm("numpy", "benchmarks.roofline", sys.executable, job("roofline", "numpy"), tokens=1)

@@ -13,6 +13,7 @@ SIZES = {"pool_size": POOL, "questions": QUESTIONS, "samples": SAMPLES}
 SETTINGS = {"tokens": 3, "pairs": 2, "hidden": 0, "pool_ratio": 4}
 
 
+@pytest.mark.slow
 def test_shuffled_features_are_those_of_other_questions_and_nothing_else_moves():
     """As the plain rule on features in another order, the same whenever features are made anew."""
     plain, shuffled = (spec(**SETTINGS).build(**SIZES) for spec in (Frontier, ShuffledFeatures))

@@ -101,6 +101,7 @@ def test_every_array_has_its_kind_and_its_hash(saved):
     }
 
 
+@pytest.mark.slow
 def test_resume_previous_moves_what_is_damaged_aside_and_ends_the_same(tiny_run, tmp_path):
     config, expected = tiny_run
     path = tmp_path / "run"
@@ -119,6 +120,7 @@ def test_resume_previous_moves_what_is_damaged_aside_and_ends_the_same(tiny_run,
         assert directory.read(name) == expected.read(name)
 
 
+@pytest.mark.slow
 def test_the_reference_is_read_again_from_where_the_run_started(tiny_run, tmp_path):
     """It is in no checkpoint; another start in its place is refused."""
     config, expected = tiny_run

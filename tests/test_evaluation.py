@@ -230,6 +230,7 @@ def test_a_run_evaluates_its_own_test_and_suites_and_keeps_the_responses(sampled
     assert records[0]["accuracy"] > 0  # the sums are learnt a little
 
 
+@pytest.mark.slow
 def test_lilo_eval_on_stored_responses_gives_the_runs_numbers(sampled_run, monkeypatch, capsys, tmp_path):
     _, directory = sampled_run
     record = directory.read("eval")[-2]
@@ -247,6 +248,7 @@ def test_lilo_eval_on_stored_responses_gives_the_runs_numbers(sampled_run, monke
     assert read_generations(tmp_path / "graded" / "step_000002_test.jsonl") == read_generations(stored)
 
 
+@pytest.mark.slow
 def test_lilo_eval_samples_grades_and_writes(sampled_run, monkeypatch, capsys, tmp_path):
     config, directory = sampled_run
     arguments = ["eval", directory.path, "--suite", "task,aime24=sample", "--protocol", "vineppo", "--samples", 4]
@@ -269,6 +271,7 @@ def test_lilo_eval_samples_grades_and_writes(sampled_run, monkeypatch, capsys, t
     assert (tmp_path / "b" / "task.jsonl").read_text() == (tmp_path / "a" / "task.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_greedy_draws_the_same_for_every_seed(sampled_run, monkeypatch, capsys, tmp_path):
     _, directory = sampled_run
     for seed in (1, 2):
@@ -279,6 +282,7 @@ def test_greedy_draws_the_same_for_every_seed(sampled_run, monkeypatch, capsys, 
     assert (tmp_path / "1" / "task.jsonl").read_text() == (tmp_path / "2" / "task.jsonl").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -325,6 +329,7 @@ def test_eval_needs_a_model_or_responses(arguments, says, monkeypatch, capsys, t
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_output_that_holds_something_is_kept(sampled_run, monkeypatch, capsys, tmp_path):
     _, directory = sampled_run
     (tmp_path / "mine.txt").write_text("mine")

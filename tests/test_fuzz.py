@@ -65,6 +65,7 @@ def test_what_counts_as_a_fault(outcomes_of):
     assert "test_fuzz.py" in fault.said
 
 
+@pytest.mark.slow
 def test_a_hang_and_a_death_are_found_and_the_others_go_on():
     programs = ["import time; time.sleep(60)", "1", "import os; os._exit(3)", "2"]
     hang, first, death, second = fuzz.outcomes(exec, [(program,) for program in programs], 3.0)

@@ -258,6 +258,7 @@ def test_seconds_of_graders_are_counted():
         assert grading.take_counts().seconds == 0
 
 
+@pytest.mark.slow
 def test_a_step_survives_the_kill_of_a_worker_and_says_so(tiny_config, tiny_start, tmp_path):
     """The lost answers are graded again: the run is the same as one in which nobody was killed."""
     runs = {}

@@ -65,6 +65,7 @@ def test_accuracy_on_held_out_questions_rises(start, tmp_path):
     assert sum(success[-20:]) / 20 > sum(success[:20]) / 20 + MARGIN / 2
 
 
+@pytest.mark.slow
 def test_without_advantages_nothing_is_learned(start, tmp_path):
     config = configuration.replace(CONFIG, model__path=start, sft__steps=0, algorithm=RlooWithoutAdvantages())
     result = run(config, Launch(output_dir=str(tmp_path / "run")))
@@ -76,6 +77,7 @@ def test_without_advantages_nothing_is_learned(start, tmp_path):
     assert sum(r["curriculum/collected_success_mean"] > 0 for r in metrics) > 60
 
 
+@pytest.mark.slow
 def test_lilo_admits_more_variance_than_it_collects(start, tmp_path):
     """The published mechanism, in a short run: admitted groups are more learnable than collected ones."""
     config = configuration.replace(CONFIG, model__path=start, sft__steps=0, num_steps=5)

@@ -190,11 +190,13 @@ def test_eight_devices_take_the_same_steps_as_one(runs):
     assert eight.read("ledger") == one.read("ledger")
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_the_same_tokens_and_admit_the_same_groups(runs):
     assert runs[8][0].rollouts() == runs[1][0].rollouts()
     assert len(runs[1][0].rollouts()) == 3
 
 
+@pytest.mark.slow
 def test_no_array_is_gathered_whole_by_accident(runs):
     for _, errors in runs.values():
         assert "after 3 steps" in errors
@@ -332,6 +334,7 @@ def test_rules_propose_the_same_questions_on_one_and_on_eight_devices(name, stat
     assert eight_devices["proposed"][name] == expected
 
 
+@pytest.mark.slow
 def test_updates_leave_every_array_where_it_was(eight_devices):
     assert eight_devices["steps"] == 2
     assert eight_devices["moved"] > 1e-5
@@ -339,6 +342,7 @@ def test_updates_leave_every_array_where_it_was(eight_devices):
     assert all(devices == 8 for *_, devices in eight_devices["before"].values())
 
 
+@pytest.mark.slow
 def test_weights_and_moments_are_split(eight_devices):
     """A matrix of width and heads, or width and MLP, is in four pieces; moments lie as their weights do."""
     layout = eight_devices["before"]

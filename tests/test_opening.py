@@ -122,6 +122,7 @@ def test_what_was_chosen_is_named_before_the_fields(tiny_config):
     assert differing(configuration.to_dict(tiny_config), configuration.to_dict(moved)) == {}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_more_steps_as_if_it_had_been_told_at_once(tiny_run, tmp_path):
     config, expected = tiny_run
     path = str(tmp_path / "run")
@@ -253,6 +254,7 @@ def test_other_questions_are_refused_by_name(asked, tmp_path, change):
     assert files_of(RunDirectory(copy)) == before
 
 
+@pytest.mark.slow
 def test_the_same_questions_in_a_moved_file_go_on(asked, tmp_path):
     config, directory = asked
     ends = {}

@@ -175,6 +175,7 @@ def easy_and_hard(path):
     return path / "questions.jsonl"
 
 
+@pytest.mark.slow
 def test_the_command_measures_once_and_reads_again(tiny_start, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "RESAMPLES", 4)
     monkeypatch.setattr(question_features, "SHARES", (0, 1))

@@ -162,12 +162,14 @@ def test_transformers_loads_what_was_exported_and_agrees(exported):
     np.testing.assert_allclose(ours, reference_logits(output, tokens), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_import_of_an_export_is_byte_equal(exported):
     _, directory, output = exported
     before, after = our_weights(directory.path)[1], our_weights(output)[1]
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_export_keeps_config_and_tokenizer(exported):
     source, _, output = exported
     old, new = transformers.AutoConfig.from_pretrained(source), transformers.AutoConfig.from_pretrained(output)
@@ -182,6 +184,7 @@ def test_export_keeps_config_and_tokenizer(exported):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_the_exported_critic_is_a_token_classifier_with_the_same_values(exported):
     _, directory, output = exported
     tokens = np.random.default_rng(0).integers(280, size=(3, 20)).astype(np.int32)
@@ -208,6 +211,7 @@ def test_a_run_can_start_its_critic_from_an_exported_one(exported, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 def test_an_export_in_bfloat16_rounds_and_nothing_else(exported, tmp_path, monkeypatch, capsys):
     _, directory, _ = exported
     printed = lilo(monkeypatch, capsys, "export", directory.path, "--output", tmp_path / "m", "--dtype", "bfloat16")
@@ -239,6 +243,7 @@ def test_a_merged_export_of_adapters_loads_with_the_same_logits(llama, tmp_path,
     assert critic.num_labels == 1
 
 
+@pytest.mark.slow
 def test_export_leaves_what_is_there(trained, tmp_path):
     _, directory = trained
     (tmp_path / "taken").mkdir()

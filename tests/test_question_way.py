@@ -35,6 +35,7 @@ def test_the_docs_name_at_most_twelve_files():
         assert (ROOT / "lilo_jax" / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_a_question_comes_from_its_line_to_the_optimiser_and_back(tiny_config, tmp_path):
     rows = [{"id": f"q{i}", "question": f"{i}+{i}=", "answer": str(2 * i)} for i in range(LINES)]
     path = tmp_path / "train.jsonl"

@@ -195,6 +195,7 @@ def test_every_page_is_on_the_site():
     assert sorted(on_site) == sorted({*PAGES} - {"README.md", "CONTRIBUTING.md", "AGENTS.md"})
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path):
     for name in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(name)

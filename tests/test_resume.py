@@ -163,6 +163,7 @@ def test_stopping_before_the_step_reached_is_refused(tiny_run, interrupted):
         run(tiny_run[0], Launch(output_dir=str(interrupted.path), stop_at=5))
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_the_run_directory_gives_the_same_as_before_it(tiny_config, tiny_run, tmp_path):
     """`model.path` names the start and changes no number; `--resume never` allows a new directory."""
     config, expected = tiny_run

@@ -137,6 +137,7 @@ def test_without_noise_and_where_the_grader_failed_nothing_is_disturbed(verdict)
         assert all(disturbed(verdict, coin, noise, (0, 0, 0, i)) is verdict for i in range(50))
 
 
+@pytest.mark.slow
 def test_shaping_changes_rewards_but_not_what_success_is(tiny_config, tiny_start, tmp_path):
     """A penalty on every token makes rewards fractions; successes and their histogram stay whole."""
     config = configuration.replace(

@@ -70,6 +70,7 @@ def signalled(config, root, number, at, grace=60.0):
     return RunDirectory(root / "run"), done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "at", "saved"),
     [(signal.SIGTERM, "collect", 7), (signal.SIGHUP, "update", 8), (signal.SIGINT, "update", 8)],

@@ -164,6 +164,7 @@ def test_the_runs_of_a_comparison_share_its_seconds(sweep_with, monkeypatch):
     assert given == [0.5, 0.25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_comparison_that_ran_out_of_time_goes_on(jobs, sweep_with):
     asked = ["--arms", "uniform", *TINY, "--seeds", "1", "--jobs", jobs]
