@@ -136,6 +136,9 @@ def test_a_step_of_one_token_each_by_hand():
         "scoring": 2 * weights * 6 * 6,
         "update": 6 * weights * 6 * 6,
     }
+    packed = plan.step_operations(configuration.replace(config, update__pack=True), prompt=5, candidates=4, common=2)
+    assert packed["sampling"] == 2 * weights * (2 + 4 * (3 + 3))
+    assert packed["update"] == 6 * weights * (2 + 2 * 3 + 6)
 
 
 def test_the_candidates_of_a_step_are_those_of_a_round():

@@ -149,8 +149,8 @@ def _sampling_bytes(config: Config, prompt: int, trained: int) -> dict[str, int]
     }
 
 
-def step_operations(config: Config, prompt: int, candidates: int) -> dict[str, float]:
-    """Floating-point operations of a step by phase, if every completion is as long as it may be.
+def step_operations(config: Config, prompt: int, candidates: int, common: int = 0) -> dict[str, float]:
+    """Floating-point operations of a step by phase, if every prompt and completion is as long as it may be.
 
     A weight takes two for a token, and four more where there is a gradient (`lilo_jax.device.flops`).
 
@@ -158,14 +158,16 @@ def step_operations(config: Config, prompt: int, candidates: int) -> dict[str, f
         config: of the run.
         prompt: tokens of the longest prompt.
         candidates: questions rolled out.
+        common: tokens that all prompts begin with, computed once.
     """
     rollout, update, algorithm = config.rollout, config.update, config.algorithm.build()
     forward = 2 * (weight_count(config.model) + adapter_count(config.model, config.lora))
     new, rows = rollout.max_new_tokens, rollout.questions * rollout.samples
-    trained = rows * new + (rollout.questions if update.pack else rows) * prompt
+    prompts = common + rollout.questions * (prompt - common) if update.pack else rows * prompt
+    trained = rows * new + prompts
     scored = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     return {
-        "sampling": forward * candidates * (prompt + rollout.samples * new),
+        "sampling": forward * (common + candidates * (prompt - common + rollout.samples * new)),
         "scoring": forward * trained * scored,
         "update": 3 * forward * trained * update.epochs * (1 + algorithm.needs_values),
     }
@@ -230,7 +232,7 @@ def finer(config: Config) -> list[int]:
     return [n for n in range(config.update.microbatches + 1, rows + 1) if rows % (n * shards) == 0]
 
 
-def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: float) -> list[str]:
+def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: float, common: int = 0) -> list[str]:
     """What a step will need, a line for memory and one for time.
 
     Args:
@@ -239,8 +241,9 @@ def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: f
         candidates: questions rolled out in a step.
         memory: bytes of all devices; 0: unknown.
         speed: operations that they do in a second.
+        common: tokens that all prompts begin with.
     """
-    needs, operations = plan_bytes(config, prompt), step_operations(config, prompt, candidates)
+    needs, operations = plan_bytes(config, prompt), step_operations(config, prompt, candidates, common)
     held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in needs.items())
     seconds = {name: count / speed for name, count in operations.items()}
     phases = ", ".join(f"{name} {took:.2g}" for name, took in seconds.items())

@@ -15,6 +15,7 @@ from lilo_jax.device.flops import token_flops
 from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import start_keys, stream_key
+from lilo_jax.models.packing import beginning
 from lilo_jax.pretrained.sources import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.budgets import spent
@@ -223,7 +224,8 @@ def _show_plan(assembly: Assembly, progress: Progress) -> None:
     if config.num_steps and sum(plan_bytes(config, prompt).values()) >= WORTH_SAYING:
         questions = candidates(programs.curriculum, programs.state.curriculum)
         speed = capacity.operations_per_second(config.model.compute_dtype)
-        for line in shown(config, prompt, questions, memory=capacity.memory(), speed=speed):
+        common = beginning(assembly.pool.tokens, assembly.pool.lengths)
+        for line in shown(config, prompt, questions, memory=capacity.memory(), speed=speed, common=common):
             progress.line(line)
 
 
