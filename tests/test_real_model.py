@@ -53,6 +53,8 @@ def test_every_preset_has_a_config_for_every_task(preset, task):
         (["--task", "sum"], "did you mean 'sums'"),
         (["--arms", "uniform,fronteer"], "did you mean 'frontier'"),
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--split", "tset"], "did you mean 'test'"),
+        (["--evaluation.splits", "train"], "--evaluation.splits would be ignored"),
         (["--seed", "3"], "--first-seed"),
     ],
 )
