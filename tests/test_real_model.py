@@ -54,7 +54,7 @@ def test_every_preset_has_a_config_for_every_task(preset, task):
         (["--arms", "uniform,fronteer"], "did you mean 'frontier'"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--split", "tset"], "did you mean 'test'"),
-        (["--evaluation.splits", "train"], "--evaluation.splits would be ignored"),
+        (["--evaluation.splits", "validation"], "--evaluation.splits would be ignored"),
         (["--seed", "3"], "--first-seed"),
     ],
 )
