@@ -99,6 +99,7 @@ def test_intervals_of_nothing():
     assert all(map(math.isnan, bootstrap(np.array([np.nan]))))
 
 
+@pytest.mark.slow
 def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
     rng, covered = np.random.default_rng(1), 0
     for i in range(200):

@@ -173,6 +173,7 @@ def their_logits(model, tokens, **inputs):
         return model(torch.tensor(np.asarray(tokens)), **inputs).logits.float().numpy()
 
 
+@pytest.mark.slow
 def test_logits_are_equal(pair):
     tokens = random_tokens(3, 40)
     expected = their_logits(pair.theirs, tokens)

@@ -281,6 +281,7 @@ def test_more_rollouts_only_where_the_value_is_uncertain(nine, params):
     assert total == pytest.approx(fixed_ledger.to_dict()["follow_up/generated"], rel=0.15)  # an estimate, not a count
 
 
+@pytest.mark.slow
 def test_the_last_measured_state_is_credited_with_the_outcome_and_what_follows_with_nothing(params):
     batch, [_], _ = followed(assembly_of(dataclasses.replace(CONFIG.algorithm, max_steps=2)), params)
     assert batch.follow_ups.asked[batch.reasoning_step > 2].max() == 0
@@ -307,6 +308,7 @@ def test_rollouts_whose_grader_failed_are_no_attempts_and_are_not_asked_for_agai
     assert np.all(found.reward_sum <= found.attempts)
 
 
+@pytest.mark.slow
 def test_only_groups_that_are_trained_on_are_followed(params):
     batch, [(prompts, _, _)], _ = followed(assembly_of(curriculum=Lilo(pool_ratio=4)), params)
     assert len(batch.row_mask) == len(prompts.lengths) == QUESTIONS * SAMPLES
@@ -349,6 +351,7 @@ def test_impossible_budgets_are_refused(changes):
         validate(dataclasses.replace(CONFIG, algorithm=VinePpo(**changes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -195,6 +195,7 @@ def test_weights_and_shape_of_each_family_come_back(name, tmp_path):
     assert decoder_config(open_model(str(tmp_path / "out"))) == decoder_config(open_model(str(tmp_path / "saved")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_logits_are_those_of_transformers(name, tmp_path):
     architecture, kind, changes = FAMILIES[name]

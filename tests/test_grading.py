@@ -481,6 +481,7 @@ def fuzzed(count: int, seed: int) -> list[str]:
     return ["".join(rng.choices(TOKENS, k=rng.randint(0, 40))) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
     golds = ["5", r"\frac{1}{2}", "(1, 2)", r"\{1,2\}", "[0,1)", "x^2+1", "Paris", r"\begin{pmatrix}1\\2\end{pmatrix}"]
     texts = fuzzed(10_000, seed=0)

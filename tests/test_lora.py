@@ -156,6 +156,7 @@ def test_only_adapters_and_a_critics_head_are_stored(lora_run, tiny_start):
     assert sum(leaf.size for leaf in base) == sum(leaf.size for leaf in whole.values())
 
 
+@pytest.mark.slow
 def test_the_base_stays_as_it_was(lora_run, tiny_start):
     config, result = lora_run
     assembly = assemble(config, check(config), tokenizer=open_model(tiny_start).tokenizer())

@@ -246,7 +246,12 @@ def compare(model, sequences, plans, random_weights):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), gradient, expected_gradient)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+EVERY_KIND = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "plain")) for kind in KINDS]
+)
+
+
+@EVERY_KIND
 def test_shared_prompts_leave_scores_values_and_gradients_as_they_are(kind, random_weights):
     sequences = in_groups(np.random.default_rng(1), GROUPS, COMPLETIONS, T)
     cut = pieces(sequences)
@@ -256,7 +261,7 @@ def test_shared_prompts_leave_scores_values_and_gradients_as_they_are(kind, rand
     compare(build_model(KINDS[kind], unconstrained), sequences, (whole, split), random_weights)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_worked_examples_that_stand_once_leave_them_as_they_are(kind, random_weights):
     sequences = in_groups(np.random.default_rng(2), GROUPS, COMPLETIONS, T + 5, examples=5)
     cut = pieces(sequences)

@@ -61,6 +61,7 @@ def compiled_bytes(config, prompt):
     return found.alias_size_in_bytes + found.temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "prompt"),
     [

@@ -50,6 +50,7 @@ def transformers_output(source, ids):
         return model(torch.tensor([ids]), output_hidden_states=True)
 
 
+@pytest.mark.slow
 def test_states_and_surprise_against_transformers(source):
     loaded = load(open_model(str(source)))
     layers, states = read_states(loaded, PROMPTS, 4)
@@ -84,6 +85,7 @@ def test_what_frontier_reads_is_one_of_the_spans(source):
     np.testing.assert_array_equal(nothing, 0)
 
 
+@pytest.mark.slow
 def test_completions_can_begin_at_any_place(source):
     loaded = load(open_model(str(source)), tokenizer=open_model(str(source)).tokenizer())
     protocol = Protocol(2, 1.0, 1.0, 5, seed=3)

@@ -331,6 +331,7 @@ def test_algorithms_are_named_where_they_differ(tmp_path):
     assert set(group_runs([tmp_path / "ppo"])) == {"Mine"}
 
 
+@pytest.mark.slow
 def test_report_of_one_run_and_of_many(arms, root, tmp_path):
     pytest.importorskip("matplotlib")
     one = report.report_runs([arms["lilo"][1].path], tmp_path / "one.html").read_text(encoding="utf-8")

@@ -94,6 +94,7 @@ def test_the_run_has_something_to_compare(tiny_run):
     assert any(name.startswith("policy/optimizer/") for name in names)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_run_equals_the_uninterrupted_one(tiny_run, interrupted):
     config, expected = tiny_run
     assert load_arrays(interrupted.checkpoints_path)[0] == 10
@@ -102,6 +103,7 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(tiny_run, interrup
     assert_same_run(interrupted, expected)
 
 
+@pytest.mark.slow
 def test_stopping_between_checkpoints_and_evaluations_changes_nothing(tiny_run, tmp_path):
     config, expected = tiny_run
     directory = stopped(config, tmp_path / "run", at=7)

@@ -213,6 +213,7 @@ def test_micro_batches_leave_the_gradient_as_it_is(name, microbatches):
         assert relative_difference(found, whole) < 1e-5
 
 
+@pytest.mark.slow
 def test_micro_batches_leave_the_metrics_as_they_are():
     minibatch = cut_minibatch(training_batch("ppo"), jnp.arange(ROWS), denominator="present")
     whole = compiled_gradients("ppo", 1)(params_for("ppo"), minibatch)[1]
@@ -223,6 +224,7 @@ def test_micro_batches_leave_the_metrics_as_they_are():
         np.testing.assert_allclose(found[name].weight, whole[name].weight, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_row_order_leaves_the_gradient_as_it_is(name):
     batch = training_batch(name)

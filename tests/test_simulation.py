@@ -206,6 +206,7 @@ def test_a_run_is_a_function_of_its_seed_alone():
     assert not np.array_equal(together.accuracy[0], together.accuracy[1])
 
 
+@pytest.mark.slow
 def test_arms_of_a_seed_share_world_and_start():
     quiet = dataclasses.replace(SMALL, student=StudentSettings(gradient_noise=0.0, learning_rate=0.1))
     ours, theirs = program(Lilo())(jnp.array([1, 2])), program(Uniform(), quiet)(jnp.array([1, 2]))

@@ -134,6 +134,7 @@ def test_a_rule_out_of_range_says_so(wrong):
 
 
 # ------------------------------------------------------------------------------------------------------- frequencies
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_frequencies_follow_the_rule_and_the_test_rejects_every_other_rule(rule):
     """20000 rows of the same logits: chi-square keeps the rule's distribution and rejects those of all other rules."""
@@ -153,6 +154,7 @@ def test_the_frequency_test_rejects_a_slightly_wrong_temperature():
     assert chi_square(tokens, np.roll(processed(logits, TokenRule())[0], 1)) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_grid_of_uniform_numbers_gives_the_probabilities():
     """Without randomness: of 2^9 x 2^9 evenly spaced pairs, a token gets its probability, up to the grid's width."""
     weights = np.exp(logits_of(1))[0]
