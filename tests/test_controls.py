@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import reference
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 

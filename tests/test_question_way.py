@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.curriculum.features import no_facts
