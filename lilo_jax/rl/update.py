@@ -205,7 +205,7 @@ def update(
         near = ratio <= config.max_ratio
         policy = _if(is_finite & near & live, apply_gradients(optimizer, policy, policy_gradient), policy)
         metrics = _of_step(metrics, ratio, is_finite=is_finite, near=near, live=live)
-        counts = _token_counts(minibatch.sequences, lengths[rows], step_plans, batch.row_mask[parts])
+        counts = _token_counts(minibatch.sequences, lengths[parts], step_plans)
         return (policy, critic), metrics | counts
 
     dealt = deal(key, batch.row_mask.shape[0], config)
@@ -231,18 +231,14 @@ def _of_step(
     return metrics
 
 
-def _token_counts(
-    sequences: Sequences,
-    lengths: Int[Array, "minibatch_rows"],
-    plans: PackedRows | None,
-    live: Bool[Array, "parts part_rows"],
-) -> Metrics:
-    """How many of the tokens that were computed are a live sequence's; a shared prompt's are its first sequence's."""
+def _token_counts(sequences: Sequences, lengths: Int[Array, "parts part_rows"], plans: PackedRows | None) -> Metrics:
+    """How many of the tokens that were computed a live sequence needs; dead ones have length 0."""
     computed, useful = sequences.tokens.size, jnp.sum(lengths)
     if plans is not None:
-        place = plans.sequence.reshape(len(live), -1)
-        computed = plans.sequence.size
-        useful = jnp.sum((place >= 0) & jnp.take_along_axis(live, jnp.maximum(place, 0), axis=1))
+        computed, positions = plans.sequence.size, plans.sequence[0].size
+        needed = jnp.arange(plans.place.shape[-1])[None, None] < lengths[..., None]
+        part, place = jnp.arange(len(lengths))[:, None, None], jnp.where(needed, plans.place, positions)
+        useful = jnp.sum(jnp.zeros((len(lengths), positions), bool).at[part, place].set(True, mode="drop"))
     return {
         "update/useful_tokens": Mean.once(useful.astype(jnp.float32)),
         "update/computed_tokens": Mean.once(jnp.float32(computed)),
