@@ -33,7 +33,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.runner import Runs, compare, print_config, refuse_ignored
+from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
@@ -60,7 +60,6 @@ from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.redaction import redacted
-from lilo_jax.training.checks import check
 
 FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -169,8 +168,7 @@ def main() -> None:
         return
     own = configuration.option_value(sys.argv[1:], "--curriculum")
     names = labelled([*(name.strip() for name in options.arms.split(",")), *filter(None, [own])])
-    if options.split not in (splits := check(options.config).splits) or options.split == "train":
-        raise unknown_name("split", options.split, set(splits) - {"train"})
+    refuse_split(options.config, options.split)
     if options.seeds < 1 or options.config.num_steps < 1:
         raise UsageError("--seeds and --num-steps must be at least 1")
 

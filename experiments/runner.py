@@ -83,6 +83,13 @@ def refuse_ignored(given: Config, default: Config, arms: Callable[[Config], Mapp
                 )
 
 
+def refuse_split(config: Config, split: str) -> None:
+    """Refuses to measure on a split that the task does not hold out; the task must be there, a model need not."""
+    held_out = set(check(config).splits) - {"train"}
+    if split not in held_out:
+        raise unknown_name("split", split, held_out)
+
+
 def compare(
     config: Config,
     arms: Mapping[str, Config],

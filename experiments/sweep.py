@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import quickstart
-from experiments.runner import Runs, compare, print_config, refuse_ignored
+from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.errors import UsageError, unknown_name
@@ -30,7 +30,6 @@ from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
-from lilo_jax.training.checks import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +71,7 @@ def main() -> None:
     for name in algorithms:
         if name not in quickstart.SETTINGS:
             raise unknown_name("algorithm", name, quickstart.SETTINGS)
-    if options.split not in (splits := check(options.config).splits) or options.split == "train":
-        raise unknown_name("split", options.split, set(splits) - {"train"})
+    refuse_split(options.config, options.split)
     if options.seeds < 1 or options.config.num_steps < 1:
         raise UsageError("--seeds and --num-steps must be at least 1")
 
