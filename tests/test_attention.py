@@ -2,15 +2,12 @@
 
 import functools
 import importlib.util
-import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from virtual_devices import printed_by
 
 from lilo_jax.models.attention import (
     PLAIN,
@@ -238,21 +235,10 @@ def test_every_kernel_has_its_function():
 
 
 # ------------------------------------------------------------------------------------------------------------- shards
-def in_process(script: str, **environment: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_each_device_attends_to_its_own_rows_and_heads():
     """Four devices, rows over two and heads over two (one key head stays whole): equal to the reference."""
-    in_process(
+    printed_by(
         """
         import functools
         import jax, jax.numpy as jnp, numpy as np
@@ -277,14 +263,16 @@ def test_each_device_attends_to_its_own_rows_and_heads():
             assert "fsdp" in split, split
             assert ("tensor" in split) == (kv_heads == 2), split
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        devices=4,
     )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu")
-def test_splash_compiles_for_a_tpu():
+def test_splash_compiles_for_a_tpu(monkeypatch):
     """Forward and backward for a described v5e slice of four chips, packed and not, with rows and heads split."""
-    in_process(
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    printed_by(
         """
         import functools
         import jax, jax.numpy as jnp, numpy as np
@@ -316,6 +304,5 @@ def test_splash_compiles_for_a_tpu():
             compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*heads, segments).compile()
             assert compiled.as_text().count("tpu_custom_call") >= 3  # forward, and two passes backward
         """,
-        TPU_SKIP_MDS_QUERY="1",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        devices=1,
     )

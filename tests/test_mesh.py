@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import subprocess
 import sys
-import textwrap
 
 import jax
 import numpy as np
 import pytest
 from curriculum_simulation import proposed
 from jax.sharding import AbstractMesh, PartitionSpec
+from virtual_devices import environment, printed_by
 
 from lilo_jax import config as configuration
 from lilo_jax.bounds import check
@@ -115,11 +113,6 @@ def test_placing_on_one_device_keeps_values():
 
 
 # ---------------------------------------------------------------------------------------------------- eight devices
-def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "1"}
-
-
 @pytest.fixture(scope="module")
 def config(tiny_config, tiny_start):
     """A tiny run whose sizes eight devices divide."""
@@ -208,7 +201,6 @@ RULES = ("mopps", "cdas", "bots", "frontier", "sec", "dump", "dapo", "greso")
 EIGHT_DEVICES = """
     import functools, json, pathlib, sys
     import jax, numpy as np
-    sys.path.append(sys.argv[3])
     from curriculum_simulation import proposed
     from jax.sharding import AxisType, Mesh
     from lilo_jax import config as configuration
@@ -243,7 +235,7 @@ EIGHT_DEVICES = """
 
     groups = GroupStatistics(**{name: values[0] for name, values in statistics.items()})
     everywhere = functools.partial(put_replicated, mesh)
-    found["proposed"] = {name: proposed(name, groups, everywhere) for name in sys.argv[4:]}
+    found["proposed"] = {name: proposed(name, groups, everywhere) for name in sys.argv[3:]}
 
     def layout(tree):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -301,13 +293,8 @@ def eight_devices(config, statistics, tmp_path_factory):
     config = configuration.replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2), optimizer__warmup_steps=0)
     (root / "config.json").write_text(json.dumps(configuration.to_dict(config)))
     np.savez(root / "statistics.npz", **{f.name: getattr(statistics, f.name) for f in dataclasses.fields(statistics)})
-    command = [sys.executable, "-c", textwrap.dedent(EIGHT_DEVICES), str(root / "config.json")]
-    process = subprocess.run(
-        [*command, str(root / "statistics.npz"), str(pathlib.Path(__file__).parent), *RULES],
-        env=environment(8), capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    found = json.loads(process.stdout.splitlines()[-1])
+    printed = printed_by(EIGHT_DEVICES, root / "config.json", root / "statistics.npz", *RULES, devices=8)
+    found = json.loads(printed.splitlines()[-1])
     assert found["devices"] == 8
     return found
 

@@ -1,15 +1,12 @@
 """Packing: plans worked by hand and checked for every invariant; scores, values and gradients as without it."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from virtual_devices import printed_by
 
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
@@ -304,16 +301,4 @@ def test_eight_devices_compute_the_same_from_shared_prompts():
         expected, found = (run(params, placed, given, weights) for given in (None, plan))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), found, expected)
     """
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,
-            "PYTHONPATH": os.pathsep.join([*sys.path, os.path.dirname(__file__)]),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed_by(script, devices=8)

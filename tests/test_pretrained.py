@@ -1,17 +1,16 @@
 """Starting from published models and handing them on: training, export, the command line, meshes, bad input."""
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import textwrap
 
 import jax
 import numpy as np
 import pytest
 from pretrained_models import write_llama, write_qwen2
+from virtual_devices import printed_by
 
 from lilo_jax import cli
 from lilo_jax import config as configuration
@@ -348,10 +347,8 @@ def test_import_onto_eight_devices_gives_each_its_shard_and_the_same_logits(name
     source = request.getfixturevalue(name)
     tokens = np.random.default_rng(0).integers(280, size=(8, 16)).astype(np.int32)
     np.save(tmp_path / "tokens.npy", tokens)
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    command = [sys.executable, "-c", textwrap.dedent(SHARDED), source, tmp_path / "tokens.npy", tmp_path / "logits.npy"]
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    printed = printed_by(SHARDED, source, tmp_path / "tokens.npy", tmp_path / "logits.npy", devices=8)
+    found = json.loads(printed.splitlines()[-1])
     assert found == {"whole": [2, 32, 48], "shards": ["(2, 8, 24)"], "query": "(2, 8, 2, 8)"}
     model, params = our_weights(source)
     expected = model.logits(params, model.hidden(params, tokens))

@@ -2,11 +2,6 @@
 
 import dataclasses
 import functools
-import os
-import pathlib
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from virtual_devices import printed_by
 
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
@@ -283,14 +279,7 @@ def test_a_mesh_leaves_the_gradient_as_it_is():
             print(name, difference)
             assert difference < 1e-5
     """
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    path = os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=os.environ | flags | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    assert len(finished.stdout.splitlines()) == 3
+    assert len(printed_by(script, devices=8).splitlines()) == 3
 
 
 # ----------------------------------------------------------------------------------------------------- denominators
