@@ -265,6 +265,7 @@ def steps(start):
     return taken
 
 
+@pytest.mark.slow
 def test_a_second_round_continues_groups_and_opens_others(steps):
     continued = refilled = 0
     for _, _, collected, _, _, _, _ in steps:
@@ -306,6 +307,7 @@ def test_a_continued_group_has_the_rollouts_it_would_have_had_at_once(steps):
     assert compared >= 1  # at least one group was continued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"slots": 5}, {"calls": 2}, {"slots": 3, "calls": 3, "prefill_tokens": 16}])
 def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
     """Only when a completion is drawn depends on them, and a second round, unequal groups and all stay as they were."""
@@ -322,6 +324,7 @@ def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
     jax.tree.map(np.testing.assert_array_equal, found.statistics, expected.statistics)
 
 
+@pytest.mark.slow
 def test_packed_rows_give_the_same_step(start):
     """Cut and packed rows against plain ones: log-probs, advantages and the updated weights."""
     found = {}
@@ -339,6 +342,7 @@ def test_packed_rows_give_the_same_step(start):
     )
 
 
+@pytest.mark.slow
 def test_the_samplers_logprobs_may_serve_as_the_old_ones(start):
     """Nothing is scored again, and in float32 it makes no difference beyond rounding."""
     found = {}

@@ -143,6 +143,7 @@ def test_without_a_model_nothing_is_looked_at():
     assert defaults.settle(Config(), frozenset(), "nowhere") == Config()
 
 
+@pytest.mark.slow
 def test_a_command_line_tells_what_was_chosen_and_prints_it(tiny_start, tmp_path, monkeypatch, capsys):
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "q{i}", "answer": "{i}"}}\n' for i in range(40)))
     args = ["--model.path", tiny_start, "--task.path", str(tmp_path / "q.jsonl"), "--print-config"]

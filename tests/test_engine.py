@@ -79,6 +79,7 @@ def test_tokens_do_not_depend_on_the_number_of_slots(slots, params, all_at_once)
     assert_same(run(params, slots=slots), all_at_once)
 
 
+@pytest.mark.slow
 def test_tokens_do_not_depend_on_the_order_of_service(params, all_at_once):
     expected = np.random.default_rng(1).permutation(NUM)
     assert_same(run(params, REQUESTS.replace(expected_length=expected.astype(np.float32)), slots=16), all_at_once)
@@ -104,12 +105,14 @@ def test_children_of_a_trajectory_are_as_if_each_had_its_own_prefix(params):
     assert len(np.unique(shared.tokens, axis=0)) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefill_tokens", [3, 20])
 def test_tokens_do_not_depend_on_the_pieces_of_prefill(prefill_tokens, params, all_at_once):
     """Pieces of a row, the last of which overlaps; blocks of two rows."""
     assert_same(run(params, prefill_tokens=prefill_tokens), all_at_once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("common", "prefill_tokens"), [(0, 8), (3, 8), (5, 2048), (7, 6)])
 def test_tokens_do_not_depend_on_what_prompts_begin_with_being_run_once(common, prefill_tokens, params, monkeypatch):
     """Prompts that begin alike, of which one may be no longer than that, and a row of padding that does not."""

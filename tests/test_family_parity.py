@@ -303,6 +303,7 @@ def test_bfloat16_is_as_near_to_float32_as_theirs(pair):
     assert 0 < our_error < 1.5 * their_error
 
 
+@pytest.mark.slow
 def test_import_export_import_is_byte_equal(pair, tmp_path):
     """In the stored type and layout: every tensor of the new files has the bytes of the old."""
     family = FAMILIES[pair.config.family]

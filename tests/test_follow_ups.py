@@ -195,6 +195,7 @@ def test_every_state_has_nine_rollouts_and_equal_states_share_them(nine):
     assert counts["follow_up/saved"] == 0
 
 
+@pytest.mark.slow
 def test_advantages_are_what_each_step_adds_and_children_are_not_trained_on(nine, params):
     batch, calls, _ = nine
     assembly = assembly_of()

@@ -17,6 +17,7 @@ def ungraded(monkeypatch):
     hostile.warm_up()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_hostile_input_is_taken_or_refused_in_one_line(kind, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -60,7 +60,9 @@ def test_the_corpus_has_its_categories_and_size():
     assert len({(row["gold"], row["response"], row.get("question")) for _, row in CORPUS}) == len(CORPUS)
 
 
-@pytest.mark.parametrize("name", GRADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "math_verify" else name for name in GRADERS]
+)
 def test_every_case_has_its_expected_verdict(name):
     # What math-verify makes of hostile answers is mostly a matter of its deadline.
     cases = [c for c in CORPUS if name != "math_verify" or not c[0].startswith("hostile")]
@@ -552,6 +554,7 @@ def test_the_longest_answer_that_is_read_is_told_at_once(piece):
         assert time.perf_counter() - started < 2
 
 
+@pytest.mark.slow
 def test_no_answer_is_ever_executed(tmp_path):
     """Each would leave a file behind, in this process or in a worker."""
     attempts = [

@@ -67,6 +67,7 @@ MIXED = [(question("12"), "12"), (question("12"), "13"), (question("12"), "raise
 EXPECTED = [Verdict.CORRECT, Verdict.WRONG, Verdict.ERROR, Verdict.CORRECT] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_verdicts_depend_on_neither_order_nor_number_of_workers_nor_earlier_answers(workers):
     with GradingWorkers(count=workers) as grading:
@@ -98,6 +99,7 @@ def test_a_hung_answer_costs_its_deadline_and_nobody_elses():
         assert grading.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
 
 
+@pytest.mark.slow
 def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
     grade = Slow(str(tmp_path))
     with GradingWorkers(count=1) as grading:
@@ -111,6 +113,7 @@ def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
         assert grading.submit(grade, question("ok"), "ok").result().verdict is Verdict.CORRECT
 
 
+@pytest.mark.slow
 def test_a_worker_killed_from_outside_loses_no_answer():
     with GradingWorkers(count=2) as grading:
         assert verdicts(grading, Slow(), MIXED) == EXPECTED
@@ -131,6 +134,7 @@ def _busy_with(process: psutil.Process, word: str) -> bool:
     return parent is not None and any(word in part for part in parent.cmdline())
 
 
+@pytest.mark.slow
 def test_an_idle_worker_killed_from_outside_loses_no_answer():
     """With it all workers end; new ones take their place."""
     with GradingWorkers(count=2) as grading:
@@ -144,6 +148,7 @@ def test_an_idle_worker_killed_from_outside_loses_no_answer():
         assert grading.take_counts().lost >= 1
 
 
+@pytest.mark.slow
 def test_workers_do_not_run_a_script_again(tmp_path):
     """Neither an unguarded one, nor is a grader of the script itself accepted."""
     script = tmp_path / "script.py"

@@ -164,6 +164,7 @@ def test_the_base_stays_as_it_was(lora_run, tiny_start):
     jax.tree.map(np.testing.assert_array_equal, result.state.base, start)
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_adapters_is_read_merged(lora_run):
     config, result = lora_run
     config = resolve(config)
@@ -175,6 +176,7 @@ def test_a_run_directory_of_adapters_is_read_merged(lora_run):
     np.testing.assert_allclose(apart(params), apart(merged), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_adapters_goes_on_bit_for_bit(lora_run, tmp_path):
     config, result = lora_run
     path = str(tmp_path / "run")

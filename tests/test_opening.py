@@ -53,6 +53,7 @@ def files_of(directory):
 
 
 # ------------------------------------------------------------------------------------------------------------- lock
+@pytest.mark.slow
 def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     first = holder(tmp_path / "run")
     try:
@@ -69,6 +70,7 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     opened(tmp_path / "run", configuration.Config())
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_no_lock_and_no_right_to_write(copy):
     config, directory = copy
     before = files_of(directory)
@@ -161,6 +163,7 @@ def test_checkpoints_lost_beside_done_or_beside_records_are_not_begun_again(copy
     assert {p: c for p, c in after.items() if p != log} == {p: c for p, c in before.items() if p != log}
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoint_lost_beside_done_is_refused_by_every_reader(copy):
     config, directory = copy
     shutil.rmtree(directory.checkpoints_path / "20")

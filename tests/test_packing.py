@@ -258,6 +258,7 @@ def test_shared_prompts_leave_scores_values_and_gradients_as_they_are(kind, rand
     compare(build_model(KINDS[kind], unconstrained), sequences, (whole, split), random_weights)
 
 
+@pytest.mark.slow
 @EVERY_KIND
 def test_worked_examples_that_stand_once_leave_them_as_they_are(kind, random_weights):
     sequences = in_groups(np.random.default_rng(2), GROUPS, COMPLETIONS, T + 5, examples=5)
@@ -268,6 +269,7 @@ def test_worked_examples_that_stand_once_leave_them_as_they_are(kind, random_wei
     compare(build_model(KINDS[kind], unconstrained), sequences, (whole, split), random_weights)
 
 
+@pytest.mark.slow
 def test_sequences_that_share_no_prompt_may_share_rows(random_weights):
     rng = np.random.default_rng(0)
     prompts, completions = np.array([6, 1, 3, 2, 4, 1], np.int32), np.array([6, 5, 2, 1, 0, 3], np.int32)

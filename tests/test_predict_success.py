@@ -70,6 +70,7 @@ def test_states_and_surprise_against_transformers(source):
         np.testing.assert_allclose(reading[row], expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_what_frontier_reads_is_one_of_the_spans(source):
     loaded = load(open_model(str(source)))
     many = [PROMPTS[i % 3] for i in range(ROWS + 3)]

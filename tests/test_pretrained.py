@@ -398,6 +398,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "says"), MISTAKES, ids=[spoil.__name__ for spoil, _ in MISTAKES])
 def test_a_spoilt_model_is_refused_in_one_line(spoil, says, qwen2, tmp_path):
     """From the command line of an experiment, with the chat template in use."""

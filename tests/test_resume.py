@@ -113,6 +113,7 @@ def test_stopping_between_checkpoints_and_evaluations_changes_nothing(tiny_run, 
     assert_same_run(directory, expected)
 
 
+@pytest.mark.slow
 def test_damage_that_a_crash_leaves_is_repaired(tiny_run, interrupted):
     """Records beyond the checkpoint, a last line cut short, a checkpoint that was never finished, a stale rollout."""
     config, expected = tiny_run
@@ -142,6 +143,7 @@ def killed_run(tiny_run, tmp_path_factory):
     return config, RunDirectory(root / "run")
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_end(tiny_run, killed_run):
     config, directory = killed_run
     assert not directory.is_done()
@@ -175,6 +177,7 @@ def test_fine_tuning_in_the_run_directory_gives_the_same_as_before_it(tiny_confi
     assert digests(RunDirectory(own.path / "sft")) == digests(RunDirectory(config.model.path))
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(tiny_run, tmp_path):
     config, expected = tiny_run
     other = run(configuration.replace(config, seed=1), Launch(output_dir=str(tmp_path / "run"))).directory

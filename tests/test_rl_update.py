@@ -489,6 +489,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
         assert mean == pytest.approx(float(expected[name].total / expected[name].weight), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
 def test_a_step_without_a_row_takes_no_optimiser_step(name):
     """Weights, momentum and schedule stay as they are bit by bit, whatever weight decay there is."""
@@ -514,6 +515,7 @@ def test_a_minibatch_without_a_row_is_left_out_of_a_step_that_has_some():
     assert float(metrics["policy/gradient_norm"].weight) == 1
 
 
+@pytest.mark.slow
 def test_a_mean_ratio_above_the_limit_leaves_the_policy_and_not_the_critic():
     batch = training_batch("ppo")
     far = batch.replace(old_logprobs=batch.old_logprobs - 3)  # every ratio is e^3

@@ -68,6 +68,7 @@ def test_packed_demonstrations_give_the_same_weights(tiny_config, tmp_path):
     assert apart < 1e-4 * moved
 
 
+@pytest.mark.slow
 def test_norms_and_biases_do_not_decay():
     """By name, as the config has it, against what the model knows of its weights: how many axes are summed over."""
     config = DecoderConfig(
@@ -95,6 +96,7 @@ def _agree(decayed, inputs):
     return all(is_matrix == (axes > 0) or "embedding" in str(path) for (path, is_matrix), axes in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, True])
 def test_a_run_may_start_from_packed_demonstrations(tiny_config, tmp_path, pack):
     config = configuration.replace(tiny_config, num_steps=1, sft__steps=3, sft__pack=pack)

@@ -72,6 +72,7 @@ def test_lengths_rise_with_difficulty_and_with_mistakes():
     assert np.std(right) == pytest.approx(0.4, abs=0.02)
 
 
+@pytest.mark.slow
 def test_features_are_scaled_as_real_ones_are():
     world = world_of(500)
     assert features(world, ()) is None
@@ -218,6 +219,7 @@ def test_arms_of_a_seed_share_world_and_start():
     assert np.all(theirs.accuracy[:, -1] > theirs.accuracy[:, 0] + 0.1)  # without noise a student learns
 
 
+@pytest.mark.slow
 def test_free_screening_changes_the_bill_and_nothing_else():
     free = dataclasses.replace(SMALL, privileges=Privileges(free_screening=True))
     paid, unpaid = program(Lilo())(jnp.array([1, 2])), program(Lilo(), free)(jnp.array([1, 2]))

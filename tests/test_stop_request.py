@@ -104,6 +104,7 @@ def test_at_the_end_of_grace_or_at_a_second_ctrl_c_the_process_ends(tiny_run, tm
     assert digests(directory) == digests(expected)
 
 
+@pytest.mark.slow
 def test_time_that_is_up_stops_a_run_like_stop_at(tiny_run, tmp_path):
     config, expected = tiny_run
     result = run(config, Launch(output_dir=str(tmp_path / "run"), max_seconds=1e-6))

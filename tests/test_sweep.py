@@ -70,6 +70,7 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
     assert [line[1] for line in rows(root)[2:]] == ["`uniform`", "`lilo`", "`kimi`"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

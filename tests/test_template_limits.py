@@ -119,6 +119,7 @@ def test_a_process_that_does_not_start_is_said(monkeypatch):
         ChatTemplate("a").render([USER], add_generation_prompt=True)
 
 
+@pytest.mark.slow
 def test_it_dies_with_its_parent():
     """Even if that is killed while a template runs."""
     program = """

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
@@ -10,6 +11,7 @@ from lilo_jax.training import trainer
 from lilo_jax.training.run import run
 
 
+@pytest.mark.slow
 def test_a_step_transfers_nothing_that_it_does_not_name(tiny_config, tiny_start, tmp_path, monkeypatch):
     seen = set()
 
