@@ -30,6 +30,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 CHECKED = ["curriculum", "keys", "models", "rl", "sampling", "simulation"]
@@ -41,6 +42,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, ModelConfig, SftConfig, StorageConfig
 from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.sampling.settings import RolloutConfig
+from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.training.run import run
 from lilo_jax.training.sft import start_config
@@ -91,20 +93,32 @@ def tiny_config():
 
 
 @pytest.fixture(scope="session")
-def tiny_start(tiny_config, tmp_path_factory):
-    """The directory of a fine-tuned tiny model, to start from."""
-    path = tmp_path_factory.mktemp("start") / "sft"
-    run(start_config(tiny_config), Launch(output_dir=str(path)))
-    return str(path)
+def run_once(tmp_path_factory, worker_id):
+    """(config, name) -> the directory of its finished run, which all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+
+    def finished(config, name):
+        directory = RunDirectory(root / name)
+        with FileLock(root / f"{name}.turn"):
+            if not directory.is_done():
+                assert run(config, Launch(output_dir=str(directory.path))).done
+        return directory
+
+    return finished
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config, tiny_start, tmp_path_factory):
+def tiny_start(tiny_config, run_once):
+    """The directory of a fine-tuned tiny model, to start from."""
+    return str(run_once(start_config(tiny_config), "tiny_start").path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tiny_start, run_once):
     """(config, directory) of a finished tiny run."""
     config = configuration.replace(tiny_config, model__path=tiny_start, sft__steps=0)
-    result = run(config, Launch(output_dir=str(tmp_path_factory.mktemp("tiny") / "run")))
-    assert result.done
-    return config, result.directory
+    return config, run_once(config, "tiny_run")
 
 
 MOST_MAPS = 20_000

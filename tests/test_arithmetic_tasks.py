@@ -117,6 +117,7 @@ def test_worked_examples_are_right_and_no_questions_of_the_task():
         assert all(computed(int(a), sign, int(b)) == int(result) for a, sign, b, result in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("response", "verdict"),
     [

@@ -329,6 +329,7 @@ def test_buffers_of_old_files_are_ignored_and_a_second_copy_of_the_embedding(sav
     assert "1 unexpected (lm_head.weight)" in refused(directory, shapes)
 
 
+@pytest.mark.slow
 def test_names_are_those_of_transformers():
     """The whole set, for a policy and a critic of every family."""
     torch = pytest.importorskip("torch")

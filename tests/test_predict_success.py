@@ -268,6 +268,7 @@ def test_what_could_not_be_graded_is_left_out_and_equal_rates_are_refused(tmp_pa
         experiment.report(tmp_path, {}, measured, PredictOptions())
 
 
+@pytest.mark.slow
 def test_questions_that_are_not_there_are_refused(tiny_start, tmp_path, monkeypatch, capsys):
     asked = ["--model.path", tiny_start, "--task", "chain", "--task.pool", 64, "--output-dir", tmp_path / "out"]
     for args, says in ((["--split", "tset"], "did you mean 'test'"), ([], "has 64 questions: lower --questions")):

@@ -46,6 +46,7 @@ def test_every_preset_has_a_config_for_every_task(preset, task):
     assert config.rollout.stop == (() if task not in real_model.TASK_SETTINGS or task == "gsm8k" else ("\n",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -347,6 +347,7 @@ UNSHUFFLED = UpdateConfig(epochs=1, minibatches=2, shuffle=False, chunk=3)
 PLAIN_PPO = Ppo(kl_coefficient=0, whiten_rows=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "config"), [(PLAIN_PPO, SEVERAL_STEPS), (Rloo(), SEVERAL_STEPS), (ALGORITHMS["grpo"], UNSHUFFLED)]
 )

@@ -146,6 +146,7 @@ def test_sampler_logprobs_equal_teacher_forced_scores(params, temperature, top_p
         assert np.all(found.tokens[row, length:] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.7, 1.0), (1.3, 0.9)])
 def test_frequencies_follow_temperature_and_top_p(params, temperature, top_p):
     """Chi-square of the first token, and of the pair of both tokens, over many requests of one prompt."""

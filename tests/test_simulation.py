@@ -111,6 +111,7 @@ def test_advantages_by_hand():
     np.testing.assert_allclose(leave_one_out(alone), [[0, 0, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flawed", [False, True])
 def test_the_expected_gradient_is_the_variance_times_the_skills(flawed):
     """By enumeration of all outcomes of a group of 4."""
