@@ -10,7 +10,8 @@ PPO then trains it under each arm from the same weights:
     lilo      32 candidates a step, trained on the 8 of highest p(1 - p)
     frontier  8 questions a step that the policy's hidden states predict to be the next that can be learned
 
-`--arms uniform,lilo,uniform_wide` compares with 32 questions a step, all trained on: LILO's tokens without its choice.
+An arm may have a shape of its own, RULE@QUESTIONSxSAMPLES: `--arms uniform,uniform@32x2,frontier@32x2` compares at
+equal rows, and `uniform@32x8` trains on all that LILO rolls out: its tokens without its choice.
 `--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm under the same settings.
 
 Claims: LILO reaches uniform's final accuracy in fewer steps (Foster et al. 2025), but with more generated tokens;
@@ -25,6 +26,7 @@ The learning rates in `SETTINGS` were chosen for `uniform` alone, by its final v
 
 import dataclasses
 import pathlib
+import re
 import shlex
 import sys
 import textwrap
@@ -37,7 +39,6 @@ from experiments.runner import Runs, compare, print_config, refuse_ignored, refu
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum import CURRICULA
-from lilo_jax.curriculum.contract import CurriculumSpec
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
@@ -86,34 +87,31 @@ ARMS = {
     "uniform": lambda config: configuration.replace(config, curriculum=Uniform()),
     "lilo": lambda config: configuration.replace(config, curriculum=Lilo(pool_ratio=4)),
     "frontier": lambda config: configuration.replace(config, curriculum=Frontier()),
-    "uniform_wide": lambda config: configuration.replace(
-        config, curriculum=Uniform(), rollout__questions=4 * config.rollout.questions
-    ),
     "sfl_buffer": lambda config: configuration.replace(
         config, curriculum=SflBuffer(refresh_every=10, candidates=256, buffer_size=64)
     ),
-    # Groups of 4 in twice the steps: the tokens of 8 in all.
-    "uniform_fours": lambda config: _in_fours(config, Uniform()),
-    "lilo_fours": lambda config: _in_fours(config, Lilo(pool_ratio=4)),
-    "frontier_fours": lambda config: _in_fours(config, Frontier()),
 }
-
+"""The rules that the arms have as of old; others have their default settings."""
+SHAPE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+"""Questions and samples of an arm."""
 
 CLAIMED = ("baseline", "split", "start", "final", "gap_to_baseline", "speedup", "zero_variance", "ledger")
 """What `--results` keeps of a summary: all but the curves."""
 
 
-def _in_fours(config: Config, curriculum: CurriculumSpec) -> Config:
-    return configuration.replace(config, curriculum=curriculum, rollout__samples=4, num_steps=2 * config.num_steps)
-
-
 def arm(name: str, config: Config) -> Config:
-    """The config of an arm: one of `ARMS`, or a curriculum by name with its default settings."""
-    if name in ARMS:
-        return ARMS[name](config)
-    if ":" not in name and name not in CURRICULA:
-        raise unknown_name("arm", name, ARMS.keys() | CURRICULA.keys())
-    return configuration.replace(config, curriculum=configuration.settings_class("curriculum", name)())
+    """The config of an arm: RULE, one of `ARMS` or a curriculum by name, or RULE@QUESTIONSxSAMPLES."""
+    rule, at, shape = name.partition("@")
+    if at:
+        sizes = SHAPE.fullmatch(shape)
+        if not sizes:
+            raise UsageError(f"the shape of an arm is QUESTIONSxSAMPLES, such as {rule}@32x2, not {name}")
+        config = configuration.replace(config, rollout__questions=int(sizes[1]), rollout__samples=int(sizes[2]))
+    if rule in ARMS:
+        return ARMS[rule](config)
+    if ":" not in rule and rule not in CURRICULA:
+        raise unknown_name("arm", rule, ARMS.keys() | CURRICULA.keys())
+    return configuration.replace(config, curriculum=configuration.settings_class("curriculum", rule)())
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
@@ -136,7 +134,7 @@ class QuickstartOptions:
     first_seed: int = 301
     """the first of them; the others follow"""
     arms: str = "uniform,lilo,frontier"
-    """what to compare: also uniform_wide, sfl_buffer, or any curriculum by name"""
+    """what to compare: any curriculum by name, also in a shape of its own, as frontier@32x2"""
     split: str = "test"
     """held-out set of the table and the report; validation for tuning"""
     jobs: int = 0

@@ -1,9 +1,10 @@
 """Arms x algorithms x seeds as one job: shared starts and baselines, both cores, resumable, reporting as it goes.
 
-    python -m experiments.sweep --algorithms ppo,rloo --arms uniform,uniform_wide,lilo,frontier --seeds 8
+    python -m experiments.sweep --algorithms ppo,rloo --arms uniform,uniform@32x2,lilo@32x2,frontier@32x2 --seeds 8
     python -m experiments.sweep --algorithms rloo --arms uniform,lilo,frontier --task pairs --output-dir runs/pairs
 
-An arm is one of the quickstart's, the name of a curriculum (with its default settings), or `package.module:ClassName`.
+An arm is one of the quickstart's: the name of a curriculum or `package.module:ClassName`, alone or with a shape of its
+own, RULE@QUESTIONSxSAMPLES.
 All runs of a seed start from one fine-tuning, arms of all algorithms alike.  Stop it, or kill it, and the same command
 goes on; the same command with more arms, algorithms or seeds runs only what is new.  After every run `table.md` and
 `summary.json` are written anew from the runs that are done.  Steps, tokens and seconds of the table are speed-ups over
@@ -40,7 +41,7 @@ class SweepOptions:
     launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch(output_dir="runs/sweep")
     algorithms: str = "ppo,rloo"
     """which of the quickstart's algorithms"""
-    arms: str = "uniform,uniform_wide,lilo,frontier"
+    arms: str = "uniform,uniform@32x2,lilo@32x2,frontier@32x2"
     """what to compare, the first being the baseline"""
     seeds: int = 8
     """number of seeds"""

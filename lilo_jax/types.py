@@ -44,7 +44,7 @@ An axis that only one module has is named there.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -112,12 +112,7 @@ class Completions(flax.struct.PyTreeNode):
 
 
 class Sequences(flax.struct.PyTreeNode):
-    """Prompts with their completions, contiguous: a row is prompt tokens, completion tokens, padding.
-
-    Attributes:
-        tokens, prompt_lengths: of each row.
-        completion_lengths: 0 for a row that is not to be scored.
-    """
+    """Rows of prompt tokens, completion tokens, padding; of `completion_lengths` 0 where a row is not to be scored."""
 
     tokens: Int[Array, "rows tokens"]
     prompt_lengths: Int[Array, "rows"]
@@ -260,6 +255,13 @@ class CurriculumState(flax.struct.PyTreeNode):
     memory: PyTree
 
 
+class Estimate(NamedTuple):
+    """A belief about success rates: its mean, NaN where nothing is believed, and variance, 0 where it is certain."""
+
+    mean: Float[Array, "*questions"]
+    variance: Float[Array, "*questions"]
+
+
 # ---------------------------------------------------------------------------------------------------------- learning
 class FollowUps(flax.struct.PyTreeNode):
     """Rollouts from inside the completions of a training batch, by the state in which each token is chosen.
@@ -301,6 +303,7 @@ class TrainBatch(flax.struct.PyTreeNode):
         old_values: critic's value of the state in which each token is chosen; zero without critic.
         advantages, returns: zero in the padding.
         memory: what the algorithm remembers from earlier steps.
+        belief: about each group's question, before the group was rolled out; None unless the algorithm asks.
     """
 
     sequences: Sequences
@@ -318,6 +321,7 @@ class TrainBatch(flax.struct.PyTreeNode):
     advantages: Float[Array, "rows completion"]
     returns: Float[Array, "rows completion"]
     memory: PyTree = ()
+    belief: Estimate | None = None
 
 
 class Minibatch(flax.struct.PyTreeNode):

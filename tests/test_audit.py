@@ -3,12 +3,12 @@
 import dataclasses
 import math
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
+from lilo_jax.curriculum.estimators import beta
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.calibration import (
@@ -34,6 +34,7 @@ from lilo_jax.training.checks import check
 from lilo_jax.training.facts import question_facts
 from lilo_jax.training.run import run
 from lilo_jax.training.trainer import audit_belief
+from lilo_jax.types import Estimate
 
 
 # ------------------------------------------------------------------------------------------------------- the measures
@@ -141,8 +142,8 @@ class Believing(Lilo):
     """LILO with the belief of a Beta posterior, which it does not use."""
 
     def build(self, *, pool_size, questions, samples):
-        def estimate(state, key):
-            return (state.successes + 1) / (state.attempts + 2)
+        def estimate(state, places, key):
+            return beta(state.successes[places] + 1, state.attempts[places] - state.successes[places] + 1)
 
         return super().build(pool_size=pool_size, questions=questions, samples=samples)._replace(estimate=estimate)
 
@@ -188,8 +189,8 @@ def test_an_audit_of_the_whole_pool_against_exact_success_rates(tiny_config, tin
     state = assembly.programs.start(params, None, start_keys(0), facts)
 
     def audited(belief):
-        estimate = None if belief is None else lambda state, key: jnp.asarray(belief)
-        believing = dataclasses.replace(assembly, programs=assembly.programs._replace(estimate=estimate))
+        estimate = belief is not None and (lambda _, places, key: Estimate(belief[places], 0 * belief[places]))
+        believing = dataclasses.replace(assembly, programs=assembly.programs._replace(estimate=estimate or None))
         return audit_belief(believing, state, 0, ledger, PhaseClock())
 
     found, opposite, none = audited(rates), audited(1 - rates), audited(None)

@@ -219,7 +219,7 @@ def test_a_long_value_is_taken_whole():
         (["--arms", "uniform,dump"], "chooses between categories"),
         (["--arms", "uniform,a:Rule,b:Rule"], "two arms would be called Rule"),
         (["--curriculum", "lilo"], "two arms would be called lilo"),
-        (["--arms", "uniform_fours", "--rollout.samples", "16"], "--rollout.samples would be ignored"),
+        (["--arms", "uniform@8x4", "--rollout.samples", "16"], "--rollout.samples would be ignored"),
     ],
 )
 def test_the_quickstart_refuses_bad_input(args, says, monkeypatch, capsys, tmp_path):

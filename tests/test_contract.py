@@ -198,7 +198,7 @@ def take_step(assembly, state, step):
     clock, ledger = PhaseClock(), Ledger()
     collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
     admission, state = admit(assembly.collector, state, collected, step, clock)
-    batch, _ = prepare(assembly, state, collected, admission, step, ledger, clock)
+    batch, _ = prepare(assembly, state, collected, admission, None, step, ledger, clock)
     kept = host_copy(batch)
     state, metrics = update(assembly, state, batch, step, clock)
     assert all(np.isfinite(float(m.total)) for m in metrics.values())

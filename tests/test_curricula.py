@@ -133,10 +133,13 @@ def test_outcomes_that_are_all_alike_and_broken_graders_do_no_harm(name, rate):
         simulation.update(collected, admission, step)
     assert min(counts) >= QUESTIONS
     if simulation.curriculum.estimate is not None:
-        belief = np.asarray(simulation.curriculum.estimate(simulation.state, jax.random.key(0)))
+        belief, variance = map(
+            np.asarray, simulation.curriculum.estimate(simulation.state, np.arange(POOL), jax.random.key(0))
+        )
         seen = np.asarray(simulation.state.attempts) > 0
         assert belief.shape == (POOL,)
         assert np.all((belief[seen] >= 0) & (belief[seen] <= 1))
+        assert np.all((variance[seen] >= 0) & (variance[seen] <= belief[seen] * (1 - belief[seen]) + 1e-6))
         assert abs(belief[seen].mean() - rate) < 0.5
 
 

@@ -382,7 +382,6 @@ def test_a_constant_allocation_and_ties_spread():
 def test_values_of_planted_beliefs():
     belief = Estimate(jnp.array([0.0, 0.25, 0.5, 1.0]), jnp.array([0.0, 0.05, 0.01, 0.0]))
     expected = {
-        values.success: [0, 0.25, 0.5, 1],
         values.variance: [0, 0.1875, 0.25, 0],
         values.expected_variance: [0, 0.1375, 0.24, 0],
         values.deviation: [0, np.sqrt(0.1875), 0.5, 0],

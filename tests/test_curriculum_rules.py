@@ -86,6 +86,11 @@ class Played:
         return propose(jax.random.split(KEY, keys))
 
 
+def believed(played, state=None):
+    """Means of what a rule believes of the pool's questions, at the end or in another state."""
+    return np.asarray(played.curriculum.estimate(state or played.state, played.places, KEY).mean)
+
+
 def signals(collected):
     rate = collected.successes / np.maximum(collected.attempts, 1)
     return GroupSignals(advantage_abs=2 * rate * (1 - rate) + 0.01 * rate, value_loss=0 * rate)
@@ -117,7 +122,7 @@ def test_nothing_is_believed_of_a_question_without_a_verdict(name, rates):
     played = Played(CURRICULA[name]())
     expected = rates(record(), POOL, unseen=np.nan)
     assert 5 < np.isnan(expected).sum() < POOL / 2
-    assert_close(played.curriculum.estimate(played.state, KEY), expected)
+    assert_close(believed(played), expected)
 
 
 def test_spo_weighs_by_the_standard_deviation_and_a_floor():
@@ -177,7 +182,7 @@ def test_mopps_keeps_beta_counts_and_draws_from_them(decay):
     played = Played(CURRICULA["mopps"](decay=decay))
     a, b = reference.fading_counts(record(), POOL, decay, 1.0)
     expected = np.array(a) / (np.array(a) + np.array(b))
-    assert_close(played.curriculum.estimate(played.state, KEY), expected)
+    assert_close(believed(played), expected)
     draws = jax.jit(jax.vmap(lambda key: played.parts["worth"](played.state, played.places, key)))
     worths = np.asarray(draws(jax.random.split(KEY, 800)))
     n = np.array(a) + np.array(b)
@@ -213,18 +218,18 @@ def test_dots_and_pcl_predict_by_logistic_regression(name, worth):
 
 def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
     dots = Played(CURRICULA["dots"](hidden=4, window=128))
-    distance = np.abs(np.asarray(dots.curriculum.estimate(dots.state, KEY)) - 0.5)
+    distance = np.abs(believed(dots) - 0.5)
     frequency = np.bincount(np.asarray(dots.choices().places).ravel(), minlength=POOL) / 400
     assert frequency[np.argsort(distance)[:2]].min() > 0.6  # the temperature is sharp
     pcl = Played(CURRICULA["pcl"](hidden=4, window=128, pool_ratio=POOL))
-    nearest = np.argsort(np.abs(np.asarray(pcl.curriculum.estimate(pcl.state, KEY)) - 0.5))[:QUESTIONS]
+    nearest = np.argsort(np.abs(believed(pcl) - 0.5))[:QUESTIONS]
     assert {frozenset(row) for row in np.asarray(pcl.choices(20).places).tolist()} == {frozenset(nearest.tolist())}
 
 
 def test_frontier_collects_evidence_against_what_it_predicted():
     """Evidence group by group, of a coin and of a question that nothing answers, faded by the steps between visits."""
     played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
-    before = [np.asarray(played.curriculum.estimate(state, KEY)) for state in played.before]
+    before = [believed(played, state) for state in played.before]
     coin, dead = reference.trap_evidence(record(), POOL, before, strength=4.0, fade=0.99)
     found = played.state.memory["traps"]
     assert max(coin) > 0.5  # there is something to compare
@@ -235,7 +240,7 @@ def test_frontier_collects_evidence_against_what_it_predicted():
 def test_frontier_predicts_by_logistic_regression():
     played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
     mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
-    np.testing.assert_allclose(played.curriculum.estimate(played.state, KEY), mean, atol=0.06)
+    np.testing.assert_allclose(believed(played), mean, atol=0.06)
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_a_question_comes_from_its_line_to_the_optimiser_and_back(tiny_config, t
     clock, ledger = PhaseClock(), Ledger()
     collected = collect(assembly.collector, state, assembly.policy(state), 0, clock)
     admission, state = admit(assembly.collector, state, collected, 0, clock)
-    batch, _ = prepare(assembly, state, collected, admission, 0, ledger, clock)
+    batch, _ = prepare(assembly, state, collected, admission, None, 0, ledger, clock)
     places = np.asarray(batch.place)[np.asarray(batch.group_mask)]
     assert len(set(places.tolist())) == config.rollout.questions
     for row, group in enumerate(np.asarray(batch.group)):

@@ -29,7 +29,7 @@ from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import cut_minibatch
 from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.training.follow_ups import States
-from lilo_jax.types import FollowUps, Sequences, TokenScores, TrainBatch
+from lilo_jax.types import Estimate, FollowUps, Sequences, TokenScores, TrainBatch
 
 LENGTH, TOKENS = 3, 3
 
@@ -166,6 +166,10 @@ def logprobs(theta, tokens):
     return jax.nn.log_softmax(theta)[jnp.arange(theta.shape[0]), tokens_before(tokens), tokens]
 
 
+BELIEF = (0.3, 0.03)
+"""Mean and variance of what is believed, which is not the truth: Beta(1.8, 4.2)."""
+
+
 def batch_of(world, rows, values, *, group=None, row_mask=None):
     """The responses `rows` [B] as a batch, with values [L, A^(L-1)] as a critic's and as those that rollouts found."""
     ones = jnp.ones(rows.shape, bool)
@@ -193,6 +197,7 @@ def batch_of(world, rows, values, *, group=None, row_mask=None):
         old_values=values,
         advantages=zeros,
         returns=zeros,
+        belief=Estimate(*(jnp.full(np.max(group) + 1, x, jnp.float32) for x in BELIEF)),
     )
 
 
@@ -281,6 +286,29 @@ def over_batch(p, sizes):
     return standardised(p, n) * np.sqrt((n * LENGTH - 1) / (n - 1) / LENGTH)
 
 
+def expected_by_belief(p, sizes, worth):
+    """As `standardised`, of advantages worth(right, others, successes among them) averaged over groups."""
+    found = 0
+    for n in sizes:
+        chance = stats.binom.pmf(np.arange(n), n - 1, p)
+        found += n * sum(c * (worth(1, n - 1, s) - worth(0, n - 1, s)) for s, c in enumerate(chance))
+    return found / sum(sizes)
+
+
+def by_expected_groups(outcome, others, successes):
+    """MaPP's advantage: of all groups that Beta(1.8, 4.2) and the other outcomes let expect."""
+    k = np.arange(others + 1)
+    chance = stats.betabinom.pmf(k, others, 1.8 + successes, 4.2 + others - successes)
+    groups = [np.r_[outcome, np.arange(others) < right] for right in k]
+    return sum(c * (outcome - g.mean()) / (g.std(ddof=1) + 1e-8) for c, g in zip(chance, groups, strict=True))
+
+
+def by_posterior(outcome, others, successes):
+    """The outcome less the mean of Beta(1.8 + successes, 4.2 + failures), by the deviation of an outcome there."""
+    rate = (1.8 + successes) / (6 + others)
+    return (outcome - rate) / np.sqrt(rate * (1 - rate))
+
+
 PLAIN = {"whitening": "none", "kl_coefficient": 0}
 CASES = {
     # name: (settings, values, mean gradient / gradient of J if responses sum their tokens, as f(p, group sizes))
@@ -288,6 +316,13 @@ CASES = {
     # A row's own reward is in the mean that is taken off it.
     "reinforce, batch mean": (Reinforce(), None, lambda p, sizes: 1 - 1 / sum(sizes)),
     "rloo": (Rloo(), None, lambda p, sizes: 1),
+    "rloo, belief": (Rloo(baseline="belief"), None, lambda p, sizes: 1),
+    "rloo, posterior": (Rloo(baseline="posterior"), None, lambda p, sizes: 1),
+    "reinforce, belief": (Reinforce(baseline="belief"), None, lambda p, sizes: 1),
+    "reinforce, posterior": (Reinforce(baseline="posterior"), None, lambda p, sizes: 1),
+    "grpo, belief": (Grpo(baseline="belief"), None, lambda p, sizes: 1 / np.sqrt(0.3 * 0.7)),
+    "grpo, posterior": (Grpo(baseline="posterior"), None, lambda p, s: expected_by_belief(p, s, by_posterior)),
+    "grpo, marginal": (Grpo(baseline="marginal"), None, lambda p, s: expected_by_belief(p, s, by_expected_groups)),
     "dr_grpo": (DrGrpo(), None, lambda p, sizes: 1 - len(sizes) / sum(sizes)),
     "grpo": (Grpo(), None, by_group),
     "dapo": (Dapo(), None, by_group),
@@ -453,6 +488,7 @@ def test_the_z_test_rejects_biased_estimators():
     assert p_value > 1e-4
 
 
+@pytest.mark.slow
 def test_stopping_when_certain_is_biased_towards_certainty():
     """VinePPO's "until_certain" estimates the increments of other values: the means of stopped rollouts.
 

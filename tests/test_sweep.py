@@ -74,8 +74,9 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--arms", "uniform,unifrom_wide"], r"unknown arm 'unifrom_wide': did you mean 'uniform_wide'"),
-        (["--arms", "uniform,fronteir"], "did you mean 'frontier'"),
+        (["--arms", "uniform,fronteir@32x2"], r"unknown arm 'fronteir': did you mean 'frontier'"),
+        (["--arms", "uniform,frontier@32"], "the shape of an arm is QUESTIONSxSAMPLES, such as frontier@32x2"),
+        (["--arms", "uniform,frontier@0x8"], "the shape of an arm is QUESTIONSxSAMPLES"),
         (["--arms", "uniform,mine:No"], "package.module:ClassName"),
         (["--algorithms", "rlo"], "did you mean 'rloo'"),
         (["--arms", "uniform,uniform"], "different names"),
@@ -87,7 +88,7 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (["--optimizer.learning-rate", "0.009"], "--optimizer.learning-rate would be ignored, .* rloo_uniform"),
         (["--algorithm", "grpo"], "--algorithm would be ignored"),
         (["--curriculum", "lilo"], "--curriculum would be ignored"),
-        (["--arms", "uniform,uniform_fours", "--rollout.samples", "16"], "--rollout.samples .* rloo_uniform_fours"),
+        (["--arms", "uniform,uniform@8x4", "--rollout.samples", "16"], "--rollout.samples .* rloo_uniform@8x4"),
         (["--seed", "3"], "choose them with --first-seed"),
     ],
 )
@@ -114,7 +115,7 @@ def test_what_no_arm_admitted_is_a_dash():
 
 
 def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_too():
-    shared, names = sweep.config(), ("uniform", "uniform_wide")
+    shared, names = sweep.config(), ("uniform", "lilo")
 
     def arms(config):
         tuned = configuration.replace(config, **quickstart.SETTINGS["grpo"])

@@ -109,7 +109,6 @@ from lilo_jax.curriculum.values import (
     nearness,
     pools,
     progress,
-    success,
     variance,
 )
 from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupSignals, GroupStatistics, Proposal, PyTree
@@ -229,7 +228,6 @@ __all__ = [
     "screen_then_continue",
     "screened",
     "softmax",
-    "success",
     "successive",
     "thompson",
     "three_states",

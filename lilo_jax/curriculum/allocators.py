@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from lilo_jax.curriculum.estimators import Estimate
 from lilo_jax.curriculum.values import hard_variance, mixed, variance
-from lilo_jax.types import Array
+from lilo_jax.types import Array, Estimate
 
 
 def by_gains(gains: Float[Array, "questions rollouts"], *, budget: int, least: int) -> Int[Array, "questions"]:

@@ -18,20 +18,20 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum import gates
-from lilo_jax.curriculum.contract import NOTHING, Curriculum, Wants
-from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, recalled
+from lilo_jax.curriculum.contract import NOTHING, Belief, Curriculum, Wants
+from lilo_jax.curriculum.estimators import Estimator, Tracker, recalled
 from lilo_jax.curriculum.rounds import Choose, Rounds
 from lilo_jax.curriculum.selectors import Classes, Selector, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import initial_state, remember
-from lilo_jax.types import Array, CurriculumState, Facts, GroupSignals, GroupStatistics
+from lilo_jax.types import Array, CurriculumState, Estimate, Facts, GroupSignals, GroupStatistics
 
 Worths = Float[Array, "questions"] | tuple[Float[Array, "questions"], Float[Array, "questions ..."]] | Classes
 """What a selector reads."""
 Worth = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Worths]
 """(state, places, key) -> a number for each question, or what else the selector reads; NaN is never chosen."""
-Belief = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Float[Array, "questions"]]
-"""(state, places, key) -> a number for each question that follows from what is believed of it: the simplest worth."""
+Ranking = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Float[Array, "questions"]]
+"""(state, places, key) -> a number for each question: the simplest worth."""
 
 
 def alike(
@@ -47,7 +47,7 @@ def of_belief(
     name: str = "success",
     *,
     unknown: float | None = None,
-) -> Belief:
+) -> Ranking:
     """The worth of a question: the value of what an estimator believes by `state.memory[name]`.
 
     Args:
@@ -108,7 +108,7 @@ def compose(
         rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
-        belief: (state, places, key) -> success rates it believes in, if it has any: what an audit judges.
+        belief: what it believes of success rates, if anything: an audit judges it, and it can be a baseline.
         suspicion: (state, places) -> probability that a question is a trap, if it suspects any: what is reported.
         least_samples: rollouts of a question without which the rule has nothing to choose by.
 
@@ -131,8 +131,8 @@ def compose(
         max_samples=rounds.samples,
         train_rows=count * rounds.samples if rows is None else rows,
         wants=wants,
-        estimate=belief and (lambda state, key: belief(state, _everyone(state), key)),
-        suspicion=suspicion and (lambda state: suspicion(state, _everyone(state))),
+        estimate=belief,
+        suspicion=suspicion and (lambda state: suspicion(state, jnp.arange(state.attempts.shape[0]))),
         least_samples=least_samples,
     )
 
@@ -159,8 +159,3 @@ def _remembering(trackers: Mapping[str, Tracker]) -> tuple[Callable[..., Curricu
         return state.replace(memory=memory)
 
     return init, observe, feedback
-
-
-def _everyone(state: CurriculumState) -> Int[Array, "pool"]:
-    """All places in the pool."""
-    return jnp.arange(state.attempts.shape[0])

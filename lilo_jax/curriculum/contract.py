@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 from jaxtyping import Bool, Float, Int, Key
 
-from lilo_jax.types import Admission, Array, CurriculumState, Facts, GroupSignals, GroupStatistics, Proposal
+from lilo_jax.types import Admission, Array, CurriculumState, Estimate, Facts, GroupSignals, GroupStatistics, Proposal
 
 COUNTS = 6
 """Features of a text that are plain counts."""
@@ -48,6 +48,9 @@ class Wants(NamedTuple):
         return sum(self.blocks)
 
 
+Belief = Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Estimate]
+"""(state, places, key) -> what is believed of the success rates of these questions."""
+
 NOTHING = Wants()
 """What most curricula want."""
 
@@ -66,7 +69,7 @@ class Curriculum(NamedTuple):
         max_samples: most rollouts that one group can reach in one step.
         train_rows: B, most rollouts that the admitted groups of one step can have together.
         wants: facts that it needs.
-        estimate: (state, key) -> success rates that it believes in; None if it has no such belief.
+        estimate: (state, places, key) -> what it believes of their success rates; None if it has no such belief.
         suspicion: (state) -> probability that a question is a trap; None if it suspects none.
         least_samples: rollouts of a question without which it has nothing to choose by: 2 for what varies in a group.
         may_propose_fewer: whether the first proposal of a run may ask for fewer questions than are trained on.
@@ -87,7 +90,7 @@ class Curriculum(NamedTuple):
     max_samples: int
     train_rows: int
     wants: Wants = NOTHING
-    estimate: Callable[[CurriculumState, Key[jax.Array, ""]], Float[Array, "pool"]] | None = None
+    estimate: Belief | None = None
     suspicion: Callable[[CurriculumState], Float[Array, "pool"]] | None = None
     least_samples: int = 1
     may_propose_fewer: bool = False

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
-from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker, beta, totals
-from lilo_jax.types import Array, CurriculumState, GroupStatistics, PyTree
+from lilo_jax.curriculum.estimators import Estimator, Tracker, beta, totals
+from lilo_jax.types import Array, CurriculumState, Estimate, GroupStatistics, PyTree
 
 
 class Ratings(flax.struct.PyTreeNode):

@@ -13,19 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
-from lilo_jax.types import Array, CurriculumState, GroupSignals, GroupStatistics, PyTree
-
-
-class Estimate(NamedTuple):
-    """A belief about success rates.
-
-    Attributes:
-        mean: in [0, 1]; NaN where nothing is believed.
-        variance: of the belief, at most mean (1 - mean); 0 where it is held for certain.
-    """
-
-    mean: Float[Array, "*questions"]
-    variance: Float[Array, "*questions"]
+from lilo_jax.curriculum.contract import Belief
+from lilo_jax.types import Array, CurriculumState, Estimate, GroupSignals, GroupStatistics, PyTree
 
 
 def keep(memory: PyTree, state: CurriculumState, *_: object) -> PyTree:
@@ -75,9 +64,7 @@ def totals(collected: GroupStatistics, pool_size: int) -> tuple[Float[Array, "po
     )
 
 
-def recalled(
-    estimator: Estimator, name: str = "success"
-) -> Callable[[CurriculumState, Int[Array, "questions"], Key[jax.Array, ""]], Estimate]:
+def recalled(estimator: Estimator, name: str = "success") -> Belief:
     """(state, places, key) -> what an estimator believes by `state.memory[name]`."""
     return lambda state, places, key: estimator.estimate(state.memory[name], state, places, key)
 

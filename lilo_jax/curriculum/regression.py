@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Float, Int, Key, Num
 
-from lilo_jax.curriculum.estimators import Estimate, Estimator, Tracker
-from lilo_jax.types import Array, CurriculumState, GroupStatistics
+from lilo_jax.curriculum.estimators import Estimator, Tracker
+from lilo_jax.types import Array, CurriculumState, Estimate, GroupStatistics
 
 NEWTON_STEPS = 2
 LENGTHS = 6

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.scipy.special import betaln, expit, xlog1py, xlogy
 from jaxtyping import Float, Int
 
-from lilo_jax.curriculum.composition import Belief
+from lilo_jax.curriculum.contract import Belief
 from lilo_jax.curriculum.estimators import Tracker
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
@@ -46,7 +46,7 @@ def trap_detector(predicted: Belief, *, strength: float = 4.0, fade: float = FAD
     """Weighs every group against what was predicted of it.
 
     Args:
-        predicted: (state, places, key) -> m, what the features say of the success rate; no key is consumed.
+        predicted: its mean is m, what the features say of the success rate; no key is consumed.
         strength: nu, how many rollouts the prediction is worth.
         fade: what stays of the evidence with every step that passes.
     """
@@ -61,7 +61,7 @@ def trap_detector(predicted: Belief, *, strength: float = 4.0, fade: float = FAD
         # Groups without a verdict count as visits too: they add nothing, but what there was must fade up to them.
         index = jnp.where(collected.place >= 0, collected.place, memory.coin.shape[0])
         place = jnp.maximum(collected.place, 0)
-        rate = predicted(state, place, jax.random.key(0))
+        rate = predicted(state, place, jax.random.key(0)).mean
         passed = (step - state.last_seen[place]).astype(jnp.float32)
         ratios = log_ratios(collected.successes, collected.attempts, rate, strength=strength)
 

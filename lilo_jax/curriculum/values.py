@@ -10,13 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Num
 
-from lilo_jax.curriculum.estimators import Estimate
-from lilo_jax.types import Array
-
-
-def success(estimate: Estimate) -> Float[Array, "questions"]:
-    """p, the mean of the belief: what an audit compares with outcomes."""
-    return estimate.mean
+from lilo_jax.types import Array, Estimate
 
 
 def variance(estimate: Estimate) -> Float[Array, "*questions"]:

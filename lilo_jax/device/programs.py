@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
-from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec
+from lilo_jax.curriculum.contract import Belief, Curriculum, CurriculumSpec
 from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.device.compiling import announced
@@ -127,7 +127,7 @@ class Programs(NamedTuple):
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
-        estimate, suspicion: (CurriculumState, key) and (CurriculumState) -> numbers, or None; see `Curriculum`.
+        estimate, suspicion: what is believed of questions, and which seem to be traps; see `Curriculum`.
         expected_lengths: (CurriculumState, places) -> tokens; see `lilo_jax.curriculum.statistics`.
         sample: see `lilo_jax.sampling.sample`.
         statistics: see `lilo_jax.curriculum.statistics.group_statistics`.
@@ -152,7 +152,7 @@ class Programs(NamedTuple):
     reference: Callable[[PyTree], PyTree]
     state: TrainState
     propose: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
-    estimate: Callable[[CurriculumState, Key[jax.Array, ""]], Float[Array, "pool"]] | None
+    estimate: Belief | None
     suspicion: Callable[[CurriculumState], Float[Array, "pool"]] | None
     expected_lengths: Callable[[CurriculumState, Int[Array, "questions"]], Float[Array, "questions"]]
     sample: Sample

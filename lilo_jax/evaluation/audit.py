@@ -10,14 +10,14 @@ from lilo_jax.evaluation.outcomes import Probe, outcomes
 from lilo_jax.keys import stream_key
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import AUDIT
-from lilo_jax.types import Array, PyTree
+from lilo_jax.types import Array, Estimate, PyTree
 
 
 def audit(
     probe: Probe,
     settings: AuditConfig,
     params: PyTree,
-    estimate: Callable[[Array], Array] | None,
+    believe: Callable[[Array, Array], Estimate] | None,
     step: int,
     ledger: Ledger,
 ) -> dict[str, float | None]:
@@ -29,7 +29,7 @@ def audit(
         probe: what samples and grades.
         settings: how many questions, and rollouts of each.
         params: policy weights.
-        estimate: (key) -> float32 [M], success rates that the curriculum believes in; None if it believes nothing.
+        believe: (places, key) -> what the curriculum believes of these questions; None if it believes nothing.
         step: at which it happens.
         ledger: books the tokens.
     """
@@ -39,7 +39,7 @@ def audit(
     places = np.asarray(jax.random.choice(key, len(probe.pool.lengths), (settings.questions,), replace=False))
     counts = outcomes(probe, params, places, step, ledger, samples=settings.samples, purpose="audit", phase=AUDIT)
     belief = None
-    if estimate is not None:
-        belief = jax.device_get(estimate(stream_key(seed, "audit belief", step)))[places]
+    if believe is not None:
+        belief = jax.device_get(believe(places, stream_key(seed, "audit belief", step))).mean
     probe.judge.graders.workers.take_counts()  # those of a step are its own
     return {f"audit/{name}": value for name, value in audit_measures(belief, *counts).items()}

@@ -34,6 +34,7 @@ class Algorithm(NamedTuple):
         init: () -> memory before the first step.
         remember: (batch) -> memory after the step.
         least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
+        needs_belief: whether `belief` must be filled, so that the curriculum must have one.
 
     >>> from lilo_jax.rl.ppo import Ppo
     >>> Ppo().build().needs_values
@@ -48,6 +49,7 @@ class Algorithm(NamedTuple):
     init: Callable[[], PyTree] = tuple
     remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
     least_samples: int = 1
+    needs_belief: bool = False
 
     @property
     def needs_values(self) -> bool:

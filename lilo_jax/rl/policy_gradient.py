@@ -39,6 +39,7 @@ def policy_gradient(
     kl_clamp: float = 10.0,
     importance_cap: float = 0.0,
     least_samples: int = 1,
+    needs_belief: bool = False,
 ) -> Algorithm:
     """The functions of a policy-gradient method without a critic.
 
@@ -53,6 +54,7 @@ def policy_gradient(
         kl_clamp: upper bound of a token's divergence.
         importance_cap: advantages are weighted by min(pi_old / pi_sampler, cap); 0 leaves them.
         least_samples: rollouts of a question at least; 2 where `advantage` compares within groups.
+        needs_belief: whether `advantage` reads what the curriculum believes.
     """
     kl = [kl_to_reference(coefficient=kl_coefficient, clamp=kl_clamp, aggregate=aggregate)] if kl_coefficient else []
     return Algorithm(
@@ -60,6 +62,7 @@ def policy_gradient(
         policy_loss=policy_loss(loss, aggregate, kl, clip=clip, ratio=ratio),
         needs_reference=kl_coefficient != 0,
         least_samples=least_samples,
+        needs_belief=needs_belief,
     )
 
 

@@ -203,6 +203,12 @@ def _check_batch(config: Config, *, pool_size: int, shards: int) -> Curriculum:
         raise UsageError(f"--rollout.questions {rollout.questions} is more than the {pool_size} of the pool")
     curriculum = config.curriculum.build(pool_size=pool_size, questions=rollout.questions, samples=rollout.samples)
     _check_samples(config, "curriculum", curriculum.least_samples)
+    if config.algorithm.build().needs_belief and curriculum.estimate is None:
+        names = [configuration.settings_name(field, getattr(config, field)) for field in ("algorithm", "curriculum")]
+        raise UsageError(
+            "the baseline of {} is what the curriculum believes of a question, and {} believes nothing: take "
+            "--curriculum frontier, mopps or spo, or leave --algorithm.baseline out".format(*names)
+        )
     if curriculum.train_rows % (update.minibatches * update.microbatches * shards):
         raise UsageError(
             f"a batch of {curriculum.train_rows} rows does not divide into {update.minibatches} minibatches x "

@@ -26,6 +26,7 @@ from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.types import (
     Admission,
     Completions,
+    Estimate,
     FollowUps,
     GroupStatistics,
     Prompts,
@@ -295,8 +296,17 @@ def _measure(collector: Collector, collected: Collected) -> GroupStatistics:
 
 
 # --------------------------------------------------------------------------------------------------- training batch
-def training_batch(collector: Collector, collected: Collected, admission: Admission) -> TrainBatch:
-    """The rows of the admitted groups, group after group, padded to the curriculum's `train_rows`; host arrays."""
+def training_batch(
+    collector: Collector, collected: Collected, admission: Admission, believed: Estimate | None = None
+) -> TrainBatch:
+    """The rows of the admitted groups, group after group, padded to the curriculum's `train_rows`; host arrays.
+
+    Args:
+        collector: for the sizes.
+        collected: the groups of the step.
+        admission: which are trained on.
+        believed: what was believed of each collected group's question, if the algorithm asks.
+    """
     if len(np.unique(admission.indices[admission.mask])) < admission.mask.sum():
         raise RunError("the curriculum admitted the same group twice")
     admitted = {int(g): q for q, (g, live) in enumerate(zip(admission.indices, admission.mask, strict=True)) if live}
@@ -336,4 +346,5 @@ def training_batch(collector: Collector, collected: Collected, admission: Admiss
         old_values=zeros,
         advantages=zeros,
         returns=zeros,
+        belief=believed and Estimate(believed.mean[admission.indices], believed.variance[admission.indices]),
     )

@@ -25,7 +25,7 @@ from lilo_jax.training.facts import refresh_facts
 from lilo_jax.training.follow_ups import add_follow_ups
 from lilo_jax.training.recorder import Recorder
 from lilo_jax.training.saver import Saver
-from lilo_jax.types import Admission, Array, Metrics, TrainBatch, TrainState
+from lilo_jax.types import Admission, Array, Estimate, Metrics, TrainBatch, TrainState
 
 
 def train(
@@ -54,8 +54,9 @@ def train(
         if stop.asked:  # a step that has not been trained on is taken again
             state, ledger = before, Ledger.from_dict(booked, ledger.token_flops)
             break
+        believed = believe(collector, state, collected, step, clock)
         admission, state = admit(collector, state, collected, step, clock)
-        batch, prepared = prepare(assembly, state, collected, admission, step, ledger, clock)
+        batch, prepared = prepare(assembly, state, collected, admission, believed, step, ledger, clock)
         state, updated = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
             book(collector, config.update, collected, admission, ledger)
@@ -97,8 +98,25 @@ def audit_belief(
     if not settings.questions or step % settings.every:
         return {}
     with clock.phase("audit"):
-        believed = estimate and functools.partial(estimate, state.curriculum)
-        return audit(assembly.probe, settings, assembly.policy(state), believed, step, ledger)
+        believe = estimate and functools.partial(estimate, state.curriculum)
+        return audit(assembly.probe, settings, assembly.policy(state), believe, step, ledger)
+
+
+def believe(
+    collector: Collector, state: TrainState, collected: Collected, step: int, clock: PhaseClock
+) -> Estimate | None:
+    """What the curriculum believes of the collected groups' questions before it hears of their outcomes.
+
+    Host arrays; None if the algorithm does not ask.
+    """
+    programs = collector.programs
+    if not programs.algorithm.needs_belief:
+        return None
+    assert programs.estimate is not None  # as was checked
+    with clock.phase("select"):
+        places = put_replicated(collector.sampler.mesh, np.maximum(collected.place, 0))
+        key = stream_key(collector.judge.seed, "belief", step)
+        return jax.device_get(programs.estimate(state.curriculum, places, key))
 
 
 def admit(
@@ -117,13 +135,14 @@ def prepare(
     state: TrainState,
     collected: Collected,
     admission: Admission,
+    believed: Estimate | None,
     step: int,
     ledger: Ledger,
     clock: PhaseClock,
 ) -> tuple[TrainBatch, Metrics]:
     """The training batch with follow-ups, old and reference log-probs, values and advantages."""
     collector, split = assembly.collector, assembly.task.steps or newlines
-    batch = training_batch(collector, collected, admission)
+    batch = training_batch(collector, collected, admission, believed)
     batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
     with clock.phase("score"):
         if assembly.config.update.pack:

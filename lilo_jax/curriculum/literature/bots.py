@@ -12,12 +12,12 @@ from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.dynamics import blended
-from lilo_jax.curriculum.estimators import thompson
+from lilo_jax.curriculum.estimators import recalled, thompson
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.curriculum.values import nearness, success
+from lilo_jax.curriculum.values import nearness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,5 +51,5 @@ class Bots:
             rows=questions * samples,
             remembers={"success": posterior.tracker},
             wants=wants,
-            belief=of_belief(posterior, success),
+            belief=recalled(posterior),
         )

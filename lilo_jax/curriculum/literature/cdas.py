@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
-from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.dynamics import rasch
+from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import mixture, top_k
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.curriculum.values import success
 from lilo_jax.types import Array, CurriculumState
 
 
@@ -46,5 +46,5 @@ class Cdas:
             count=questions,
             rows=questions * samples,
             remembers={"success": ratings.tracker},
-            belief=of_belief(ratings, success),
+            belief=recalled(ratings),
         )

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from lilo_jax.bounds import Count, Positive
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import softmax
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.curriculum.values import success
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,5 +48,5 @@ class Dots:
             rows=questions * samples,
             remembers={"success": predictor.tracker},
             wants=wants,
-            belief=of_belief(predictor, success),
+            belief=recalled(predictor),
         )

@@ -9,12 +9,12 @@ import dataclasses
 
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum
-from lilo_jax.curriculum.estimators import frequency
+from lilo_jax.curriculum.estimators import frequency, recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import gumbel_top_k
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.curriculum.values import failure, success
+from lilo_jax.curriculum.values import failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,5 +33,5 @@ class Kimi:
             count=questions,
             rows=questions * samples,
             remembers={"success": believed.tracker},
-            belief=of_belief(believed, success),
+            belief=recalled(believed),
         )

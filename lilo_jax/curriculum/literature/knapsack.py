@@ -16,13 +16,12 @@ from jaxtyping import Int, Key
 
 from lilo_jax.bounds import Count
 from lilo_jax.curriculum.allocators import knapsack
-from lilo_jax.curriculum.composition import compose, of_belief
+from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.estimators import latest, recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import allocated
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.values import success
 from lilo_jax.types import Array, CurriculumState
 
 
@@ -60,5 +59,5 @@ class Knapsack:
             count=questions,
             rows=budget,
             remembers={"success": believed.tracker},
-            belief=of_belief(believed, success),
+            belief=recalled(believed),
         )

@@ -11,11 +11,11 @@ import functools
 from lilo_jax.bounds import Count, Positive, PositiveShare, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum
-from lilo_jax.curriculum.estimators import decayed_counts, thompson
+from lilo_jax.curriculum.estimators import decayed_counts, recalled, thompson
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.values import nearness, success
+from lilo_jax.curriculum.values import nearness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,5 +42,5 @@ class Mopps:
             count=questions,
             rows=questions * samples,
             remembers={"success": posterior.tracker},
-            belief=of_belief(posterior, success),
+            belief=recalled(posterior),
         )

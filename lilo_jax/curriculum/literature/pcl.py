@@ -12,11 +12,12 @@ import functools
 from lilo_jax.bounds import Count, Share
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.sources import random_pool
-from lilo_jax.curriculum.values import nearness, success
+from lilo_jax.curriculum.values import nearness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,5 +46,5 @@ class Pcl:
             rows=questions * samples,
             remembers={"success": value.tracker},
             wants=wants,
-            belief=of_belief(value, success),
+            belief=recalled(value),
         )

@@ -12,12 +12,12 @@ import dataclasses
 from lilo_jax.bounds import NotNegative, PositiveShare
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum
-from lilo_jax.curriculum.estimators import decayed_counts
+from lilo_jax.curriculum.estimators import decayed_counts, recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import gumbel_top_k
 from lilo_jax.curriculum.sources import whole_pool
-from lilo_jax.curriculum.values import deviation, success
+from lilo_jax.curriculum.values import deviation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,5 +41,5 @@ class Spo:
             count=questions,
             rows=questions * samples,
             remembers={"success": posterior.tracker},
-            belief=of_belief(posterior, success),
+            belief=recalled(posterior),
         )

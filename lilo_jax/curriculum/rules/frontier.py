@@ -25,13 +25,14 @@ from jaxtyping import Float, Int, Key
 from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import diverse
 from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.traps import trap_detector, trap_probability
-from lilo_jax.curriculum.values import hard_variance, success
+from lilo_jax.curriculum.values import hard_variance
 from lilo_jax.types import Array, CurriculumState
 
 
@@ -69,7 +70,7 @@ class Frontier:
         wants = Wants(tokens=self.tokens, pairs=self.pairs, hidden=self.hidden, refresh_every=self.refresh_every)
         window = min(self.window * questions, 1024)
         regression = logistic_regression(width=wants.features, window=window, decay=self.decay)
-        predicted = of_belief(regression, success)
+        predicted = recalled(regression)
         value = of_belief(regression, hard_variance)
 
         def suspected(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
