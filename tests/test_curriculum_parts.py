@@ -443,7 +443,7 @@ def test_gates_let_through_what_they_say():
 
 # --------------------------------------------------------------------------------------------------------- controllers
 def by_features(state, places, key):
-    return jax.nn.sigmoid(2 * state.facts.features[places, 0])
+    return Estimate(jax.nn.sigmoid(2 * state.facts.features[places, 0]), jnp.zeros(places.shape))
 
 
 TRACKERS = {

@@ -245,7 +245,8 @@ def test_the_docs_list_every_algorithm_and_options_that_exist():
     text = PAGES["algorithms.md"]
     table = text[: text.index("## PPO")]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(ALGORITHMS) == set(SETTINGS)
-    commands = re.findall(r"^python -m experiments.train ([^\n]*)", text, re.MULTILINE)
+    origins = text[text.index("## The settings of their origins") :]
+    commands = re.findall(r"^python -m experiments.train ([^\n]*)", origins, re.MULTILINE)
     configs = [configuration.parse(Options(), shlex.split(c), prog="", description="").config for c in commands]
     assert [c.update.epochs * c.update.minibatches for c in configs] == [16, 1, 8]
     assert [c.rollout.questions * c.rollout.samples for c in configs][::2] == [512, 1024]

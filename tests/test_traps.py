@@ -19,6 +19,7 @@ from lilo_jax.curriculum.traps import (
     trap_detector,
     trap_probability,
 )
+from lilo_jax.types import Estimate
 
 PRIOR = 0.05
 
@@ -58,6 +59,16 @@ def judged(tracker, groups_of_steps, pool=4):
     return memory, state
 
 
+def certainly(rates):
+    """A belief in rates(state, places), held for certain."""
+
+    def believe(state, places, key):
+        mean = rates(state, places)
+        return Estimate(mean, jnp.zeros(mean.shape))
+
+    return believe
+
+
 # --------------------------------------------------------------------------------------------------------- likelihoods
 @pytest.mark.parametrize("strength", [1.0, 4.0, 30.0])
 def test_ratios_against_the_gamma_function(strength):
@@ -85,7 +96,7 @@ def test_a_group_without_verdicts_is_no_evidence():
 
 # ------------------------------------------------------------------------------------------------------------ evidence
 def test_evidence_adds_up_over_groups_and_fades_with_steps():
-    tracker = trap_detector(lambda state, places, key: jnp.full(places.shape, 0.4), fade=0.9)
+    tracker = trap_detector(certainly(lambda state, places: jnp.full(places.shape, 0.4)), fade=0.9)
     steps = [
         (0, collected([1, 2, 1], [4, 0, 3], [8, 8, 6])),
         (3, collected([1, -1, 3], [5, 0, 8], [8, 0, 8])),
@@ -99,7 +110,7 @@ def test_evidence_adds_up_over_groups_and_fades_with_steps():
 
 
 def test_a_visit_without_verdicts_fades_what_there_was():
-    tracker = trap_detector(lambda state, places, key: jnp.full(places.shape, 0.4), fade=0.9)
+    tracker = trap_detector(certainly(lambda state, places: jnp.full(places.shape, 0.4)), fade=0.9)
     seen, nothing = collected([1], [4], [8]), collected([1], [0], [0], [8])
     memory, state = judged(tracker, [(0, seen), (7, nothing)])
     np.testing.assert_allclose(memory.coin[1], 0.9**7 * ratios(4, 8, 0.4, 4.0)[0], rtol=1e-3)
@@ -127,7 +138,7 @@ def test_the_probability_is_bayes_rule(coin, dead):
 def test_a_wrong_key_is_told_from_a_hard_question_by_what_was_predicted():
     """No answer of eight is right, twice: of a question that was promised and of one that was not."""
     rates = jnp.array([0.7, 0.02, 0.3])
-    tracker = trap_detector(lambda state, places, key: rates[places])
+    tracker = trap_detector(certainly(lambda state, places: rates[places]))
     visits = [(step, collected([0, 1, 2], [0, 0, 3], [8, 8, 8])) for step in range(2)]
     memory, state = judged(tracker, visits)
     promised, hard, fair = np.asarray(trap_probability(memory, state, jnp.arange(3), prior=PRIOR))
@@ -176,7 +187,7 @@ def planted():
     successes = rng.binomial(ROLLOUTS, rates).astype(np.float32)
     off = jnp.asarray(difficulty + rng.normal(0, 0.5, POOL), jnp.float32)
     tracker = trap_detector(
-        lambda state, places, key: jax.nn.sigmoid(jnp.asarray(ability, jnp.float32)[state.step] - off[places])
+        certainly(lambda state, places: jax.nn.sigmoid(jnp.asarray(ability, jnp.float32)[state.step] - off[places]))
     )
 
     def step(carry, groups):
