@@ -91,7 +91,7 @@ ARMS = {
         config, curriculum=SflBuffer(refresh_every=10, candidates=256, buffer_size=64)
     ),
 }
-"""The rules that the arms have as of old; others have their default settings."""
+"""Arms of which tables and tests speak; any other curriculum is an arm with its default settings."""
 SHAPE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 """Questions and samples of an arm."""
 

@@ -9,11 +9,11 @@ which n m were right: Beta(n m, n (1 - m)) has this mean and variance.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import betaln, gammaln
 from jaxtyping import Float
 
+from lilo_jax.rl.advantages import group_means
 from lilo_jax.rl.policy_gradient import ResponseAdvantage
 from lilo_jax.types import Array, TrainBatch
 
@@ -121,7 +121,7 @@ def _log_beta_binomial(
 
 
 def _of_questions(batch: TrainBatch) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
-    """M of each row's question, NaN where nothing is believed, and how many rollouts it counts like."""
+    """Believed mean of each row's question, NaN where nothing is believed, and how many rollouts it counts like."""
     assert batch.belief is not None, "the algorithm reads a belief that it does not ask for"
     mean, variance = (x[batch.group] for x in batch.belief)
     weight = mean * (1 - mean) / jnp.maximum(variance, 1 / (4 * MOST_ROLLOUTS)) - 1
@@ -130,8 +130,5 @@ def _of_questions(batch: TrainBatch) -> tuple[Float[Array, "rows"], Float[Array,
 
 def _others(batch: TrainBatch) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
     """Sum of the rewards of a row's group without its own, and how many they are; live rows alone."""
-    groups = batch.place.shape[0]
-    live = batch.row_mask.astype(jnp.float32)
-    reward = jnp.where(batch.row_mask, batch.reward, 0)
-    total, count = (jax.ops.segment_sum(x, batch.group, num_segments=groups)[batch.group] for x in (reward, live))
-    return total - reward, count - live
+    mean, count = group_means(batch.reward, batch.group, batch.row_mask, num_groups=batch.place.shape[0])
+    return mean * count - jnp.where(batch.row_mask, batch.reward, 0), count - batch.row_mask
