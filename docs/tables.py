@@ -14,7 +14,18 @@ from lilo_jax.config.options import FIRST, field_texts, options_of
 
 MARK = re.compile(r"<!-- table: (\w+) -->")
 PARTS = (
-    *("sources", "estimators", "regression", "traps", "dynamics", "values", "prices", "selectors", "allocators"),
+    *(
+        "sources",
+        "estimators",
+        "regression",
+        "histories",
+        "traps",
+        "dynamics",
+        "values",
+        "prices",
+        "selectors",
+        "allocators",
+    ),
     *("rounds", "gates", "buffers", "controllers", "features"),
 )
 """Modules of `lilo_jax.curriculum` that hold parts, in the order in which a step meets them."""

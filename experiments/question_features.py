@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lilo_jax.curriculum.contract import Wants
 from lilo_jax.curriculum.features import projected, standardized, text_counts
+from lilo_jax.curriculum.rules.frontier import DEPTHS
 from lilo_jax.evaluation.generations import Generations
 from lilo_jax.pretrained.inference import LoadedModel, scores, span_means
 from lilo_jax.questions import Verdict
@@ -114,10 +116,10 @@ def features(measured: Measured) -> Iterator[tuple[str, np.ndarray]]:
     yield "prompt entropy", _scaled(measured.reading)
     yield "counts, prompt entropy", _scaled(counts, measured.reading)
     yield from state_features(measured)
+    yield frontiers(measured), _scaled(*_frontiers(measured))
     yield VISIT, _scaled(visit)
     yield f"{VISIT}, counts, prompt entropy", _scaled(visit, counts, measured.reading)
-    last = measured.states[-1, :, SPANS.index("prompt")]
-    yield f"{VISIT}, {FRONTIER}", _scaled(visit, projected(last, PROJECTED))
+    yield f"{VISIT}, {FRONTIER}", _scaled(visit, *_frontiers(measured))
 
 
 def state_features(measured: Measured) -> Iterator[tuple[str, np.ndarray]]:
@@ -127,12 +129,19 @@ def state_features(measured: Measured) -> Iterator[tuple[str, np.ndarray]]:
         rotated = _rotated(_scaled(states))
         yield name, rotated
         yield f"{name}, PCA {COMPONENTS}", _unit(rotated[:, :COMPONENTS])
-        yield f"{name}, random {PROJECTED}", _scaled(projected(states, PROJECTED))
+        yield f"{name}, random {PROJECTED}", _scaled(np.asarray(projected(states, PROJECTED)))
 
 
 def frontiers(measured: Measured) -> str:
     """The name of what `frontier` predicts from."""
-    return f"layer {measured.layers[-1]}, prompt, random {PROJECTED}"
+    read = Wants(hidden=PROJECTED, depths=DEPTHS).layers(measured.layers[-1])
+    return f"layers {', '.join(map(str, read))}, prompt, random {PROJECTED}"
+
+
+def _frontiers(measured: Measured) -> list[np.ndarray]:
+    read = Wants(hidden=PROJECTED, depths=DEPTHS).layers(measured.layers[-1])
+    whole = measured.states[:, :, SPANS.index("prompt")]
+    return [np.asarray(projected(whole[list(measured.layers).index(layer)], PROJECTED)) for layer in read]
 
 
 def _counts(measured: Measured) -> np.ndarray:

@@ -13,6 +13,9 @@ from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.histories import foretold
+from lilo_jax.curriculum.regression import logistic_regression
+from lilo_jax.curriculum.rules.frontier import DECAYS
 from lilo_jax.types import GroupSignals, GroupStatistics
 
 STEPS, SLOTS = 7, 12
@@ -229,7 +232,7 @@ def test_dots_takes_the_nearest_and_pcl_the_nearest_of_its_pool():
 def test_frontier_collects_evidence_against_what_it_predicted():
     """Evidence group by group, of a coin and of a question that nothing answers, faded by the steps between visits."""
     played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
-    before = [believed(played, state) for state in played.before]
+    before = [read(played, state) for state in played.before]
     coin, dead = reference.trap_evidence(record(), POOL, before, strength=4.0, fade=0.99)
     found = played.state.memory["traps"]
     assert max(coin) > 0.5  # there is something to compare
@@ -237,10 +240,32 @@ def test_frontier_collects_evidence_against_what_it_predicted():
     np.testing.assert_allclose(found.dead, dead, rtol=1e-3, atol=1e-3)
 
 
-def test_frontier_predicts_by_logistic_regression():
+def read(played, state=None):
+    """Means of what `frontier` reads of the pool's questions, their own past left out."""
+    state = state or played.state
+    reading = foretold([logistic_regression(width=3 + 2 + 7, window=24 * QUESTIONS, decay=d) for d in DECAYS])
+    return np.asarray(reading.estimate(state.memory["reading"], state, played.places, KEY).mean)
+
+
+def test_frontier_reads_by_logistic_regressions_weighed_by_how_well_they_foretold():
     played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
-    mean = predicted(np.asarray(played.facts.features, np.float64))[-1]
-    np.testing.assert_allclose(believed(played), mean, atol=0.06)
+    features = np.asarray(played.facts.features, np.float64)
+    evidence = np.asarray(played.state.memory["reading"].evidence, np.float64)
+    weights = np.exp(evidence) / np.exp(evidence).sum()
+    assert np.ptp(weights) > 0.01
+    means = [predicted(features, decay=decay)[-1] for decay in DECAYS]  # to convergence, ours by warm steps
+    np.testing.assert_allclose(read(played), weights @ means, atol=0.08)
+
+
+def test_frontier_believes_what_it_read_until_a_question_was_asked():
+    played = Played(CURRICULA["frontier"](tokens=3, pairs=2, hidden=0))
+    asked = np.asarray(played.state.attempts) > 0
+    apart = np.abs(believed(played) - read(played))
+    np.testing.assert_allclose(apart[~asked], 0, atol=1e-6)
+    assert (apart[asked] > 0.02).mean() > 0.5
+    rate = np.asarray(played.state.successes)[asked] / np.asarray(played.state.attempts)[asked]
+    apart = (believed(played) - read(played))[asked]
+    assert np.corrcoef(apart, rate - read(played)[asked])[0, 1] > 0.5  # towards what it showed
 
 
 @pytest.mark.slow
@@ -249,7 +274,7 @@ def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
     played = Played(CURRICULA["frontier"](tokens=1, hidden=0, pool_ratio=POOL, traps=traps))
     features = np.asarray(played.facts.features, np.float64)
     memory, state = played.state.memory, played.state
-    mean = 1 / (1 + np.exp(-features @ np.asarray(memory["success"].weights, np.float64)))
+    mean = believed(played).astype(np.float64)
     weights = []
     for i in range(POOL):
         faded = 0.99 ** (STEPS - int(state.last_seen[i]))

@@ -76,7 +76,6 @@ BAD = {
         "pairs": (-1,),
         "hidden": (-1,),
         "refresh_every": (0,),
-        "decay": (0.0, 1.1),
         "window": (0,),
         "traps": (-0.1, 1.0),
     },
@@ -153,7 +152,7 @@ def test_settings_at_the_limits_build():
     Lilo(pool_ratio=1).build(pool_size=POOL, questions=POOL, samples=1)
     Lilo().build(pool_size=POOL, questions=POOL // 4, samples=1)
     limits = SflBuffer(candidates=POOL, buffer_size=POOL, refresh_every=1, attempts=1, buffer_fraction=1.0)
-    Frontier(pool_ratio=1, hidden=1, window=1, decay=1.0, traps=0.0).build(pool_size=POOL, questions=POOL, samples=1)
+    Frontier(pool_ratio=1, hidden=1, window=1, traps=0.0).build(pool_size=POOL, questions=POOL, samples=1)
     built = limits.build(pool_size=POOL, questions=POOL, samples=2)
     assert (built.max_rounds, built.max_samples, built.train_rows) == (2, 2, 2 * POOL)
 

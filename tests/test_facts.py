@@ -10,7 +10,7 @@ import pytest
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, ModelConfig
 from lilo_jax.curriculum.contract import Wants
-from lilo_jax.curriculum.features import projected, standardized
+from lilo_jax.curriculum.features import standardized
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.device.mesh import put_replicated
 from lilo_jax.errors import UsageError
@@ -113,7 +113,7 @@ def test_hidden_states_are_features_made_anew_when_due_and_paid_for(params):
     def expected(weights):
         """All prompts at once, where the code goes through them in blocks."""
         states = assembly.programs.features(weights, Prompts(pool.tokens, pool.lengths))
-        return standardized([projected(np.asarray(states), 5)])
+        return standardized(list(np.asarray(states)))
 
     np.testing.assert_allclose(state.curriculum.facts.features, expected(params(assembly)), atol=2e-4)
     booked = [ledger.to_dict()["features/scored"]]

@@ -108,7 +108,10 @@ def test_summary_has_the_agreed_form_and_survives_json(arms):
     assert set(summary["speedup"]) == {"lilo", "slow <arm>"}
     for budgets in summary["speedup"].values():
         assert set(budgets) == set(BUDGETS)
-        assert all(set(b) == {"mean", "low", "high", "reached", "of", "by_seed"} for b in budgets.values())
+        assert all(
+            set(b) == {"mean", "low", "high", "median", "median_low", "median_high", "reached", "of", "by_seed"}
+            for b in budgets.values()
+        )
 
 
 def test_summary_against_direct_computation(arms):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lilo_jax.report.speedup import Curve, bootstrap_interval, first_crossing, smooth, speedup
+from lilo_jax.report.speedup import Curve, bootstrap_interval, first_crossing, median_interval, smooth, speedup
 from lilo_jax.storage.budgets import BUDGETS
 
 
@@ -111,6 +111,53 @@ def test_censored_seeds_are_counted_but_not_in_the_mean():
     found = speedup(baseline, arm, "steps")
     assert found.by_seed == {0: pytest.approx(3), 1: None, 2: pytest.approx(3)}
     assert (found.mean, found.reached, found.of) == (pytest.approx(3), 2, 3)
+
+
+def test_without_censored_seeds_the_median_is_the_middle_one():
+    ratios = np.array([3.0, 1.5, 2.0, 8.0, 1.2])
+    assert median_interval(ratios, np.array([]))[0] == pytest.approx(2.0)
+    assert median_interval(ratios[:4], np.array([]))[0] == pytest.approx(3.0)  # of four the first by which half arrived
+
+
+def kaplan_meier(needed, arrived):
+    """The share that has not arrived, as a product over arrivals, read off a list."""
+    share, found = 1.0, None
+    for t in sorted(set(needed)):
+        waiting = sum(other >= t for other in needed)
+        came = sum(other == t and there for other, there in zip(needed, arrived, strict=True))
+        share *= 1 - came / waiting
+        if share <= 0.5 + 1e-9 and found is None:
+            found = 1 / t
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_medians_with_censored_seeds_are_kaplan_and_meiers(seed):
+    rng = np.random.default_rng(seed)
+    ratios, bounds = rng.choice([0.5, 1, 2, 3, 4, 5], 7).astype(float), rng.choice([0.4, 0.5, 2, 3.5], 4)
+    expected = kaplan_meier([*1 / ratios, *1 / bounds], [True] * 7 + [False] * 4)
+    found, low, high = median_interval(ratios, bounds)
+    assert found == (expected and pytest.approx(expected))
+    assert low <= (found or 0) <= high
+
+
+def test_a_seed_that_never_arrives_counts_as_slower_than_what_it_was_given():
+    baseline = {seed: curve([0.0, 0.2, 0.4, 0.6]) for seed in range(3)}
+    arm = {0: curve([0.0, 0.8]), 1: curve([0.0, 0.1, 0.1]), 2: curve([0.0, 0.4, 0.9, 0.9])}
+    found = speedup(baseline, arm, "steps")
+    slower = found.by_seed[2]
+    assert found.by_seed[0] == pytest.approx(3)
+    assert found.by_seed[1] is None
+    assert 1 < slower < 3
+    assert found.median == pytest.approx(slower)  # the middle of three
+    assert found.mean > found.median
+    assert found.median_low == 0  # more than 2.5% of the resamples hold the second one twice
+
+
+def test_a_median_needs_half_of_the_seeds():
+    assert median_interval(np.array([3.0]), np.array([0.5, 0.5]))[0] is None
+    assert median_interval(np.array([]), np.array([])) == (None, None, None)
+    assert median_interval(np.array([2.0]), np.array([])) == (2.0, None, None)
 
 
 def test_nobody_reached():

@@ -39,6 +39,7 @@ from lilo_jax.curriculum.gates import (
     preferring,
     within,
 )
+from lilo_jax.curriculum.histories import foretold, offsets, unremembered
 from lilo_jax.curriculum.literature.adarft import Adarft
 from lilo_jax.curriculum.literature.balanced import Balanced
 from lilo_jax.curriculum.literature.bots import Bots
@@ -186,6 +187,7 @@ __all__ = [
     "expected_variance",
     "expecting",
     "failure",
+    "foretold",
     "frequency",
     "gumbel_top_k",
     "hard_variance",
@@ -210,6 +212,7 @@ __all__ = [
     "of_last_round",
     "of_round",
     "of_size",
+    "offsets",
     "once",
     "only_mixed",
     "per_class",
@@ -235,6 +238,7 @@ __all__ = [
     "top_up",
     "trap_detector",
     "trap_probability",
+    "unremembered",
     "variance",
     "whole_part",
     "whole_pool",

@@ -17,7 +17,8 @@ class Wants(NamedTuple):
 
     Attributes:
         tokens, pairs: how many of the commonest tokens, and pairs of neighbours, are features (`curriculum.features`).
-        hidden: width of the features that are the policy's mean hidden state over the prompt.
+        hidden: width of the features that are the policy's mean state over the prompt, after each of some layers.
+        depths: of these layers, each a share of the way from the embeddings, 0, to the last layer, 1.
         refresh_every: steps after which the latter are made anew.
         grade: rollouts a question that measure the starting policy.
         truth: whether `Facts.grade` is the current policy's exact success rate instead, at every step and for nothing:
@@ -29,6 +30,7 @@ class Wants(NamedTuple):
     tokens: int = 0
     pairs: int = 0
     hidden: int = 0
+    depths: tuple[float, ...] = (1.0,)
     refresh_every: int = 50
     grade: int = 0
     truth: bool = False
@@ -37,10 +39,23 @@ class Wants(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the features by kind: counts of the text, tokens, pairs, hidden states, a constant."""
+        """Widths of the features by kind: counts of the text, tokens, pairs, states of each layer, a constant."""
         if not self.tokens + self.pairs + self.hidden:
             return ()
-        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), self.hidden, 1)
+        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), *self.states, 1)
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """Widths of the states of each layer; nothing if none are wanted."""
+        return (self.hidden,) * len(self.depths) if self.hidden else ()
+
+    def layers(self, number: int) -> tuple[int, ...]:
+        """Which layers these are of a model that has so many.
+
+        >>> Wants(hidden=64, depths=(0, 0.5, 1)).layers(30)
+        (0, 15, 30)
+        """
+        return tuple(round(depth * number) for depth in self.depths)
 
     @property
     def features(self) -> int:

@@ -2,9 +2,9 @@
 
 They let a rule share what it has seen of one question with others that are like it.  Nothing that a generator knows of
 a question's difficulty enters.  Columns come in blocks of one kind each (`Wants.blocks`): counts of the text, the
-commonest tokens, the commonest pairs of neighbours, the policy's hidden states, a constant.  Columns are standardised
-over the pool, and the mean square of a block's columns sums to 1, so that a kind has as much to say beforehand whatever
-its width.
+commonest tokens, the commonest pairs of neighbours, the policy's states after each of some layers, a constant.
+Columns are standardised over the pool, and the mean square of a block's columns sums to 1, so that a kind has as much
+to say beforehand whatever its width.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lilo_jax.curriculum.contract import COUNTS, NOTHING, Wants
-from lilo_jax.types import Facts
+from lilo_jax.types import Array, Facts
 
 _PROJECTION_SEED = 0x66656174
 _OPERATORS = re.compile(r"[-+*/^=<>%]|\\(?:frac|cdot|times|sqrt|sum|int|prod|le|ge)\b")
@@ -79,12 +79,12 @@ def text_features(
     return [counts, commonest(first, there, wants.tokens), commonest(pairs, there[:, 1:], wants.pairs)]
 
 
-def projected(states: Float[np.ndarray, "pool embed"], width: int) -> Float[np.ndarray, "pool width"]:
+def projected(states: Float[Array, "*rows embed"], width: int) -> Float[Array, "*rows width"]:
     """Hidden states through a fixed random matrix; as they are if they have `width` columns."""
-    if states.shape[1] == width:
+    if states.shape[-1] == width:
         return states
-    matrix = np.random.default_rng(_PROJECTION_SEED).standard_normal((states.shape[1], width))
-    return (states @ matrix / np.sqrt(width)).astype(np.float32)
+    matrix = np.random.default_rng(_PROJECTION_SEED).standard_normal((states.shape[-1], width)) / np.sqrt(width)
+    return jnp.matmul(states, matrix.astype(np.float32), precision="highest")
 
 
 def standardized(blocks: Sequence[Float[np.ndarray, "pool _"]]) -> Float[np.ndarray, "pool features"]:

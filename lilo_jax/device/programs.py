@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
-from lilo_jax.curriculum.contract import Belief, Curriculum, CurriculumSpec
-from lilo_jax.curriculum.features import no_facts
+from lilo_jax.curriculum.contract import Belief, Curriculum, CurriculumSpec, Wants
+from lilo_jax.curriculum.features import no_facts, projected
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.device.compiling import announced
 from lilo_jax.device.inference import Sample, Score, model_on, sampler, scorer
@@ -121,7 +121,8 @@ class Programs(NamedTuple):
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
         sft_step: one step of supervised fine-tuning; donates the first.
-        features: (params, Prompts) -> the policy's mean hidden state over each prompt.
+        features: (params, Prompts) -> the policy's mean state over each prompt, after each layer that the curriculum
+            wants, in as many columns as it wants.
         start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
             params the critic's trunk is a copy of the policy's weights, as the reference is.
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
@@ -147,7 +148,7 @@ class Programs(NamedTuple):
     init: Callable[[Key[jax.Array, ""]], PyTree]
     start_sft: Callable[[PyTree], Trainable]
     sft_step: SftStep
-    features: Callable[[PyTree, Prompts], Float[Array, "prompts embed"]]
+    features: Callable[[PyTree, Prompts], Float[Array, "layers prompts hidden"]]
     start: Callable[[PyTree, PyTree | None, StartKeys, Facts], TrainState]
     reference: Callable[[PyTree], PyTree]
     state: TrainState
@@ -199,7 +200,10 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             static_argnames="completion_width",
             out_shardings=(sft_layout, None),
         ),
-        features=jax.jit(announced("features", functools.partial(mean_states, model)), out_shardings=everywhere),
+        features=jax.jit(
+            announced("features", functools.partial(_features, model, curriculum.wants, settings.model.num_layers)),
+            out_shardings=everywhere,
+        ),
         start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
         reference=jax.jit(functools.partial(_reference, settings.reference_dtype), out_shardings=params_layout),
         state=placed_shapes(state_shape, whole_layout),
@@ -281,6 +285,12 @@ def _start(parts: _Parts, params: PyTree, critic_params: PyTree | None, keys: St
 def _reference(dtype: str, params: PyTree) -> PyTree:
     """The weights that the policy is kept near to."""
     return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def _features(
+    model: Model, wants: Wants, depth: int, params: PyTree, prompts: Prompts
+) -> Float[Array, "layers prompts hidden"]:
+    return projected(mean_states(model, params, prompts, layers=wants.layers(depth)), wants.hidden)
 
 
 def _admit(

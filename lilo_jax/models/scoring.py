@@ -175,9 +175,19 @@ def score_values(
     return jnp.where(mask, model.values(params, hidden), 0)
 
 
-def mean_states(model: Model, params: PyTree, prompts: Prompts) -> Float[Array, "prompts embed"]:
-    """The policy's final hidden state, averaged over the tokens of each prompt; 0 for padding rows."""
-    return _span_mean(model.hidden(params, prompts.tokens), jnp.zeros_like(prompts.lengths), prompts.lengths)
+def mean_states(
+    model: Model, params: PyTree, prompts: Prompts, *, layers: tuple[int, ...]
+) -> Float[Array, "layers prompts embed"]:
+    """The policy's states after some of its layers, averaged over the tokens of each prompt; 0 for padding rows.
+
+    Args:
+        model: functions of the decoder.
+        params: policy weights.
+        prompts: padded on the right.
+        layers: which of `model.states`; 0 is the embeddings.
+    """
+    ends = prompts.lengths[:, None]
+    return span_means(model, params, prompts.tokens, jnp.zeros_like(ends), ends, layers=layers)[:, :, 0]
 
 
 def span_means(

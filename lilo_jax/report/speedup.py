@@ -4,7 +4,9 @@ Accuracy is smoothed by a trailing mean of 3 evaluations.  The target of a seed 
 accuracy on that seed.  A budget (steps, generated tokens, FLOPs, and others) is read where a curve first reaches the
 target, by linear interpolation between the evaluations on either side; the baseline's own crossing is read in the same
 way, so that a baseline which was there long before its end gets credit for it.  The ratio of a seed is the baseline's
-budget over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean, and a percentile bootstrap of it.
+budget over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean of those that arrived, and the
+median of all, in which a seed that never arrived counts as one that needs more than it was given (Kaplan and Meier
+1958); both with a percentile bootstrap over seeds.
 """
 
 import dataclasses
@@ -55,6 +57,10 @@ class Speedup:
         mean: geometric mean of the ratios; None if no seed has one.
         low, high: 95% percentile bootstrap interval of the mean; None with fewer than two ratios.  Over few seeds it
             is too narrow: up to three, it is just the smallest and the largest ratio.
+        median: of all compared seeds, those that never arrived being slower than what they were given; None if fewer
+            than half are known to have arrived.
+        median_low, median_high: 95% percentile bootstrap interval of the median; `median_low` is 0 where more than 2.5%
+            of the resamples have none.  None with fewer than two seeds.
         reached: seeds with a ratio.
         of: seeds compared: those that both have.
         by_seed: ratio of each compared seed; None where it is censored.
@@ -63,6 +69,9 @@ class Speedup:
     mean: float | None
     low: float | None
     high: float | None
+    median: float | None
+    median_low: float | None
+    median_high: float | None
     reached: int
     of: int
     by_seed: dict[int, float | None]
@@ -96,11 +105,11 @@ def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
 def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str) -> Speedup:
     """Speed-up of `arm` over `baseline` in one budget, over the seeds that both have.
 
-    A seed on which the arm never reaches the target is censored: counted in `of`, not in `reached` nor in the mean,
-    which is then too favourable to the arm.  If both are there before anything is spent the ratio is 1.  If only one
-    of the two is, the ratio would be 0 or infinite and the seed is censored as well; in a budget that every step takes
-    from, arms that start from the same weights come to this only if one of them paid before its first step.  What one
-    of the two never spends has no ratio.
+    A seed on which the arm never reaches the target is censored: counted in `of` and in the median, not in `reached`
+    nor in the mean, which is then too favourable to the arm.  If both are there before anything is spent the ratio is
+    1.  If only one of the two is, the ratio would be 0 or infinite and the seed is censored as well; in a budget that
+    every step takes from, arms that start from the same weights come to this only if one of them paid before its first
+    step.  What one of the two never spends has no ratio.
 
     Example: the arm is where the baseline ends after half of the steps.
 
@@ -109,13 +118,20 @@ def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str
         >>> speedup({0: slow}, {0: fast}, "steps").mean
         2.0
     """
-    by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in sorted(baseline.keys() & arm.keys())}
+    seeds = sorted(baseline.keys() & arm.keys())
+    by_seed = {seed: _ratio(baseline[seed], arm[seed], budget) for seed in seeds}
     ratios = np.array([ratio for ratio in by_seed.values() if ratio is not None])
     low, high = bootstrap_interval(ratios)
+    most = {seed: _most(baseline[seed], arm[seed], budget) for seed in seeds if by_seed[seed] is None}
+    bounds = np.array([bound for bound in most.values() if bound is not None])
+    median, median_low, median_high = median_interval(ratios, bounds)
     return Speedup(
         mean=float(np.exp(np.log(ratios).mean())) if ratios.size else None,
         low=low,
         high=high,
+        median=median,
+        median_low=median_low,
+        median_high=median_high,
         reached=ratios.size,
         of=len(by_seed),
         by_seed=by_seed,
@@ -134,6 +150,54 @@ def bootstrap_interval(ratios: np.ndarray) -> tuple[float | None, float | None]:
     low, high = np.percentile(logs[chosen].mean(axis=1), [2.5, 97.5])
     mean = logs.mean()
     return float(np.exp(min(low, mean))), float(np.exp(max(high, mean)))
+
+
+def median_interval(ratios: np.ndarray, bounds: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Kaplan-Meier's median of ratios of which some are only known to be smaller, and its 95% bootstrap interval.
+
+    Args:
+        ratios: of the seeds that arrived [n].
+        bounds: what the ratios of the others are smaller than [m].
+
+    Example: a seed that never arrived, and had half of the baseline's budget, is the slowest of three.
+
+        >>> median_interval(np.array([2.0, 3.0]), np.array([0.5]))[0]
+        2.0
+    """
+    needed = 1 / np.concatenate([ratios, bounds])
+    arrived = np.arange(len(needed)) < len(ratios)
+    if not needed.size:
+        return None, None, None
+    median = float(_medians(needed[None], arrived[None])[0])
+    if len(needed) < 2:
+        return median or None, None, None
+    chosen = np.random.default_rng(BOOTSTRAP_SEED).integers(len(needed), size=(RESAMPLES, len(needed)))
+    low, high = np.percentile(_medians(needed[chosen], arrived[chosen]), [2.5, 97.5], method="closest_observation")
+    return median or None, float(low), float(high)
+
+
+def _medians(needed: np.ndarray, arrived: np.ndarray) -> np.ndarray:
+    """1 / Kaplan-Meier's median of each row; 0 where fewer than half are known to have arrived.
+
+    Args:
+        needed: share of the baseline's budget after which a seed arrived, or was given up, [rows, seeds].
+        arrived: which of the two.
+    """
+    order = np.lexsort((~arrived, needed), axis=1)  # of equals those that arrived come first
+    needed, arrived = (np.take_along_axis(x, order, axis=1) for x in (needed, arrived))
+    waiting = np.arange(needed.shape[1], 0, -1)
+    still = np.cumprod(np.where(arrived, 1 - 1 / waiting, 1), axis=1) <= 0.5 + ROUND_OFF
+    first = np.argmax(still, axis=1)[:, None]
+    return np.where(still.any(axis=1), 1 / np.take_along_axis(needed, first, axis=1)[:, 0], 0)
+
+
+def _most(baseline: Curve, arm: Curve, budget: str) -> float | None:
+    """What the ratio of an arm that never arrives is smaller than; None if that is not why it has none."""
+    target = float(smooth(baseline.accuracy)[-1])
+    own, given = first_crossing(baseline, budget, target), arm.budget(budget)[-1]
+    if own is None or first_crossing(arm, budget, target) is not None:
+        return None
+    return own / float(given) if 0 < own < math.inf and 0 < given < math.inf else None
 
 
 def _ratio(baseline: Curve, arm: Curve, budget: str) -> float | None:

@@ -86,7 +86,8 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
             left = "so there is no mean" if not steps["reached"] else "which the mean leaves out and so flatters it"
             notes.append(
                 f"! {arm}: censored on {len(censored)} of {steps['of']} seeds ({', '.join(censored)}): "
-                f"it never reached {baseline}'s final accuracy there, {left}"
+                f"it never reached {baseline}'s final accuracy there, {left}; medians of all seeds: "
+                + listed([f"{median_cell(budgets[name])} in {budget_title(name)}" for name in MAIN_BUDGETS])
             )
     few = max(budgets["steps"]["reached"] for budgets in summary["speedup"].values())
     legend = [
@@ -236,6 +237,14 @@ def speedup_cell(budget: Mapping[str, Any]) -> str:
     marks = ("*" if includes_one(budget) else "") + ("!" if budget["reached"] < budget["of"] else "")
     needed, word = times(budget)
     return f"{needed['mean']:.2f}{word and ' ' + word}{interval(needed, '.2f')} {share}{marks}"
+
+
+def median_cell(budget: Mapping[str, Any]) -> str:
+    """The median speed-up of all seeds, with its interval."""
+    if budget["median"] is None:
+        return NONE
+    limits = {"low": budget["median_low"], "high": budget["median_high"]}
+    return f"{budget['median']:.2f}{interval(limits, '.2f')}"
 
 
 def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

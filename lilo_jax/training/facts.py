@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from lilo_jax.curriculum.features import projected, standardized, text_features
+from lilo_jax.curriculum.features import standardized, text_features
 from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.evaluation.outcomes import outcomes
@@ -58,13 +58,16 @@ def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray 
     if wants.tokens + wants.pairs:
         blocks += text_features(texts, pool.tokens, pool.lengths, wants)
     if wants.hidden:
-        blocks.append(projected(_hidden_states(assembly, params), wants.hidden))
+        blocks += _hidden_states(assembly, params)
         ledger.add("features", "scored", pool.lengths.sum())
     return standardized(blocks) if blocks else None
 
 
-def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
-    """The policy's mean hidden state over every prompt, prompts of like length at a time; float32 [M, D]."""
+def _hidden_states(assembly: Assembly, params: PyTree) -> list[np.ndarray]:
+    """Of every layer that is wanted the policy's mean state over each prompt, float32 [M, wants.hidden].
+
+    Prompts of like length are computed at a time.
+    """
     pool, mesh = assembly.pool, assembly.mesh
     rows, found = [], []
     for block, width in length_blocks(pool.lengths, pool.tokens.shape[1], multiple=row_shards(mesh)):
@@ -72,7 +75,7 @@ def _hidden_states(assembly: Assembly, params: PyTree) -> np.ndarray:
         rows.append(block)
         found.append(assembly.programs.features(params, prompts))
     _, first = np.unique(np.concatenate(rows), return_index=True)  # what fills a block up is there twice
-    return np.concatenate(jax.device_get(found))[first]
+    return list(np.concatenate(jax.device_get(found), axis=1)[:, first])
 
 
 def _grades(assembly: Assembly, params: PyTree, rollouts: int, ledger: Ledger) -> np.ndarray:

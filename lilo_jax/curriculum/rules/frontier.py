@@ -2,15 +2,20 @@
 
 Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
 
-    likely to teach     w = m (1 - m)^2 (1 - q), m the success rate that an online logistic regression predicts from
-                        the question's features, q the probability that it is a trap
+    likely to teach     w = m (1 - m)^2 (1 - q), m the believed success rate, q the probability that it is a trap
     diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
 
-and all of it is trained on.  The features are the policy's own hidden states over the prompts, made anew now and then
-by a forward pass of the pool.  The regression shares what each group showed with the questions that are like it, so
-that a question need not have been seen; m (1 - m)^2, the gain in success of a policy-gradient step, is highest at 1/3,
-below the 1/2 of p(1 - p): predictions lag behind a policy that gets better.  Diversity is what p(1 - p) leaves out:
-groups at the same frontier of the same skill say the same, and a batch of them is worth less than their number.
+and all of it is trained on.  What is believed:
+
+    reading    online logistic regressions on the question's features, the policy's own hidden states over the prompt,
+               share what each group showed with the questions that read alike, so that a question need not have been
+               seen; they forget at different rates, and the better foretold, the more is one believed
+    past       the question's own groups move it up or down from there, by as much as the evidence says that questions
+               differ from others that read alike
+
+m (1 - m)^2, the gain in success of a policy-gradient step, is highest at 1/3, below the 1/2 of p(1 - p): beliefs lag
+behind a policy that gets better.  Diversity is what p(1 - p) leaves out: groups at the same frontier of the same skill
+say the same, and a batch of them is worth less than their number.
 
 Source: this project; docs/results/curricula.md says how it was found.  Its parts: Li et al. 2025 (Knapsack RL,
 arXiv:2509.25849) for the value, Kulesza and Taskar 2012 for diversity.
@@ -22,11 +27,12 @@ from typing import Any
 import jax
 from jaxtyping import Float, Int, Key
 
-from lilo_jax.bounds import Count, PositiveShare, ShareBelowOne, Whole
+from lilo_jax.bounds import Count, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
+from lilo_jax.curriculum.histories import foretold, offsets, unremembered
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rounds import once
 from lilo_jax.curriculum.selectors import diverse
@@ -34,6 +40,13 @@ from lilo_jax.curriculum.sources import random_pool
 from lilo_jax.curriculum.traps import trap_detector, trap_probability
 from lilo_jax.curriculum.values import hard_variance
 from lilo_jax.types import Array, CurriculumState
+
+DEPTHS = (0.0, 0.5, 1.0)
+"""Layers whose states are features: the embeddings, the middle one, the last."""
+DECAYS = (0.8, 0.9, 0.95, 0.98)
+"""Weights of a group in the regressions per step of its age, one for each."""
+SPREADS = (0.5, 1.0, 2.0)
+"""By how much questions may differ from others that read alike, in log-odds, besides not at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +60,11 @@ class Frontier:
     pairs: Whole = 0
     """commonest pairs of neighbouring tokens that are features"""
     hidden: Whole = 64
-    """width of the features that are the policy's mean hidden state over the prompt; 0: none"""
+    """width of the features that are the policy's mean state over the prompt, after each of three layers; 0: none"""
     refresh_every: Count = 50
     """steps after which hidden states are computed anew"""
-    decay: PositiveShare = 0.95
-    """weight of a group in the regression per step of its age"""
     window: Count = 24
-    """steps whose groups the regression learns from, 1024 groups at most"""
+    """steps whose groups the regressions learn from, 1024 groups at most"""
     traps: ShareBelowOne = 0.05
     """share of traps that is expected: coins for graders, wrong keys; 0 suspects failing graders alone"""
 
@@ -67,11 +78,18 @@ class Frontier:
             raise ValueError(
                 "frontier needs features: --curriculum.tokens, --curriculum.pairs or --curriculum.hidden above 0"
             )
-        wants = Wants(tokens=self.tokens, pairs=self.pairs, hidden=self.hidden, refresh_every=self.refresh_every)
+        wants = Wants(
+            tokens=self.tokens,
+            pairs=self.pairs,
+            hidden=self.hidden,
+            depths=DEPTHS,
+            refresh_every=self.refresh_every,
+        )
         window = min(self.window * questions, 1024)
-        regression = logistic_regression(width=wants.features, window=window, decay=self.decay)
-        predicted = recalled(regression)
-        value = of_belief(regression, hard_variance)
+        reading = foretold([logistic_regression(width=wants.features, window=window, decay=d) for d in DECAYS])
+        read = recalled(reading, "reading")
+        belief = foretold([unremembered(read), *(offsets(read, spread=spread) for spread in SPREADS)])
+        value = of_belief(belief, hard_variance)
 
         def suspected(state: CurriculumState, places: Int[Array, "questions"]) -> Float[Array, "questions"]:
             return trap_probability(state.memory["traps"], state, places, prior=self.traps)
@@ -89,8 +107,9 @@ class Frontier:
             "rounds": once(questions, samples),
             "gate": everything,
             "count": questions,
-            "remembers": {"success": regression.tracker, "traps": trap_detector(predicted)},
+            # A coin that was asked often is at 1/2 by its own past: traps are told by what was read of them.
+            "remembers": {"reading": reading.tracker, "success": belief.tracker, "traps": trap_detector(read)},
             "wants": wants,
-            "belief": predicted,
+            "belief": recalled(belief),
             "suspicion": suspected,
         }
