@@ -77,7 +77,7 @@ class AlgorithmsOptions:
 
 def config() -> Config:
     """What all runs have in common."""
-    return quickstart.config("rloo")
+    return quickstart.config("grpo")
 
 
 def arms(shared: Config, name: str) -> dict[str, Config]:

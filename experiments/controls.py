@@ -1,4 +1,4 @@
-"""Curricula that only a study has: free oracles of the success rate, and shuffled versions of `frontier`.
+"""Curricula that only a study has: free oracles of the success rate, and `frontier` without one of its parts.
 
 python -m experiments.quickstart --curriculum experiments.controls:Oracle --output-dir runs/oracle
 """
@@ -19,6 +19,7 @@ from lilo_jax.curriculum import (
     PyTree,
     Tracker,
     Wants,
+    alike,
     compose,
     diverse,
     everything,
@@ -27,6 +28,7 @@ from lilo_jax.curriculum import (
     of_belief,
     once,
     random_pool,
+    top_k,
     variance,
 )
 
@@ -114,6 +116,16 @@ class ShuffledFeatures(Frontier):
             "remembers": {name: _reading(view, tracker) for name, tracker in parts["remembers"].items()},
         }
         return compose(**parts | shown)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformBelieving(Frontier):
+    """Questions at random, and what `frontier` believes of them: what a baseline of that is worth, without choice."""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """As `frontier`, but for its choice."""
+        parts = self.parts(pool_size=pool_size, questions=questions, samples=samples)
+        return compose(**parts | {"source": random_pool(pool_size, questions), "worth": alike, "select": top_k})
 
 
 @dataclasses.dataclass(frozen=True)

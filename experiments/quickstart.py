@@ -4,24 +4,25 @@
     python -m experiments.quickstart --algorithm rloo --seeds 8 --first-seed 401 --num-steps 200 --output-dir runs/rloo
 
 Per seed, a small decoder is fine-tuned once on noisy demonstrations of the chain task (`lilo_jax/tasks/chain.py`), and
-PPO then trains it under each arm from the same weights:
+PPO then trains it under each arm from the same weights, 64 rollouts a step, each rule in the shape that suits it best:
 
-    uniform   8 questions a step, 8 rollouts each
-    lilo      32 candidates a step, trained on the 8 of highest p(1 - p)
-    frontier  8 questions a step that the policy's hidden states predict to be the next that can be learned
+    uniform    64 questions a step, each rolled out once
+    lilo@32x2  128 candidates a step, rolled out twice, trained on the 32 of highest p(1 - p)
+    frontier   64 questions a step that are believed, by the policy's hidden states, to be the next to be learned
 
-An arm may have a shape of its own, RULE@QUESTIONSxSAMPLES: `--arms uniform,uniform@32x2,frontier@32x2` compares at
-equal rows, and `uniform@32x8` trains on all that LILO rolls out: its tokens without its choice.
-`--curriculum NAME`, or `package.module:ClassName` of your own, adds an arm under the same settings.
+An arm is RULE[@QUESTIONSxSAMPLES][+OPTION=VALUE...]: `uniform@128x2` trains on all that LILO rolls out,
+`--arms uniform@8x8,lilo@8x8,frontier@8x8` compares in another shape, and
+`frontier@64x1+algorithm.baseline=posterior` has an option of its own.  `--curriculum NAME`, or
+`package.module:ClassName` of your own, adds an arm under the same settings.
 
 Claims: LILO reaches uniform's final accuracy in fewer steps (Foster et al. 2025), but with more generated tokens;
 frontier in fewer of both.  Cost: about five minutes on two CPU cores for three seeds.  Writes a table, `summary.json`
 and `report.html` to the output directory.
 
-The learning rates in `SETTINGS` were chosen for `uniform` alone, by its final validation accuracy on tuning seeds:
+Rates, epochs and shapes were chosen for `uniform` alone, by its final validation accuracy on tuning seeds:
 
     python -m experiments.quickstart --arms uniform --split validation --seeds 4 --first-seed 1001 \\
-        --num-steps 200 --optimizer.learning-rate LR --output-dir runs/tune_LR
+        --optimizer.learning-rate LR --output-dir runs/tune_LR
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ import tyro
 
 from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Launch
+from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
@@ -67,13 +68,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {
         "algorithm": Ppo(whitening="none"),
         "optimizer__learning_rate": 2.5e-4,
-        "update__epochs": 2,
+        "update__epochs": 4,
         "update__minibatches": 4,
     },
     "vineppo": {"algorithm": VinePpo(whitening="batch"), **FOUR_STEPS},
     "grpo": {"algorithm": Grpo(), **FOUR_STEPS},
     "dr_grpo": {"algorithm": DrGrpo(), **FOUR_STEPS},
-    "rloo": {"algorithm": Rloo(), "optimizer__learning_rate": 1.5e-3},
+    "rloo": {"algorithm": Rloo(), **FOUR_STEPS},
     "reinforce": {"algorithm": Reinforce(), "update__minibatches": 4, "optimizer__learning_rate": 3.5e-4},
     "reinforce_pp": {"algorithm": ReinforcePp(), "update__minibatches": 4, "optimizer__learning_rate": 3.5e-4},
     "dapo": {"algorithm": Dapo(), **FOUR_STEPS},
@@ -82,6 +83,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cispo": {"algorithm": Cispo(), **FOUR_STEPS},
 }
 """Chosen for `uniform` alone by validation accuracy on seeds that are never reported: the grid is in docs/."""
+
+SHAPES = {"ppo": (64, 1), "rloo": (32, 2)}
+"""Questions and samples of a step, chosen for `uniform` alone likewise; 8 and 8 where nothing else was tried."""
+
+BEST = {
+    "ppo": "uniform,lilo@32x2,frontier",
+    "rloo": "uniform,lilo,frontier@64x1+algorithm.baseline=posterior",
+}
+"""The arms in the shapes that suit them best, where more than one was tried."""
 
 ARMS = {
     "uniform": lambda config: configuration.replace(config, curriculum=Uniform()),
@@ -92,6 +102,7 @@ ARMS = {
     ),
 }
 """Arms of which tables and tests speak; any other curriculum is an arm with its default settings."""
+PROG = "python -m experiments.quickstart"
 SHAPE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 """Questions and samples of an arm."""
 
@@ -100,7 +111,12 @@ CLAIMED = ("baseline", "split", "start", "final", "gap_to_baseline", "speedup", 
 
 
 def arm(name: str, config: Config) -> Config:
-    """The config of an arm: RULE, one of `ARMS` or a curriculum by name, or RULE@QUESTIONSxSAMPLES."""
+    """The config of an arm, RULE[@QUESTIONSxSAMPLES][+OPTION=VALUE...]; RULE is in `ARMS` or a curriculum by name.
+
+    >>> arm("frontier@64x1+algorithm.baseline=posterior", config("rloo")).algorithm.baseline
+    'posterior'
+    """
+    name, *given = name.split("+")
     rule, at, shape = name.partition("@")
     if at:
         sizes = SHAPE.fullmatch(shape)
@@ -108,15 +124,18 @@ def arm(name: str, config: Config) -> Config:
             raise UsageError(f"the shape of an arm is QUESTIONSxSAMPLES, such as {rule}@32x2, not {name}")
         config = configuration.replace(config, rollout__questions=int(sizes[1]), rollout__samples=int(sizes[2]))
     if rule in ARMS:
-        return ARMS[rule](config)
-    if ":" not in rule and rule not in CURRICULA:
+        config = ARMS[rule](config)
+    elif ":" in rule or rule in CURRICULA:
+        config = configuration.replace(config, curriculum=configuration.settings_class("curriculum", rule)())
+    else:
         raise unknown_name("arm", rule, ARMS.keys() | CURRICULA.keys())
-    return configuration.replace(config, curriculum=configuration.settings_class("curriculum", rule)())
+    options = [f"--{option}" for option in given]
+    return configuration.parse(Options(config=config), options, prog=PROG, description="").config
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
     """Arms by label, under which a run is stored and shown: the name, or the class of a `package.module:ClassName`."""
-    labels = [name.rpartition(":")[2] for name in names]
+    labels = [rule.rpartition(":")[2] + plus + given for rule, plus, given in (name.partition("+") for name in names)]
     for label in labels:
         if labels.count(label) > 1:
             raise UsageError(f"two arms would be called {label}: leave one out, or give its class another name")
@@ -133,8 +152,9 @@ class QuickstartOptions:
     """number of seeds"""
     first_seed: int = 301
     """the first of them; the others follow"""
-    arms: str = "uniform,lilo,frontier"
-    """what to compare: any curriculum by name, also in a shape of its own, as frontier@32x2"""
+    arms: str = ""
+    """what to compare: any curriculum by name, also in a shape and with options of its own, as
+    frontier@64x1+algorithm.baseline=posterior; empty: uniform, lilo and frontier, each at its best"""
     split: str = "test"
     """held-out set of the table and the report; validation for tuning"""
     jobs: int = 0
@@ -149,7 +169,15 @@ def config(algorithm: str = "ppo") -> Config:
     They are not those of `experiments.train`, whose defaults are the published ones of each algorithm: the rates and
     batches of `SETTINGS` were tuned for this small model, and would be wrong for a language model.
     """
-    shared = configuration.replace(Config(), num_steps=150, curriculum=Uniform(), storage__save_every=100)
+    questions, samples = SHAPES.get(algorithm, (8, 8))
+    shared = configuration.replace(
+        Config(),
+        num_steps=150,
+        curriculum=Uniform(),
+        storage__save_every=100,
+        rollout__questions=questions,
+        rollout__samples=samples,
+    )
     return configuration.replace(shared, **SETTINGS.get(algorithm, {}))
 
 
@@ -159,13 +187,14 @@ def main() -> None:
     options = configuration.parse(
         QuickstartOptions(config=config(algorithm)),
         sys.argv[1:],
-        prog="python -m experiments.quickstart",
+        prog=PROG,
         description=__doc__ or "",
     )
     if print_config(options.config, options.launch):
         return
     own = configuration.option_value(sys.argv[1:], "--curriculum")
-    names = labelled([*(name.strip() for name in options.arms.split(",")), *filter(None, [own])])
+    listed = options.arms or BEST.get(algorithm, "uniform,lilo,frontier")
+    names = labelled([*(name.strip() for name in listed.split(",")), *filter(None, [own])])
     refuse_split(options.config, options.split)
     if options.seeds < 1 or options.config.num_steps < 1:
         raise UsageError("--seeds and --num-steps must be at least 1")

@@ -55,7 +55,7 @@ class SweepOptions:
 
 def config() -> Config:
     """What all arms have in common, before the settings of an algorithm."""
-    return quickstart.config("rloo")
+    return quickstart.config("grpo")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 import reference
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 
-from experiments.controls import SHUFFLE, Oracle, OracleFrontier, ShuffledFeatures, ShuffledScores
+from experiments.controls import SHUFFLE, Oracle, OracleFrontier, ShuffledFeatures, ShuffledScores, UniformBelieving
 from lilo_jax.curriculum.rules.frontier import Frontier
 
 SIZES = {"pool_size": POOL, "questions": QUESTIONS, "samples": SAMPLES}
@@ -53,6 +53,21 @@ def test_shuffled_scores_put_one_question_for_another_always_the_same():
     assert len(set(instead.values())) == len(instead) > POOL / 4
     assert sum(one != other for one, other in instead.items()) > len(instead) / 2
     assert set(instead.values()) <= set(range(POOL))
+
+
+def test_without_choice_questions_are_drawn_at_random_and_beliefs_stay():
+    plain, drawn = (spec(**SETTINGS).build(**SIZES) for spec in (Frontier, UniformBelieving))
+    state, groups = plain.init(facts(POOL, plain.wants)), Simulation.empty(4)
+    groups.place[:], groups.round[:], groups.attempts[:], groups.successes[:] = range(4), 0, 8, (0, 2, 6, 8)
+    state = drawn.observe(state, groups, jnp.int32(0))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(rule.estimate(state, np.arange(POOL), jax.random.key(0)) for rule in (plain, drawn)),
+    )
+    propose = jax.jit(jax.vmap(lambda key: drawn.propose(state, Simulation.empty(4), key).places))
+    chosen = np.bincount(np.asarray(propose(jax.random.split(jax.random.key(1), 2000))).ravel(), minlength=POOL)
+    expected = 2000 * QUESTIONS / POOL
+    assert np.abs(chosen - expected).max() < 5 * np.sqrt(expected)
 
 
 def test_the_oracle_takes_what_is_most_learnable_by_the_true_rates():
