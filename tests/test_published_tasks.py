@@ -17,9 +17,10 @@ from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import PROTOCOLS
 from lilo_jax.grading import GRADERS
 from lilo_jax.questions import Question, Verdict
-from lilo_jax.tasks import TASKS, countdown, pairs
+from lilo_jax.tasks import TASKS, columns, countdown, pairs
 from lilo_jax.tasks.asdiv import Asdiv
 from lilo_jax.tasks.asdiv_svamp import AsdivSvamp
+from lilo_jax.tasks.columns import Columns
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
 from lilo_jax.tasks.hendrycks_math import Math
@@ -389,6 +390,45 @@ def test_pairs_demonstrations_err_at_the_stated_rates():
         for a, b, digit in zip(letters, letters[1:], response, strict=False):
             shown[pairs.level(a, b)] += 1
             right[pairs.level(a, b)] += int(digit) == pairs.TABLE[a][b]
+    rates = right / shown
+    np.testing.assert_array_equal(rates[:4], 1)
+    np.testing.assert_allclose(rates[4:], [0.60, 0.42, 0.30, 0.20, 0.12, 0.06], atol=0.02)
+
+
+# ------------------------------------------------------------------------------------------------------------ columns
+def test_columns_answers_and_levels_equal_a_plain_re_implementation():
+    task = Columns(pool=300, validation=100, test=200, demonstrations=50).build(seed=0)
+    for questions in task.splits.values():
+        for question in questions:
+            letters = ["abcdefghij".index(c) for c in question.prompt[:-1]]
+            assert question.prompt[-1] == "="
+            assert (len(letters), len(question.answer)) == (6, 6)
+            assert question.answer == "".join(str(columns.TABLE[c][x]) for c, x in enumerate(letters))
+            assert question.difficulty == max(3, *((3 * x + c) % 10 for c, x in enumerate(letters)))
+    prompts = [q.prompt for questions in task.splits.values() for q in questions]
+    assert len(set(prompts)) == 600
+    assert Columns(pool=300, validation=100, test=200).build(seed=1).splits["test"] == task.splits["test"]
+    assert Columns(pool=300, validation=100, test=200).build(seed=1).splits["train"] != task.splits["train"]
+
+
+def test_every_column_has_one_letter_of_each_level():
+    for column in range(6):
+        assert sorted(columns.level(column, letter) for letter in range(10)) == list(range(10))
+        for wanted in range(10):
+            letters = columns.letters_of([wanted] * 6)
+            assert columns.level(column, letters[column]) == wanted
+    hard = np.array([q.difficulty for q in Columns(pool=4000).build(seed=0).splits["train"]])
+    assert 0.3 < np.mean(hard == 3) < 0.5
+    assert np.bincount(hard)[4:].min() > 250
+
+
+def test_columns_demonstrations_err_at_the_stated_rates():
+    right, shown = np.zeros(10), np.zeros(10)
+    for prompt, response in Columns(demonstrations=20_000).build(seed=0).demonstrations:
+        for column, (letter, digit) in enumerate(zip(prompt, response, strict=False)):
+            x = "abcdefghij".index(letter)
+            shown[columns.level(column, x)] += 1
+            right[columns.level(column, x)] += int(digit) == columns.TABLE[column][x]
     rates = right / shown
     np.testing.assert_array_equal(rates[:4], 1)
     np.testing.assert_allclose(rates[4:], [0.60, 0.42, 0.30, 0.20, 0.12, 0.06], atol=0.02)

@@ -17,6 +17,8 @@ from lilo_jax.errors import Stopped, UsageError
 from lilo_jax.processes import stop_request
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
+from lilo_jax.tasks.chain import Chain
+from lilo_jax.training.checks import check
 
 TINY = shlex.split("""--algorithms rloo --seeds 2 --num-steps 2 --jobs 1 --task.pool 32 --task.validation 8
     --task.test 8
@@ -77,6 +79,8 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (["--arms", "uniform,fronteir@32x2"], r"unknown arm 'fronteir': did you mean 'frontier'"),
         (["--arms", "uniform,frontier@32"], "the shape of an arm is QUESTIONSxSAMPLES, such as frontier@32x2"),
         (["--arms", "uniform,frontier@0x8"], "the shape of an arm is QUESTIONSxSAMPLES"),
+        (["--arms", "uniform,frontier+algorithm.basline=posterior"], "--algorithm.basline=posterior"),
+        (["--arms", "uniform,frontier+algorithm.baseline=mean"], "invalid choice 'mean'"),
         (["--arms", "uniform,mine:No"], "package.module:ClassName"),
         (["--algorithms", "rlo"], "did you mean 'rloo'"),
         (["--arms", "uniform,uniform"], "different names"),
@@ -127,6 +131,29 @@ def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_to
         UsageError, match=r"--update[.]minibatches would be ignored, because the arm uniform has its own"
     ):
         refuse_ignored(configuration.replace(given, update__minibatches=2), shared, arms)
+
+
+def test_an_arm_has_a_rule_a_shape_and_options_of_its_own():
+    shared = quickstart.config("rloo")
+    plain = quickstart.arm("frontier", shared)
+    assert plain.rollout == shared.rollout
+    own = quickstart.arm("frontier@64x1+algorithm.baseline=posterior+curriculum.pool-ratio=8", shared)
+    expected = {"rollout__questions": 64, "rollout__samples": 1}
+    expected |= {"algorithm__baseline": "posterior", "curriculum__pool_ratio": 8}
+    assert own == configuration.replace(plain, **expected)
+    names = ["frontier@64x1+algorithm.baseline=posterior", "mine.near:Near@8x4+update.epochs=2"]
+    assert list(quickstart.labelled(names)) == [names[0], "Near@8x4+update.epochs=2"]
+
+
+@pytest.mark.parametrize("algorithm", quickstart.SETTINGS)
+def test_the_arms_of_every_algorithm_have_as_many_rows(algorithm):
+    small = Chain(pool=640, validation=8, test=8, longer=4, demonstrations=8)
+    shared = configuration.replace(quickstart.config(algorithm), task=small)
+    names = quickstart.BEST.get(algorithm, "uniform,lilo,frontier").split(",")
+    arms = [quickstart.arm(name, shared) for name in names]
+    assert {arm.rollout.questions * arm.rollout.samples for arm in arms} == {64}
+    for arm in arms:
+        check(arm)
 
 
 def test_the_comparison_of_algorithms_refuses_the_same(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from lilo_jax.tasks.asdiv import Asdiv
 from lilo_jax.tasks.asdiv_svamp import AsdivSvamp
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.collegemath import CollegeMath
+from lilo_jax.tasks.columns import Columns
 from lilo_jax.tasks.countdown import Countdown
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.tasks.gsm8k import Gsm8k
@@ -32,6 +33,7 @@ TASKS = {
     "asdiv_svamp": AsdivSvamp,
     "chain": Chain,
     "collegemath": CollegeMath,
+    "columns": Columns,
     "countdown": Countdown,
     "dataset": Dataset,
     "gsm8k": Gsm8k,

@@ -83,8 +83,8 @@ def solve(letters: list[int]) -> list[int]:
     return [int(TABLE[pair]) for pair in itertools.pairwise(letters)]
 
 
-def _levels(rng: np.random.Generator) -> list[int]:
-    """45% easy (levels 0-3), 55% of a level uniform in 4..9, which 1 to 6 of the pairs have, the others below it."""
+def levels_of_question(rng: np.random.Generator) -> list[int]:
+    """45% easy (levels 0-3), 55% of a level uniform in 4..9, which 1 to 6 of the steps have, the others below it."""
     if rng.random() < EASY_SHARE:
         return rng.integers(FIRST_HARD_VERB, size=STEPS).tolist()
     hardest = int(rng.integers(FIRST_HARD_VERB, LEVELS))
@@ -94,7 +94,7 @@ def _levels(rng: np.random.Generator) -> list[int]:
 
 
 def _question(rng: np.random.Generator) -> Question:
-    levels = _levels(rng)
+    levels = levels_of_question(rng)
     letters = walk(int(rng.integers(LEVELS)), levels)
     difficulty = max(*levels, FIRST_HARD_VERB - 1)
     return Question(render(letters), "".join(map(str, solve(letters))), difficulty)
@@ -102,10 +102,20 @@ def _question(rng: np.random.Generator) -> Question:
 
 def _demonstration(rng: np.random.Generator) -> tuple[str, str]:
     """A prompt (30% of them easy) with an answer that errs as the reliabilities say."""
-    levels = rng.integers(FIRST_HARD_VERB if rng.random() < 0.3 else LEVELS, size=STEPS).tolist()
+    levels = levels_of_demonstration(rng)
     letters = walk(int(rng.integers(LEVELS)), levels)
-    digits = []
-    for digit, difficulty in zip(solve(letters), levels, strict=True):
+    return render(letters), demonstrated(solve(letters), levels, rng)
+
+
+def levels_of_demonstration(rng: np.random.Generator) -> list[int]:
+    """30% easy (levels 0-3), the others of any levels."""
+    return rng.integers(FIRST_HARD_VERB if rng.random() < 0.3 else LEVELS, size=STEPS).tolist()
+
+
+def demonstrated(digits: list[int], levels: list[int], rng: np.random.Generator) -> str:
+    """The answer, with each digit as right as the reliability of its level."""
+    shown = []
+    for digit, difficulty in zip(digits, levels, strict=True):
         right = difficulty < FIRST_HARD_VERB or rng.random() < RELIABILITY[difficulty]
-        digits.append(digit if right else (digit + WRONG_SHIFTS[difficulty]) % 10)
-    return render(letters), "".join(map(str, digits))
+        shown.append(digit if right else (digit + WRONG_SHIFTS[difficulty]) % 10)
+    return "".join(map(str, shown))
