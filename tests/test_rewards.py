@@ -1,7 +1,9 @@
 """Shaped rewards and planted flaws; the outcome that learnability is computed from stays apart."""
 
 import dataclasses
+import functools
 import time
+import types
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from lilo_jax.errors import UsageError
 from lilo_jax.grading.rewards import FORMATS, RewardConfig, correctness
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.tasks.noise import COIN_FLIP, WRONG_KEY, NoiseConfig, disturbed, plant
+from lilo_jax.training import accounting
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check
 from lilo_jax.training.run import run
+from lilo_jax.types import GroupStatistics
 
 R1 = " I add them.</think> <answer>5</answer>"
 
@@ -160,6 +164,28 @@ def test_shaping_changes_rewards_but_not_what_success_is(tiny_config, tiny_start
     for row in rows:
         shaped = (row["verdict"] == "correct") - 0.5 * row["tokens"] / config.rollout.max_new_tokens
         assert row["reward"] == pytest.approx(shaped)
+
+
+def test_groups_of_one_rollout_have_no_variance_to_speak_of():
+    """Of a group of one nothing varies, whatever the question: such groups are left out, and None says that all are."""
+    questions = [types.SimpleNamespace(difficulty=None)] * 4
+    collector = types.SimpleNamespace(
+        rollout=types.SimpleNamespace(samples=2),
+        judge=types.SimpleNamespace(noise=False),
+        pool=types.SimpleNamespace(questions=questions),
+    )
+    numbers = np.array([[1, 1], [2, 1], [2, 2], [0, 0]], np.float32).T
+    statistics = GroupStatistics(np.arange(4), np.zeros(4, int), *numbers, numbers[1], 3 * numbers[0], numbers[0])
+    of = functools.partial(accounting._describe_groups, collector, statistics, name="collected")
+    found = of(np.arange(4))
+    assert found["curriculum/collected_success_mean"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert found["curriculum/collected_zero_variance_fraction"] == 0.5
+    assert found["curriculum/collected_learnability_mean"] == pytest.approx((0.25 + 0) / 2)
+    assert found["curriculum/collected_histogram"] == [0, 1, 1]
+    alone = of(np.array([0]))
+    assert alone["curriculum/collected_success_mean"] == 1
+    assert alone["curriculum/collected_zero_variance_fraction"] is None
+    assert alone["curriculum/collected_learnability_mean"] is None
 
 
 def test_held_out_questions_stay_clean(tiny_config):

@@ -43,8 +43,8 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         `start`, `final`: {arm: {`mean`, `low`, `high`, `by_seed`}}, first and last smoothed accuracy, with the 95%
             t-interval over seeds (None for one seed).
         `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
-        `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups whose rollouts were all right or all wrong,
-            mean over steps, then over seeds; None if nothing was measured.
+        `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups of several rollouts that were all right or
+            all wrong, mean over steps, then over seeds; None if nothing was measured.
         `audit`: {arm: {measure: value}}, measures of `audit_measures`, mean over audits, then over seeds; None if
             nothing was measured.  Arms without an audit are left out.
         `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.

@@ -135,9 +135,9 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
         row = [arm, *(number(shares[kind], ".1%") for kind in ("collected", "admitted"))]
         rows.append([*row, *([tokens(generated), tokens(rejected), tokens(trained)] if ledger else [NONE] * 3)])
     notes = [
-        "zero-variance: groups whose rollouts were all right or all wrong, mean over steps and seeds; tokens: of a "
-        "whole run, mean over seeds, evaluation and audit left out; rejected: generated only to choose, screening "
-        "included; trained: forward and backward, counted once per epoch and model (policy, critic)"
+        "zero-variance: of the groups of several rollouts, those all right or all wrong, mean over steps and seeds; "
+        "tokens: of a whole run, mean over seeds, evaluation and audit left out; rejected: generated only to choose, "
+        "screening included; trained: forward and backward, counted once per epoch and model (policy, critic)"
     ]
     columns = ["arm", "zero-variance collected", "admitted", "tokens generated", "rejected", "trained"]
     return Table("Groups and tokens", columns, rows, notes)

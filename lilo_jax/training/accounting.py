@@ -68,16 +68,17 @@ def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: 
     attempts, successes = statistics.attempts[groups], statistics.successes[groups]
     measured = attempts > 0
     rate = successes[measured] / attempts[measured]
+    several = rate[attempts[measured] > 1]  # of one rollout nothing varies
     samples = collector.rollout.samples
     complete = attempts == samples
     found = {
-        f"curriculum/{name}_success_mean": float(rate.mean()) if rate.size else None,
-        f"curriculum/{name}_zero_variance_fraction": float(np.mean((rate == 0) | (rate == 1))) if rate.size else None,
-        f"curriculum/{name}_learnability_mean": float(np.mean(rate * (1 - rate))) if rate.size else None,
+        f"curriculum/{name}_success_mean": _mean(rate),
+        f"curriculum/{name}_zero_variance_fraction": _mean((several == 0) | (several == 1)),
+        f"curriculum/{name}_learnability_mean": _mean(several * (1 - several)),
         f"curriculum/{name}_histogram": np.bincount(successes[complete].astype(int), minlength=samples + 1).tolist(),
     }
     rewards, rollouts = statistics.reward_sum[groups][measured], attempts[measured]
-    found[f"curriculum/{name}_reward_mean"] = float(np.mean(rewards / rollouts)) if rate.size else None
+    found[f"curriculum/{name}_reward_mean"] = _mean(rewards / rollouts)
     questions = statistics.place[groups]
     if collector.judge.noise:
         traps = [bool(collector.pool.questions[q].trap) for q in questions if q >= 0]
@@ -86,6 +87,10 @@ def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: 
     if difficulties and None not in difficulties:
         found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
     return found
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.mean(values)) if values.size else None
 
 
 def suspects(collector: Collector, state: TrainState) -> list[dict[str, Any]]:
