@@ -48,7 +48,7 @@ from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
-from lilo_jax.report.tables import budget_title, interval, times
+from lilo_jax.report.tables import budget_title, interval, median_cell, times
 from lilo_jax.rl.cispo import Cispo
 from lilo_jax.rl.dapo import Dapo
 from lilo_jax.rl.dr_grpo import DrGrpo
@@ -238,9 +238,12 @@ def claims(results: Mapping[str, Any]) -> str:
             needed, word = times(budgets[name])
             many = f"{needed['mean']:.2f} times {'fewer' if word == 'less' else word}" if word else "as many"
             parts.append(f"{many} {budget_title(name)}{interval(needed, '.2f')}")
-        steps = budgets["steps"]
+        steps, tokens = budgets["steps"], budgets["generated_tokens"]
+        seeds = f"{steps['reached']} of {steps['of']} seeds"
+        if steps["reached"] < steps["of"]:
+            seeds += f"; speed-up of the median seed {median_cell(steps)} and {median_cell(tokens)}"
         text = (
-            f"- `{arm}` needs {' and '.join(parts)} ({steps['reached']} of {steps['of']} seeds); final accuracy "
+            f"- `{arm}` needs {' and '.join(parts)} ({seeds}); final accuracy "
             f"{final[arm]['mean']:.3f} against {final[baseline]['mean']:.3f}."
         )
         lines.append(textwrap.fill(text, 120, subsequent_indent="  ", break_on_hyphens=False))

@@ -218,15 +218,16 @@ def test_the_tables_of_the_site_hold_what_the_code_has():
 
 def test_the_readme_is_short_and_claims_what_was_measured():
     assert len(README.encode()) <= 9_000
-    measured = json.loads((ROOT / "docs" / "results" / "quickstart.json").read_text(encoding="utf-8"))
-    claimed = re.search(r"<!-- claims: .*? -->\n(.*?)\n<!-- end of claims -->", README, re.DOTALL)[1]
-    assert claimed == claims(measured)
-    assert measured["commit"]
-    parsed = configuration.parse(
-        QuickstartOptions(), shlex.split(measured["command"])[3:], prog="quickstart", description=""
-    )
-    arms = labelled((parsed.arms or BEST["ppo"]).split(","))
-    assert set(measured["speedup"]) == set(arms) - {measured["baseline"]}
+    blocks = re.findall(r"<!-- claims: of (\S+\.json), .*? -->\n(.*?)\n<!-- end of claims -->", README, re.DOTALL)
+    assert [path for path, _ in blocks] == ["docs/results/quickstart.json", "docs/results/rloo.json"]
+    for path, claimed in blocks:
+        measured = json.loads((ROOT / path).read_text(encoding="utf-8"))
+        assert claimed == claims(measured)
+        assert measured["commit"]
+        options = shlex.split(measured["command"])[3:]
+        parsed = configuration.parse(QuickstartOptions(), options, prog="quickstart", description="")
+        arms = labelled((parsed.arms or BEST[configuration.option_value(options, "--algorithm") or "ppo"]).split(","))
+        assert set(measured["speedup"]) == set(arms) - {measured["baseline"]}
     for page, text in PAGES.items():
         assert not re.search(r"speed-ups? of 0\.", text), page
 
@@ -240,6 +241,10 @@ def test_a_claim_is_a_factor_of_at_least_one(mean, says):
     final = {arm: {"mean": 0.5} for arm in ("a", "b")}
     results = {"baseline": "a", "final": final, "speedup": {"b": {"steps": ratio, "generated_tokens": ratio}}}
     assert says in " ".join(claims(results).split())
+    missed = ratio | {"of": 4, "median": 1.3, "median_low": 0.9, "median_high": 1.6}
+    results["speedup"]["b"] = {"steps": missed, "generated_tokens": missed}
+    said = " ".join(claims(results).split())
+    assert "(3 of 4 seeds; speed-up of the median seed 1.30 [0.90, 1.60] and 1.30 [0.90, 1.60])" in said
 
 
 def test_the_docs_list_every_algorithm_and_options_that_exist():
