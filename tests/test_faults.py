@@ -68,7 +68,7 @@ def test_a_moment_is_waited_for_or_comes_too_late():
 
 @pytest.mark.slow
 def test_a_short_run_finds_nothing(capsys):
-    few = {"kills": 1, "signals": 1, "writers": 1, "flips": 6, "cuts": 2, "deletions": 2, "reads": 0, "comparisons": 0}
+    few = {"kills": 1, "signals": 1, "writers": 1, "flips": 2, "cuts": 1, "deletions": 1, "reads": 0, "comparisons": 0}
     faults.main([part for kind, count in few.items() for part in (f"--{kind}", str(count))])
     printed = capsys.readouterr().out
     for kind, count in few.items():

@@ -89,8 +89,8 @@ def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: 
     return found
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return float(np.mean(values)) if values.size else None
+def _mean(values: Array) -> float | None:
+    return float(np.mean(values)) if np.size(values) else None
 
 
 def suspects(collector: Collector, state: TrainState) -> list[dict[str, Any]]:
