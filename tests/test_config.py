@@ -218,7 +218,7 @@ def test_a_long_value_is_taken_whole():
         (["--seed", "3"], "choose them with --first-seed"),
         (["--arms", "uniform,dump"], "chooses between categories"),
         (["--arms", "uniform,a:Rule,b:Rule"], "two arms would be called Rule"),
-        (["--curriculum", "lilo"], "two arms would be called lilo"),
+        (["--arms", "uniform,lilo", "--curriculum", "lilo"], "two arms would be called lilo"),
         (["--arms", "uniform@8x4", "--rollout.samples", "16"], "--rollout.samples would be ignored"),
     ],
 )
