@@ -134,14 +134,16 @@ def state_features(measured: Measured) -> Iterator[tuple[str, np.ndarray]]:
 
 def frontiers(measured: Measured) -> str:
     """The name of what `frontier` predicts from."""
-    read = Wants(hidden=PROJECTED, depths=DEPTHS).layers(measured.layers[-1])
-    return f"layers {', '.join(map(str, read))}, prompt, random {PROJECTED}"
+    return f"layers {', '.join(map(str, _read(measured)))}, prompt, random {PROJECTED}"
+
+
+def _read(measured: Measured) -> tuple[int, ...]:
+    return Wants(hidden=PROJECTED, depths=DEPTHS).layers(measured.layers[-1])
 
 
 def _frontiers(measured: Measured) -> list[np.ndarray]:
-    read = Wants(hidden=PROJECTED, depths=DEPTHS).layers(measured.layers[-1])
     whole = measured.states[:, :, SPANS.index("prompt")]
-    return [np.asarray(projected(whole[list(measured.layers).index(layer)], PROJECTED)) for layer in read]
+    return [np.asarray(projected(whole[list(measured.layers).index(layer)], PROJECTED)) for layer in _read(measured)]
 
 
 def _counts(measured: Measured) -> np.ndarray:

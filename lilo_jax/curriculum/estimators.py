@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import betaln
 from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.contract import Belief
@@ -74,6 +75,16 @@ def beta(a: Float[Array, "*questions"], b: Float[Array, "*questions"]) -> Estima
     total = a + b
     mean = a / total
     return Estimate(mean, mean * (1 - mean) / (total + 1))
+
+
+def log_beta_binomial(
+    successes: Float[Array, "*groups"],
+    failures: Float[Array, "*groups"],
+    a: Float[Array, "*groups"],
+    b: Float[Array, "*groups"],
+) -> Float[Array, "*groups"]:
+    """Log-likelihood of outcomes in this order when the rate is Beta(a, b): log B(a + s, b + f) - log B(a, b)."""
+    return betaln(a + successes, b + failures) - betaln(a, b)
 
 
 # ------------------------------------------------------------------------------------------------------- from counts

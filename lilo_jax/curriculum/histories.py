@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln, logit
+from jax.scipy.special import logit
 from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.contract import Belief
-from lilo_jax.curriculum.estimators import Estimator, Tracker, places
+from lilo_jax.curriculum.estimators import Estimator, Tracker, log_beta_binomial, places
 from lilo_jax.types import Array, CurriculumState, Estimate, GroupSignals, GroupStatistics, PyTree
 
 CERTAIN = 1e-6
@@ -197,5 +197,5 @@ def log_likelihood(
     """
     mean = jnp.clip(belief.mean, LEAST_RATE, 1 - LEAST_RATE)
     count = jnp.clip(mean * (1 - mean) / jnp.maximum(belief.variance, 1e-9) - 1, LEAST_COUNT, MOST_COUNT)
-    a, b = count * mean, count * (1 - mean)
-    return betaln(a + successes, b + attempts - successes) - betaln(a, b)
+    successes, attempts = (jnp.broadcast_to(x, mean.shape) for x in (successes, attempts))
+    return log_beta_binomial(successes, attempts - successes, count * mean, count * (1 - mean))

@@ -15,11 +15,11 @@ over visits at 1/2 that are not explained (many attempts, no drift, a residual).
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln, expit, xlog1py, xlogy
+from jax.scipy.special import expit, xlog1py, xlogy
 from jaxtyping import Float, Int
 
 from lilo_jax.curriculum.contract import Belief
-from lilo_jax.curriculum.estimators import Tracker
+from lilo_jax.curriculum.estimators import Tracker, log_beta_binomial
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
 
 EPSILON = 0.01
@@ -93,7 +93,7 @@ def log_ratios(
     rate = jnp.clip(rate, LEAST_RATE, 1 - LEAST_RATE)
     a, b = strength * rate, strength * (1 - rate)
     failures = attempts - successes
-    clean = betaln(a + successes, b + failures) - betaln(a, b)
+    clean = log_beta_binomial(successes, failures, a, b)
     coin = -attempts * jnp.log(2.0)
     dead = xlogy(successes, EPSILON) + xlog1py(failures, -EPSILON)
     return coin - clean, dead - clean

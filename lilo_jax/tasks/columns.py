@@ -12,40 +12,21 @@ import dataclasses
 
 import numpy as np
 
-from lilo_jax.bounds import Generated
 from lilo_jax.questions import Question, Task
-from lilo_jax.tasks.chain import EVALUATION_SEED, FIRST_HARD_VERB, distinct, grade
-from lilo_jax.tasks.pairs import LEVELS, STEPS, demonstrated, levels_of_demonstration, levels_of_question, render
-from lilo_jax.tasks.steps import every_character
+from lilo_jax.tasks.chain import EVALUATION_SEED, FIRST_HARD_VERB
+from lilo_jax.tasks.pairs import LEVELS, STEPS, Pairs, demonstrated, levels_of_demonstration, levels_of_question, render
 
 TABLE = np.random.default_rng([EVALUATION_SEED, STEPS]).integers(10, size=(STEPS, LEVELS))
 """Digit of a letter in a column."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class Columns(Pairs):
     """Sizes of the generated sets."""
-
-    pool: Generated = 2000
-    """training questions, drawn anew for every seed"""
-    validation: Generated = 512
-    """validation questions, the same for all seeds"""
-    test: Generated = 1024
-    """test questions, the same for all seeds"""
-    demonstrations: Generated = 20_000
-    """noisy examples for supervised fine-tuning, drawn anew for every seed"""
 
     def build(self, seed: int) -> Task:
         """Generates the sets: no prompt occurs twice within or across them."""
-        taken: set[str] = set()
-        shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
-        splits = {
-            "test": distinct(self.test, shared, _question, taken),
-            "validation": distinct(self.validation, shared, _question, taken),
-            "train": distinct(self.pool, own, _question, taken),
-        }
-        demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
-        return Task(splits, demonstrations, grade, unique_answers=True, steps=every_character)
+        return self.generated(seed, _question, _demonstration)
 
 
 def level(column: int, letter: int) -> int:

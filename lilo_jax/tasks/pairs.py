@@ -11,6 +11,7 @@ pairs below it.
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -49,14 +50,23 @@ class Pairs:
 
     def build(self, seed: int) -> Task:
         """Generates the sets: no prompt occurs twice within or across them."""
+        return self.generated(seed, _question, _demonstration)
+
+    def generated(
+        self,
+        seed: int,
+        question: Callable[[np.random.Generator], Question],
+        demonstration: Callable[[np.random.Generator], tuple[str, str]],
+    ) -> Task:
+        """The sets, of such questions and demonstrations."""
         taken: set[str] = set()
         shared, own = np.random.default_rng(EVALUATION_SEED), np.random.default_rng([EVALUATION_SEED, seed])
         splits = {
-            "test": distinct(self.test, shared, _question, taken),
-            "validation": distinct(self.validation, shared, _question, taken),
-            "train": distinct(self.pool, own, _question, taken),
+            "test": distinct(self.test, shared, question, taken),
+            "validation": distinct(self.validation, shared, question, taken),
+            "train": distinct(self.pool, own, question, taken),
         }
-        demonstrations = [_demonstration(own) for _ in range(self.demonstrations)]
+        demonstrations = [demonstration(own) for _ in range(self.demonstrations)]
         return Task(splits, demonstrations, grade, unique_answers=True, steps=every_character)
 
 
