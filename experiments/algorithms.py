@@ -26,6 +26,7 @@ import numpy as np
 import tyro
 
 from experiments import quickstart
+from experiments.arms import RULES
 from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
@@ -83,9 +84,9 @@ def config() -> Config:
 def arms(shared: Config, name: str) -> dict[str, Config]:
     """The arms of one algorithm."""
     tuned = configuration.replace(shared, **quickstart.SETTINGS[name])
-    uniform = quickstart.ARMS["uniform"](tuned)
+    uniform = RULES["uniform"](tuned)
     control = configuration.replace(uniform, algorithm=WithoutAdvantages(name))
-    return {"uniform": uniform, "lilo": quickstart.ARMS["lilo"](tuned), "control": control}
+    return {"uniform": uniform, "lilo": RULES["lilo"](tuned), "control": control}
 
 
 def main() -> None:

@@ -27,24 +27,20 @@ Rates, epochs and shapes were chosen for `uniform` alone, by its final validatio
 
 import dataclasses
 import pathlib
-import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import tyro
 
+from experiments.arms import config_of, labelled
 from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Launch, Options
-from lilo_jax.curriculum import CURRICULA
-from lilo_jax.curriculum.rules.frontier import Frontier
-from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
+from lilo_jax.config import Config, Launch
 from lilo_jax.curriculum.rules.uniform import Uniform
-from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.errors import UsageError
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.html import write_report
 from lilo_jax.report.summary import format_table, summarize
@@ -93,53 +89,8 @@ BEST = {
 }
 """The arms in the shapes that suit them best, where more than one was tried."""
 
-ARMS = {
-    "uniform": lambda config: configuration.replace(config, curriculum=Uniform()),
-    "lilo": lambda config: configuration.replace(config, curriculum=Lilo(pool_ratio=4)),
-    "frontier": lambda config: configuration.replace(config, curriculum=Frontier()),
-    "sfl_buffer": lambda config: configuration.replace(
-        config, curriculum=SflBuffer(refresh_every=10, candidates=256, buffer_size=64)
-    ),
-}
-"""Arms of which tables and tests speak; any other curriculum is an arm with its default settings."""
-PROG = "python -m experiments.quickstart"
-SHAPE = re.compile(r"([1-9]\d*)x([1-9]\d*)")
-"""Questions and samples of an arm."""
-
 CLAIMED = ("baseline", "split", "start", "final", "gap_to_baseline", "speedup", "zero_variance", "ledger")
 """What `--results` keeps of a summary: all but the curves."""
-
-
-def arm(name: str, config: Config) -> Config:
-    """The config of an arm, RULE[@QUESTIONSxSAMPLES][+OPTION=VALUE...]; RULE is in `ARMS` or a curriculum by name.
-
-    >>> arm("frontier@64x1+algorithm.baseline=posterior", config("rloo")).algorithm.baseline
-    'posterior'
-    """
-    name, *given = name.split("+")
-    rule, at, shape = name.partition("@")
-    if at:
-        sizes = SHAPE.fullmatch(shape)
-        if not sizes:
-            raise UsageError(f"the shape of an arm is QUESTIONSxSAMPLES, such as {rule}@32x2, not {name}")
-        config = configuration.replace(config, rollout__questions=int(sizes[1]), rollout__samples=int(sizes[2]))
-    if rule in ARMS:
-        config = ARMS[rule](config)
-    elif ":" in rule or rule in CURRICULA:
-        config = configuration.replace(config, curriculum=configuration.settings_class("curriculum", rule)())
-    else:
-        raise unknown_name("arm", rule, ARMS.keys() | CURRICULA.keys())
-    options = [f"--{option}" for option in given]
-    return configuration.parse(Options(config=config), options, prog=PROG, description="").config
-
-
-def labelled(names: Sequence[str]) -> dict[str, str]:
-    """Arms by label, under which a run is stored and shown: the name, or the class of a `package.module:ClassName`."""
-    labels = [rule.rpartition(":")[2] + plus + given for rule, plus, given in (name.partition("+") for name in names)]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UsageError(f"two arms would be called {label}: leave one out, or give its class another name")
-    return dict(zip(labels, names, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +138,7 @@ def main() -> None:
     options = configuration.parse(
         QuickstartOptions(config=config(algorithm)),
         sys.argv[1:],
-        prog=PROG,
+        prog="python -m experiments.quickstart",
         description=__doc__ or "",
     )
     if print_config(options.config, options.launch):
@@ -200,7 +151,7 @@ def main() -> None:
         raise UsageError("--seeds and --num-steps must be at least 1")
 
     def arms(shared: Config) -> dict[str, Config]:
-        return {label: shared if name == own else arm(name, shared) for label, name in names.items()}
+        return {label: shared if name == own else config_of(name, shared) for label, name in names.items()}
 
     refuse_ignored(configuration.replace(options.config, curriculum=Uniform()), config(algorithm), arms)
     seeds = range(options.first_seed, options.first_seed + options.seeds)

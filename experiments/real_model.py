@@ -32,9 +32,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from experiments import quickstart
 from experiments.algorithms import WithoutAdvantages
-from experiments.runner import Runs, chosen, compare, print_config, refuse_ignored, refuse_split
+from experiments.arms import RULES, config_of, labelled
+from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, SftConfig
 from lilo_jax.curriculum.rules.uniform import Uniform
@@ -79,9 +79,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What a machine can do."""
-ARMS = {name: quickstart.ARMS[name] for name in ("uniform", "lilo", "frontier")} | {
+OWN_RULES = RULES | {
     "control": lambda config: configuration.replace(config, curriculum=Uniform(), algorithm=WithoutAdvantages("rloo")),
 }
+"""The rules of an arm, and uniform without a learning signal."""
 ALIVE = {"policy/entropy": 10, "curriculum/collected_zero_variance_fraction": 10, "audit/mixed_fraction": 1}
 """Metrics of whether there is anything left to learn from, and how many values stand for the start and the end."""
 SHOWN = 6
@@ -101,7 +102,7 @@ class RealModelOptions:
     first_seed: int = 1
     """the first of them; the others follow"""
     arms: str = "uniform,lilo,frontier,control"
-    """what to compare"""
+    """what to compare; uniform@32x2 has a shape of its own, as in the quickstart"""
     split: str = "test"
     """held-out set that is measured, for the table and the report; validation for tuning"""
     jobs: int = 1
@@ -146,14 +147,14 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    names = chosen("arm", options.arms, ARMS)
+    names = labelled([name.strip() for name in options.arms.split(",")])
     refuse_split(options.config, options.split)
     if options.seeds < 1:
         raise UsageError("--seeds must be at least 1")
 
     def arms(shared: Config) -> dict[str, Config]:
         measured = configuration.replace(shared, evaluation__splits=(options.split,))
-        return {name: ARMS[name](measured) for name in names}
+        return {label: config_of(name, measured, OWN_RULES) for label, name in names.items()}
 
     refuse_ignored(options.config, default, arms)
     shared = with_model(options.config, pathlib.Path(options.launch.output_dir).parent / "smollm2")

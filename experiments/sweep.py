@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import quickstart
+from experiments.arms import config_of, labelled
 from experiments.runner import Runs, compare, print_config, refuse_ignored, refuse_split
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
@@ -68,7 +69,7 @@ def main() -> None:
     )
     if print_config(options.config, options.launch):
         return
-    algorithms, names = _listed(options.algorithms), quickstart.labelled(_listed(options.arms))
+    algorithms, names = _listed(options.algorithms), labelled(_listed(options.arms))
     for name in algorithms:
         if name not in quickstart.SETTINGS:
             raise unknown_name("algorithm", name, quickstart.SETTINGS)
@@ -79,7 +80,7 @@ def main() -> None:
     def arms(shared: Config) -> dict[str, Config]:
         tuned = {name: configuration.replace(shared, **quickstart.SETTINGS[name]) for name in algorithms}
         return {
-            f"{algorithm}_{label}": quickstart.arm(name, tuned[algorithm])
+            f"{algorithm}_{label}": config_of(name, tuned[algorithm])
             for algorithm in algorithms
             for label, name in names.items()
         }

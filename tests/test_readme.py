@@ -13,8 +13,9 @@ import sys
 import pytest
 
 from experiments.algorithms import AlgorithmsOptions
+from experiments.arms import labelled
 from experiments.predict_success import PredictOptions
-from experiments.quickstart import BEST, SETTINGS, QuickstartOptions, claims, labelled
+from experiments.quickstart import BEST, SETTINGS, QuickstartOptions, claims
 from experiments.simulate_selection import SimulationOptions
 from experiments.sweep import SweepOptions
 from lilo_jax import cli

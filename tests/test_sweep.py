@@ -11,6 +11,7 @@ import types
 import pytest
 
 from experiments import algorithms, quickstart, runner, sweep
+from experiments.arms import config_of, labelled
 from experiments.runner import refuse_ignored
 from lilo_jax import config as configuration
 from lilo_jax.errors import Stopped, UsageError
@@ -123,7 +124,7 @@ def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_to
 
     def arms(config):
         tuned = configuration.replace(config, **quickstart.SETTINGS["grpo"])
-        return {name: quickstart.arm(name, tuned) for name in names}
+        return {name: config_of(name, tuned) for name in names}
 
     given = configuration.replace(shared, rollout__questions=16, optimizer__learning_rate=7.5e-4, update__epochs=3)
     refuse_ignored(given, shared, arms)
@@ -135,14 +136,14 @@ def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_to
 
 def test_an_arm_has_a_rule_a_shape_and_options_of_its_own():
     shared = quickstart.config("rloo")
-    plain = quickstart.arm("frontier", shared)
+    plain = config_of("frontier", shared)
     assert plain.rollout == shared.rollout
-    own = quickstart.arm("frontier@64x1+algorithm.baseline=posterior+curriculum.pool-ratio=8", shared)
+    own = config_of("frontier@64x1+algorithm.baseline=posterior+curriculum.pool-ratio=8", shared)
     expected = {"rollout__questions": 64, "rollout__samples": 1}
     expected |= {"algorithm__baseline": "posterior", "curriculum__pool_ratio": 8}
     assert own == configuration.replace(plain, **expected)
     names = ["frontier@64x1+algorithm.baseline=posterior", "mine.near:Near@8x4+update.epochs=2"]
-    assert list(quickstart.labelled(names)) == [names[0], "Near@8x4+update.epochs=2"]
+    assert list(labelled(names)) == [names[0], "Near@8x4+update.epochs=2"]
 
 
 @pytest.mark.parametrize("algorithm", quickstart.SETTINGS)
@@ -150,7 +151,7 @@ def test_the_arms_of_every_algorithm_have_as_many_rows(algorithm):
     small = Chain(pool=640, validation=8, test=8, longer=4, demonstrations=8)
     shared = configuration.replace(quickstart.config(algorithm), task=small)
     names = quickstart.BEST.get(algorithm, "uniform,lilo,frontier").split(",")
-    arms = [quickstart.arm(name, shared) for name in names]
+    arms = [config_of(name, shared) for name in names]
     assert {arm.rollout.questions * arm.rollout.samples for arm in arms} == {64}
     for arm in arms:
         check(arm)
