@@ -9,13 +9,13 @@ from jaxtyping import Float, Int, Key
 
 from lilo_jax.device.compiling import announced
 from lilo_jax.device.mesh import constrainer, replicated, sharding
+from lilo_jax.device.sampling import sampler
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
 from lilo_jax.models.attention import attention_kernel, sequence_attention, shares_prompts
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.scoring import score, span_means
 from lilo_jax.rl.update import UpdateConfig
-from lilo_jax.sampling import sample
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.sampling.token_choice import TokenRule
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests, Sequences, TokenScores
@@ -31,7 +31,7 @@ class InferenceSettings(NamedTuple):
 
 
 class Sample(Protocol):
-    """`lilo_jax.sampling.sample` of a model, compiled for each value of what stands behind the star."""
+    """`lilo_jax.sampling.sample` of a model, on host arrays; see `lilo_jax.device.sampling`."""
 
     def __call__(
         self,
@@ -83,26 +83,11 @@ class InferencePrograms(NamedTuple):
 def build_inference(settings: InferenceSettings, mesh: Mesh) -> InferencePrograms:
     """Sampling, scoring and hidden states on this mesh."""
     model = model_on(settings.model, mesh)
-    draw = sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids)
+    draw = sampler(
+        model, settings.model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids
+    )
     means = jax.jit(functools.partial(span_means, model), static_argnames="layers", out_shardings=replicated(mesh))
     return InferencePrograms(model, draw, scorer(model, mesh, chunk=UpdateConfig().chunk), means)
-
-
-def sampler(model: Model, mesh: Mesh, rollout: RolloutConfig, *, end_ids: tuple[int, ...], known_ids: int) -> Sample:
-    """`lilo_jax.sampling.sample`, compiled."""
-    run = functools.partial(
-        sample,
-        model,
-        end_ids=end_ids,
-        known_ids=known_ids,
-        min_new_tokens=rollout.min_new_tokens,
-        prefill_tokens=rollout.prefill_tokens,
-    )
-    return jax.jit(
-        announced("sampling", run),
-        static_argnames=("rule", "max_new_tokens", "max_length", "slots"),
-        out_shardings=replicated(mesh),
-    )
 
 
 def scorer(model: Model, mesh: Mesh, *, chunk: int) -> Score:

@@ -6,11 +6,12 @@ axes a meaning is spread.  An axis whose size the mesh does not divide stays who
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.bounds import Count, Whole
 from lilo_jax.types import Array, Constrain, PyTree
@@ -28,7 +29,12 @@ RULES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
 }
 
+DECODE_RULES = RULES | {"rows": (), "embed": ()}
+"""While completions are sampled: each row shard has its own rows and whole weights, split over `tensor` alone."""
+
 LogicalAxes = tuple[str | None, ...]
+Rules = Mapping[str, tuple[str, ...]]
+"""Logical axis name to mesh axes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +67,13 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def sharding(mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...]) -> NamedSharding:
+def sharding(
+    mesh: Mesh | AbstractMesh, axes: LogicalAxes, shape: tuple[int, ...], rules: Rules = RULES
+) -> NamedSharding:
     """The sharding of an array of `shape` whose dimensions mean `axes` (None: no meaning, kept whole)."""
     spec = []
     for name, size in zip(axes, shape, strict=True):
-        mesh_axes = RULES[name] if name is not None else ()
+        mesh_axes = rules[name] if name is not None else ()
         parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
         spec.append(mesh_axes if mesh_axes and size % parts == 0 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
@@ -88,6 +96,32 @@ def constrainer(mesh: Mesh) -> Constrain:
         return jax.lax.with_sharding_constraint(x, sharding(mesh, axes, x.shape))
 
     return constrain
+
+
+def constrain_in_shard(x: Array, *axes: str | None) -> Array:
+    """The `constrain` of functions that `by_row_shard` runs: the rows are a shard's own, `tensor` splits the rest."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.lax.with_sharding_constraint(x, sharding(mesh, axes, x.shape, DECODE_RULES))
+
+
+def by_row_shard(mesh: Mesh, function: Callable[..., PyTree], in_rows: tuple[bool, ...]) -> Callable[..., PyTree]:
+    """`function`, each row shard running it on its own rows; what it returns has rows.
+
+    Nothing crosses from one row shard to another but what the function itself sends.  `tensor` stays automatic.
+
+    Args:
+        mesh: whose axes data and fsdp split rows.
+        function: of positional arguments.
+        in_rows: of each argument, whether its arrays are split by rows; the others are whole on every row shard.
+    """
+    if row_shards(mesh) == 1:
+        return function
+    rows = PartitionSpec(RULES["rows"])
+    specs = tuple(rows if split else PartitionSpec() for split in in_rows)
+    # What is the same on all shards is not known to JAX to be so: keys, budgets, the weights.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=set(RULES["rows"]), check_vma=False
+    )
 
 
 def unconstrained(x: Array, *axes: str | None) -> Array:

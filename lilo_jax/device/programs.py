@@ -15,9 +15,10 @@ from lilo_jax.curriculum.contract import Belief, Curriculum, CurriculumSpec, Wan
 from lilo_jax.curriculum.features import no_facts, projected
 from lilo_jax.curriculum.statistics import expected_lengths, group_signals, group_statistics
 from lilo_jax.device.compiling import announced
-from lilo_jax.device.inference import Sample, Score, model_on, sampler, scorer
+from lilo_jax.device.inference import Sample, Score, model_on, scorer
 from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.device.mesh import replicated
+from lilo_jax.device.sampling import sampler
 from lilo_jax.keys import StartKeys, start_keys
 from lilo_jax.models import Model
 from lilo_jax.models.decoder import DecoderConfig
@@ -211,7 +212,9 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
         suspicion=curriculum.suspicion and jax.jit(curriculum.suspicion, out_shardings=everywhere),
         expected_lengths=jax.jit(expected_lengths, out_shardings=everywhere),
-        sample=sampler(model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids),
+        sample=sampler(
+            model, settings.model, mesh, settings.rollout, end_ids=settings.end_ids, known_ids=settings.known_ids
+        ),
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
-from lilo_jax.device.mesh import put_replicated, put_rows
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
 
 
@@ -15,13 +13,11 @@ class Sampler(NamedTuple):
 
     Attributes:
         run: `lilo_jax.sampling.sample` as it was compiled, with its token rule and longest completion.
-        mesh: where it runs.
         stop_table: automaton of the strings that end a response, or None.
         slots: completions decoding at the same time; 0 leaves that to the call.
     """
 
     run: Callable[..., Completions]
-    mesh: Mesh
     stop_table: Array | None
     slots: int
 
@@ -48,8 +44,8 @@ def sample(
     """
     return sampler.run(
         params,
-        put_rows(sampler.mesh, prompts),
-        put_replicated(sampler.mesh, requests),
+        prompts,
+        requests,
         key,
         sampler.stop_table,
         slots=sampler.slots or slots,

@@ -169,6 +169,16 @@ def attend_cache(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(query.shape).astype(query.dtype)
 
 
+def placed(cache: LayerCache, constrain: Constrain) -> LayerCache:
+    """The cache, its layout on the mesh fixed."""
+
+    def place(leaf: Num[Array, "..."], position_axis: int, axes: tuple[str | None, ...]) -> Num[Array, "..."]:
+        del position_axis
+        return constrain(leaf, *[None] * (leaf.ndim - len(axes)), *axes)
+
+    return _map_leaves(place, cache)
+
+
 def take_rows(cache: LayerCache, rows: Int[Array, "taken"], width: int, constrain: Constrain) -> LayerCache:
     """A cache of the given rows, lengthened to `width`."""
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from lilo_jax.models.attention import View, softcapped
-from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, take_rows, write
+from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, placed, take_rows, write
 from lilo_jax.models.decoder import DecoderConfig, Pass
 from lilo_jax.models.layers import layer_execution
 from lilo_jax.models.projection import LowRank, project, project_transposed, project_weights_first, transposed
@@ -65,13 +65,14 @@ class Decoding:
         """A cache of zeros."""
 
         def empty(*leading: int) -> LayerCache:
-            return empty_cache(
+            cache = empty_cache(
                 leading,
                 width=width,
                 kv_heads=self.config.num_kv_heads,
                 head_dim=self.config.head_dim,
                 dtype=self.cache_dtype,
             )
+            return placed(cache, self.constrain)
 
         if self.execution == "scanned":
             return empty(self.config.num_layers, rows)

@@ -80,9 +80,13 @@ def adapter_axes(model: Model, lora: LoraConfig) -> PyTree:
         part = TARGETS[name]
         axes = model.axes["trunk"]["layers"][part][name]
         inputs = model.inputs["trunk"]["layers"][part][name]
-        pair = {"a": (*axes[: inputs + 1], None), "b": (axes[0], None, *axes[inputs + 1 :])}
-        tree.setdefault(part, {})[name] = pair
+        tree.setdefault(part, {})[name] = pair_axes(axes, inputs)
     return {"trunk": {"layers": tree}}
+
+
+def pair_axes(axes: tuple[str | None, ...], inputs: int) -> dict[str, tuple[str | None, ...]]:
+    """Logical axis names of A and B of a stacked weight with these names, of which `inputs` after the first sum."""
+    return {"a": (*axes[: inputs + 1], None), "b": (axes[0], None, *axes[inputs + 1 :])}
 
 
 def combine(base: PyTree, trained: PyTree, scale: float) -> PyTree:

@@ -87,8 +87,8 @@ def generate(
     def draw(prompts: Prompts, requests: Requests, protocol: Protocol) -> Completions:
         running = loaded.programs.sample(
             loaded.params,
-            put_rows(loaded.mesh, prompts),
-            put_replicated(loaded.mesh, requests),
+            prompts,
+            requests,
             key,
             loaded.stop_table,
             rule=protocol.rule,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key, Num
 
 from lilo_jax.models import Model
-from lilo_jax.sampling.prefixes import prefill
+from lilo_jax.sampling.prefixes import Most, own, prefill
 from lilo_jax.sampling.stages import Stage, plan_stages
 from lilo_jax.sampling.stopping import advance
 from lilo_jax.sampling.token_choice import TokenRule, choose_tokens
@@ -70,6 +70,7 @@ class _Call(NamedTuple):
     end_ids: tuple[int, ...]
     known_ids: int | None
     min_new_tokens: int
+    most: Most
 
 
 def sample(
@@ -88,6 +89,7 @@ def sample(
     slots: int = 0,
     prefill_tokens: int = 2048,
     max_length: int = 0,
+    most: Most = own,
 ) -> Completions:
     """Samples a completion for every request.
 
@@ -111,19 +113,21 @@ def sample(
         slots: S, requests decoding at once; 0 takes one slot per request.
         prefill_tokens: prompt tokens run at once.
         max_length: bound on the tokens of any prefix together with its budget, which the caches are made for; 0: P + C.
+        most: the greatest of a number over all that must take the same turns: where the products of a turn are summed
+            over devices, shards that stop at different times would wait for each other for ever.
 
     Returns:
         Completions; rows of budget 0 have length 0.
     """
     num_requests, prompt_slots = requests.prompt.shape[0], prompts.tokens.shape[1]
     weights = model.decoding_weights(params)
-    prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens)
+    prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens, most=most)
     first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
     queue = jnp.argsort(first_served).astype(jnp.int32)
     stopping = _stopping(prompts, requests, stop_table, max_new_tokens)
     call = _Call(
         model, weights, prompts, requests, prefixes, queue, key, stopping, stop_table, rule, end_ids, known_ids,
-        min_new_tokens,
+        min_new_tokens, most,
     )  # fmt: skip
     stages = plan_stages(
         slots=min(slots or num_requests, num_requests),
@@ -229,13 +233,13 @@ def _run(call: _Call, progress: _Progress, stage: Stage, *, fewer: int, grows: b
         return jnp.sum(p.slots.request < num_requests)
 
     def goes_on(p: _Progress) -> Bool[Array, ""]:
-        on = (p.served < num_live) | (busy(p) > fewer)
+        on = call.most((p.served < num_live) | (busy(p) > fewer))
         if grows:
-            on &= ~jnp.any((p.slots.request < num_requests) & (p.slots.position >= stage.capacity))
+            on &= ~call.most(jnp.any((p.slots.request < num_requests) & (p.slots.position >= stage.capacity)))
         return on
 
     def refill_due(p: _Progress) -> Bool[Array, ""]:
-        return (p.served < num_live) & (stage.slots - busy(p) >= refill_rows)
+        return call.most((p.served < num_live) & (stage.slots - busy(p) >= refill_rows))
 
     def decode_on(p: _Progress) -> _Progress:
         return jax.lax.while_loop(lambda p: goes_on(p) & ~refill_due(p), lambda p: _decode(call, p), p)

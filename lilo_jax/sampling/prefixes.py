@@ -1,5 +1,7 @@
 """Prefill: the keys and values of every prefix, computed once for all the requests that continue it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Int
@@ -7,11 +9,18 @@ from jaxtyping import Int
 from lilo_jax.models import Model
 from lilo_jax.types import Array, Prompts, PyTree
 
+Most = Callable[[Array], Array]
+"""The greatest of a number, or of a truth, over shards that must take the same turns."""
 SHORT = 64
 """Tokens up to which prompts are run at once, and what they begin with is not looked for; and the least of a piece."""
 
 
-def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: int) -> PyTree:
+def own(number: Array) -> Array:
+    """The `Most` of a shard that need not wait for another."""
+    return number
+
+
+def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: int, most: Most = own) -> PyTree:
     """The cache of every prompt row.
 
     What all prompts begin with, such as worked examples, is run once.  The rest is run in blocks of rows, and long rows
@@ -23,6 +32,7 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
         weights: its decoding weights.
         prompts: N rows of P tokens.
         prefill_tokens: bound on the tokens of one piece.
+        most: see `lilo_jax.sampling.sample`.
 
     Returns:
         A cache of N rows with room for P tokens.
@@ -34,12 +44,13 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
     if width > SHORT and num_rows > 1:
         common = _beginning(prompts)
         alone = jax.tree.map(lambda x: x[:1], prompts)
-        first = _extended(model, weights, alone.replace(lengths=common[None]), model.init_cache(1, width), 0, piece)
+        alone = alone.replace(lengths=common[None])
+        first = _extended(model, weights, alone, model.init_cache(1, width), 0, piece, most)
 
     def run(rows: Prompts) -> PyTree:
         size = rows.tokens.shape[0]
         begun = model.take(first, jnp.zeros(size, jnp.int32), width) if first else model.init_cache(size, width)
-        return _extended(model, weights, rows, begun, common, piece)
+        return _extended(model, weights, rows, begun, common, piece, most)
 
     if block == num_rows:
         return run(prompts)
@@ -53,7 +64,7 @@ def prefill(model: Model, weights: PyTree, prompts: Prompts, *, prefill_tokens: 
 
 
 def _extended(
-    model: Model, weights: PyTree, prompts: Prompts, cache: PyTree, begun: Int[Array, ""] | int, piece: int
+    model: Model, weights: PyTree, prompts: Prompts, cache: PyTree, begun: Int[Array, ""] | int, piece: int, most: Most
 ) -> PyTree:
     """The cache with the tokens of the prompts from `begun` on."""
     width = prompts.tokens.shape[1]
@@ -66,7 +77,7 @@ def _extended(
 
     if piece == width:
         return one_piece(jnp.int32(0), cache)
-    left = jnp.max(prompts.lengths) - begun
+    left = most(jnp.max(prompts.lengths) - begun)
     return jax.lax.fori_loop(0, -(-left // piece), one_piece, cache)
 
 

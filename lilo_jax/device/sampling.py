@@ -1,0 +1,135 @@
+"""Sampling on the mesh: every row shard runs the engine for itself, on weights that are gathered once a call."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Int, Key
+
+from lilo_jax.device.compiling import announced
+from lilo_jax.device.layout import gathered
+from lilo_jax.device.mesh import (
+    RULES,
+    by_row_shard,
+    constrain_in_shard,
+    put_replicated,
+    put_rows,
+    replicated,
+    row_shards,
+)
+from lilo_jax.models import Model, build_model
+from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.sampling import sample
+from lilo_jax.sampling.dealing import deal, dealt
+from lilo_jax.sampling.prefixes import own
+from lilo_jax.sampling.settings import RolloutConfig
+from lilo_jax.sampling.token_choice import TokenRule
+from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
+
+
+class Engine(NamedTuple):
+    """`lilo_jax.sampling.sample` on a mesh; called with host arrays.
+
+    Attributes:
+        program: (params, prompts, requests, place, key, stop table) -> Completions, compiled for each value of `rule`,
+            `max_new_tokens`, `max_length` and `slots`, which here are those of one shard.
+        mesh: where it runs.
+    """
+
+    program: jax.stages.Wrapped
+    mesh: Mesh
+
+    def __call__(
+        self,
+        params: PyTree,
+        prompts: Prompts,
+        requests: Requests,
+        key: Key[jax.Array, ""],
+        stop_table: Int[Array, "states vocabulary"] | None = None,
+        *,
+        rule: TokenRule,
+        max_new_tokens: int,
+        slots: int = 0,
+        max_length: int = 0,
+    ) -> Completions:
+        """Deals the requests to the shards and starts them; the completions are in the order of the requests."""
+        shards = row_shards(self.mesh)
+        hand = deal(requests, len(prompts.lengths), shards)
+        prompts, requests, place = dealt(hand, prompts, requests)
+        return self.program(
+            params,
+            put_rows(self.mesh, prompts),
+            put_rows(self.mesh, requests),
+            put_replicated(self.mesh, place),
+            key,
+            stop_table,
+            rule=rule,
+            max_new_tokens=max_new_tokens,
+            slots=-(-slots // shards),
+            max_length=max_length,
+        )
+
+
+def sampler(
+    model: Model,
+    config: DecoderConfig,
+    mesh: Mesh,
+    rollout: RolloutConfig,
+    *,
+    end_ids: tuple[int, ...],
+    known_ids: int,
+) -> Engine:
+    """The engine of a model on a mesh.
+
+    Args:
+        model: as it is trained.
+        config: its shape.
+        mesh: where it runs.
+        rollout: for what the engine does not vary from call to call.
+        end_ids, known_ids: see `lilo_jax.sampling.sample`.
+    """
+    several = row_shards(mesh) > 1
+    local = build_model(config, constrain_in_shard, platform=mesh.devices.flat[0].platform) if several else model
+    draw = functools.partial(
+        sample,
+        local,
+        end_ids=end_ids,
+        known_ids=known_ids,
+        min_new_tokens=rollout.min_new_tokens,
+        prefill_tokens=rollout.prefill_tokens,
+        most=_over_row_shards if several and mesh.shape["tensor"] > 1 else own,
+    )
+
+    def run(
+        params: PyTree,
+        prompts: Prompts,
+        requests: Requests,
+        place: Int[Array, "requests"],
+        key: Key[jax.Array, ""],
+        stop_table: Int[Array, "states vocabulary"] | None = None,
+        **how: TokenRule | int,
+    ) -> Completions:
+        weights = gathered(mesh, model, params, config.compute_dtype) if several else params
+        on_shard = by_row_shard(mesh, functools.partial(draw, **how), in_rows=(False, True, True, False, False))
+        found = on_shard(weights, prompts, requests, key, stop_table)
+
+        def in_order(rows: Array) -> Array:
+            whole = jax.lax.with_sharding_constraint(rows, replicated(mesh))
+            return jnp.take(whole, place, axis=0, mode="fill", fill_value=0)
+
+        return jax.tree.map(in_order, found)
+
+    program = jax.jit(
+        announced("sampling", run),
+        static_argnames=("rule", "max_new_tokens", "max_length", "slots"),
+        out_shardings=replicated(mesh),
+    )
+    return Engine(program, mesh)
+
+
+def _over_row_shards(number: Array) -> Array:
+    """The greatest over all row shards."""
+    found = jax.lax.pmax(jnp.asarray(number).astype(jnp.int32), RULES["rows"])
+    return found > 0 if jnp.asarray(number).dtype == bool else found
