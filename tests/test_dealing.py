@@ -82,7 +82,9 @@ ON_A_MESH = """
     import jax, numpy as np
     from lilo_jax.device.inference import InferenceSettings, build_inference
     from lilo_jax.device.layout import weights_layout
-    from lilo_jax.device.mesh import AXES, MeshConfig, make_mesh
+    from lilo_jax.device.mesh import AXES, put_replicated, put_rows, row_shards
+    from lilo_jax.planning.collectives import traffic
+    from lilo_jax.sampling.dealing import deal, dealt
     from lilo_jax.models.decoder import DecoderConfig
     from lilo_jax.models.lora import LoraConfig, combine, init_adapters
     from lilo_jax.sampling.settings import RolloutConfig
@@ -121,7 +123,14 @@ ON_A_MESH = """
         key = jax.random.key(7)
         found = jax.device_get(programs.sample(placed, Prompts(tokens, lengths), requests, key, **how))
         assert (found.lengths > 0).sum() == (requests.budget > 0).sum()
+        hand = deal(requests, N, row_shards(mesh))
+        own_prompts, own_requests, place = dealt(hand, Prompts(tokens, lengths), requests)
+        compiled = programs.sample.program.lower(
+            placed, put_rows(mesh, own_prompts), put_rows(mesh, own_requests), put_replicated(mesh, place), key, None,
+            rule=TokenRule(), max_new_tokens=C, slots=-(-16 // row_shards(mesh)), max_length=0,
+        ).compile()
         results[str(shape)] = {
+            "moved_in_loops": [loop.count for loop in traffic(compiled.as_text())[1:]],
             "tokens": found.tokens.tolist(), "lengths": found.lengths.tolist(), "ended": found.ended.tolist(),
             "logprobs": found.logprobs.tolist(),
         }
@@ -142,3 +151,5 @@ def test_tokens_do_not_depend_on_the_mesh(model, adapters):
         assert other["tokens"] == one["tokens"], shape
         assert (other["lengths"], other["ended"]) == (one["lengths"], one["ended"]), shape
         np.testing.assert_allclose(other["logprobs"], one["logprobs"], atol=1e-5, err_msg=shape)
+        if shape.endswith("1)"):  # without tensor no shard waits for another: 1024 turns cost no message
+            assert other["moved_in_loops"] == [], shape

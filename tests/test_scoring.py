@@ -15,7 +15,8 @@ import scipy.special
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
-from lilo_jax.models.scoring import _cut, _join, completion_mask, score, score_values, streamed
+from lilo_jax.models.row_shards import ALONE
+from lilo_jax.models.scoring import Streaming, _cut, _join, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5
@@ -148,7 +149,8 @@ def test_streamed_gradients_in_float64_are_those_of_automatic_differentiation():
             return jnp.sum(weights[0] * outputs[0] * (1 - share) + weights[1] * outputs[1] * share)
 
         def ours(factors, share):
-            return loss(streamed(jnp.matmul, 0.7, factors[1:], factors[0], targets), share)
+            how = Streaming(lambda head, states: states @ head, ALONE, temperature=0.7, chunk=4)
+            return loss(streamed(how, factors[1], factors[0], targets), share)
 
         def plain(factors, share):
             return loss(dense(factors[0] @ factors[1] / 0.7, targets), share)

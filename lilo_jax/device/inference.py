@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
 from lilo_jax.device.compiling import announced
-from lilo_jax.device.mesh import constrainer, replicated, sharding
+from lilo_jax.device.mesh import constrainer, replicated, row_shards_of, sharding
 from lilo_jax.device.sampling import sampler
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import plain_attention
@@ -110,5 +110,5 @@ def model_on(config: DecoderConfig, mesh: Mesh) -> Model:
         plain=plain_attention(config),
     )
     attend = sequence_attention(kernel, functools.partial(sharding, mesh))
-    model = build_model(config, constrainer(mesh), platform=platform, attend=attend)
+    model = build_model(config, constrainer(mesh), platform=platform, attend=attend, shards=row_shards_of(mesh))
     return model._replace(shares_prompts=shares_prompts(kernel))

@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from lilo_jax.device.mesh import DECODE_RULES, replicated, sharding
+from lilo_jax.device.mesh import replicated, sharding
 from lilo_jax.models import Model
 from lilo_jax.models.lora import LoraConfig, adapter_axes, pair_axes
 from lilo_jax.models.projection import LowRank
@@ -63,13 +63,10 @@ def state_layout(
     )
 
 
-def gathered(mesh: Mesh, model: Model, params: PyTree, dtype: str) -> PyTree:
+def gathered(model: Model, params: PyTree, dtype: str) -> PyTree:
     """The weights as sampling wants them: in `dtype`, and whole on every row shard.
 
-    They are cast where they lie and only then gathered: of a float32 weight half as many bytes cross the network.
-
     Args:
-        mesh: of the params.
         model: whose they are.
         params: as trained; may hold `LowRank` nodes.
         dtype: of what is multiplied; norms and biases stay float32.
@@ -83,12 +80,7 @@ def gathered(mesh: Mesh, model: Model, params: PyTree, dtype: str) -> PyTree:
         return moved(weight, axes, inputs)
 
     def moved(weight: Array, axes: tuple, inputs: int) -> Array:
-        cast = jax.lax.with_sharding_constraint(
-            weight.astype(dtype) if inputs else weight, sharding(mesh, axes, weight.shape)
-        )
-        # Without the barrier XLA gathers first and casts then.
-        held = jax.lax.optimization_barrier(cast)
-        return jax.lax.with_sharding_constraint(held, sharding(mesh, axes, weight.shape, DECODE_RULES))
+        return model.shards.whole(weight, dtype if inputs else weight.dtype, *axes)
 
     return jax.tree.map(ready, params, model.axes, model.inputs, is_leaf=lambda node: isinstance(node, LowRank))
 

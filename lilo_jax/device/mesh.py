@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.bounds import Count, Whole
+from lilo_jax.models.row_shards import ALONE, Leading, RowShards
 from lilo_jax.types import Array, Constrain, PyTree
 
 AXES = ("data", "fsdp", "tensor")
@@ -99,29 +100,48 @@ def constrainer(mesh: Mesh) -> Constrain:
 
 
 def constrain_in_shard(x: Array, *axes: str | None) -> Array:
-    """The `constrain` of functions that `by_row_shard` runs: the rows are a shard's own, `tensor` splits the rest."""
+    """The `constrain` of functions that row shards run: the rows are a shard's own, `tensor` splits the rest."""
     mesh = jax.sharding.get_abstract_mesh()
     return jax.lax.with_sharding_constraint(x, sharding(mesh, axes, x.shape, DECODE_RULES))
 
 
-def by_row_shard(mesh: Mesh, function: Callable[..., PyTree], in_rows: tuple[bool, ...]) -> Callable[..., PyTree]:
-    """`function`, each row shard running it on its own rows; what it returns has rows.
+def row_shards_of(mesh: Mesh) -> RowShards:
+    """The row shards of a mesh, for use inside jitted functions; `tensor` stays automatic in what they run.
 
-    Nothing crosses from one row shard to another but what the function itself sends.  `tensor` stays automatic.
-
-    Args:
-        mesh: whose axes data and fsdp split rows.
-        function: of positional arguments.
-        in_rows: of each argument, whether its arrays are split by rows; the others are whole on every row shard.
+    Nothing crosses from one row shard to another but what a function itself sends.
     """
     if row_shards(mesh) == 1:
-        return function
-    rows = PartitionSpec(RULES["rows"])
-    specs = tuple(rows if split else PartitionSpec() for split in in_rows)
-    # What is the same on all shards is not known to JAX to be so: keys, budgets, the weights.
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=set(RULES["rows"]), check_vma=False
-    )
+        return ALONE
+
+    def run(function: Callable[..., PyTree], arguments: Leading, results: Leading) -> Callable[..., PyTree]:
+        inputs, outputs = (
+            tuple(PartitionSpec(RULES[name]) if name else PartitionSpec() for name in names)
+            for names in (arguments, results)
+        )
+        # JAX is not asked to prove that what should be alike on all shards is so.
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=inputs,
+            out_specs=outputs if len(outputs) > 1 else outputs[0],
+            axis_names=set(RULES["rows"]),
+            check_vma=False,
+        )
+
+    def embed(size: int) -> str | None:
+        return "embed" if size % mesh.shape["fsdp"] == 0 else None
+
+    def total(x: Array) -> Array:
+        x = jax.lax.psum(x, "data")
+        return jax.lax.psum_scatter(x, "fsdp", tiled=True) if embed(x.shape[0]) else jax.lax.psum(x, "fsdp")
+
+    def whole(weight: Array, dtype: jax.typing.DTypeLike, *axes: str | None) -> Array:
+        """Cast where it lies and only then gathered: of a float32 weight half as many bytes cross the network."""
+        cast = jax.lax.with_sharding_constraint(weight.astype(dtype), sharding(mesh, axes, weight.shape))
+        held = jax.lax.optimization_barrier(cast)  # or XLA would gather first and cast then
+        return jax.lax.with_sharding_constraint(held, sharding(mesh, axes, weight.shape, DECODE_RULES))
+
+    return RowShards(row_shards(mesh), run, total, embed, whole)
 
 
 def unconstrained(x: Array, *axes: str | None) -> Array:
@@ -130,8 +150,8 @@ def unconstrained(x: Array, *axes: str | None) -> Array:
     return x
 
 
-def _leading_rows(mesh: Mesh, leaf: Any) -> NamedSharding:
-    shape = np.shape(leaf)
+def leading_rows(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """The sharding of an array whose first axis is rows, as `put_rows` places it."""
     return sharding(mesh, ("rows", *[None] * (len(shape) - 1)), shape) if shape else replicated(mesh)
 
 
@@ -141,7 +161,7 @@ def put_rows(mesh: Mesh, tree: PyTree) -> PyTree:
     def put(leaf: Any) -> Array:
         leaf = np.asarray(leaf)
         with jax.transfer_guard("allow"):  # to JAX what a callback returns is no named transfer
-            return jax.make_array_from_callback(leaf.shape, _leading_rows(mesh, leaf), lambda index: leaf[index])
+            return jax.make_array_from_callback(leaf.shape, leading_rows(mesh, leaf.shape), lambda index: leaf[index])
 
     return jax.tree.map(put, tree)
 

@@ -12,7 +12,6 @@ from lilo_jax.device.compiling import announced
 from lilo_jax.device.layout import gathered
 from lilo_jax.device.mesh import (
     RULES,
-    by_row_shard,
     constrain_in_shard,
     put_replicated,
     put_rows,
@@ -111,8 +110,9 @@ def sampler(
         stop_table: Int[Array, "states vocabulary"] | None = None,
         **how: TokenRule | int,
     ) -> Completions:
-        weights = gathered(mesh, model, params, config.compute_dtype) if several else params
-        on_shard = by_row_shard(mesh, functools.partial(draw, **how), in_rows=(False, True, True, False, False))
+        weights = gathered(model, params, config.compute_dtype) if several else params
+        leading = (None, "rows", "rows", None, None)
+        on_shard = model.shards.run(functools.partial(draw, **how), leading, ("rows",))
         found = on_shard(weights, prompts, requests, key, stop_table)
 
         def in_order(rows: Array) -> Array:

@@ -18,6 +18,7 @@ from lilo_jax.models.decoder import DecoderConfig, LanguageModel, Pass, ValueMod
 from lilo_jax.models.decoding import Decoding
 from lilo_jax.models.layers import layer_execution, run_trunk, trunk_states
 from lilo_jax.models.projection import project
+from lilo_jax.models.row_shards import ALONE, RowShards
 from lilo_jax.types import Array, Constrain, PyTree
 
 
@@ -33,6 +34,8 @@ class Model(NamedTuple):
             with their `Segments`.
         states: (params, tokens) -> the states between the layers: the embeddings, the output of each layer, the last
             one being the final hidden states.
+        head: (params) -> the output projection as it is stored.
+        project: (head in the type of the states, states) -> logits, float32.
         logits: (params, hidden) -> logits, float32.
         values: (critic params, hidden) -> values, float32.
         decoding_weights: (params) -> weights as `extend` and `decode` want them: cast, arranged for products with few
@@ -45,6 +48,7 @@ class Model(NamedTuple):
         copy: (cache, rows, source, source rows) -> cache with rows of another one written over the
             beginning of its own; rows out of range are dropped.
         shares_prompts: whether segments may continue others; see `lilo_jax.models.attention`.
+        shards: the row shards of the mesh that it runs on.
     """
 
     init: Callable[[Key[jax.Array, ""]], PyTree]
@@ -54,6 +58,10 @@ class Model(NamedTuple):
     inputs: PyTree
     hidden: Callable[..., Float[Array, "rows tokens embed"]]
     states: Callable[[PyTree, Int[Array, "rows tokens"]], tuple[Float[Array, "rows tokens embed"], ...]]
+    head: Callable[[PyTree], Float[Array, "embed vocabulary"]]
+    project: Callable[
+        [Float[Array, "embed vocabulary"], Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]
+    ]
     logits: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]]
     values: Callable[[PyTree, Float[Array, "*tokens embed"]], Float[Array, "*tokens"]]
     decoding_weights: Callable[[PyTree], PyTree]
@@ -67,6 +75,7 @@ class Model(NamedTuple):
     take: Callable[[PyTree, Int[Array, "taken"], int], PyTree]
     copy: Callable[[PyTree, Int[Array, "copied"], PyTree, Int[Array, "copied"]], PyTree]
     shares_prompts: bool = True
+    shards: RowShards = ALONE
 
 
 def _metadata(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig, name: str) -> PyTree:
@@ -94,7 +103,12 @@ def _init(module: type[LanguageModel] | type[ValueModel], config: DecoderConfig,
 
 
 def build_model(
-    config: DecoderConfig, constrain: Constrain, *, platform: str = "cpu", attend: Attend = attend_sequence
+    config: DecoderConfig,
+    constrain: Constrain,
+    *,
+    platform: str = "cpu",
+    attend: Attend = attend_sequence,
+    shards: RowShards = ALONE,
 ) -> Model:
     """The functions of a decoder of this shape.
 
@@ -103,6 +117,7 @@ def build_model(
         constrain: (x, *logical axes) -> x with its layout fixed; see `lilo_jax.device.mesh.constrainer`.
         platform: of the devices it will run on: "cpu", "gpu" or "tpu".
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
+        shards: of the mesh.
     """
     forward = functools.partial(run_trunk, config, constrain)
     train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
@@ -117,10 +132,16 @@ def build_model(
     def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
         return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, None))
 
+    def head(params: PyTree) -> Float[Array, "embed vocabulary"]:
+        return params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
+
+    def project_out(
+        head: Float[Array, "embed vocabulary"], x: Float[Array, "*tokens embed"]
+    ) -> Float[Array, "*tokens vocabulary"]:
+        return softcapped(jnp.matmul(x, head, preferred_element_type=jnp.float32), config.logit_softcap)
+
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
-        head = params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
-        raw = jnp.matmul(x, head.astype(x.dtype), preferred_element_type=jnp.float32)
-        return softcapped(raw, config.logit_softcap)
+        return project_out(head(params).astype(x.dtype), x)
 
     def values(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens"]:
         return x.astype(jnp.float32) @ params["head"] + params["bias"]
@@ -135,6 +156,8 @@ def build_model(
         inputs=inputs,
         hidden=hidden,
         states=states,
+        head=head,
+        project=project_out,
         logits=logits,
         values=values,
         decoding_weights=decoding.weights,
@@ -143,6 +166,7 @@ def build_model(
         decode=decoding.decode,
         take=decoding.take,
         copy=decoding.copy,
+        shards=shards,
     )
 
 

@@ -172,7 +172,9 @@ def trunk_states(
 def _embedded(
     config: DecoderConfig, constrain: Constrain, trunk: PyTree, tokens: Int[Array, "rows tokens"]
 ) -> Float[Array, "rows tokens embed"]:
-    # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first.
-    table = constrain(trunk["embedding"], "vocab", None).astype(config.compute_dtype)
+    # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first, in the
+    # compute type, which without the barrier would be cast to after gathering.
+    cast = constrain(trunk["embedding"].astype(config.compute_dtype), "vocab", "embed")
+    table = constrain(jax.lax.optimization_barrier(cast), "vocab", None)
     # The scale is rounded to the compute dtype, as it was when Gemma was trained.
     return constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", None, None)

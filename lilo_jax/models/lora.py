@@ -127,6 +127,7 @@ def adapted(model: Model, base: PyTree, scale: float) -> Model:
 
     return model._replace(
         hidden=on_base(model.hidden),
+        head=on_base(model.head),
         logits=on_base(model.logits),
         values=on_base(model.values),
         decoding_weights=on_base(model.decoding_weights),

@@ -6,16 +6,15 @@ backward pass projects each chunk again: the logits of all positions never exist
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Shaped
 
 from lilo_jax.models import Model
+from lilo_jax.models.row_shards import ALONE, RowShards
 from lilo_jax.types import Array, Prompts, PyTree, Sequences, TokenScores, TrainBatch
-
-Logits = Callable[..., Float[Array, "chunk vocabulary"]]
-"""(states of a chunk of tokens, *weights) -> logits."""
 
 
 def completion_mask(sequences: Sequences, completion_width: int) -> Bool[Array, "rows completion"]:
@@ -47,101 +46,124 @@ def score(
         sequences: B rows of T tokens.
         completion_width: C.
         temperature: greater than 0; the sampler's, so that both speak of the same distribution.
-        chunk: most tokens, over all rows, whose logits exist at the same time.
+        chunk: most tokens of a row shard whose logits exist at the same time.
 
     Returns:
         TokenScores, zero in the padding.
     """
     hidden, tokens, mask = _completion_states(model, params, sequences, completion_width)
-    states, targets = _cut(hidden, chunk), _cut(tokens, chunk)
-    logits, weights = jax.closure_convert(functools.partial(model.logits, params), states[0])
-    columns = streamed(logits, temperature, tuple(weights), states, targets)
-    logprobs, entropy = (jnp.where(mask, _join(x, tokens.shape), 0) for x in columns)
+    shards = model.shards if hidden.shape[0] % model.shards.count == 0 else ALONE
+    columns = streamed(Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
+    logprobs, entropy = (jnp.where(mask, x, 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+class Streaming(NamedTuple):
+    """How states are projected: `project` and `shards` of a `Model`, temperature, most tokens at a time on a shard."""
+
+    project: Callable[..., Float[Array, "*tokens vocabulary"]]
+    shards: RowShards
+    temperature: float
+    chunk: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def streamed(
-    logits: Logits,
-    temperature: float,
-    weights: tuple[Float[Array, "..."], ...],
-    states: Float[Array, "chunks chunk embed"],
-    targets: Int[Array, "chunks chunk"],
-) -> tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]]:
+    how: Streaming,
+    head: Float[Array, "embed vocabulary"],
+    states: Float[Array, "rows completion embed"],
+    targets: Int[Array, "rows completion"],
+) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     """Log-prob of each target and entropy of its distribution, with the logits of one chunk at a time.
 
-    With z = logits(h) / temperature and p = softmax(z):
+    With z = project(W, h) / temperature and p = softmax(z):
 
         l = z_y - logsumexp(z)              dl/dz_j = 1[j = y] - p_j
         H = -sum_j p_j log p_j              dH/dz_j = -p_j (log p_j + H)
 
-    The backward pass projects each chunk once more and keeps of the forward pass only logsumexp(z) and H.
+    The backward pass projects each chunk once more and keeps of the forward pass only logsumexp(z) and H.  On a mesh W
+    is gathered once a pass, in the type of h, and its gradient, added up in float32 on each row shard, is summed over
+    the shards once.
 
     Args:
-        logits: (h of a chunk, *weights) -> logits.
-        temperature: greater than 0.
-        weights: what `logits` multiplies by.
-        states: h, in chunks of tokens.
+        how: see `Streaming`.
+        head: W.
+        states: h.
         targets: y.
 
     Returns:
         l and H.
     """
-    return _streamed_forward(logits, temperature, weights, states, targets)[0]
+    return _streamed_forward(how, head, states, targets)[0]
 
 
 def _streamed_forward(
-    logits: Logits,
-    temperature: float,
-    weights: tuple[Float[Array, "..."], ...],
-    states: Float[Array, "chunks chunk embed"],
-    targets: Int[Array, "chunks chunk"],
-) -> tuple[tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]], tuple]:
-    def project(
-        _: None, inputs: tuple[Float[Array, "chunk embed"], Int[Array, "chunk"]]
-    ) -> tuple[None, tuple[Float[Array, "chunk"], Float[Array, "chunk"], Float[Array, "chunk"]]]:
-        states, targets = inputs
-        z = logits(states, *weights) / temperature
-        top = jnp.max(z, axis=-1, keepdims=True)
-        powers = jnp.exp(z - top)
-        total = jnp.sum(powers, axis=-1)
-        log_total = jnp.log(total)
-        entropy = log_total - jnp.sum(powers * (z - top), axis=-1) / total
-        # A comparison fuses with the reduction; a gather would walk through memory once more.
-        chosen = jnp.sum(jnp.where(_one_hot(targets, z), z, 0), axis=-1)
-        log_normalizer = top[:, 0] + log_total
-        return None, (chosen - log_normalizer, entropy, log_normalizer)
+    how: Streaming,
+    head: Float[Array, "embed vocabulary"],
+    states: Float[Array, "rows completion embed"],
+    targets: Int[Array, "rows completion"],
+) -> tuple[tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]], tuple]:
+    def on_shard(head: Array, states: Array, targets: Array) -> tuple[Array, Array, Array]:
+        def project(
+            _: None, inputs: tuple[Float[Array, "chunk embed"], Int[Array, "chunk"]]
+        ) -> tuple[None, tuple[Float[Array, "chunk"], Float[Array, "chunk"], Float[Array, "chunk"]]]:
+            states, targets = inputs
+            z = how.project(head, states) / how.temperature
+            top = jnp.max(z, axis=-1, keepdims=True)
+            powers = jnp.exp(z - top)
+            total = jnp.sum(powers, axis=-1)
+            log_total = jnp.log(total)
+            entropy = log_total - jnp.sum(powers * (z - top), axis=-1) / total
+            # A comparison fuses with the reduction; a gather would walk through memory once more.
+            chosen = jnp.sum(jnp.where(_one_hot(targets, z), z, 0), axis=-1)
+            log_normalizer = top[:, 0] + log_total
+            return None, (chosen - log_normalizer, entropy, log_normalizer)
 
-    _, (logprobs, entropy, log_normalizer) = jax.lax.scan(project, None, (states, targets))
-    return (logprobs, entropy), (weights, states, targets, entropy, log_normalizer)
+        _, columns = jax.lax.scan(project, None, (_cut(states, how.chunk), _cut(targets, how.chunk)))
+        logprobs, entropy, log_normalizer = (_join(x, targets.shape) for x in columns)
+        return logprobs, entropy, log_normalizer
+
+    run = how.shards.run(on_shard, (None, "rows", "rows"), ("rows",) * 3)
+    logprobs, entropy, log_normalizer = run(_whole(how, head, states), states, targets)
+    return (logprobs, entropy), (head, states, targets, entropy, log_normalizer)
 
 
 def _streamed_backward(
-    logits: Logits,
-    temperature: float,
+    how: Streaming,
     residuals: tuple,
-    cotangents: tuple[Float[Array, "chunks chunk"], Float[Array, "chunks chunk"]],
-) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, "chunks chunk embed"], None]:
-    weights, *per_token = residuals
+    cotangents: tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]],
+) -> tuple[Float[Array, "embed vocabulary"], Float[Array, "rows completion embed"], None]:
+    head, states, *per_token = residuals
 
-    def pull_back(
-        total: tuple[Float[jax.Array, "..."], ...], inputs: tuple
-    ) -> tuple[tuple[Float[jax.Array, "..."], ...], Float[Array, "chunk embed"]]:
-        states, targets, *columns = inputs
-        entropy, log_normalizer, g_logprob, g_entropy = (x[:, None] for x in columns)
-        raw, transpose = jax.vjp(logits, states, *weights)
-        log_p = raw / temperature - log_normalizer
-        gradient = jnp.where(_one_hot(targets, raw), g_logprob, 0)
-        gradient -= jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
-        g_states, *g_weights = transpose(gradient / temperature)
-        return tuple(map(jnp.add, total, g_weights)), g_states
+    def on_shard(head: Array, states: Array, *per_token: Array) -> tuple[Array, Array]:
+        def pull_back(
+            total: Float[jax.Array, "embed vocabulary"], inputs: tuple
+        ) -> tuple[Float[jax.Array, "embed vocabulary"], Float[Array, "chunk embed"]]:
+            states, targets, *columns = inputs
+            entropy, log_normalizer, g_logprob, g_entropy = (x[:, None] for x in columns)
+            raw, transpose = jax.vjp(how.project, head, states)
+            log_p = raw / how.temperature - log_normalizer
+            gradient = jnp.where(_one_hot(targets, raw), g_logprob, 0)
+            gradient -= jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
+            g_head, g_states = transpose(gradient / how.temperature)
+            return total + g_head, g_states
 
-    zeros = tuple(jnp.zeros_like(w) for w in weights)
-    g_weights, g_states = jax.lax.scan(pull_back, zeros, (*per_token, *cotangents))
-    return g_weights, g_states, None
+        zeros = jnp.zeros(head.shape, jnp.promote_types(head.dtype, jnp.float32))
+        g_head, g_states = jax.lax.scan(pull_back, zeros, tuple(_cut(x, how.chunk) for x in (states, *per_token)))
+        return how.shards.total(g_head), _join(g_states, states.shape)
+
+    run = how.shards.run(on_shard, (None, *["rows"] * 6), (how.shards.embed(head.shape[0]), "rows"))
+    g_head, g_states = run(_whole(how, head, states), states, *per_token, *cotangents)
+    return g_head.astype(head.dtype), g_states, None
 
 
 streamed.defvjp(_streamed_forward, _streamed_backward)
+
+
+def _whole(
+    how: Streaming, head: Float[Array, "embed vocabulary"], states: Float[Array, "..."]
+) -> Float[Array, "embed vocabulary"]:
+    return how.shards.whole(head, states.dtype, "embed", "vocab")
 
 
 def _one_hot(targets: Int[Array, "chunk"], logits: Float[Array, "chunk vocabulary"]) -> Bool[Array, "chunk vocabulary"]:
@@ -149,7 +171,7 @@ def _one_hot(targets: Int[Array, "chunk"], logits: Float[Array, "chunk vocabular
 
 
 def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "chunks chunk ..."]:
-    """Rows as m chunks of n <= max(chunk, 1) tokens, every row shard having a part in each.
+    """Rows as m chunks of n <= max(chunk, 1) tokens.
 
     A chunk takes every m-th position of all rows; where B alone exceeds `chunk`, one position of every (B / n)-th row.
     """
@@ -162,9 +184,9 @@ def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "
     return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _join(x: Shaped[Array, "chunks chunk"], shape: tuple[int, ...]) -> Shaped[Array, "rows completion"]:
+def _join(x: Shaped[Array, "chunks chunk ..."], shape: tuple[int, ...]) -> Shaped[Array, "rows completion ..."]:
     """The inverse of `_cut` for rows of this shape."""
-    return x.T.reshape(shape[0], -1)[:, : shape[1]]
+    return x.swapaxes(0, 1).reshape(shape[0], -1, *x.shape[2:])[:, : shape[1]]
 
 
 def score_values(

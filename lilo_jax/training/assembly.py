@@ -98,7 +98,12 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
         check_grade(task.grade)
     tokenizer = tokenizer or train_tokenizer(config, task)
     mesh = make_mesh(config.mesh)
-    settings = _program_settings(config, task, tokenizer)
+    settings = program_settings(
+        config,
+        vocabulary=tokenizer.vocab_size,
+        end_ids=tokenizer.end_ids,
+        pool_size=len(task.splits["train"]),
+    )
     programs = build_programs(settings, mesh)
     planted = plant(task.splits["train"], config.noise, config.seed)
     graders = GradingWorkers(count=workers)
@@ -127,13 +132,20 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
     )
 
 
-def _program_settings(config: Config, task: Task, tokenizer: Tokenizer) -> ProgramSettings:
-    """What the programs depend on; refuses a vocabulary that is smaller than the tokenizer's."""
+def program_settings(config: Config, *, vocabulary: int, end_ids: tuple[int, ...], pool_size: int) -> ProgramSettings:
+    """What the programs depend on; refuses a vocabulary that is smaller than the tokenizer's.
+
+    Args:
+        config: checked.
+        vocabulary: ids of the tokenizer.
+        end_ids: of the tokenizer.
+        pool_size: training questions.
+    """
     model = config.model.decoder
     if not model.vocab_size:
-        model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
-    if model.vocab_size < tokenizer.vocab_size:
-        raise UsageError(f"--model.vocab-size {model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
+        model = dataclasses.replace(model, vocab_size=vocabulary)
+    if model.vocab_size < vocabulary:
+        raise UsageError(f"--model.vocab-size {model.vocab_size} is below the tokenizer's {vocabulary}")
     return ProgramSettings(
         model=model,
         algorithm=config.algorithm,
@@ -147,9 +159,9 @@ def _program_settings(config: Config, task: Task, tokenizer: Tokenizer) -> Progr
         optimizer_steps=config.num_steps * config.update.epochs * config.update.minibatches,
         sft_optimizer=config.sft.optimizer,
         sft_steps=config.sft.steps,
-        pool_size=len(task.splits["train"]),
-        end_ids=tokenizer.end_ids,
-        known_ids=tokenizer.vocab_size,
+        pool_size=pool_size,
+        end_ids=end_ids,
+        known_ids=vocabulary,
         lora=config.lora,
         reference_dtype=config.model.reference_dtype,
     )

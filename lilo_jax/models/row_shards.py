@@ -1,0 +1,53 @@
+"""How a part of a program runs once per row shard of the mesh: with its own rows, on weights that are whole there."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Float
+
+from lilo_jax.types import Array, PyTree
+
+Leading = tuple[str | None, ...]
+"""Logical name of the first axis of each array: "rows" and "embed" are split over the shards, None is alike on all."""
+
+
+class RowShards(NamedTuple):
+    """The row shards of a mesh, as a program sees them; `lilo_jax.device.mesh.row_shards_of` makes them.
+
+    Attributes:
+        count: how many there are.
+        run: (function, leading axes of its arguments, of its results) -> the function, run by each shard on its part.
+        total: inside such a function, (x) -> the sum over the shards of a gradient by a weight [embed, ...], split over
+            the shards again as the weight is.
+        embed: (size) -> the leading axis of what `total` returns of so many rows.
+        whole: (weight, dtype, *logical axes) -> the weight in that type, whole on every row shard.
+    """
+
+    count: int
+    run: Callable[[Callable[..., PyTree], Leading, Leading], Callable[..., PyTree]]
+    total: Callable[[Array], Array]
+    embed: Callable[[int], str | None]
+    whole: Callable[..., Array]
+
+
+def _as_it_is(function: Callable[..., PyTree], arguments: Leading, results: Leading) -> Callable[..., PyTree]:
+    del arguments, results
+    return function
+
+
+def _itself(x: Array) -> Array:
+    return x
+
+
+def _unsplit(size: int) -> None:
+    del size
+
+
+def _cast(weight: Float[Array, "..."], dtype: jax.typing.DTypeLike, *axes: str | None) -> Float[Array, "..."]:
+    del axes
+    return weight.astype(dtype)
+
+
+ALONE = RowShards(1, _as_it_is, _itself, _unsplit, _cast)
+"""Of a single device."""
