@@ -180,6 +180,14 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    plan = verb(
+        verbs.plan,
+        "What an experiment needs on a TPU slice: its programs, compiled without a TPU, with memory, messages and "
+        "seconds.  `lilo plan EXPERIMENT --help` shows the options.",
+        "lilo plan train --topology v5e:4x4 --mesh.fsdp 16 --algorithm ppo --propose",
+    )
+    plan.add_argument("experiment", metavar="EXPERIMENT", help="module of experiments/, or a run directory")
+    plan.add_argument("options", nargs=argparse.REMAINDER, help="of the plan and of the experiment")
     export = verb(
         verbs.export,
         "Writes policy and critic of a run as directories that Hugging Face transformers loads; adapters are merged.",

@@ -171,6 +171,13 @@ def import_(format: str, file: str, output: pathlib.Path) -> None:
     print(f"{output}: {import_gguf(file, output).family}")
 
 
+def plan(experiment: str, options: Sequence[str]) -> None:
+    """Prints what an experiment needs on a slice."""
+    from lilo_jax.cli.plan import plan as plan_for
+
+    plan_for(experiment, options)
+
+
 def digest(run: pathlib.Path) -> None:
     """Prints a run's fingerprints."""
     from lilo_jax.storage.digest import digest_lines

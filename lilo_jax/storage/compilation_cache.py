@@ -13,6 +13,11 @@ def keep_compiled_programs() -> None:
     `JAX_COMPILATION_CACHE_DIR` keeps that directory; `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "lilo_jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def cache_directory() -> pathlib.Path:
+    """Where what can be made again is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "lilo_jax"

@@ -139,14 +139,19 @@ def _sampling_bytes(config: Config, prompt: int, trained: int) -> dict[str, int]
     model, rollout = config.model, config.rollout
     size = SIZE[model.compute_dtype]
     decoding = rollout.slots or rollout.questions * rollout.samples
-    cached = SIZE[model.compute_dtype if model.cache_dtype == "compute" else model.cache_dtype]
-    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * cached
+    token = cache_token_bytes(model)
     prompts = rollout.questions * prompt
     return {
         "weights to sample with": size * weight_count(model),
         "keys and values": token * (decoding * (prompt + rollout.max_new_tokens) + prompts),
         "logits": LOGITS_COPIES * 4 * decoding * model.vocab_size,
     }
+
+
+def cache_token_bytes(model: DecoderConfig) -> int:
+    """Bytes of the keys and values of a token in all layers."""
+    cached = SIZE[model.compute_dtype if model.cache_dtype == "compute" else model.cache_dtype]
+    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * cached
 
 
 def step_operations(config: Config, prompt: int, candidates: int, common: int = 0) -> dict[str, float]:

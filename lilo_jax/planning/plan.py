@@ -1,0 +1,322 @@
+"""From a config to a plan: its programs compiled for a slice, what they take of each device, and how long a step is."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lilo_jax import bounds
+from lilo_jax import config as configuration
+from lilo_jax.config import Config
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.device.mesh import MeshConfig, row_shards
+from lilo_jax.device.programs import Programs, build_programs
+from lilo_jax.errors import RunError, UsageError, unknown_name
+from lilo_jax.planning.arguments import Sizes, calls
+from lilo_jax.planning.compiling import Compiled, compiled, held
+from lilo_jax.planning.roofline import LINKS, MEAN_LENGTH, MEMORY, PRODUCTS, Seconds, phases
+from lilo_jax.planning.topology import GIB, Slice, described
+from lilo_jax.report.tables import markdown
+from lilo_jax.training.assembly import program_settings
+from lilo_jax.training.checks import resolve
+from lilo_jax.training.plan import candidates, finer
+
+STATE_IS_AN_ARGUMENT = ("prepare", "update")
+"""Programs that are given all that a run remembers; beside the others the rest of it stays where it is."""
+SENT_PER_TURN = 2**20
+"""Bytes in a loop of unknown length from which on they are worth a line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to plan for.
+
+    Attributes:
+        topology: of the slice.
+        programs: which to compile; empty: all.
+        prompt: tokens of the longest prompt.
+        pool: training questions.
+        follow_ups: rollouts from inside completions that a step asks for; 0: 96 for each row, as on MATH in VinePPO.
+    """
+
+    topology: str
+    programs: tuple[str, ...] = ()
+    prompt: int = 512
+    pool: int = 12_000
+    follow_ups: int = 0
+
+
+class Plan(NamedTuple):
+    """What was found.
+
+    Attributes:
+        config: that was planned, its model's shape filled in.
+        place: the slice.
+        state: bytes of each device that a run remembers.
+        policy: bytes of the part of it that sampling is given.
+        programs: by name.
+        seconds: of the phases of a step.
+        whole: sizes that an axis of the mesh does not divide, in sentences.
+    """
+
+    config: Config
+    place: Slice
+    state: int
+    policy: int
+    programs: dict[str, Compiled]
+    seconds: dict[str, Seconds]
+    whole: list[str]
+
+    def peak(self, name: str) -> int:
+        """Most bytes of each device while a program runs, with what a run keeps there besides."""
+        resident = 0 if name in STATE_IS_AN_ARGUMENT else self.state - (self.policy if name in _SAMPLES else 0)
+        return self.programs[name].peak + resident
+
+    def too_large(self) -> list[str]:
+        """The programs that do not fit."""
+        return [
+            name for name, found in self.programs.items() if not found.fits or self.peak(name) > self.place.chip.memory
+        ]
+
+
+_SAMPLES = ("sample", "follow_ups")
+
+
+def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = lambda line: None) -> Plan:
+    """Compiles the programs of a config for a slice.
+
+    Args:
+        config: of the run; its data is not looked at.
+        asked: see `Request`.
+        tell: is told what is being compiled.
+    """
+    config = _with_shape(config)
+    place = described(asked.topology, config.mesh)
+    _check_rows(config, place)
+    programs = _programs(config, asked, place)
+    rows = programs.curriculum.train_rows
+    sizes = Sizes(
+        prompt=asked.prompt,
+        candidates=candidates(programs.curriculum, programs.state.curriculum),
+        follow_ups=asked.follow_ups or 96 * rows,
+    )
+    available = calls(config, programs, place.mesh, sizes)
+    for name in asked.programs:
+        if name not in available:
+            raise unknown_name("program", name, available)
+    found = {}
+    for name in asked.programs or tuple(available):
+        tell(f"compiling {name} for {asked.topology}")
+        found[name] = compiled(name, available[name], place)
+    return Plan(
+        config=config,
+        place=place,
+        state=held(programs.state),
+        policy=held((programs.state.policy.params, programs.state.base)),
+        programs=found,
+        seconds=phases(config, place, sizes, found),
+        whole=[*_undivided(config, place)],
+    )
+
+
+def _with_shape(config: Config) -> Config:
+    """Checked as far as it can be without data, with the shape of the model that it names."""
+    bounds.check(config)
+    if config.model.path:
+        config = resolve(config)
+    if not config.model.vocab_size:
+        config = configuration.replace(config, model__vocab_size=config.tokenizer.vocab_size)
+    return config
+
+
+def _programs(config: Config, asked: Request, place: Slice) -> Programs:
+    settings = program_settings(config, vocabulary=config.model.vocab_size, end_ids=(1,), pool_size=asked.pool)
+    return build_programs(settings, place.mesh)
+
+
+def _check_rows(config: Config, place: Slice) -> None:
+    """Refuses micro-batches that the row shards do not divide."""
+    rows, parts = config.rollout.questions * config.rollout.samples, config.update.minibatches
+    if rows % (parts * config.update.microbatches) or (rows // parts // config.update.microbatches) % row_shards(
+        place.mesh
+    ):
+        raise UsageError(
+            f"{rows} rows in {parts} minibatches of {config.update.microbatches} micro-batches can't be split over "
+            f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.tensor"
+        )
+
+
+def _undivided(config: Config, place: Slice) -> Iterator[str]:
+    """What stays whole on every device of an axis, and what that costs."""
+    model, tensor, fsdp = config.model, place.mesh.shape["tensor"], place.mesh.shape["fsdp"]
+    held_whole = {
+        "kv heads": (model.num_kv_heads, tensor, "keys, values and their cache"),
+        "heads": (model.num_heads, tensor, "queries and the attention's output"),
+        "MLP columns": (model.mlp_dim, tensor, "the MLP"),
+        "tokens of the vocabulary": (model.vocab_size, tensor, "the embeddings and the head"),
+        "columns of the model width": (model.embed_dim, fsdp, "all weights, gradients and moments"),
+    }
+    for name, (size, parts, what) in held_whole.items():
+        if size % parts:
+            axis = "fsdp" if name.startswith("columns") else "tensor"
+            yield f"{axis} {parts} does not divide the {size} {name}: {what} are whole on each of {parts} devices"
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan as text."""
+    chip, mesh = plan.place.chip, plan.place.mesh
+    shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    yield f"{plan.place.name}: {mesh.devices.size} devices of {chip.memory / GIB:.1f} GiB, mesh {shape}"
+    yield f"a run remembers {plan.state / GIB:.2f} GiB on each device, {plan.policy / GIB:.2f} of it the policy"
+    yield from plan.whole
+    head = [
+        "program",
+        "arguments",
+        "temporaries",
+        "outputs",
+        "in place",
+        "peak with the state",
+        "sent",
+        "sent per turn",
+    ]
+    rows = []
+    for name, found in plan.programs.items():
+        sizes = (found.arguments, found.temporaries, found.outputs, found.aliased)
+        peak = f"{plan.peak(name) / GIB:.2f}" + ("" if name not in plan.too_large() else " DOES NOT FIT")
+        once, *loops = found.traffic or (None,)
+        turn = max((loop.total for loop in loops), default=0)
+        cells = [f"{size / GIB:.2f}" if found.fits else "-" for size in sizes]
+        sent = f"{once.total / GIB:.2f}" if once else "-"
+        rows.append([name, *cells, peak, sent, f"{turn / 2**20:.1f} MiB" if turn else "0"])
+    yield "GiB of each device:"
+    yield from markdown(head, rows).splitlines()
+    for name, found in plan.programs.items():
+        if found.traffic and (moved := found.traffic[0].size):
+            kinds = ", ".join(f"{found.traffic[0].count[k]} {k} {size / GIB:.2f}" for k, size in moved.items())
+            yield f"{name} sends, GiB: {kinds}"
+    yield from _time(plan)
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    total = sum(phase.total for phase in plan.seconds.values())
+    parts = ", ".join(f"{name} {phase.total:.1f}" for name, phase in plan.seconds.items())
+    yield (
+        f"a step takes at least {total:.1f} s ({parts}), at {PRODUCTS:.0%} of the chip's operations, {MEMORY:.0%} of "
+        f"its memory's and {LINKS:.0%} of its links' bandwidth, completions ending after {MEAN_LENGTH:.0%} of "
+        f"{plan.config.rollout.max_new_tokens} tokens"
+    )
+    rows = [
+        [name, f"{seconds:.1f}", f"{tokens / 1e6:.0f}", f"{hours:.0f}", f"{kwh:.0f}" if kwh else "-"]
+        for name, seconds, tokens, hours, kwh in experiments(plan)
+    ]
+    yield f"{plan.config.num_steps} steps:"
+    yield from markdown(["curriculum", "seconds a step", "million tokens", "chip-hours", "kWh"], rows).splitlines()
+
+
+def experiments(plan: Plan) -> Iterator[tuple[str, float, float, float, float]]:
+    """Of a whole run under uniform, LILO and frontier: name, seconds of a step, generated tokens, chip-hours, kWh.
+
+    LILO samples four times the questions.  frontier samples as many as uniform, and every 50 steps reads the pool once.
+    """
+    config, place = plan.config, plan.place
+    rows = config.rollout.questions * config.rollout.samples
+    own = config.curriculum
+    ratio = own.pool_ratio if isinstance(own, Lilo) else 1
+    sampling = plan.seconds["sample"].total / ratio
+    rest = sum(phase.total for name, phase in plan.seconds.items() if name != "sample")
+    for name, more in (("uniform", 1), ("lilo", Lilo(pool_ratio=4).pool_ratio), ("frontier", 1)):
+        seconds = rest + more * sampling
+        tokens = more * rows * MEAN_LENGTH * config.rollout.max_new_tokens * config.num_steps
+        hours = seconds * config.num_steps * place.mesh.devices.size / 3600
+        yield name, seconds, tokens, hours, hours * place.chip.watts / 1000
+
+
+def as_record(plan: Plan) -> dict[str, Any]:
+    """The plan for other programs to read: bytes and seconds."""
+    return {
+        "topology": plan.place.name,
+        "mesh": dict(plan.place.mesh.shape),
+        "memory_per_device": plan.place.chip.memory,
+        "state": plan.state,
+        "policy": plan.policy,
+        "whole": plan.whole,
+        "programs": {
+            name: {
+                **found._asdict(),
+                "traffic": [part._asdict() for part in found.traffic],
+                "peak_with_state": plan.peak(name),
+            }
+            for name, found in plan.programs.items()
+        },
+        "seconds": {name: phase._asdict() | {"total": phase.total} for name, phase in plan.seconds.items()},
+        "too_large": plan.too_large(),
+    }
+
+
+def refuse(plan: Plan) -> None:
+    """Raises `RunError`, naming the programs and their largest buffers, if something does not fit."""
+    if not (names := plan.too_large()):
+        return
+    said = "; ".join(
+        f"{name} needs {plan.peak(name) / GIB:.1f} GiB ({', '.join(plan.programs[name].buffers) or 'its temporaries'})"
+        for name in names
+    )
+    raise RunError(
+        f"{plan.place.name} has {plan.place.chip.memory / GIB:.1f} GiB a device, and {said}: --propose looks for "
+        f"settings that fit"
+    )
+
+
+def propose(plan: Plan, asked: Request, *, tell: Callable[[str], None]) -> tuple[str, Plan]:
+    """Options with which everything fits, and their plan, itself compiled.
+
+    Tried are, one after another and each on top of those before it: what changes no number first.
+
+    Raises:
+        RunError: nothing fits.
+    """
+    options: list[str] = []
+    while names := plan.too_large():
+        try:
+            option, config = next(_smaller(plan.config, names))
+        except StopIteration:
+            raise RunError(f"{plan.place.name}: nothing that was tried fits; take a larger slice") from None
+        options.append(option)
+        tell(f"trying {' '.join(options)}")
+        tried = dataclasses.replace(asked, programs=tuple(names))
+        part = make_plan(config, tried, tell=tell)
+        plan = part._replace(programs=plan.programs | part.programs)
+    return " ".join(options), make_plan(plan.config, asked, tell=tell)
+
+
+def _smaller(config: Config, names: Sequence[str]) -> Iterator[tuple[str, Config]]:
+    """The next change that makes these programs smaller, with its option."""
+    learning = {"prepare", "update"} & set(names)
+    rows = config.rollout.questions * config.rollout.samples
+    slots = config.rollout.slots or rows
+    if learning and config.model.remat == "none":
+        yield "--model.remat layers", configuration.replace(config, model__remat="layers")
+    if learning and (pieces := finer(config)):
+        yield f"--update.microbatches {pieces[0]}", configuration.replace(config, update__microbatches=pieces[0])
+    if learning and config.update.chunk > 128:
+        chunk = config.update.chunk // 2
+        yield f"--update.chunk {chunk}", configuration.replace(config, update__chunk=chunk)
+    if not learning and slots > 32:
+        yield f"--rollout.slots {slots // 2}", configuration.replace(config, rollout__slots=slots // 2)
+    if not learning and config.model.cache_dtype != "int8":
+        yield "--model.cache-dtype int8", configuration.replace(config, model__cache_dtype="int8")
+    if config.model.reference_dtype == "float32":
+        changed = configuration.replace(config, model__reference_dtype="bfloat16")
+        yield "--model.reference-dtype bfloat16", changed
+    mesh = config.mesh
+    if mesh.fsdp % 2 == 0 and config.model.num_kv_heads % (2 * mesh.tensor) == 0:
+        changed_mesh = MeshConfig(data=mesh.data, fsdp=mesh.fsdp // 2, tensor=2 * mesh.tensor)
+        yield (
+            f"--mesh.fsdp {mesh.fsdp // 2} --mesh.tensor {2 * mesh.tensor}",
+            configuration.replace(config, mesh=changed_mesh),
+        )
+
+
+def say(line: str) -> None:
+    """Tells a person on the error stream what is going on."""
+    print(line, file=sys.stderr, flush=True)
