@@ -130,7 +130,7 @@ ON_A_MESH = """
             rule=TokenRule(), max_new_tokens=C, slots=-(-16 // row_shards(mesh)), max_length=0,
         ).compile()
         results[str(shape)] = {
-            "moved_in_loops": [loop.count for loop in traffic(compiled.as_text())[1:]],
+            "moved_in_loops": [loop.calls for loop in traffic(compiled.as_text())[1:]],
             "tokens": found.tokens.tolist(), "lengths": found.lengths.tolist(), "ended": found.ended.tolist(),
             "logprobs": found.logprobs.tolist(),
         }

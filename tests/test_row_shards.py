@@ -50,7 +50,7 @@ SCORES = """
                 "logprobs": scores.logprobs.tolist(), "entropy": scores.entropy.tolist(), "value": float(value),
                 "gradient": np.concatenate([np.ravel(g) for g in jax.tree.leaves(jax.device_get(gradient))]).tolist(),
                 "summed": [
-                    sum(part.count.get("all-reduce", 0) for part in (once, *loops)),
+                    sum(part.calls.get("all-reduce", 0) for part in (once, *loops)),
                     len(re.findall(r" all-reduce(?:-start)?\\(", lowered.as_text())),
                 ],
             }

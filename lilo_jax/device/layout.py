@@ -76,7 +76,8 @@ def gathered(model: Model, params: PyTree, dtype: str) -> PyTree:
         if isinstance(weight, LowRank):
             pair = pair_axes(axes, inputs)
             parts = ((weight.base, axes), (weight.a, pair["a"]), (weight.b, pair["b"]))
-            return LowRank(*(moved(part, names, inputs) for part, names in parts), scale=weight.scale)
+            base, a, b = (moved(part, names, inputs) for part, names in parts)
+            return LowRank(base, a, b, scale=weight.scale)
         return moved(weight, axes, inputs)
 
     def moved(weight: Array, axes: tuple, inputs: int) -> Array:

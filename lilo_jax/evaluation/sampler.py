@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
 
@@ -13,11 +14,13 @@ class Sampler(NamedTuple):
 
     Attributes:
         run: `lilo_jax.sampling.sample` as it was compiled, with its token rule and longest completion.
+        mesh: where it runs.
         stop_table: automaton of the strings that end a response, or None.
         slots: completions decoding at the same time; 0 leaves that to the call.
     """
 
     run: Callable[..., Completions]
+    mesh: Mesh
     stop_table: Array | None
     slots: int
 

@@ -16,7 +16,7 @@ class RowShards(NamedTuple):
     """The row shards of a mesh, as a program sees them; `lilo_jax.device.mesh.row_shards_of` makes them.
 
     Attributes:
-        count: how many there are.
+        number: how many there are.
         run: (function, leading axes of its arguments, of its results) -> the function, run by each shard on its part.
         total: inside such a function, (x) -> the sum over the shards of a gradient by a weight [embed, ...], split over
             the shards again as the weight is.
@@ -24,7 +24,7 @@ class RowShards(NamedTuple):
         whole: (weight, dtype, *logical axes) -> the weight in that type, whole on every row shard.
     """
 
-    count: int
+    number: int
     run: Callable[[Callable[..., PyTree], Leading, Leading], Callable[..., PyTree]]
     total: Callable[[Array], Array]
     embed: Callable[[int], str | None]

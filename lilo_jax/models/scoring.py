@@ -52,7 +52,7 @@ def score(
         TokenScores, zero in the padding.
     """
     hidden, tokens, mask = _completion_states(model, params, sequences, completion_width)
-    shards = model.shards if hidden.shape[0] % model.shards.count == 0 else ALONE
+    shards = model.shards if hidden.shape[0] % model.shards.number == 0 else ALONE
     columns = streamed(Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
     logprobs, entropy = (jnp.where(mask, x, 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)

@@ -37,6 +37,7 @@ Lowered = Callable[[], jax.stages.Lowered]
 def calls(config: Config, programs: Programs, mesh: Mesh, sizes: Sizes) -> dict[str, Lowered]:
     """The programs of a step by name, each as a function that lowers it for the mesh."""
     rollout, state = config.rollout, programs.state
+    compiles: Any = programs  # they are jitted, which their types do not say
     new, rows = rollout.max_new_tokens, programs.curriculum.train_rows
     key = _placed(mesh, jax.eval_shape(lambda: jax.random.key(0)), by_rows=False)
     batch = _placed(mesh, _batch(config, programs, sizes.prompt + new), by_rows=True)
@@ -45,8 +46,15 @@ def calls(config: Config, programs: Programs, mesh: Mesh, sizes: Sizes) -> dict[
     def sample(num_prompts: int, num_requests: int, prompt: int, *, kept: bool, slots: int) -> jax.stages.Lowered:
         shards = row_shards(mesh)
         prompts, requests = -(-num_prompts // shards) * shards, -(-num_requests // shards) * shards
-        asked = Requests(*[_int(requests)] * 4, _float(requests), _int(requests) if kept else None)
-        return programs.sample.program.lower(
+        asked = Requests(
+            prompt=_int(requests),
+            prefix_length=_int(requests),
+            id=_int(requests),
+            budget=_int(requests),
+            expected_length=_float(requests),
+            kept=_int(requests) if kept else None,
+        )
+        return compiles.sample.program.lower(
             _policy(config, programs),
             _placed(mesh, Prompts(_int(prompts, prompt), _int(prompts)), by_rows=True),
             _placed(mesh, asked, by_rows=True),
@@ -66,10 +74,10 @@ def calls(config: Config, programs: Programs, mesh: Mesh, sizes: Sizes) -> dict[
         "follow_ups": lambda: sample(
             rows, sizes.follow_ups, sizes.prompt + new, kept=True, slots=rollout.slots or rows
         ),
-        "prepare": lambda: programs.prepare.lower(state, batch, None),
-        "update": lambda: programs.update.lower(state, batch.replace(memory=state.memory), key, None),
-        "propose": lambda: programs.propose.lower(state.curriculum, groups, key),
-        "admit": lambda: programs.admit.lower(state.curriculum, groups, key, _int()),
+        "prepare": lambda: compiles.prepare.lower(state, batch, None),
+        "update": lambda: compiles.update.lower(state, batch.replace(memory=state.memory), key, None),
+        "propose": lambda: compiles.propose.lower(state.curriculum, groups, key),
+        "admit": lambda: compiles.admit.lower(state.curriculum, groups, key, _int()),
     }
     if programs.algorithm.follow_ups is None:
         del found["follow_ups"]
@@ -86,7 +94,7 @@ def _batch(config: Config, programs: Programs, tokens: int) -> TrainBatch:
     """A training batch, as shapes."""
     rows, new, groups = programs.curriculum.train_rows, config.rollout.max_new_tokens, config.rollout.questions
 
-    def table(dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def table(dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct((rows, new), dtype)
 
     believed = None
@@ -94,12 +102,12 @@ def _batch(config: Config, programs: Programs, tokens: int) -> TrainBatch:
         believed = Estimate(_float(groups), _float(groups))
     return TrainBatch(
         sequences=Sequences(_int(rows, tokens), _int(rows), _int(rows)),
-        row_mask=jax.ShapeDtypeStruct((rows,), bool),
+        row_mask=_bool(rows),
         group=_int(rows),
         reward=_float(rows),
         sampler_logprobs=table(),
         place=_int(groups),
-        group_mask=jax.ShapeDtypeStruct((groups,), bool),
+        group_mask=_bool(groups),
         reasoning_step=table(jnp.int32),
         follow_ups=FollowUps(asked=table(jnp.int32), attempts=table(), reward_sum=table()),
         old_logprobs=table(),
@@ -111,12 +119,19 @@ def _batch(config: Config, programs: Programs, tokens: int) -> TrainBatch:
     )
 
 
-def _int(*dimensions: int) -> jax.ShapeDtypeStruct:
+def _int(*dimensions: int) -> Any:
+    """A shape in the place of an array."""
     return jax.ShapeDtypeStruct(dimensions, jnp.int32)
 
 
-def _float(*dimensions: int) -> jax.ShapeDtypeStruct:
+def _float(*dimensions: int) -> Any:
+    """Likewise."""
     return jax.ShapeDtypeStruct(dimensions, jnp.float32)
+
+
+def _bool(*dimensions: int) -> Any:
+    """Likewise."""
+    return jax.ShapeDtypeStruct(dimensions, bool)
 
 
 def _placed(mesh: Mesh, tree: PyTree, by_rows: bool) -> PyTree:

@@ -36,12 +36,12 @@ class Traffic(NamedTuple):
 
     Attributes:
         loop: name of a loop of unknown length, of one turn of which this is; empty for the rest of the program.
-        count: collectives by kind.
+        calls: collectives by kind.
         size: bytes of their results by kind; of several arrays in one collective, all.
     """
 
     loop: str
-    count: dict[str, int]
+    calls: dict[str, int]
     size: dict[str, int]
 
     @property
@@ -80,7 +80,7 @@ def traffic(text: str) -> list[Traffic]:
                 inner, turns = walk(_attribute(instruction, "body"), set()), _turns(program, instruction)
                 if turns is not None:
                     _merge(found, inner, turns)
-                elif inner.count:
+                elif inner.calls:
                     loops[instruction.name] = inner._replace(loop=instruction.name)
             elif instruction.operation not in REDUCERS:
                 for callee in _callees(program, instruction):
@@ -162,10 +162,10 @@ def _turns(program: dict[str, list[_Instruction]], loop: _Instruction) -> int | 
 
 
 def _add(found: Traffic, kind: str, count: int, size: int, times: int) -> None:
-    found.count[kind] = found.count.get(kind, 0) + count * times
+    found.calls[kind] = found.calls.get(kind, 0) + count * times
     found.size[kind] = found.size.get(kind, 0) + size * times
 
 
 def _merge(found: Traffic, inner: Traffic, times: int) -> None:
-    for kind, count in inner.count.items():
+    for kind, count in inner.calls.items():
         _add(found, kind, count, inner.size[kind], times)

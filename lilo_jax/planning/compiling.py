@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from lilo_jax.types import PyTree
 
 _USED = re.compile(r"(?:Used |total memory required for HLO temporaries \()([\d.]+)([KMGT]?)")
 _ALLOCATION = re.compile(r"Size: ([\d.]+)([KMGT]?)\s+(?:.*?\n)*?\s+Shape: (\S+?\])")
+_TENSOR = re.compile(r"tensor<((?:\d+x)+(?:f32|bf16|i32|ui32|i8|i1))>")
+_WIDTHS = {"bf16": 2, "i8": 1, "i1": 1}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 
@@ -52,7 +55,7 @@ def compiled(name: str, lower: Callable[[], jax.stages.Lowered], place: Slice) -
         lower: lowers it.
         place: the slice.
     """
-    lowered, effort = lower(), jax.config.jax_exec_time_optimization_effort
+    lowered, effort = lower(), jax.config.values["jax_exec_time_optimization_effort"]
     versions = [importlib.metadata.version("jax"), importlib.metadata.version("libtpu")]
     text = "\n".join([lowered.as_text(), place.name, str(place.mesh.devices.shape), str(effort), *versions])
     path = cache_directory() / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
@@ -75,8 +78,9 @@ def _compile(name: str, lowered: jax.stages.Lowered) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _too_large(name, str(error))
-    memory, text = program.memory_analysis(), program.as_text() or ""
+        return _too_large(name, str(error), lowered.as_text())
+    memory: Any = program.memory_analysis()
+    text = program.as_text() or ""
     return Compiled(
         name=name,
         arguments=memory.argument_size_in_bytes,
@@ -90,13 +94,29 @@ def _compile(name: str, lowered: jax.stages.Lowered) -> Compiled:
     )
 
 
-def _too_large(name: str, error: str) -> Compiled:
-    """What the compiler says of a program that it could not make."""
+def _too_large(name: str, error: str, written: str) -> Compiled:
+    """What the compiler says of a program that it could not make; if it names no buffers, the largest as written.
+
+    Args:
+        name: of the program.
+        error: of the compiler.
+        written: the program before it was compiled; its arrays are those of a row shard in what row shards run, and
+            elsewhere not divided yet.
+    """
     used = _USED.search(error)
     peak = round(float(used[1]) * _UNITS[used[2]]) if used else 0
-    listed = _ALLOCATION.findall(error)[:3]
-    buffers = tuple(f"{size} {unit}iB {shape}" for size, unit, shape in listed)
-    return Compiled(name, 0, 0, 0, 0, peak, (), buffers, fits=False)
+    listed = [f"{size} {unit}iB {shape}" for size, unit, shape in _ALLOCATION.findall(error)]
+    if not listed:
+        sizes = {found[0]: _written_size(found[1]) for found in _TENSOR.finditer(written)}
+        ranked = sorted(((size, shape) for shape, size in sizes.items()), reverse=True)
+        listed = [f"{size / GIB:.2f} GiB {shape}" for size, shape in ranked]
+    return Compiled(name, 0, 0, 0, 0, peak, (), tuple(listed[:3]), fits=False)
+
+
+def _written_size(shape: str) -> int:
+    """Bytes of an array such as 30x32x1536xbf16."""
+    *dimensions, dtype = shape.split("x")
+    return math.prod(map(int, dimensions)) * _WIDTHS.get(dtype, 4)
 
 
 def held(mesh_state: PyTree) -> int:

@@ -19,7 +19,7 @@ from lilo_jax.planning.topology import GIB, Slice, described
 from lilo_jax.report.tables import markdown
 from lilo_jax.training.assembly import program_settings
 from lilo_jax.training.checks import resolve
-from lilo_jax.training.plan import candidates, finer
+from lilo_jax.training.plan import candidates, finer, undivided
 
 STATE_IS_AN_ARGUMENT = ("prepare", "update")
 """Programs that are given all that a run remembers; beside the others the rest of it stays where it is."""
@@ -115,7 +115,7 @@ def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = l
         policy=held((programs.state.policy.params, programs.state.base)),
         programs=found,
         seconds=phases(config, place, sizes, found),
-        whole=[*_undivided(config, place)],
+        whole=[*undivided(config, place.mesh.shape)],
     )
 
 
@@ -131,7 +131,10 @@ def _with_shape(config: Config) -> Config:
 
 def _programs(config: Config, asked: Request, place: Slice) -> Programs:
     settings = program_settings(config, vocabulary=config.model.vocab_size, end_ids=(1,), pool_size=asked.pool)
-    return build_programs(settings, place.mesh)
+    try:
+        return build_programs(settings, place.mesh)
+    except ValueError as error:  # of settings that do not fit together, or a pool that is too small for a rule
+        raise UsageError(f"{error} (--pool is {asked.pool})") from None
 
 
 def _check_rows(config: Config, place: Slice) -> None:
@@ -144,22 +147,6 @@ def _check_rows(config: Config, place: Slice) -> None:
             f"{rows} rows in {parts} minibatches of {config.update.microbatches} micro-batches can't be split over "
             f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.tensor"
         )
-
-
-def _undivided(config: Config, place: Slice) -> Iterator[str]:
-    """What stays whole on every device of an axis, and what that costs."""
-    model, tensor, fsdp = config.model, place.mesh.shape["tensor"], place.mesh.shape["fsdp"]
-    held_whole = {
-        "kv heads": (model.num_kv_heads, tensor, "keys, values and their cache"),
-        "heads": (model.num_heads, tensor, "queries and the attention's output"),
-        "MLP columns": (model.mlp_dim, tensor, "the MLP"),
-        "tokens of the vocabulary": (model.vocab_size, tensor, "the embeddings and the head"),
-        "columns of the model width": (model.embed_dim, fsdp, "all weights, gradients and moments"),
-    }
-    for name, (size, parts, what) in held_whole.items():
-        if size % parts:
-            axis = "fsdp" if name.startswith("columns") else "tensor"
-            yield f"{axis} {parts} does not divide the {size} {name}: {what} are whole on each of {parts} devices"
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -192,7 +179,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from markdown(head, rows).splitlines()
     for name, found in plan.programs.items():
         if found.traffic and (moved := found.traffic[0].size):
-            kinds = ", ".join(f"{found.traffic[0].count[k]} {k} {size / GIB:.2f}" for k, size in moved.items())
+            kinds = ", ".join(f"{found.traffic[0].calls[k]} {k} {size / GIB:.2f}" for k, size in moved.items())
             yield f"{name} sends, GiB: {kinds}"
     yield from _time(plan)
 
@@ -293,7 +280,8 @@ def _smaller(config: Config, names: Sequence[str]) -> Iterator[tuple[str, Config
     """The next change that makes these programs smaller, with its option."""
     learning = {"prepare", "update"} & set(names)
     rows = config.rollout.questions * config.rollout.samples
-    slots = config.rollout.slots or rows
+    own = config.curriculum
+    slots = config.rollout.slots or rows * (own.pool_ratio if isinstance(own, Lilo) else 1)
     if learning and config.model.remat == "none":
         yield "--model.remat layers", configuration.replace(config, model__remat="layers")
     if learning and (pieces := finer(config)):

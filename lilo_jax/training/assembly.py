@@ -111,7 +111,7 @@ def assemble(config: Config, task: Task, *, tokenizer: Tokenizer | None = None, 
     def sampler_of(how: RolloutConfig | Protocol) -> Sampler:
         run = functools.partial(programs.sample, rule=how.rule, max_new_tokens=how.max_new_tokens)
         table = put_replicated(mesh, stop_automaton(tokenizer, how.stop, settings.model.vocab_size))
-        return Sampler(run, table, config.rollout.slots)
+        return Sampler(run, mesh, table, config.rollout.slots)
 
     reward = config.reward.build(max_new_tokens=config.rollout.max_new_tokens)
     readers = ResponseGrader(graders, tokenizer, config.rollout.stop)

@@ -13,7 +13,7 @@ token; `chunk` tokens have logits at a time; a completion being sampled has keys
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
@@ -235,6 +235,29 @@ def finer(config: Config) -> list[int]:
     rows = config.rollout.questions * config.rollout.samples // config.update.minibatches
     shards = math.prod(mesh_shape(config.mesh, jax.device_count())[:2])
     return [n for n in range(config.update.microbatches + 1, rows + 1) if rows % (n * shards) == 0]
+
+
+def undivided(config: Config, mesh: Mapping[str, int]) -> Iterator[str]:
+    """What stays whole on every device of an axis that does not divide its size, in sentences.
+
+    Args:
+        config: with the shape of its model.
+        mesh: sizes of the axes.
+    """
+    model = config.model
+    sizes = {
+        "kv heads": (model.num_kv_heads, "tensor", "keys, values and their cache"),
+        "heads": (model.num_heads, "tensor", "queries and the attention's output"),
+        "columns of the MLP": (model.mlp_dim, "tensor", "the MLP's weights and activations"),
+        "tokens of the vocabulary": (model.vocab_size, "tensor", "embeddings, head and logits"),
+        "columns of the model width": (model.embed_dim, "fsdp", "weights, gradients and moments"),
+    }
+    for name, (size, axis, what) in sizes.items():
+        if size % mesh[axis]:
+            yield (
+                f"--mesh.{axis} {mesh[axis]} does not divide the {size} {name}: {what} are whole on each of "
+                f"{mesh[axis]} devices"
+            )
 
 
 def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: float, common: int = 0) -> list[str]:

@@ -37,7 +37,7 @@ from lilo_jax.training import checks
 from lilo_jax.training.assembly import Assembly, assemble
 from lilo_jax.training.facts import question_facts
 from lilo_jax.training.opening import open_run
-from lilo_jax.training.plan import WORTH_SAYING, candidates, plan_bytes, shown
+from lilo_jax.training.plan import WORTH_SAYING, candidates, plan_bytes, shown, undivided
 from lilo_jax.training.recorder import Recorder
 from lilo_jax.training.saver import Saver, unfrozen
 from lilo_jax.training.sft import fine_tune, start_config
@@ -221,6 +221,8 @@ def _train(
 def _show_plan(assembly: Assembly, progress: Progress) -> None:
     """Says what the steps will need, if that is worth saying."""
     config, programs, prompt = assembly.config, assembly.programs, assembly.pool.tokens.shape[1]
+    for line in undivided(config, assembly.mesh.shape):
+        progress.line(line)
     if config.num_steps and sum(plan_bytes(config, prompt).values()) >= WORTH_SAYING:
         questions = candidates(programs.curriculum, programs.state.curriculum)
         speed = capacity.operations_per_second(config.model.compute_dtype)
