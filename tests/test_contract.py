@@ -22,7 +22,7 @@ from lilo_jax.curriculum.features import no_facts
 from lilo_jax.curriculum.rules.uniform import Uniform
 from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.statistics import initial_state, is_mixed, learnability, remember
-from lilo_jax.device.mesh import put_replicated
+from lilo_jax.device.mesh import put_replicated, put_rows
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.evaluation.sampler import sample
@@ -43,7 +43,7 @@ from lilo_jax.tokenizers import SentencePiece
 from lilo_jax.training.accounting import book
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.collection import collect
-from lilo_jax.training.trainer import admit, prepare, update
+from lilo_jax.training.trainer import admit, make_batch, update
 from lilo_jax.types import Admission, Mean, Prompts, Proposal, Requests
 
 POOL, QUESTIONS, SAMPLES, FIRST = 40, 6, 5, 2
@@ -198,8 +198,8 @@ def take_step(assembly, state, step):
     clock, ledger = PhaseClock(), Ledger()
     collected = collect(assembly.collector, state, assembly.policy(state), step, clock)
     admission, state = admit(assembly.collector, state, collected, step, clock)
-    batch, _ = prepare(assembly, state, collected, admission, None, step, ledger, clock)
-    kept = host_copy(batch)
+    batch = make_batch(assembly, state, collected, admission, None, step, ledger, clock)
+    kept = host_copy(assembly.programs.prepare(state, put_rows(assembly.mesh, batch))[0])
     state, metrics = update(assembly, state, batch, step, clock)
     assert all(np.isfinite(float(m.total)) for m in metrics.values())
     book(assembly.collector, assembly.config.update, collected, admission, ledger)
@@ -244,7 +244,8 @@ def with_garbage_in_masked_rows(batch):
 def assert_masked_rows_carry_no_weight(assembly, start, batch, step):
     results = []
     for version in (batch, with_garbage_in_masked_rows(batch)):
-        state, metrics = update(assembly, start(assembly), put_replicated(assembly.mesh, version), step, PhaseClock())
+        key = stream_key(assembly.config.seed, "update", step)
+        state, metrics = assembly.programs.update(start(assembly), put_rows(assembly.mesh, version), key)
         results.append((host_copy(state.policy.params), host_copy(metrics)))
     before = host_copy(start(assembly).policy.params)
     moved = optax.tree.norm(jax.tree.map(np.subtract, results[0][0], before))

@@ -21,7 +21,7 @@ from lilo_jax.training.accounting import rollout_records
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check
 from lilo_jax.training.collection import collect
-from lilo_jax.training.trainer import admit, prepare, update
+from lilo_jax.training.trainer import admit, make_batch, update
 
 ROOT = pathlib.Path(__file__).parent.parent
 LINES = 40
@@ -57,7 +57,7 @@ def test_a_question_comes_from_its_line_to_the_optimiser_and_back(tiny_config, t
     clock, ledger = PhaseClock(), Ledger()
     collected = collect(assembly.collector, state, assembly.policy(state), 0, clock)
     admission, state = admit(assembly.collector, state, collected, 0, clock)
-    batch, _ = prepare(assembly, state, collected, admission, None, 0, ledger, clock)
+    batch = make_batch(assembly, state, collected, admission, None, 0, ledger, clock)
     places = np.asarray(batch.place)[np.asarray(batch.group_mask)]
     assert len(set(places.tolist())) == config.rollout.questions
     for row, group in enumerate(np.asarray(batch.group)):

@@ -24,6 +24,8 @@ SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
 price of places that stay empty."""
 CALL = 8192
 """Tokens that a device call takes at most where rows are only scored."""
+SHORT = 128
+"""Tokens of the longest prompt up to which sampling calls have one width."""
 WIDEST = 4096
 """Tokens of a row, beyond which attention would cost more than a prompt that is computed once saves."""
 
@@ -246,6 +248,18 @@ def bucket_width(lengths: Int[np.ndarray, "rows"], most: int) -> int:
     """
     longest = int(np.max(lengths, initial=1))
     return next(width for width in (-(-most * quarters // 4) for quarters in (1, 2, 3, 4)) if width >= longest)
+
+
+def prompt_width(lengths: Int[np.ndarray, "prompts"], most: int) -> int:
+    """Tokens to cut the prompts of a sampling call to, so that one long prompt of a pool does not set it for all.
+
+    Up to `SHORT` tokens nothing is cut: it would save less than another compilation takes.
+
+    Args:
+        lengths: tokens of each prompt, at most `most`.
+        most: tokens of the longest prompt of the pool.
+    """
+    return bucket_width(lengths, most) if most > SHORT else most
 
 
 def cut_rows(sequences: Sequences) -> Sequences:

@@ -18,6 +18,7 @@ from lilo_jax.evaluation.judge import Judge
 from lilo_jax.evaluation.responses import Answer, Graded
 from lilo_jax.evaluation.sampler import Sampler, sample
 from lilo_jax.keys import stream_key
+from lilo_jax.models.packing import prompt_width
 from lilo_jax.questions import Verdict
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.clock import PhaseClock
@@ -240,11 +241,9 @@ def _call(
         budget=column(np.full(len(prompt_of), collector.rollout.max_new_tokens)),
         expected_length=column(expected[prompt_of], np.float32),
     )
-    extra = num_prompts - len(places)
-    prompts = Prompts(
-        tokens=np.pad(collector.pool.tokens[places], ((0, extra), (0, 0))),
-        lengths=np.pad(collector.pool.lengths[places], (0, extra)),
-    )
+    extra, lengths = num_prompts - len(places), collector.pool.lengths[places]
+    tokens = collector.pool.tokens[places, : prompt_width(lengths, collector.pool.tokens.shape[1])]
+    prompts = Prompts(tokens=np.pad(tokens, ((0, extra), (0, 0))), lengths=np.pad(lengths, (0, extra)))
     return Call(groups, prompts, requests)
 
 

@@ -13,6 +13,7 @@ from lilo_jax.errors import RunError
 from lilo_jax.evaluation.responses import Answer, ResponseGrader
 from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import stream_key
+from lilo_jax.models.packing import prompt_width
 from lilo_jax.models.scoring import live_tokens
 from lilo_jax.sampling import cut_at_stop
 from lilo_jax.storage.clock import PhaseClock
@@ -198,7 +199,8 @@ def _requests(
         budget=np.pad(collector.rollout.max_new_tokens - kept, padding).astype(np.int32),
         expected_length=np.pad(sequences.completion_lengths[rows] - kept, padding).astype(np.float32),
     )
-    return Prompts(tokens=sequences.tokens, lengths=prefixes), requests, owners
+    width = prompt_width(prefixes, sequences.tokens.shape[1])
+    return Prompts(tokens=sequences.tokens[:, :width], lengths=prefixes), requests, owners
 
 
 def _recurring_size(count: int) -> int:

@@ -56,8 +56,8 @@ def train(
             break
         believed = believe(collector, state, collected, step, clock)
         admission, state = admit(collector, state, collected, step, clock)
-        batch, prepared = prepare(assembly, state, collected, admission, believed, step, ledger, clock)
-        state, updated = update(assembly, state, batch, step, clock)
+        batch = make_batch(assembly, state, collected, admission, believed, step, ledger, clock)
+        state, learned = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
             book(collector, config.update, collected, admission, ledger)
             description = describe(collector, collected, admission)
@@ -66,8 +66,8 @@ def train(
             directory.append("grading", {"step": step, **dataclasses.asdict(assembly.graders.take_counts())})
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
-            jax.block_until_ready(updated)
-        recorder.write_step(step, description | audited, prepared | updated, ledger, clock.take())
+            jax.block_until_ready(learned)
+        recorder.write_step(step, description | audited, learned, ledger, clock.take())
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
@@ -130,7 +130,7 @@ def admit(
         return jax.device_get(admission), state.replace(curriculum=remembered)
 
 
-def prepare(
+def make_batch(
     assembly: Assembly,
     state: TrainState,
     collected: Collected,
@@ -139,34 +139,38 @@ def prepare(
     step: int,
     ledger: Ledger,
     clock: PhaseClock,
-) -> tuple[TrainBatch, Metrics]:
-    """The training batch with follow-ups, old and reference log-probs, values and advantages."""
+) -> TrainBatch:
+    """The rows of the admitted groups, with the outcomes of follow-ups; host arrays."""
     collector, split = assembly.collector, assembly.task.steps or newlines
     batch = training_batch(collector, collected, admission, believed)
     batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
-    with clock.phase("score"):
-        if assembly.config.update.pack:
-            batch = batch.replace(sequences=cut_rows(batch.sequences))
-        plans = _plans(assembly, batch, prepare_blocks(len(batch.row_mask), assembly.config.update))
-        return jax.block_until_ready(assembly.programs.prepare(state, put_rows(assembly.mesh, batch), plans))
+    return batch.replace(sequences=cut_rows(batch.sequences)) if assembly.config.update.pack else batch
 
 
 def update(
     assembly: Assembly, state: TrainState, batch: TrainBatch, step: int, clock: PhaseClock
 ) -> tuple[TrainState, Metrics]:
-    """Starts all optimiser steps on the batch; the new state is still being computed when this returns."""
+    """Starts scoring and all optimiser steps on a batch of host arrays; all is still being computed when this returns.
+
+    What the host decides is decided before: between the two the device waits for nothing.
+    """
+    programs, config = assembly.programs, assembly.config.update
+    with clock.phase("score"):
+        key, rows = stream_key(assembly.config.seed, "update", step), len(batch.row_mask)
+        dealt = _plans(assembly, batch, programs.deal(key, rows) if config.pack else None)
+        plans = _plans(assembly, batch, prepare_blocks(rows, config))
+        batch, prepared = programs.prepare(state, put_rows(assembly.mesh, batch), plans)
     with clock.phase("update"):
-        key = stream_key(assembly.config.seed, "update", step)
-        plans = _plans(assembly, batch, assembly.programs.deal(key, len(batch.row_mask)))
-        return assembly.programs.update(state, batch, key, plans)
+        state, updated = programs.update(state, batch, key, dealt)
+        return state, prepared | updated
 
 
-def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array) -> PackedRows | None:
+def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array | None) -> PackedRows | None:
     """Where sequences stand in packed rows, for blocks of rows that are computed together; None: each in its own."""
-    if not assembly.config.update.pack:
+    if not assembly.config.update.pack or blocks is None:
         return None
     plans = pack_blocks(
-        jax.device_get(batch.sequences),
+        batch.sequences,
         np.asarray(blocks),
         multiple=row_shards(assembly.mesh),
         share=assembly.programs.model.shares_prompts,
