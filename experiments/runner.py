@@ -230,7 +230,7 @@ def _run_all(
 
 def _run_in_turn(jobs: list[_Job], stop: StopRequest, after_each: Callable[[], None]) -> None:
     for job in jobs:
-        if stop.asked:
+        if stop.agreed():
             break
         job.within(stop.seconds_left).run(bar=True)
         after_each()

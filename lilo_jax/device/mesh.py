@@ -168,4 +168,14 @@ def put_rows(mesh: Mesh, tree: PyTree) -> PyTree:
 
 def put_replicated(mesh: Mesh, tree: PyTree) -> PyTree:
     """Places host arrays on every device of the mesh."""
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, replicated(mesh)), tree)
+    everywhere = replicated(mesh)
+
+    def put(leaf: Any) -> Array:
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, everywhere)
+        # What is the same on all hosts is not compared once more, nor sent: NaN would not be equal to NaN.
+        leaf = np.asarray(leaf)
+        with jax.transfer_guard("allow"):
+            return jax.make_array_from_callback(leaf.shape, everywhere, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)

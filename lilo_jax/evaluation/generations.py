@@ -10,7 +10,7 @@ import numpy as np
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.measures import bootstrap, maj_at_k, pass_at_k, wilson
 from lilo_jax.evaluation.protocols import Protocol
-from lilo_jax.evaluation.responses import Answer, ResponseGrader, judgement_of
+from lilo_jax.evaluation.responses import Answer, ResponseGrader, judgement_of, settled
 from lilo_jax.grading.answers import shown
 from lilo_jax.grading.extraction import Extracted, extract
 from lilo_jax.grading.judgement import Judgement
@@ -99,11 +99,12 @@ def respond(
             for tokens, length, ended in zip(completions.tokens, completions.lengths, completions.ended, strict=True)
         ]
         pending.append((question, answers, graders.submit(grade, answers)))
+    judgements = iter(settled([graded for _, _, submitted in pending for graded in submitted]))
     return [
         Generations(
             question,
             tuple(
-                _response(graded.response, len(answer.ids), answer.ended, graded.judgement.result())
+                _response(graded.response, len(answer.ids), answer.ended, next(judgements))
                 for answer, graded in zip(answers, submitted, strict=True)
             ),
         )

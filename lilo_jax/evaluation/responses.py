@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lilo_jax import hosts
 from lilo_jax.grading.extraction import complete
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.workers import Grade, GradingWorkers
@@ -27,15 +28,22 @@ class Answer(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """A response with what becomes of it; asking for the verdict waits for it."""
+    """A response with the judgement to come; None if another process of the run grades it."""
 
     response: str
-    judgement: Future[Judgement]
+    judgement: Future[Judgement] | None
 
-    @property
-    def verdict(self) -> Verdict:
-        """Of the grader."""
-        return self.judgement.result().verdict
+
+def settled(submitted: Sequence[Graded]) -> list[Judgement]:
+    """The judgements of responses, when all are there: each was made by one process and is known to all.
+
+    All processes must call it with the same responses.
+    """
+    own = {i: one.judgement.result() for i, one in enumerate(submitted) if one.judgement is not None}
+    merged: dict[int, Judgement] = {}
+    for part in hosts.gathered(own):
+        merged |= part
+    return [merged[i] for i in range(len(submitted))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +66,17 @@ class ResponseGrader:
         return self.tokenizer.token_bytes()
 
     def submit(self, grade: Grade, answers: Sequence[Answer]) -> list[Graded]:
-        """Responses with judgements to come, in the order of the answers."""
-        return [self._submit(grade, answer) for answer in answers]
+        """Responses with judgements to come, in the order of the answers, which the processes of a run share out."""
+        return [self._submit(grade, answer, hosts.is_mine(i)) for i, answer in enumerate(answers)]
 
     def text(self, answer: Answer) -> str:
         """The response: without the end token, up to the first stop string."""
         return response_text(self.tokenizer, answer.ids, ended=answer.ended, stop=self.stop)
 
-    def _submit(self, grade: Grade, answer: Answer) -> Graded:
+    def _submit(self, grade: Grade, answer: Answer, mine: bool) -> Graded:
         response = self.text(answer)
+        if not mine:
+            return Graded(response, None)
         return Graded(response, judgement_of(self.workers, grade, answer.question, response, ended=answer.ended))
 
 

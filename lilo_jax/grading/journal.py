@@ -13,6 +13,7 @@ import pathlib
 import threading
 from typing import Any
 
+from lilo_jax import hosts
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.questions import Verdict
 from lilo_jax.storage.checked_files import hash_of
@@ -30,7 +31,7 @@ class Asked:
 
 
 class Journal:
-    """The verdicts of the steps since the last checkpoint but one, a file each."""
+    """The verdicts of the steps since the last checkpoint but one, a file for each and for each process."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder, self._step = folder, 0
@@ -41,7 +42,9 @@ class Journal:
     def turn_to(self, step: int) -> None:
         """Begins a step, or takes it again."""
         with self._lock:
-            self._step, self._known = step, _read(self._file(step), step)
+            self._step, self._known = step, {}
+            for file in sorted(self._folder.glob(f"{_name(step)}*.jsonl")):
+                self._known |= _read(file, step)
             self._times.clear()
 
     def ask(self, answer: str) -> Asked:
@@ -64,11 +67,16 @@ class Journal:
     def forget_before(self, step: int) -> None:
         """Deletes the files of steps that no checkpoint can bring back."""
         for file in self._folder.glob("step_*.jsonl"):
-            if int(file.stem.removeprefix("step_")) < step:
-                file.unlink()
+            if int(file.stem.split("_")[1]) < step:
+                file.unlink(missing_ok=True)  # the other processes tidy up too
 
     def _file(self, step: int) -> pathlib.Path:
-        return self._folder / f"step_{step:06d}.jsonl"
+        host = f"_{hosts.index()}" if hosts.index() else ""
+        return self._folder / f"{_name(step)}{host}.jsonl"
+
+
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
 
 
 def _read(file: pathlib.Path, step: int) -> dict[Asked, Judgement]:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from lilo_jax import hosts
 from lilo_jax.errors import RunError, Stopped, UsageError
 
 INTERRUPTED, NOBODY_READS = 130, 141
@@ -56,16 +57,19 @@ def exit_with_message(main: Callable[[], object]) -> None:
         _silence_libraries()
     try:
         try:
+            sys.argv[1:] = hosts.begin(sys.argv[1:])
             main()
         finally:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(NOBODY_READS)
-        if debug:
+        if debug and hosts.number() == 1:
             raise
         said = " ".join(message(error).splitlines())
-        print(f"error: {said}" if status(error) else said, file=sys.stderr)
+        print(f"error: {said}" if status(error) else said, file=sys.stderr, flush=True)
+        if hosts.number() > 1 and status(error):  # the others may wait for this one: they see that it is gone
+            os._exit(status(error))
         sys.exit(status(error))
 
 

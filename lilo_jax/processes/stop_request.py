@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from lilo_jax import hosts
 from lilo_jax.errors import Stopped
 
 STDERR = 2
@@ -40,6 +41,13 @@ class StopRequest:
     def asked(self) -> bool:
         """Whether to stop as soon as nothing is lost by it."""
         return self.signalled or (self._until is not None and time.monotonic() >= self._until)
+
+    def agreed(self) -> bool:
+        """Whether any process of the run has been asked to stop; all must call it, and all then stop alike."""
+        heard = hosts.gathered((self._signal or 0, self.asked))
+        if self._signal is None and (number := max(signal for signal, _ in heard)):
+            self._signal = number
+        return any(asked for _, asked in heard)
 
     @property
     def signalled(self) -> bool:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import xxhash
+from jax.experimental import multihost_utils
 
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.checked_files import FORMAT, hash_of
@@ -169,6 +170,8 @@ def _on_host(array: Any) -> Any:
         return array
     if array.is_fully_replicated:
         return np.asarray(array.addressable_data(0))
+    if not array.is_fully_addressable:  # one array at a time, whatever the model's size
+        return multihost_utils.process_allgather(array, tiled=True)
     parts = [shard.data for shard in array.addressable_shards]
     return jax.device_get(jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts))
 

@@ -5,12 +5,15 @@ says so once a minute.
 """
 
 import contextlib
+import pathlib
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import tqdm
+
+from lilo_jax.storage.files import append_line
 
 PATIENCE = 60.0
 """Seconds after which something is said where there is no terminal."""
@@ -23,14 +26,25 @@ WORTH_A_LINE = 1.0
 class Progress:
     """A progress bar over steps, or lines where there is no terminal."""
 
-    def __init__(self, name: str, *, total: int, every: int = 1, bar: bool = True) -> None:
-        self._name, self._total, self._every = name, total, every
+    def __init__(
+        self, name: str, *, total: int, every: int = 1, bar: bool = True, file: pathlib.Path | None = None
+    ) -> None:
+        """Sets it up.
+
+        Args:
+            name: of what goes on.
+            total: steps.
+            every: steps between two lines.
+            bar: whether it may be a bar.
+            file: where the lines go; None: to stderr.
+        """
+        self._name, self._total, self._every, self._file = name, total, every, file
         self._doing: list[tuple[str, float]] = []
         self._said = self._last_step = time.monotonic()
         self._closed = threading.Event()
         self._clock: threading.Thread | None = None
         self._bar = None
-        if bar and sys.stderr.isatty():
+        if bar and file is None and sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total, desc=name, unit="step", file=sys.stderr)
 
     @contextlib.contextmanager
@@ -70,7 +84,9 @@ class Progress:
     def line(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         self._said = time.monotonic()
-        if self._bar is not None:
+        if self._file is not None:
+            append_line(self._file, f"{self._name}: {text}")
+        elif self._bar is not None:
             self._bar.write(f"{self._name}: {text}", file=sys.stderr)
         else:
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -166,6 +166,11 @@ class RunDirectory:
         """Writes the config, in place of an earlier one."""
         self.files.write(CONFIG, _json(config))
 
+    def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None:
+        """Has a tokenizer saved where it belongs."""
+        save(self.path / TOKENIZER)
+        self.files.adopt(TOKENIZER)
+
     def _described(self, name: str) -> bytes:
         content = self.files.read(name)
         if content is None:
@@ -179,6 +184,32 @@ class RunDirectory:
     def _write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
         lines = (to_json(record, ensure_ascii=False) + "\n" for record in records)
         self.files.write(name, "".join(lines).encode())
+
+
+class SilentRunDirectory(RunDirectory):
+    """A run's directory for a process that is not the first of the run: it reads what that one writes, no more."""
+
+    def mark(self, outcome: str, message: str) -> None: ...
+
+    def append(self, name: str, record: dict[str, Any]) -> None: ...
+
+    def write_rollouts(self, step: int, records: Iterable[dict[str, Any]]) -> None: ...
+
+    def write_generations(self, step: int, split: str, records: Iterable[dict[str, Any]], *, only: bool) -> None: ...
+
+    def rewind(self, written: Mapping[str, Entry] | None) -> None: ...
+
+    def log(self, message: str) -> None: ...
+
+    def describe(self, config: Mapping[str, Any], questions: bytes) -> None: ...
+
+    def store_config(self, config: Mapping[str, Any]) -> None: ...
+
+    def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None: ...
+
+    def written(self) -> dict[str, Entry]:
+        """Nothing: what is saved of it is the first process's."""
+        return {}
 
 
 def _step_of(name: str) -> int:

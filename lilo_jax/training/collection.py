@@ -15,7 +15,7 @@ from lilo_jax.device.mesh import put_replicated
 from lilo_jax.device.programs import Programs
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.judge import Judge
-from lilo_jax.evaluation.responses import Answer, Graded
+from lilo_jax.evaluation.responses import Answer, Graded, settled
 from lilo_jax.evaluation.sampler import Sampler, sample
 from lilo_jax.keys import stream_key
 from lilo_jax.models.packing import prompt_width
@@ -145,14 +145,14 @@ def _rollouts(
 ) -> list[Rollout]:
     """What became of a call's requests, in their order."""
     rollouts = []
-    for row, (response, judgement) in zip(call.rows, graded, strict=True):
+    for row, one, judgement in zip(call.rows, graded, settled(graded), strict=True):
         prompt, length = call.requests.prompt[row], completions.lengths[row]
         prompt_ids = call.prompts.tokens[prompt, : call.prompts.lengths[prompt]]
         tokens, logprobs = completions.tokens[row, :length], completions.logprobs[row, :length]
         question = collector.pool.questions[collected.place[call.group(row)]]
         draw = (step, ROLLOUT, int(call.requests.id[row]))
-        found = judgement.result().verdict
-        verdict, reward = collector.judge.rewarded(question, response, found, int(length), draw)
+        response = one.response
+        verdict, reward = collector.judge.rewarded(question, response, judgement.verdict, int(length), draw)
         ended = bool(completions.ended[row])
         group, (ids, sampled, scores) = call.group(row), map(np.asarray, (prompt_ids, tokens, logprobs))
         rollouts.append(Rollout(group, ids, sampled, scores, ended, response, verdict, reward))

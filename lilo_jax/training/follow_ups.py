@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lilo_jax.errors import RunError
-from lilo_jax.evaluation.responses import Answer, ResponseGrader
+from lilo_jax.evaluation.responses import Answer, ResponseGrader, settled
 from lilo_jax.evaluation.sampler import sample
 from lilo_jax.keys import stream_key
 from lilo_jax.models.packing import prompt_width
@@ -228,10 +228,11 @@ def _grade(
         question = collector.pool.questions[int(batch.place[batch.group[row]])]
         answers.append(Answer(question, ids, bool(children.ended[i])))
     submitted = collector.judge.submit(answers)
+    judgements = settled(submitted)
     for i, (owner, answer, graded) in enumerate(zip(owners, answers, submitted, strict=True)):
         draw = (step, FOLLOW_UP, int(requests.id[i]))
         verdict, reward = collector.judge.rewarded(
-            answer.question, graded.response, graded.verdict, len(answer.ids), draw
+            answer.question, graded.response, judgements[i].verdict, len(answer.ids), draw
         )
         state = states[owner]
         state.asked += 1

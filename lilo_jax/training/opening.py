@@ -11,13 +11,14 @@ from typing import Any
 import filelock
 
 from lilo_jax import config as configuration
+from lilo_jax import hosts
 from lilo_jax.config import TABLES, Config
 from lilo_jax.errors import UsageError
 from lilo_jax.questions import Question
 from lilo_jax.storage import questions_file
 from lilo_jax.storage.checked_files import CHECKSUMS
 from lilo_jax.storage.files import TEMPORARY, remove_unfinished
-from lilo_jax.storage.run_directory import CONFIG, DESCRIPTION, QUESTIONS, RunDirectory
+from lilo_jax.storage.run_directory import CONFIG, DESCRIPTION, QUESTIONS, RunDirectory, SilentRunDirectory
 
 LOCK = "lock"
 BEGUN = {LOCK, CHECKSUMS, "log.txt", "FAILED", *DESCRIPTION}
@@ -44,23 +45,45 @@ def open_run(
     Raises:
         UsageError: the directory holds something else, another process writes there, or nobody may.
     """
+    if not hosts.is_first():
+        yield _opened_by_the_first(path)
+        return
     directory = RunDirectory(path)
-    with _trouble_with(path):
+    with _told_to_others(), _trouble_with(path):
         _check(directory, config, resume, questions)
         done = directory.done_steps() == config.num_steps and directory.newest_step() == config.num_steps
     if done:
+        hosts.gathered("")
         yield directory
         return
-    with _trouble_with(path):
+    with _told_to_others(), _trouble_with(path):
         directory.path.mkdir(parents=True, exist_ok=True)
         lock = _lock(directory.path)
     try:
-        with _trouble_with(path):
+        with _told_to_others(), _trouble_with(path):
             _check(directory, config, "auto" if resume == "never" else resume, questions)
             _begin(directory, config, questions)
+        hosts.gathered("")
         yield directory
     finally:
         lock.release()
+
+
+def _opened_by_the_first(path: pathlib.Path | str) -> RunDirectory:
+    """The directory when the first process has opened it; raises what kept that one from it."""
+    if refused := hosts.gathered("")[0]:
+        raise UsageError(refused)
+    return SilentRunDirectory(path)
+
+
+@contextlib.contextmanager
+def _told_to_others() -> Iterator[None]:
+    """Tells the other processes, which wait for it, why the directory can't be used."""
+    try:
+        yield
+    except Exception as error:
+        hosts.gathered(str(error))
+        raise
 
 
 @contextlib.contextmanager

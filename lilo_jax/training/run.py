@@ -5,8 +5,11 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
+from lilo_jax import config as configuration
+from lilo_jax import hosts
 from lilo_jax.bounds import check
 from lilo_jax.config import Config, Launch, of_run
 from lilo_jax.device import capacity
@@ -32,7 +35,7 @@ from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.questions_file import fingerprint
-from lilo_jax.storage.run_directory import BEFORE, TOKENIZER, RunDirectory
+from lilo_jax.storage.run_directory import BEFORE, RunDirectory
 from lilo_jax.training import checks
 from lilo_jax.training.assembly import Assembly, assemble
 from lilo_jax.training.facts import question_facts
@@ -133,6 +136,8 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
     config = checks.resolve(config)
     task = checks.check(config)
     questions = checks.questions_of(config, task)
+    asked = configuration.flat(configuration.to_dict(config))
+    hosts.agree("at the start", asked | {"the questions": fingerprint(questions), "jax": jax.__version__})
     with open_run(launch.output_dir, config, launch.resume, questions) as directory:
         if directory.is_done():
             return Result(directory, done=True, state=None)
@@ -142,7 +147,8 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         start = starting_model(config, directory.path)
         tokenizer = start.tokenizer() if start else None
         assembly = assemble(config, task, tokenizer=tokenizer, workers=launch.graders)
-        progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar)
+        own = None if hosts.is_first() else directory.path / f"host_{hosts.index()}.txt"
+        progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar, file=own)
         try:
             with watched(progress), assembly.graders:
                 state = _train(assembly, directory, progress, start, stop, launch, fingerprint(questions))
@@ -166,6 +172,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         if done := step == config.num_steps:
             directory.mark("DONE", f"{step} steps")
         directory.log(f"{'done' if done else 'stopped'} after {step} steps")
+        hosts.wait()  # whoever reads next finds all of it
         return Result(directory, done=done, state=state)
 
 
@@ -181,8 +188,9 @@ def _train(
     """Trains, from the newest checkpoint if there is one; what it returns is saved."""
     config, path = assembly.config, directory.checkpoints_path
     if launch.resume == "previous":
-        for step in set_aside(path):
+        for step in set_aside(path) if hosts.is_first() else ():
             progress.line(f"the checkpoint of step {step} is damaged and was moved to {DAMAGED}/")
+        hosts.wait()
     recorder, clock = Recorder(directory, progress, generations=config.storage.generations), PhaseClock(progress.doing)
     journal, graders = Journal(directory.path / "verdicts"), assembly.graders
     journal.turn_to(BEFORE)
@@ -242,8 +250,7 @@ def _begun(
     """The state before the first step, what it has cost, and the fingerprint of the frozen weights to be read again."""
     config, programs = assembly.config, assembly.programs
     ledger = Ledger(token_flops=token_flops(programs.state))
-    assembly.tokenizer.save(directory.path / TOKENIZER)
-    directory.files.adopt(TOKENIZER)
+    directory.write_tokenizer(assembly.tokenizer.save)
     with progress.doing("reading the weights"):
         params = _initial_weights(assembly, start)
     if not config.num_steps:

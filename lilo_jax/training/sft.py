@@ -52,6 +52,7 @@ def fine_tune(assembly: Assembly, params: PyTree, ledger: Ledger, progress: Prog
     width = int(demonstrations.completion_lengths.max())
     state = programs.start_sft(params)
     for step, rows in enumerate(_batches(config.seed, len(demonstrations.tokens), config.sft.batch, config.sft.steps)):
+        stop.agreed()
         stop.check(f"in step {step} of fine-tuning, which the same command begins again")
         batch = jax.tree.map(lambda x, rows=rows: x[rows], demonstrations)
         plan = _plan(assembly, batch)

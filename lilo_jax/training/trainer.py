@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 
+from lilo_jax import hosts
 from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.audit import audit
 from lilo_jax.evaluation.held_out import Evaluation, evaluate
@@ -14,6 +15,7 @@ from lilo_jax.keys import stream_key
 from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.rl.prepare import prepare_blocks
+from lilo_jax.storage.checked_files import hash_of
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.run_directory import RunDirectory
@@ -45,17 +47,18 @@ def train(
     config, collector = assembly.config, assembly.collector
     for step in range(int(state.step), last_step):
         before, booked = state, ledger.to_dict()
-        if stop.asked:
+        if stop.agreed():
             break
         journal.turn_to(step)
         state = refresh_facts(assembly, state, step, ledger, clock)
         audited = audit_belief(assembly, state, step, ledger, clock)
         collected = collect(collector, state, assembly.policy(state), step, clock)
-        if stop.asked:  # a step that has not been trained on is taken again
+        if stop.agreed():  # a step that has not been trained on is taken again
             state, ledger = before, Ledger.from_dict(booked, ledger.token_flops)
             break
         believed = believe(collector, state, collected, step, clock)
         admission, state = admit(collector, state, collected, step, clock)
+        hosts.agree(f"in step {step}", decisions(collected, admission))
         batch = make_batch(assembly, state, collected, admission, believed, step, ledger, clock)
         state, learned = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
@@ -82,6 +85,18 @@ def train(
     recorder.flush()
     saver.save(int(state.step), state, ledger)
     return state
+
+
+def decisions(collected: Collected, admission: Admission) -> dict[str, str]:
+    """What a step has decided, each as a hash, in the order in which it was."""
+    rollouts = collected.rollouts
+    return {
+        "the questions": hash_of([collected.place.tolist(), collected.round.tolist()]),
+        "the tokens": hash_of([r.completion_ids.tolist() for r in rollouts]),
+        "the verdicts": hash_of([r.verdict.value for r in rollouts]),
+        "the rewards": hash_of([r.reward for r in rollouts]),
+        "the groups trained on": hash_of([admission.indices.tolist(), admission.mask.tolist()]),
+    }
 
 
 def evaluate_held_out(assembly: Assembly, state: TrainState, step: int, ledger: Ledger) -> list[Evaluation]:
