@@ -17,6 +17,7 @@ import jax
 from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax import config as configuration
+from lilo_jax import hosts
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
 from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
@@ -110,7 +111,7 @@ def compare(
         seeds: of the runs.
         launch: where and how.
         jobs: runs at a time; 0 takes one per core on CPU and one on an accelerator, which processes cannot share.
-        after_each: called with all runs, finished or not, whenever one is.
+        after_each: called with all runs, finished or not, whenever one is; of several processes in the first alone.
     """
     config, arms = resolve(config), {name: resolve(arm) for name, arm in arms.items()}
     for arm in arms.values():
@@ -118,9 +119,12 @@ def compare(
     with open_run(launch.output_dir, config, launch.resume, {}) as root:
         ready = _ready(root.path, config, arms, seeds, launch)
         runs = {name: {seed: RunDirectory(root.path / f"seed_{seed}" / name) for seed in seeds} for name in arms}
-        workers = min(jobs or _processes(), len(arms) * len(seeds))
+        # Processes that train one model take the runs in turn, all together.
+        workers = 1 if hosts.number() > 1 else min(jobs or _processes(), len(arms) * len(seeds))
         with executor(workers) as pool:
-            _run_all(ready, pool, workers, launch, lambda: after_each(runs))
+            _run_all(ready, pool, workers, launch, lambda: after_each(runs) if hosts.is_first() else None)
+    if not hosts.is_first():
+        sys.exit()  # the first process alone reports
     return runs
 
 
