@@ -14,7 +14,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.budgets import BUDGETS
-from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.checkpoints import finished_steps, load_arrays
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.training.run import learning_curve, run
@@ -219,3 +219,15 @@ def test_learning_curve_of_a_stopped_run_ends_where_it_stopped(stopped_run, tiny
     assert curve["steps"].tolist() == [0, 5, 10]
     for name in ("generated_tokens", "accuracy"):
         assert curve[name].tolist() == whole[name][:3].tolist()
+
+
+@pytest.mark.slow
+def test_steps_that_take_long_are_saved_by_the_clock(tiny_run, tmp_path):
+    config = configuration.replace(
+        tiny_run[0], num_steps=3, storage__save_every=1000, storage__save_every_seconds=1e-6, storage__keep=9
+    )
+    assert run(config, Launch(output_dir=str(tmp_path / "run"))).done
+    assert finished_steps(tmp_path / "run" / "checkpoints") == [0, 1, 2, 3]
+    config = configuration.replace(config, storage__save_every_seconds=1e6)
+    assert run(config, Launch(output_dir=str(tmp_path / "other"))).done
+    assert finished_steps(tmp_path / "other" / "checkpoints") == [0, 3]

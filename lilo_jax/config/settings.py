@@ -82,6 +82,8 @@ class StorageConfig:
 
     save_every: Count = 50
     """steps between checkpoints; the last step is always saved"""
+    save_every_seconds: NotNegative = 0.0
+    """seconds after which a step is saved besides, where steps are long; 0: none is"""
     keep: Count = 2
     """checkpoints kept: should the newest be damaged, the one before it is there"""
     rollouts_every: Whole = 20

@@ -3,13 +3,25 @@
 import contextlib
 import os
 import pathlib
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from lilo_jax.errors import UsageError
+
 TEMPORARY = ".tmp-"
 """What the names of files that are still being written begin with."""
+
+
+def check_local(path: pathlib.Path | str) -> None:
+    """Raises `UsageError` at an address such as gs://bucket/run, which would become a directory called `gs:`."""
+    if found := re.match(r"([a-z][a-z0-9+]+):/", str(path)):
+        raise UsageError(
+            f"{path} is in a store of {found[1]}://, and files are written to directories: mount it (with Cloud "
+            f"Storage FUSE, or Mountpoint for S3), and give the path there"
+        )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from lilo_jax.errors import UsageError
-from lilo_jax.storage.files import whole_file
+from lilo_jax.storage.files import check_local, whole_file
 
 
 def to_json(value: Any, **form: Any) -> str:
@@ -147,6 +147,7 @@ def _object_of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def check_output(path: pathlib.Path) -> None:
     """Raises `UsageError` if a file cannot be written there; to be called before what it will hold is computed."""
+    check_local(path)
     if not path.parent.is_dir():
         raise UsageError(
             f"there is no directory {path.parent} to write {path.name} to: make it, or pass another --output"
@@ -157,6 +158,7 @@ def check_output(path: pathlib.Path) -> None:
 
 def check_new_directory(path: pathlib.Path) -> None:
     """Raises `UsageError` if a directory of results cannot be made there without touching other files."""
+    check_local(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists and is not empty: pass another --output")
     above = next(parent for parent in path.absolute().parents if parent.exists())

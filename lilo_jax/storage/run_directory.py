@@ -28,7 +28,7 @@ import jax
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.checked_files import CheckedFiles, Entry
 from lilo_jax.storage.checkpoints import newest
-from lilo_jax.storage.files import append_line, write_whole
+from lilo_jax.storage.files import append_line, check_local, write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.redaction import redacted
 
@@ -46,6 +46,7 @@ class RunDirectory:
     """Reads and writes one run's files.  Reading changes nothing; who writes holds the lock (see `open_run`)."""
 
     def __init__(self, path: pathlib.Path | str) -> None:
+        check_local(path)
         self.path = pathlib.Path(path).absolute()
         self.files = CheckedFiles(self.path)
 

@@ -1,7 +1,9 @@
 """What a checkpoint of a run holds beside its arrays, so that going on from it is going on with the same run."""
 
+import time
 from typing import Any
 
+from lilo_jax import hosts
 from lilo_jax.grading.journal import Journal
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.ledger import Ledger
@@ -27,6 +29,7 @@ class Saver:
         """
         self._checkpoints, self._directory, self._journal = checkpoints, directory, journal
         self._saved: int | None = None
+        self._saved_at = time.monotonic()
         self._fixed = {"questions": questions, "origin": origin}
 
     def save(self, step: int, state: TrainState, ledger: Ledger) -> None:
@@ -36,7 +39,11 @@ class Saver:
         written: dict[str, Any] = {"ledger": ledger.to_dict(), "files": self._directory.written()}
         self._checkpoints.save(step, unfrozen(state) if self._fixed["origin"] else state, written | self._fixed)
         self._journal.forget_before(self._saved or 0)  # the save before this one is on disk by now
-        self._saved = step
+        self._saved, self._saved_at = step, time.monotonic()
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether so many seconds have passed since the last save, by the clock of the first process; 0: never."""
+        return bool(seconds) and hosts.gathered(time.monotonic() - self._saved_at >= seconds)[0]
 
 
 def unfrozen(state: TrainState) -> TrainState:

@@ -79,7 +79,7 @@ def train(
             assembly.graders.take_counts()  # those of a step are its own
             if suspected := suspects(collector, state):
                 directory.append("suspects", {"step": done, "questions": suspected})
-        if done % config.storage.save_every == 0:
+        if done % config.storage.save_every == 0 or saver.is_due(config.storage.save_every_seconds):
             recorder.flush()
             saver.save(done, state, ledger)
     recorder.flush()
