@@ -17,9 +17,9 @@ import jax
 from pebble import ProcessExpired, ProcessPool
 
 from lilo_jax import config as configuration
-from lilo_jax import hosts
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
+from lilo_jax.processes import hosts
 from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.json_lines import to_json

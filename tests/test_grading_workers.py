@@ -314,7 +314,8 @@ def test_completions_become_responses_and_verdicts(workers, tokenizer):
     ]
     with GradingWorkers(count=workers) as grading:
         graded = ResponseGrader(grading, tokenizer, stop=(" .",)).submit(_exact, answers)
-        assert [(g.response, g.verdict) for g in graded] == [(text, verdict) for *_, text, verdict in cases]
+        found = [(one.response, one.judgement.result().verdict) for one in graded]
+        assert found == [(text, verdict) for *_, text, verdict in cases]
         assert ResponseGrader(grading, tokenizer).submit(_exact, []) == []
 
 

@@ -10,11 +10,11 @@ from several_hosts import ended, run, start, wait_for
 from test_mesh import arguments as command_line
 
 from lilo_jax import config as configuration
-from lilo_jax import hosts
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.responses import Graded, settled
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.workers import _done
+from lilo_jax.processes import hosts
 from lilo_jax.questions import Verdict
 from lilo_jax.storage.run_directory import RunDirectory, SilentRunDirectory
 

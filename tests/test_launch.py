@@ -10,8 +10,8 @@ import yaml
 
 from experiments import train
 from lilo_jax import config as configuration
-from lilo_jax import hosts
 from lilo_jax.config import Options
+from lilo_jax.processes import hosts
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / "docs" / "launch"

@@ -16,12 +16,14 @@ from experiments.algorithms import AlgorithmsOptions
 from experiments.arms import labelled
 from experiments.predict_success import PredictOptions
 from experiments.quickstart import BEST, SETTINGS, QuickstartOptions, claims
+from experiments.real_model import RealModelOptions
 from experiments.simulate_selection import SimulationOptions
 from experiments.sweep import SweepOptions
 from lilo_jax import cli
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum import CURRICULA
+from lilo_jax.processes import hosts
 from lilo_jax.rl import ALGORITHMS
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.training.run import run
@@ -47,6 +49,7 @@ OF_MODULE = {
     "predict_success": PredictOptions(),
     "quickstart": QuickstartOptions(),
     "simulate_selection": SimulationOptions(),
+    "real_model": RealModelOptions(),
     "sweep": SweepOptions(),
     "train": Options(),
 }
@@ -131,6 +134,7 @@ def test_the_hardest_example_admits_the_rarest_successes(examples):
 @pytest.mark.parametrize("command", dict.fromkeys(command for own in COMMANDS.values() for command in own))
 def test_every_command_parses(command, examples):
     _, _, module, *args = shlex.split(command)
+    args = hosts.split(args)[1]
     options = OF_MODULE[module.removeprefix("experiments.")]
     parse = configuration.parse if hasattr(options, "config") else configuration.command_line
     if {"--help", "--help-all"} & set(args):

@@ -16,7 +16,7 @@ from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.row_shards import ALONE
-from lilo_jax.models.scoring import Streaming, _cut, _join, completion_mask, score, score_values, streamed
+from lilo_jax.models.scoring import _cut, _join, _Streaming, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5
@@ -149,7 +149,7 @@ def test_streamed_gradients_in_float64_are_those_of_automatic_differentiation():
             return jnp.sum(weights[0] * outputs[0] * (1 - share) + weights[1] * outputs[1] * share)
 
         def ours(factors, share):
-            how = Streaming(lambda head, states: states @ head, ALONE, temperature=0.7, chunk=4)
+            how = _Streaming(lambda head, states: states @ head, ALONE, temperature=0.7, chunk=4)
             return loss(streamed(how, factors[1], factors[0], targets), share)
 
         def plain(factors, share):

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 import sentencepiece
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pretrained_models import byte_level_tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -235,6 +235,7 @@ def byte_level():
 @given(text=st.text())
 @settings(deadline=None, max_examples=300)
 def test_byte_level_tokenizers_lose_nothing(byte_level, text):
+    assume("<|end|>" not in text)  # the end token, in a text too
     assert byte_level.decode(byte_level.encode(text)) == text
     table = byte_level.token_bytes()
     assert b"".join(table[i] for i in byte_level.encode(text)) == text.encode()

@@ -17,7 +17,7 @@ from lilo_jax.storage.json_lines import to_json
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanOptions:
+class _PlanOptions:
     """The command line of a plan: where to run, and what is not known without data; then the config's own options."""
 
     topology: str
@@ -41,7 +41,7 @@ class PlanOptions:
 
 def plan(experiment: str, options: Sequence[str]) -> None:
     """Prints what an experiment needs on a slice; a plan that does not fit is refused."""
-    given = PlanOptions(topology="", config=_config_of(experiment))
+    given = _PlanOptions(topology="", config=_config_of(experiment))
     found = configuration.parse(given, options, prog=f"lilo plan {experiment}", description=planning.__doc__ or "")
     if not found.topology:
         raise UsageError("--topology is missing: give a slice, such as --topology v5p:2x2x4")

@@ -47,6 +47,10 @@ class _Watch:
         for watcher in self.watchers:
             watcher.compiled(name, time.perf_counter() - begun)
 
+    def forget(self) -> None:
+        """Of a program that was traced and then not compiled, as for a plan, nobody is to hear."""
+        self._current = None
+
     def _hear(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == COMPILED and self._current and kwargs.get("fun_name") == f"jit({self._current[0]})":
             self.end()
@@ -74,6 +78,8 @@ def announced(name: str, function: F) -> F:
 @contextlib.contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
     """Tells a watcher of what is compiled until the block ends."""
+    if not _WATCH.watchers:
+        _WATCH.forget()
     _WATCH.watchers.append(watcher)
     try:
         yield

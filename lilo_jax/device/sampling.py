@@ -28,7 +28,7 @@ from lilo_jax.sampling.token_choice import TokenRule
 from lilo_jax.types import Array, Completions, Prompts, PyTree, Requests
 
 
-class Engine(NamedTuple):
+class _Engine(NamedTuple):
     """`lilo_jax.sampling.sample` on a mesh; called with host arrays.
 
     Attributes:
@@ -79,7 +79,7 @@ def sampler(
     *,
     end_ids: tuple[int, ...],
     known_ids: int,
-) -> Engine:
+) -> _Engine:
     """The engine of a model on a mesh.
 
     Args:
@@ -126,7 +126,7 @@ def sampler(
         static_argnames=("rule", "max_new_tokens", "max_length", "slots"),
         out_shardings=replicated(mesh),
     )
-    return Engine(program, mesh)
+    return _Engine(program, mesh)
 
 
 def _over_row_shards(number: Array) -> Array:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lilo_jax import hosts
 from lilo_jax.grading.extraction import complete
 from lilo_jax.grading.judgement import Judgement
 from lilo_jax.grading.workers import Grade, GradingWorkers
+from lilo_jax.processes import hosts
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.sampling import cut_at_stop, stop_table
 from lilo_jax.tokenizers import Tokenizer

@@ -13,8 +13,8 @@ import pathlib
 import threading
 from typing import Any
 
-from lilo_jax import hosts
 from lilo_jax.grading.judgement import Judgement
+from lilo_jax.processes import hosts
 from lilo_jax.questions import Verdict
 from lilo_jax.storage.checked_files import hash_of
 from lilo_jax.storage.files import append_line

@@ -132,16 +132,10 @@ def build_model(
     def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
         return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, None))
 
-    def head(params: PyTree) -> Float[Array, "embed vocabulary"]:
-        return params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
-
-    def project_out(
-        head: Float[Array, "embed vocabulary"], x: Float[Array, "*tokens embed"]
-    ) -> Float[Array, "*tokens vocabulary"]:
-        return softcapped(jnp.matmul(x, head, preferred_element_type=jnp.float32), config.logit_softcap)
+    head, out = functools.partial(_head, config), functools.partial(_logits_of, config)
 
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
-        return project_out(head(params).astype(x.dtype), x)
+        return out(head(params).astype(x.dtype), x)
 
     def values(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens"]:
         return x.astype(jnp.float32) @ params["head"] + params["bias"]
@@ -157,7 +151,7 @@ def build_model(
         hidden=hidden,
         states=states,
         head=head,
-        project=project_out,
+        project=out,
         logits=logits,
         values=values,
         decoding_weights=decoding.weights,
@@ -168,6 +162,16 @@ def build_model(
         copy=decoding.copy,
         shards=shards,
     )
+
+
+def _head(config: DecoderConfig, params: PyTree) -> Float[Array, "embed vocabulary"]:
+    return params["trunk"]["embedding"].T if config.tie_embeddings else params["head"]
+
+
+def _logits_of(
+    config: DecoderConfig, head: Float[Array, "embed vocabulary"], x: Float[Array, "*tokens embed"]
+) -> Float[Array, "*tokens vocabulary"]:
+    return softcapped(jnp.matmul(x, head, preferred_element_type=jnp.float32), config.logit_softcap)
 
 
 def _whole(attend: Attend, tokens: Int[Array, "rows tokens"], segments: Segments | None) -> Pass:

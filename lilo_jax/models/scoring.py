@@ -53,12 +53,12 @@ def score(
     """
     hidden, tokens, mask = _completion_states(model, params, sequences, completion_width)
     shards = model.shards if hidden.shape[0] % model.shards.number == 0 else ALONE
-    columns = streamed(Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
+    columns = streamed(_Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
     logprobs, entropy = (jnp.where(mask, x, 0) for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
-class Streaming(NamedTuple):
+class _Streaming(NamedTuple):
     """How states are projected: `project` and `shards` of a `Model`, temperature, most tokens at a time on a shard."""
 
     project: Callable[..., Float[Array, "*tokens vocabulary"]]
@@ -69,7 +69,7 @@ class Streaming(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def streamed(
-    how: Streaming,
+    how: _Streaming,
     head: Float[Array, "embed vocabulary"],
     states: Float[Array, "rows completion embed"],
     targets: Int[Array, "rows completion"],
@@ -86,7 +86,7 @@ def streamed(
     the shards once.
 
     Args:
-        how: see `Streaming`.
+        how: see `_Streaming`.
         head: W.
         states: h.
         targets: y.
@@ -98,7 +98,7 @@ def streamed(
 
 
 def _streamed_forward(
-    how: Streaming,
+    how: _Streaming,
     head: Float[Array, "embed vocabulary"],
     states: Float[Array, "rows completion embed"],
     targets: Int[Array, "rows completion"],
@@ -129,7 +129,7 @@ def _streamed_forward(
 
 
 def _streamed_backward(
-    how: Streaming,
+    how: _Streaming,
     residuals: tuple,
     cotangents: tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]],
 ) -> tuple[Float[Array, "embed vocabulary"], Float[Array, "rows completion embed"], None]:
@@ -161,7 +161,7 @@ streamed.defvjp(_streamed_forward, _streamed_backward)
 
 
 def _whole(
-    how: Streaming, head: Float[Array, "embed vocabulary"], states: Float[Array, "..."]
+    how: _Streaming, head: Float[Array, "embed vocabulary"], states: Float[Array, "..."]
 ) -> Float[Array, "embed vocabulary"]:
     return how.shards.whole(head, states.dtype, "embed", "vocab")
 

@@ -5,8 +5,8 @@ a loop of unknown length, such as that of decoding, is reported by itself, per t
 """
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {
@@ -31,7 +31,7 @@ class _Instruction(NamedTuple):
     rest: str
 
 
-class Traffic(NamedTuple):
+class _Traffic(NamedTuple):
     """What collectives move.
 
     Attributes:
@@ -61,14 +61,14 @@ def size_of(shape: str) -> int:
     return total
 
 
-def traffic(text: str) -> list[Traffic]:
+def traffic(text: str) -> list[_Traffic]:
     """What a program moves: first all that runs a known number of times, then each loop of unknown length."""
     program = _computations(text)
-    loops: dict[str, Traffic] = {}
+    loops: dict[str, _Traffic] = {}
 
-    def walk(name: str, channels: set[str]) -> Traffic:
+    def walk(name: str, channels: set[str]) -> _Traffic:
         """Of one turn of a computation; what overlaps with others stands in several fusions, under one channel."""
-        found = Traffic("", {}, {})
+        found = _Traffic("", {}, {})
         for instruction in program.get(name, []):
             kind = _kind(program, instruction)
             if kind:
@@ -89,6 +89,11 @@ def traffic(text: str) -> list[Traffic]:
 
     whole = walk("", set())
     return [whole, *loops.values()]
+
+
+def restored(records: Iterable[Mapping[str, Any]]) -> tuple[_Traffic, ...]:
+    """Of records that `_asdict` made."""
+    return tuple(_Traffic(**record) for record in records)
 
 
 def largest(text: str, most: int = 5) -> list[tuple[int, str, str]]:
@@ -161,11 +166,11 @@ def _turns(program: dict[str, list[_Instruction]], loop: _Instruction) -> int | 
     return int(bounds[0].rest.split(")")[0]) if simple else None
 
 
-def _add(found: Traffic, kind: str, count: int, size: int, times: int) -> None:
+def _add(found: _Traffic, kind: str, count: int, size: int, times: int) -> None:
     found.calls[kind] = found.calls.get(kind, 0) + count * times
     found.size[kind] = found.size.get(kind, 0) + size * times
 
 
-def _merge(found: Traffic, inner: Traffic, times: int) -> None:
+def _merge(found: _Traffic, inner: _Traffic, times: int) -> None:
     for kind, count in inner.calls.items():
         _add(found, kind, count, inner.size[kind], times)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lilo_jax.planning.collectives import Traffic, largest, traffic
+from lilo_jax.planning.collectives import largest, restored, traffic
 from lilo_jax.planning.topology import GIB, Slice
 from lilo_jax.storage.compilation_cache import cache_directory
 from lilo_jax.storage.files import write_whole
@@ -42,7 +42,7 @@ class Compiled(NamedTuple):
     aliased: int
     temporaries: int
     peak: int
-    traffic: tuple[Traffic, ...]
+    traffic: tuple[Any, ...]
     buffers: tuple[str, ...]
     fits: bool
 
@@ -68,8 +68,8 @@ def compiled(name: str, lower: Callable[[], jax.stages.Lowered], place: Slice) -
 
 
 def _restored(name: str, stored: dict[str, Any]) -> Compiled:
-    parts = tuple(Traffic(**part) for part in stored["traffic"])
-    return Compiled(**stored | {"name": name, "traffic": parts, "buffers": tuple(stored["buffers"])})
+    own = {"name": name, "traffic": restored(stored["traffic"]), "buffers": tuple(stored["buffers"])}
+    return Compiled(**stored | own)
 
 
 def _compile(name: str, lowered: jax.stages.Lowered) -> Compiled:

@@ -14,7 +14,7 @@ from lilo_jax.device.programs import Programs, build_programs
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.planning.arguments import Sizes, calls
 from lilo_jax.planning.compiling import Compiled, compiled, held
-from lilo_jax.planning.roofline import LINKS, MEAN_LENGTH, MEMORY, PRODUCTS, Seconds, phases
+from lilo_jax.planning.roofline import LINKS, MEAN_LENGTH, MEMORY, PRODUCTS, phases
 from lilo_jax.planning.topology import GIB, Slice, described
 from lilo_jax.report.tables import markdown
 from lilo_jax.training.assembly import program_settings
@@ -46,7 +46,7 @@ class Request:
     follow_ups: int = 0
 
 
-class Plan(NamedTuple):
+class _Plan(NamedTuple):
     """What was found.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
         state: bytes of each device that a run remembers.
         policy: bytes of the part of it that sampling is given.
         programs: by name.
-        seconds: of the phases of a step.
+        seconds: of the phases of a step; see `lilo_jax.planning.roofline.phases`.
         whole: sizes that an axis of the mesh does not divide, in sentences.
     """
 
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     state: int
     policy: int
     programs: dict[str, Compiled]
-    seconds: dict[str, Seconds]
+    seconds: dict[str, Any]
     whole: list[str]
 
     def peak(self, name: str) -> int:
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
 _SAMPLES = ("sample", "follow_ups")
 
 
-def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = lambda line: None) -> Plan:
+def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = lambda line: None) -> _Plan:
     """Compiles the programs of a config for a slice.
 
     Args:
@@ -108,7 +108,7 @@ def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = l
     for name in asked.programs or tuple(available):
         tell(f"compiling {name} for {asked.topology}")
         found[name] = compiled(name, available[name], place)
-    return Plan(
+    return _Plan(
         config=config,
         place=place,
         state=held(programs.state),
@@ -149,7 +149,7 @@ def _check_rows(config: Config, place: Slice) -> None:
         )
 
 
-def lines(plan: Plan) -> Iterator[str]:
+def lines(plan: _Plan) -> Iterator[str]:
     """The plan as text."""
     chip, mesh = plan.place.chip, plan.place.mesh
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -184,7 +184,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from _time(plan)
 
 
-def _time(plan: Plan) -> Iterator[str]:
+def _time(plan: _Plan) -> Iterator[str]:
     total = sum(phase.total for phase in plan.seconds.values())
     parts = ", ".join(f"{name} {phase.total:.1f}" for name, phase in plan.seconds.items())
     yield (
@@ -200,7 +200,7 @@ def _time(plan: Plan) -> Iterator[str]:
     yield from markdown(["curriculum", "seconds a step", "million tokens", "chip-hours", "kWh"], rows).splitlines()
 
 
-def experiments(plan: Plan) -> Iterator[tuple[str, float, float, float, float]]:
+def experiments(plan: _Plan) -> Iterator[tuple[str, float, float, float, float]]:
     """Of a whole run under uniform, LILO and frontier: name, seconds of a step, generated tokens, chip-hours, kWh.
 
     LILO samples four times the questions.  frontier samples as many as uniform, and every 50 steps reads the pool once.
@@ -218,7 +218,7 @@ def experiments(plan: Plan) -> Iterator[tuple[str, float, float, float, float]]:
         yield name, seconds, tokens, hours, hours * place.chip.watts / 1000
 
 
-def as_record(plan: Plan) -> dict[str, Any]:
+def as_record(plan: _Plan) -> dict[str, Any]:
     """The plan for other programs to read: bytes and seconds."""
     return {
         "topology": plan.place.name,
@@ -240,7 +240,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def refuse(plan: Plan) -> None:
+def refuse(plan: _Plan) -> None:
     """Raises `RunError`, naming the programs and their largest buffers, if something does not fit."""
     if not (names := plan.too_large()):
         return
@@ -254,7 +254,7 @@ def refuse(plan: Plan) -> None:
     )
 
 
-def propose(plan: Plan, asked: Request, *, tell: Callable[[str], None]) -> tuple[str, Plan]:
+def propose(plan: _Plan, asked: Request, *, tell: Callable[[str], None]) -> tuple[str, _Plan]:
     """Options with which everything fits, and their plan, itself compiled.
 
     Tried are, one after another and each on top of those before it: what changes no number first.

@@ -17,7 +17,7 @@ PRODUCTS, MEMORY, LINKS = 0.5, 0.8, 0.8
 MEAN_LENGTH = 0.4
 
 
-class Seconds(NamedTuple):
+class _Seconds(NamedTuple):
     """A phase of a step: seconds of each thing that bounds it, and the operations that it does.
 
     Attributes:
@@ -36,7 +36,7 @@ class Seconds(NamedTuple):
         return max(self.computing, self.reading) + self.sending
 
 
-def phases(config: Config, place: Slice, sizes: Sizes, programs: dict[str, Compiled]) -> dict[str, Seconds]:
+def phases(config: Config, place: Slice, sizes: Sizes, programs: dict[str, Compiled]) -> dict[str, _Seconds]:
     """Seconds of each phase of a step, if the programs are run once each."""
     candidates, follow_ups = sizes.candidates, sizes.follow_ups
     operations = step_operations(config, sizes.prompt, candidates)
@@ -48,13 +48,13 @@ def phases(config: Config, place: Slice, sizes: Sizes, programs: dict[str, Compi
     return found
 
 
-def _products(place: Slice, program: Compiled | None, operations: float) -> Seconds:
+def _products(place: Slice, program: Compiled | None, operations: float) -> _Seconds:
     """Of a phase that computes whole sequences."""
     devices = place.mesh.devices.size
-    return Seconds(operations / (devices * PRODUCTS * place.chip.operations), 0, _sending(place, program), operations)
+    return _Seconds(operations / (devices * PRODUCTS * place.chip.operations), 0, _sending(place, program), operations)
 
 
-def _sampling(config: Config, place: Slice, program: Compiled | None, requests: int, sizes: Sizes) -> Seconds:
+def _sampling(config: Config, place: Slice, program: Compiled | None, requests: int, sizes: Sizes) -> _Seconds:
     """Of decoding: every turn reads the weights and the keys and values of all slots."""
     model, rollout = config.model, config.rollout
     shards, tensor = row_shards(place.mesh), place.mesh.shape["tensor"]
@@ -66,7 +66,7 @@ def _sampling(config: Config, place: Slice, program: Compiled | None, requests: 
     reading = turns * (weights + held) / (MEMORY * place.chip.bandwidth)
     forward = 2 * weight_count(model) * (requests * tokens + requests / rollout.samples * sizes.prompt)
     computing = forward / (place.mesh.devices.size * PRODUCTS * place.chip.operations)
-    return Seconds(computing, reading, _sending(place, program, turns), forward)
+    return _Seconds(computing, reading, _sending(place, program, turns), forward)
 
 
 def _sending(place: Slice, program: Compiled | None, turns: float = 0) -> float:

@@ -14,7 +14,7 @@ from lilo_jax.errors import UsageError, unknown_name
 GIB = 2**30
 
 
-class Chip(NamedTuple):
+class _Chip(NamedTuple):
     """Published figures of a device, and the share of each that is taken to be reached.
 
     Attributes:
@@ -33,10 +33,10 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 300e9, 170),
-    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 200e9),
-    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
+    "v4": _Chip(30.75 * GIB, 275e12, 1228e9, 300e9, 170),
+    "v5e": _Chip(15.75 * GIB, 197e12, 819e9, 200e9),
+    "v5p": _Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
+    "v6e": _Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
 }
 """From Google Cloud's pages on its TPU versions; memory is what the compiler leaves to programs; watts from Jouppi et
 al. 2023 (TPU v4, table 4)."""
@@ -52,7 +52,7 @@ class Slice(NamedTuple):
     """
 
     name: str
-    chip: Chip
+    chip: _Chip
     mesh: Mesh
 
 

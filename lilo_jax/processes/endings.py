@@ -8,8 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lilo_jax import hosts
 from lilo_jax.errors import RunError, Stopped, UsageError
+from lilo_jax.processes import hosts
 
 INTERRUPTED, NOBODY_READS = 130, 141
 """Statuses that shells give to what Ctrl-C and a closed pipe end."""

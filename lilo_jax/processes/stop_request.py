@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from lilo_jax import hosts
 from lilo_jax.errors import Stopped
+from lilo_jax.processes import hosts
 
 STDERR = 2
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)

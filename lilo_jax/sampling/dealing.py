@@ -13,7 +13,7 @@ from jaxtyping import Int
 from lilo_jax.types import Prompts, PyTree, Requests
 
 
-class Deal(NamedTuple):
+class _Deal(NamedTuple):
     """Where requests go; -1 where a shard has fewer than others.
 
     Attributes:
@@ -27,7 +27,7 @@ class Deal(NamedTuple):
     prompt: Int[np.ndarray, "shards shard_requests"]
 
 
-def deal(requests: Requests, num_prompts: int, shards: int) -> Deal:
+def deal(requests: Requests, num_prompts: int, shards: int) -> _Deal:
     """Every request of a budget above 0 to one shard.
 
     Shapes depend on the numbers of prompts and requests, and a little on the deal: a shard has room for N / shards
@@ -46,7 +46,7 @@ def deal(requests: Requests, num_prompts: int, shards: int) -> Deal:
             break
     else:
         raise AssertionError("a shard that may prefill every prompt has room for its share")
-    found = Deal(*(np.full((shards, size), -1, np.int32) for size in (most, room, room)))
+    found = _Deal(*(np.full((shards, size), -1, np.int32) for size in (most, room, room)))
     for shard, hand in enumerate(hands):
         found.prompts[shard, : len(hand)] = [prompt for prompt, _ in hand]
         rows = [row for _, rows in hand for row in rows]
@@ -100,7 +100,7 @@ def _hands(groups: list[_Group], shards: int, *, room: int, most: int) -> list[l
     return hands
 
 
-def dealt(hand: Deal, prompts: Prompts, requests: Requests) -> tuple[Prompts, Requests, Int[np.ndarray, "requests"]]:
+def dealt(hand: _Deal, prompts: Prompts, requests: Requests) -> tuple[Prompts, Requests, Int[np.ndarray, "requests"]]:
     """The prompts and requests of all shards one after another, and where each request then stands.
 
     Args:

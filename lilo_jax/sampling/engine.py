@@ -102,8 +102,7 @@ def sample(
         prompts: N prefixes of at most P tokens.
         requests: R requests.
         key: consumed.
-        stop_table: automaton of the strings that end a completion, from `stop_table`; the token
-            that completes one is the last.  None: there are none.
+        stop_table: automaton of the strings that end a completion, whose last token completes one; None: there is none.
         max_new_tokens: C, upper bound of every budget.
         rule: how a token is drawn.
         end_ids: tokens that end a completion; the end token is part of it.
@@ -113,8 +112,7 @@ def sample(
         slots: S, requests decoding at once; 0 takes one slot per request.
         prefill_tokens: prompt tokens run at once.
         max_length: bound on the tokens of any prefix together with its budget, which the caches are made for; 0: P + C.
-        most: the greatest of a number over all that must take the same turns: where the products of a turn are summed
-            over devices, shards that stop at different times would wait for each other for ever.
+        most: of a number over the shards that must take the same turns; see `Most`.
 
     Returns:
         Completions; rows of budget 0 have length 0.

@@ -10,7 +10,8 @@ from lilo_jax.models import Model
 from lilo_jax.types import Array, Prompts, PyTree
 
 Most = Callable[[Array], Array]
-"""The greatest of a number, or of a truth, over shards that must take the same turns."""
+"""The greatest of a number, or of a truth, over shards that must take the same turns: where the products of a turn are
+summed over devices, shards that stopped at different times would wait for each other for ever."""
 SHORT = 64
 """Tokens up to which prompts are run at once, and what they begin with is not looked for; and the least of a piece."""
 

@@ -11,9 +11,9 @@ from typing import Any
 import filelock
 
 from lilo_jax import config as configuration
-from lilo_jax import hosts
 from lilo_jax.config import TABLES, Config
 from lilo_jax.errors import UsageError
+from lilo_jax.processes import hosts
 from lilo_jax.questions import Question
 from lilo_jax.storage import questions_file
 from lilo_jax.storage.checked_files import CHECKSUMS

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from lilo_jax import config as configuration
-from lilo_jax import hosts
 from lilo_jax.bounds import check
 from lilo_jax.config import Config, Launch, of_run
 from lilo_jax.device import capacity
@@ -20,6 +19,7 @@ from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import start_keys, stream_key
 from lilo_jax.models.packing import beginning
 from lilo_jax.pretrained.sources import FINE_TUNED, PretrainedModel, open_model, starting_model
+from lilo_jax.processes import hosts
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import (

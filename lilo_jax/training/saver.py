@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from lilo_jax import hosts
 from lilo_jax.grading.journal import Journal
+from lilo_jax.processes import hosts
 from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.run_directory import RunDirectory

@@ -6,13 +6,13 @@ import functools
 import jax
 import numpy as np
 
-from lilo_jax import hosts
 from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.audit import audit
 from lilo_jax.evaluation.held_out import Evaluation, evaluate
 from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import stream_key
 from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
+from lilo_jax.processes import hosts
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.rl.prepare import prepare_blocks
 from lilo_jax.storage.checked_files import hash_of

@@ -35,7 +35,7 @@ def begin(arguments: Sequence[str]) -> list[str]:
     Raises:
         UsageError: options are missing or no numbers.
     """
-    given, rest = _taken(arguments)
+    given, rest = split(arguments)
     heartbeat = _number(given, "heartbeat", HEARTBEAT)
     if "coordinator" in given or "processes" in given or "process" in given:
         missing = [name for name in OPTIONS[:3] if name not in given]
@@ -45,16 +45,24 @@ def begin(arguments: Sequence[str]) -> list[str]:
         if not 0 <= process < processes:
             raise UsageError(f"--distributed.process {process} must be from 0 to {processes - 1}")
         if processes > 1:
-            _join(given["coordinator"], processes, process, heartbeat_timeout_seconds=heartbeat)
+            _join(heartbeat, given["coordinator"], processes, process)
     elif _launched():
-        _join(heartbeat_timeout_seconds=heartbeat)
+        _join(heartbeat)
     return rest
 
 
-def _join(*who: Any, **how: Any) -> None:
+def _join(
+    heartbeat: int, coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(*who, **how, shutdown_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=HEARTBEAT,
+        )
     except Exception as error:  # of whatever the runtime finds
         raise RunError(f"the processes did not find each other: {' '.join(str(error).split())[:300]}") from None
 
@@ -69,8 +77,8 @@ def _launched() -> bool:
     return in_job_set or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
-def _taken(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of the options, and all other arguments."""
+def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of the options that name the processes, and all other arguments."""
     given: dict[str, str] = {}
     rest: list[str] = []
     left = list(arguments)
