@@ -120,8 +120,7 @@ def sample(
     num_requests, prompt_slots = requests.prompt.shape[0], prompts.tokens.shape[1]
     weights = model.decoding_weights(params)
     prefixes = prefill(model, weights, prompts, prefill_tokens=prefill_tokens, most=most)
-    first_served = jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)
-    queue = jnp.argsort(first_served).astype(jnp.int32)
+    queue = jnp.argsort(jnp.where(requests.budget > 0, -requests.expected_length, jnp.inf)).astype(jnp.int32)
     stopping = _stopping(prompts, requests, stop_table, max_new_tokens)
     call = _Call(
         model, weights, prompts, requests, prefixes, queue, key, stopping, stop_table, rule, end_ids, known_ids,
