@@ -207,6 +207,14 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "lilo digest runs/latest",
     )
     digest.add_argument("run", metavar="RUN", type=pathlib.Path, help="run directory")
+    compare = verb(
+        verbs.compare,
+        "Arms against the first: difference of accuracy paired by seed and question with its interval, probability of "
+        "being better, interquartile mean, speed-ups.",
+        "lilo compare runs/quickstart/uniform runs/quickstart/frontier",
+    )
+    compare.add_argument("arms", nargs="+", metavar="ARM", help="run directory, or ROOT/ARM for ROOT/seed_*/ARM")
+    compare.add_argument("--factor", default="curriculum", help="setting in which arms may differ; any: in all")
     report = verb(verbs.report, "An HTML report of one or more runs.", "lilo report runs/a runs/b --output report.html")
     report.add_argument("runs", type=pathlib.Path, nargs="+", help="run directories")
     report.add_argument("--output", type=pathlib.Path, required=True, help="HTML file to write")

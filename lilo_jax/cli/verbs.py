@@ -192,6 +192,13 @@ def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str) -> 
     print(report_runs(runs, output, [name.strip() for name in against.split(",")]))
 
 
+def compare(arms: Sequence[str], factor: str) -> None:
+    """Prints arms against the first of them."""
+    from lilo_jax.report.paired import compare as paired
+
+    print(paired(arms, factor))
+
+
 def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool, workers: int, deadline: float) -> None:
     """Grades the response of every line against its gold answer, and prints how many got which verdict."""
     from lilo_jax.grading import grader as named

@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lilo_jax.config import flat
@@ -24,7 +24,7 @@ def group_runs(paths: Sequence[pathlib.Path]) -> dict[str, dict[int, RunDirector
     where runs differ in that and with every further setting in which arms of that name differ.  A path may hold runs
     beneath it instead of being one; runs of no steps are not counted.
     """
-    runs = [(run, _config(run)) for path in paths for run in _runs_in(path)]
+    runs = [(run, _config(run)) for path in paths for run in runs_in(path)]
     if len({to_json(config.get("task"), sort_keys=True) for _, config in runs}) > 1:
         raise UsageError("the runs are of different tasks, so their accuracies cannot be compared; report them apart")
     with_algorithm = len({config["algorithm"]["name"] for _, config in runs}) > 1
@@ -76,7 +76,15 @@ def choose_split(arms: Arms) -> str:
     return "test" if "test" in shared else shared[-1]
 
 
-def _runs_in(path: pathlib.Path) -> list[RunDirectory]:
+def differences(runs: Iterable[RunDirectory]) -> list[str]:
+    """Settings in which runs differ, seeds and what only says where they run left out; dotted names, sorted."""
+    settings = [_settings(_config(run)) for run in runs]
+    keys = sorted({key for own in settings for key in own})
+    return [key for key in keys if len({own.get(key) for own in settings}) > 1]
+
+
+def runs_in(path: pathlib.Path) -> list[RunDirectory]:
+    """The runs of a directory: itself, or those beneath it that have steps."""
     if (path / "config.json").exists():
         return [RunDirectory(path)]
     found = [RunDirectory(config.parent) for config in sorted(path.rglob("config.json"))]

@@ -33,7 +33,7 @@ class UpdateConfig:
     """what masked rows do to a mean: "present" divides by live tokens and rows; "capacity" divides as if the batch
     were full (mean live length x all rows), so a step with few informative groups is a smaller step"""
     chunk: Count = 1024
-    """most tokens, over all rows, whose logits exist at the same time, in scoring and in the update: memory for time"""
+    """most tokens of a row shard whose logits exist at the same time, in scoring and in the update: memory for time"""
     old_logprobs: Literal["scored", "sampled"] = "scored"
     """log-probs before the update: teacher-forced once more, or those that the sampler reported, which saves a pass and
     differs by rounding (by more with a cache of fewer bits)"""

@@ -134,6 +134,10 @@ class RunDirectory:
         if only:
             self.files.remove(name for name in of_split if name != new)
 
+    def generations(self, step: int, split: str) -> list[dict[str, Any]]:
+        """The responses of an evaluation; none if they were not kept."""
+        return self._lines(f"generations/step_{step:06d}_{split}.jsonl")
+
     def written(self) -> dict[str, Entry]:
         """What has been recorded so far, JSON-ready: where `rewind` goes back to."""
         return {name: entry for name, entry in self.files.state().items() if name not in DESCRIPTION}
@@ -207,6 +211,10 @@ class SilentRunDirectory(RunDirectory):
     def store_config(self, config: Mapping[str, Any]) -> None: ...
 
     def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None: ...
+
+    def generations(self, step: int, split: str) -> list[dict[str, Any]]:
+        """The responses of an evaluation; none if they were not kept."""
+        return self._lines(f"generations/step_{step:06d}_{split}.jsonl")
 
     def written(self) -> dict[str, Entry]:
         """Nothing: what is saved of it is the first process's."""
