@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from lilo_jax.cli import verbs
+from lilo_jax.cli import measuring
 from lilo_jax.config import Config, Launch
 from lilo_jax.pretrained.export import export
 from lilo_jax.processes.endings import FAULT, message
@@ -85,7 +85,7 @@ class Damage:
 
     def _eval(self, copy: pathlib.Path, place: pathlib.Path) -> Any:
         output = place / "evaluated"
-        verbs.evaluate(
+        measuring.evaluate(
             str(copy), "task", "greedy", output, None, "", stop=(), shots=0, template="", template_file=None,
             chat=False, system="", dtype="float32", max_questions=8, workers=0,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lilo_jax import config as configuration
-from lilo_jax.cli.verbs import _suites
+from lilo_jax.cli.measuring import _suites
 from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import PROTOCOLS, EvaluationConfig

@@ -6,7 +6,7 @@ import pytest
 from pretrained_models import CHATML
 
 from lilo_jax import config as configuration
-from lilo_jax.cli import verbs
+from lilo_jax.cli import measuring, verbs
 from lilo_jax.config import Config, Options
 from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import Protocol
@@ -122,10 +122,10 @@ def test_examples_that_cannot_be_had(spec, says):
 
 def test_a_suite_may_have_examples_of_its_own_training_questions():
     protocol = Protocol(1, 0.0, 1.0, 8)
-    (task,) = verbs._suites(None, "gsm8k=sample", protocol, shots=2, chat=False).values()
-    (plain,) = verbs._suites(None, "gsm8k=sample", protocol, shots=0, chat=False).values()
+    (task,) = measuring._suites(None, "gsm8k=sample", protocol, shots=2, chat=False).values()
+    (plain,) = measuring._suites(None, "gsm8k=sample", protocol, shots=0, chat=False).values()
     assert [q.prompt for q in task.splits["test"]] == [shown(task.shots) + q.prompt for q in plain.splits["test"]]
-    (chatting,) = verbs._suites(None, "gsm8k=sample", protocol, shots=2, chat=True).values()
+    (chatting,) = measuring._suites(None, "gsm8k=sample", protocol, shots=2, chat=True).values()
     assert [q.prompt for q in chatting.splits["test"]] == [q.prompt for q in plain.splits["test"]]
     assert chatting.shots == task.shots
 

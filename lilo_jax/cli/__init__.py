@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from lilo_jax.cli import verbs
+from lilo_jax.cli import measuring, verbs
 from lilo_jax.errors import UsageError
 from lilo_jax.processes.endings import exit_with_message
 
@@ -126,8 +126,9 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     data.add_argument("--template", default="", help="prompt style")
     data.add_argument("--model", help="whose tokenizer counts the tokens of the longest prompts")
 
+    _add_passrates(verb)
     evaluate = verb(
-        verbs.evaluate,
+        measuring.evaluate,
         "Accuracy on test sets: pass@1, pass@k and maj@k with intervals; responses and results go to a directory, "
         "from which they can be graded again.",
         "lilo eval runs/latest --suite gsm8k,math500 --protocol vineppo --output results/latest",
@@ -159,6 +160,30 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--max-questions", type=_positive, default=0, help="of each suite, the first ones")
     _add_prompting(evaluate)
     evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+
+
+def _add_passrates(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    rates = verb(
+        measuring.passrates,
+        "How often a model solves each training question: a JSON line a question, for any trainer; goes on where it "
+        "was stopped.  --keep writes the questions of some rates, and as many at random beside them.",
+        "lilo passrates models/qwen --task gsm8k --samples 8 --output rates.jsonl --keep 0.1,0.9",
+    )
+    rates.add_argument("model", help="Hugging Face directory, hub id or run directory")
+    rates.add_argument("--task", required=True, help="task, NAME or NAME=PATH, or a data file")
+    rates.add_argument("--split", default="train", help="of the task")
+    rates.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file")
+    rates.add_argument("--keep", default="", help="LOW,HIGH: success rates of the questions to keep, both included")
+    rates.add_argument("--samples", type=_positive, default=8, help="rollouts of each question")
+    rates.add_argument("--max-new-tokens", type=_positive, default=256)
+    rates.add_argument("--temperature", type=float, default=1.0)
+    rates.add_argument("--top-p", type=float, default=1.0)
+    rates.add_argument("--stop", action="append", default=[], help="text that ends a response; may be repeated")
+    rates.add_argument("--seed", type=int, default=0, help="of the rollouts, and of generated tasks")
+    rates.add_argument("--grader", default="", help="instead of the task's")
+    rates.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    _add_workers(rates)
+    _add_prompting(rates)
 
 
 def _add_prompting(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 Modules that only one verb needs are imported in it: `lilo --help` should not load them all.
 """
 
-import dataclasses
 import importlib.metadata
 import math
 import pathlib
@@ -14,12 +13,11 @@ from typing import Any
 import jax
 
 from lilo_jax.bounds import check
-from lilo_jax.config import Config
+from lilo_jax.cli.inputs import check_system, records_of, rows_of, stops, task_of, template_text, tokens_of
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.evaluation.protocols import Protocol, protocol
-from lilo_jax.questions import Question, Task, Verdict
-from lilo_jax.storage.classes import class_named
-from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
+from lilo_jax.evaluation.protocols import Protocol
+from lilo_jax.questions import Question, Verdict
+from lilo_jax.storage.json_lines import check_output, write_records
 from lilo_jax.storage.run_directory import PACKAGES
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import Array
@@ -67,21 +65,21 @@ def generate(
     from lilo_jax.tasks.prompts import prompt_style
 
     check_output(output)
-    protocol = Protocol(samples, temperature, top_p, max_new_tokens, stop=_stops(stop), seed=seed)
+    protocol = Protocol(samples, temperature, top_p, max_new_tokens, stop=stops(stop), seed=seed)
     check(protocol)
-    style = prompt_style(_template(template, template_file) or "none")
-    _check_system(system, chat=chat)
+    style = prompt_style(template_text(template, template_file) or "none")
+    check_system(system, chat=chat)
     source = checked_model(model)
     tokenizer, config = source.tokenizer(), decoder_config(source)
 
     def ids(number: int, record: dict[str, Any]) -> list[int]:
         if "tokens" in record:
-            return _tokens(input, number, record, config.vocab_size)
+            return tokens_of(input, number, record, config.vocab_size)
         return _prompt(tokenizer, f"{input}, line {number}", record, style, chat=chat, system=system)
 
     if config.context_length and max_new_tokens >= config.context_length:
         raise UsageError(f"--max-new-tokens must be below the {config.context_length} tokens of the model's context")
-    prompts = _rows(input, ids, most=config.context_length and config.context_length - max_new_tokens)
+    prompts = rows_of(input, ids, most=config.context_length and config.context_length - max_new_tokens)
     loaded = inference.load(source, dtype=dtype, tokenizer=tokenizer, stop=protocol.stop)
 
     def records() -> Iterator[dict[str, Any]]:
@@ -123,25 +121,6 @@ def _is_turn(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
 
 
-def _template(template: str, file: pathlib.Path | None) -> str:
-    from lilo_jax.tasks.prompts import template_of
-
-    if file is not None and template:
-        raise UsageError("--template and --template-file say the same twice: leave one out")
-    return template if file is None else template_of(file)
-
-
-def _stops(stop: Sequence[str]) -> tuple[str, ...]:
-    if "" in stop:
-        raise UsageError("--stop must not be empty: leave it out, or give the text to stop at")
-    return tuple(dict.fromkeys(stop))
-
-
-def _check_system(system: str, *, chat: bool) -> None:
-    if system and not chat:
-        raise UsageError("--system is a turn of a chat template: add --chat, or leave it out")
-
-
 def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) -> None:
     """Scores the tokens of every line."""
     from lilo_jax.pretrained import inference
@@ -150,7 +129,7 @@ def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) 
     check_output(output)
     source = checked_model(model)
     config = decoder_config(source)
-    rows = _rows(input, lambda n, record: _tokens(input, n, record, config.vocab_size), most=config.context_length)
+    rows = rows_of(input, lambda n, record: tokens_of(input, n, record, config.vocab_size), most=config.context_length)
     found = inference.logprobs(inference.load(source, dtype=dtype), rows)
     write_records(output, ({"logprobs": row.tolist()} for row in found))
 
@@ -207,7 +186,7 @@ def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool,
     check_output(output)
     if not 0 < deadline < float("inf"):
         raise UsageError("--deadline must be a number of seconds above 0")
-    grade, asked = named(grader), [_answered(input, number, record) for number, record in _records(input)]
+    grade, asked = named(grader), [_answered(input, number, record) for number, record in records_of(input)]
     if not asked:
         raise UsageError(f'{input} is empty: it needs lines of {{"gold", "response"}}')
     with GradingWorkers(count=workers, deadline=deadline) as grading:
@@ -249,19 +228,14 @@ def _is_answer(gold: str | float) -> bool:
 def data(action: str, source: str, question: str, answer: str, template: str, model: str | None) -> None:
     """Looks at a task's data, or at a file."""
     from lilo_jax.pretrained.sources import open_model
-    from lilo_jax.tasks import TASKS
     from lilo_jax.tasks.check import lines, look
-    from lilo_jax.tasks.suites import with_settings
     from lilo_jax.tokenizers import prompt_ids
 
     assert action == "check"
-    name, _, path = source.partition("=")
-    if pathlib.Path(source).exists() and name not in TASKS:
-        name, path = "dataset", source
-    spec = class_named("task (or file)", name, TASKS)()
+    spec = task_of(source, question=question, answer=answer, template=template)
     if (question or answer) and not hasattr(spec, "question"):
-        raise UsageError(f"the columns of {name} are known: leave out --question and --answer")
-    seen = look(with_settings(spec, path=path, question=question, answer=answer, template=template))
+        raise UsageError(f"the columns of {source} are known: leave out --question and --answer")
+    seen = look(spec)
     count = None
     if model is not None:
         tokenizer = open_model(model).tokenizer()
@@ -269,124 +243,6 @@ def data(action: str, source: str, question: str, answer: str, template: str, mo
     print("\n".join(lines(source, seen, count)))
     if seen.findings:
         raise RunError(f"{source} has {len(seen.findings)} flaws, listed above")
-
-
-def evaluate(
-    model: str | None,
-    suite: str,
-    protocol: str,
-    output: pathlib.Path,
-    generations: pathlib.Path | None,
-    grader: str,
-    stop: Sequence[str],
-    shots: int,
-    template: str,
-    template_file: pathlib.Path | None,
-    chat: bool,
-    system: str,
-    dtype: str,
-    max_questions: int,
-    workers: int,
-    **changes: Any,
-) -> None:
-    """Evaluates a model on suites, or stored responses again; prints a table."""
-    from lilo_jax.grading import grader as grader_of
-    from lilo_jax.pretrained import suites as evaluating
-    from lilo_jax.pretrained.sources import RunModel, checked_model
-
-    if (model is None) == (generations is None):
-        raise UsageError("give either a MODEL, or --generations of an earlier lilo eval")
-    check_new_directory(output)
-    changes = {name: value for name, value in changes.items() if value is not None}
-    again = grader_of(grader) if grader else None
-    if generations is not None:
-        if changes or suite or protocol or template or template_file or stop or shots or system or max_questions:
-            raise UsageError("--generations samples nothing: of the other options it takes --grader only")
-        about = {"generations": str(generations), "grader": grader or "as stored"}
-        print(evaluating.table(evaluating.regrade(generations, again, output=output, about=about)))
-        return
-    assert model is not None
-    source = checked_model(model)
-    run = source.config if isinstance(source, RunModel) else None
-    template, chat = _template(template, template_file), chat or bool(run and run.tokenizer.chat)
-    _check_system(system, chat=chat)
-    named = _protocol(protocol or "greedy", grader=grader, template=template, **changes)
-    how = dataclasses.replace(named, stop=_stops([*(run.rollout.stop if run else ()), *named.stop, *stop]))
-    tasks = _suites(run, suite or ("task" if run else ""), how, shots=shots, chat=chat)
-    found = evaluating.evaluate_suites(
-        source,
-        tasks,
-        how,
-        output=output,
-        about={"model": model, "protocol": protocol or "greedy", "shots": shots, **dataclasses.asdict(how)},
-        chat=chat,
-        system=system or (run.tokenizer.system if run else ""),
-        dtype=dtype,
-        max_questions=max_questions,
-        min_new_tokens=min(run.rollout.min_new_tokens, how.max_new_tokens) if run else 0,
-        workers=workers,
-    )
-    print(evaluating.table(found))
-    print(f"\nresponses and results: {output}")
-
-
-def _protocol(name: str, **changes: Any) -> Protocol:
-    """The protocol of a name, changed where something was given."""
-    given = {field: value for field, value in changes.items() if value not in (None, "")}
-    found = dataclasses.replace(protocol(name), **given)
-    check(found)
-    return found
-
-
-def _suites(run: Config | None, names: str, protocol: Protocol, *, shots: int, chat: bool) -> dict[str, Task]:
-    """The tasks of a comma-separated list, in its order; `task` is the own one of a run, which the others follow."""
-    from lilo_jax.tasks.shots import with_shots
-    from lilo_jax.tasks.suites import inherited, only_test, suites, with_settings
-    from lilo_jax.training.lengths import without_longer
-
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    if not given:
-        raise UsageError("--suite needs one or more names, such as gsm8k,math500=data/math500")
-    if "task" in given and run is None:
-        raise UsageError("--suite task is the task of a run, and the model is none: name a suite")
-    if given.count("task") > 1:
-        raise UsageError("suite 'task' is given twice")
-    settings = inherited(run.task if run else None, template=protocol.template, grader=protocol.grader)
-    found = suites([name for name in given if name != "task"], shots=shots, **settings)
-    if run is not None and "task" in given:
-        own = with_settings(run.task, template=protocol.template, grader=protocol.grader, shots=shots)
-        found["task"] = only_test(without_longer(run, with_shots(own.build(run.seed), chat=chat)))
-    first = run.task.build(run.seed).shots if run and not shots and getattr(run.task, "shots", None) else ()
-    for name in found.keys() - {"task"}:
-        found[name] = with_shots(found[name]._replace(shots=found[name].shots or first), chat=chat)
-    return {name: found[name] for name in (each.partition("=")[0] for each in given)}
-
-
-def _records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise UsageError(f"no input file at {path}: pass --input FILE with one JSON object a line")
-    return read_records(path)
-
-
-def _rows(path: pathlib.Path, ids: Any, *, most: int) -> list[list[int]]:
-    """Token ids of every line, none of them longer than `most` (0: any length)."""
-    rows = []
-    for number, record in _records(path):
-        rows.append(ids(number, record))
-        if not rows[-1]:
-            raise UsageError(f"{path}, line {number}: no tokens; a line needs at least one")
-        if most and len(rows[-1]) > most:
-            raise UsageError(f"{path}, line {number}: {len(rows[-1])} tokens, but the model has room for {most}")
-    return rows
-
-
-def _tokens(path: pathlib.Path, number: int, record: dict[str, Any], vocab_size: int) -> list[int]:
-    tokens = record.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(t, int) and not isinstance(t, bool) for t in tokens):
-        raise UsageError(f'{path}, line {number}: expected {{"tokens": [whole numbers]}}')
-    if any(not 0 <= t < vocab_size for t in tokens):
-        raise UsageError(f"{path}, line {number}: token ids must be from 0 to {vocab_size - 1}, the model's vocabulary")
-    return tokens
 
 
 def _cut(table: Array, lengths: Iterable[int]) -> list[list[Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
+from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.device.mesh import MeshConfig, row_shards
 from lilo_jax.device.programs import Programs, build_programs
@@ -19,12 +20,12 @@ from lilo_jax.planning.topology import GIB, Slice, described
 from lilo_jax.report.tables import markdown
 from lilo_jax.training.assembly import program_settings
 from lilo_jax.training.checks import resolve
-from lilo_jax.training.plan import candidates, finer, undivided
+from lilo_jax.training.plan import candidates, undivided, weight_count
 
 STATE_IS_AN_ARGUMENT = ("prepare", "update")
 """Programs that are given all that a run remembers; beside the others the rest of it stays where it is."""
-SENT_PER_TURN = 2**20
-"""Bytes in a loop of unknown length from which on they are worth a line."""
+_SAMPLES = ("sample", "follow_ups")
+"""Programs that are given the policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class _Plan(NamedTuple):
 
     Attributes:
         config: that was planned, its model's shape filled in.
+        asked: for what.
         place: the slice.
         state: bytes of each device that a run remembers.
         policy: bytes of the part of it that sampling is given.
@@ -60,6 +62,7 @@ class _Plan(NamedTuple):
     """
 
     config: Config
+    asked: Request
     place: Slice
     state: int
     policy: int
@@ -77,9 +80,6 @@ class _Plan(NamedTuple):
         return [
             name for name, found in self.programs.items() if not found.fits or self.peak(name) > self.place.chip.memory
         ]
-
-
-_SAMPLES = ("sample", "follow_ups")
 
 
 def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = lambda line: None) -> _Plan:
@@ -110,6 +110,7 @@ def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = l
         found[name] = compiled(name, available[name], place)
     return _Plan(
         config=config,
+        asked=asked,
         place=place,
         state=held(programs.state),
         policy=held((programs.state.policy.params, programs.state.base)),
@@ -156,16 +157,8 @@ def lines(plan: _Plan) -> Iterator[str]:
     yield f"{plan.place.name}: {mesh.devices.size} devices of {chip.memory / GIB:.1f} GiB, mesh {shape}"
     yield f"a run remembers {plan.state / GIB:.2f} GiB on each device, {plan.policy / GIB:.2f} of it the policy"
     yield from plan.whole
-    head = [
-        "program",
-        "arguments",
-        "temporaries",
-        "outputs",
-        "in place",
-        "peak with the state",
-        "sent",
-        "sent per turn",
-    ]
+    of_devices = ("arguments", "temporaries", "outputs", "in place", "peak with the state")
+    head = ["program", *of_devices, "sent", "sent per turn"]
     rows = []
     for name, found in plan.programs.items():
         sizes = (found.arguments, found.temporaries, found.outputs, found.aliased)
@@ -203,16 +196,18 @@ def _time(plan: _Plan) -> Iterator[str]:
 def experiments(plan: _Plan) -> Iterator[tuple[str, float, float, float, float]]:
     """Of a whole run under uniform, LILO and frontier: name, seconds of a step, generated tokens, chip-hours, kWh.
 
-    LILO samples four times the questions.  frontier samples as many as uniform, and every 50 steps reads the pool once.
+    LILO samples four times the questions.  frontier samples as many as uniform, and now and then reads the whole pool.
     """
     config, place = plan.config, plan.place
+    read = 2 * weight_count(config.model) * plan.asked.pool * plan.asked.prompt / Frontier().refresh_every
+    reading = read / (place.mesh.devices.size * PRODUCTS * place.chip.operations)
     rows = config.rollout.questions * config.rollout.samples
     own = config.curriculum
     ratio = own.pool_ratio if isinstance(own, Lilo) else 1
     sampling = plan.seconds["sample"].total / ratio
     rest = sum(phase.total for name, phase in plan.seconds.items() if name != "sample")
-    for name, more in (("uniform", 1), ("lilo", Lilo(pool_ratio=4).pool_ratio), ("frontier", 1)):
-        seconds = rest + more * sampling
+    for name, more, besides in (("uniform", 1, 0.0), ("lilo", 4, 0.0), ("frontier", 1, reading)):
+        seconds = rest + more * sampling + besides
         tokens = more * rows * MEAN_LENGTH * config.rollout.max_new_tokens * config.num_steps
         hours = seconds * config.num_steps * place.mesh.devices.size / 3600
         yield name, seconds, tokens, hours, hours * place.chip.watts / 1000
@@ -265,18 +260,16 @@ def propose(plan: _Plan, asked: Request, *, tell: Callable[[str], None]) -> tupl
     options: list[str] = []
     while names := plan.too_large():
         try:
-            option, config = next(_smaller(plan.config, names))
+            option, config = next(_smaller(plan.config, names, row_shards(plan.place.mesh)))
         except StopIteration:
             raise RunError(f"{plan.place.name}: nothing that was tried fits; take a larger slice") from None
         options.append(option)
         tell(f"trying {' '.join(options)}")
-        tried = dataclasses.replace(asked, programs=tuple(names))
-        part = make_plan(config, tried, tell=tell)
-        plan = part._replace(programs=plan.programs | part.programs)
-    return " ".join(options), make_plan(plan.config, asked, tell=tell)
+        plan = make_plan(config, asked, tell=tell)  # what the option leaves as it is was compiled before
+    return " ".join(options), plan
 
 
-def _smaller(config: Config, names: Sequence[str]) -> Iterator[tuple[str, Config]]:
+def _smaller(config: Config, names: Sequence[str], shards: int) -> Iterator[tuple[str, Config]]:
     """The next change that makes these programs smaller, with its option."""
     learning = {"prepare", "update"} & set(names)
     rows = config.rollout.questions * config.rollout.samples
@@ -284,7 +277,9 @@ def _smaller(config: Config, names: Sequence[str]) -> Iterator[tuple[str, Config
     slots = config.rollout.slots or rows * (own.pool_ratio if isinstance(own, Lilo) else 1)
     if learning and config.model.remat == "none":
         yield "--model.remat layers", configuration.replace(config, model__remat="layers")
-    if learning and (pieces := finer(config)):
+    minibatch, now = rows // config.update.minibatches, config.update.microbatches
+    pieces = [n for n in range(now + 1, minibatch + 1) if minibatch % (n * shards) == 0]
+    if learning and pieces:
         yield f"--update.microbatches {pieces[0]}", configuration.replace(config, update__microbatches=pieces[0])
     if learning and config.update.chunk > 128:
         chunk = config.update.chunk // 2
