@@ -343,3 +343,34 @@ def test_a_text_too_long_to_be_padded_to_is_refused_without_a_context(column, tm
     if column == "question":
         left = dataclasses.replace(config, task=dataclasses.replace(config.task, longest=UNBOUNDED))
         assert len(check_config(left).left_out) == 1
+
+
+def verl_row(number, **changes):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{number} + 1?"}]
+    reward = {"style": "rule", "ground_truth": str(number + 1)}
+    return {"data_source": "sums", "prompt": turns, "ability": "math", "reward_model": reward} | changes
+
+
+def test_rows_as_verl_prepares_them_are_read(tmp_path):
+    pyarrow.parquet.write_table(pa.Table.from_pylist([verl_row(i) for i in range(20)]), tmp_path / "verl.parquet")
+    task = Dataset(path=str(tmp_path / "verl.parquet")).build(0)
+    first = min(task.splits["train"], key=lambda q: int(q.answer))
+    assert first.text == f"{int(first.answer) - 1} + 1?"
+    assert first.category == "sums"
+    assert sum(map(len, task.splits.values())) == 20
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        verl_row(1, prompt=[{"role": "system", "content": "?"}]),
+        verl_row(1, prompt="1 + 1"),
+        verl_row(1, reward_model={"style": "rule"}),
+        verl_row(1, reward_model={"ground_truth": " "}),
+    ],
+)
+def test_a_row_of_verl_without_question_or_answer_is_refused(row, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*(verl_row(i) for i in range(2, 20)), row]))
+    with pytest.raises(UsageError, match=r"line 19: a row with 'reward_model' needs a 'prompt' of turns"):
+        Dataset(path=str(path)).build(0)

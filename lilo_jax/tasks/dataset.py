@@ -101,6 +101,8 @@ class Dataset:
 
     def parse(self, row: Row) -> Question:
         """The question of a row, its prompt still empty."""
+        if "reward_model" in row.values and self.question == Dataset.question and self.question not in row.values:
+            return _of_verl(row)
         text, answer = row.first(self.question), row.first(self.answer)
         if not isinstance(text, str) or not is_plain(answer):
             raise UsageError(f"{row.where}: {self.question!r} must be a string, {self.answer!r} a string or a number")
@@ -110,3 +112,25 @@ class Dataset:
         solution = row.text(self.solution) if self.solution else str(answer) if gold != str(answer).strip() else ""
         level = row.number(self.difficulty) if self.difficulty else None
         return Question(prompt="", answer=gold, difficulty=level, text=text, solution=solution)
+
+
+def _of_verl(row: Row) -> Question:
+    """The question of a row as verl prepares them: turns, the right answer, and where the question is from.
+
+    {"prompt": [{"role": "user", "content": ...}], "reward_model": {"ground_truth": ...}, "data_source": ...}; the
+    question is what the user says last, and turns before it, such as a system's, are left to --tokenizer.system.
+    """
+    turns, reward = row.first("prompt"), row.first("reward_model")
+    said = [turn["content"] for turn in turns if _is_user(turn)] if isinstance(turns, list) else []
+    answer = reward.get("ground_truth") if isinstance(reward, dict) else None
+    if not said or not said[-1].strip() or not is_plain(answer) or not str(answer).strip():
+        raise UsageError(
+            f"{row.where}: a row with 'reward_model' needs a 'prompt' of turns with a user's, and a 'ground_truth' in "
+            f"'reward_model', or --task.question and --task.answer to name other columns"
+        )
+    gold, source = gold_answer(str(answer)) or str(answer), row.values.get("data_source")
+    return Question(prompt="", answer=gold, text=said[-1].strip(), category=source if isinstance(source, str) else "")
+
+
+def _is_user(turn: object) -> bool:
+    return isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str)
