@@ -57,6 +57,24 @@ def test_launchers_are_recognised(monkeypatch, name, value, several):
     assert hosts._launched() is several
 
 
+@pytest.mark.parametrize(
+    ("chips", "platforms", "joins"), [([], "", 0), (["/dev/accel0"], "cpu", 0), (["x"], "tpu,cpu", 1)]
+)
+def test_a_tpu_knows_whether_it_has_other_hosts(monkeypatch, chips, platforms, joins):
+    asked = []
+
+    def initialize(*who, **how):
+        asked.append(who)
+        raise ValueError("coordinator_address should be defined.")  # a TPU without metadata
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(hosts.glob, "glob", lambda pattern: chips)
+    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setenv("JAX_PLATFORMS", platforms) if platforms else monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert hosts.begin(["--a"]) == ["--a"]
+    assert len(asked) == joins
+
+
 def test_one_process_exchanges_with_itself():
     assert (hosts.number(), hosts.index(), hosts.is_first(), hosts.is_mine(7)) == (1, 0, True, True)
     assert hosts.gathered({"a": 1}) == [{"a": 1}]

@@ -5,6 +5,9 @@ prints.  What is decided on hosts, not on devices, is exchanged here, so that al
 function is as if it were not there.
 """
 
+import contextlib
+import glob
+import importlib.util
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -18,11 +21,8 @@ from lilo_jax.errors import RunError, UsageError
 OPTIONS = ("coordinator", "processes", "process", "heartbeat")
 HEARTBEAT = 30
 """Seconds without a sign of life after which a host is given up, and all others end."""
-LAUNCHERS: tuple[Mapping[str, str], ...] = (
-    {"SLURM_STEP_NUM_TASKS": "tasks of srun"},
-    {"OMPI_COMM_WORLD_SIZE": "processes of mpirun"},
-)
-"""Variables of launchers that say how many processes there are."""
+LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+"""Variables in which srun and mpirun say how many processes there are."""
 
 
 def begin(arguments: Sequence[str]) -> list[str]:
@@ -48,6 +48,9 @@ def begin(arguments: Sequence[str]) -> list[str]:
             _join(heartbeat, given["coordinator"], processes, process)
     elif _launched():
         _join(heartbeat)
+    elif _on_tpu():  # of one host or of several: its own metadata say
+        with contextlib.suppress(ValueError):  # of JAX, where there is no such metadata
+            _join(heartbeat)
     return rest
 
 
@@ -63,18 +66,25 @@ def _join(
             heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=HEARTBEAT,
         )
+    except ValueError:
+        raise
     except Exception as error:  # of whatever the runtime finds
         raise RunError(f"the processes did not find each other: {' '.join(str(error).split())[:300]}") from None
 
 
 def _launched() -> bool:
     """Whether a launcher has started several processes."""
-    for variables in LAUNCHERS:
-        for name in variables:
-            if os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1:
-                return True
+    counts = [os.environ.get(name, "1") for name in LAUNCHERS]
     in_job_set = "JOBSET_NAME" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
-    return in_job_set or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    several = any(count.isdigit() and int(count) > 1 for count in counts)
+    return several or in_job_set or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _on_tpu() -> bool:
+    """Whether there are TPU chips that JAX is going to use."""
+    allowed = os.environ.get("JAX_PLATFORMS", "tpu")
+    has_chips = any(glob.glob(pattern) for pattern in ("/dev/accel*", "/dev/vfio/[0-9]*"))
+    return "tpu" in allowed and has_chips and importlib.util.find_spec("libtpu") is not None
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

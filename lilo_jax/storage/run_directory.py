@@ -212,10 +212,6 @@ class SilentRunDirectory(RunDirectory):
 
     def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None: ...
 
-    def generations(self, step: int, split: str) -> list[dict[str, Any]]:
-        """The responses of an evaluation; none if they were not kept."""
-        return self._lines(f"generations/step_{step:06d}_{split}.jsonl")
-
     def written(self) -> dict[str, Entry]:
         """Nothing: what is saved of it is the first process's."""
         return {}
