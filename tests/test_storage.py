@@ -425,3 +425,22 @@ def test_numbers_that_are_not_finite_end_a_run(tmp_path):
     recorder.write_step(0, {}, {"loss/policy": Mean(total=np.float32(np.nan), weight=np.float32(1))}, Ledger(), {})
     with pytest.raises(RunError, match="loss/policy is not finite; the last checkpoint is intact"):
         recorder.flush()
+
+
+def test_responses_that_a_later_evaluation_replaced_do_not_keep_a_run_from_going_on(tmp_path):
+    """Evaluated twice since the checkpoint, killed: the responses that the checkpoint knew had been dropped."""
+    run = RunDirectory(tmp_path)
+    run.write_generations(0, "test", [{"a": 0}], only=True)
+    run.append("eval", {"step": 0})
+    saved = run.written()
+    run.write_generations(10, "test", [{"a": 1}], only=True)
+    run.append("eval", {"step": 10})
+    again = RunDirectory(tmp_path)
+    again.rewind(saved)
+    assert again.read("eval") == [{"step": 0}]
+    assert again.generations(0, "test") == again.generations(10, "test") == []
+    again.write_generations(10, "test", [{"a": 1}], only=True)
+    assert again.generations(10, "test") == [{"a": 1}]
+    (tmp_path / "eval.jsonl").unlink()
+    with pytest.raises(RunError, match=r"eval\.jsonl is missing"):
+        RunDirectory(tmp_path).rewind(saved)

@@ -154,7 +154,12 @@ class RunDirectory:
                 f"or pass another --output-dir"
             )
         description = {name: entry for name, entry in self.files.state().items() if name in DESCRIPTION}
-        self.files.rewind({**(written or {}), **description})
+        kept = {name: entry for name, entry in (written or {}).items() if not self._was_replaced(name)}
+        self.files.rewind({**kept, **description})
+
+    def _was_replaced(self, name: str) -> bool:
+        """Whether a file is of responses that those of a later evaluation, which is taken again, had replaced."""
+        return name.startswith("generations/") and not (self.path / name).exists()
 
     def log(self, message: str) -> None:
         """Adds a dated line to log.txt."""
