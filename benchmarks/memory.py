@@ -48,7 +48,7 @@ def streamed(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
 
 def plain(params: PyTree, sequences: Sequences) -> tuple[Array, Array]:
     """The same from the logits of all completion positions."""
-    slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(SLOTS), sequences.tokens.shape[1] - 1)
+    slots = jnp.minimum(sequences.prompt_lengths[:, None] + jnp.arange(SLOTS)[None], sequences.tokens.shape[1] - 1)
     hidden = MODEL.hidden(params, sequences.tokens)
     logits = MODEL.logits(params, jnp.take_along_axis(hidden, slots[:, :, None] - 1, axis=1))
     logprobs = jax.nn.log_softmax(logits, axis=-1)
