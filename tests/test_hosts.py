@@ -78,7 +78,7 @@ def test_a_tpu_knows_whether_it_has_other_hosts(monkeypatch, chips, platforms, j
 def test_one_process_exchanges_with_itself():
     assert (hosts.number(), hosts.index(), hosts.is_first(), hosts.is_mine(7)) == (1, 0, True, True)
     assert hosts.gathered({"a": 1}) == [{"a": 1}]
-    hosts.agree("now", {"x": float("nan")})
+    hosts.agree("now", lambda: {"x": float("nan")})
     hosts.wait()
 
 
@@ -86,7 +86,7 @@ def test_the_first_decision_that_differs_is_named(monkeypatch):
     monkeypatch.setattr(hosts, "number", lambda: 2)
     monkeypatch.setattr(hosts, "gathered", lambda own: [own, {**own, "b": 3, "c": 4}])
     with pytest.raises(RunError, match="in step 5, the hosts differ in b: 2 on host 0 and 3 on host 1"):
-        hosts.agree("in step 5", {"a": 1, "b": 2, "c": 3})
+        hosts.agree("in step 5", lambda: {"a": 1, "b": 2, "c": 3})
 
 
 def test_judgements_that_others_made_are_taken_over(monkeypatch):

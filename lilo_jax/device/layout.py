@@ -63,7 +63,7 @@ def state_layout(
     )
 
 
-def gathered(model: Model, params: PyTree, dtype: str) -> PyTree:
+def sampling_weights(model: Model, params: PyTree, dtype: str) -> PyTree:
     """The weights as sampling wants them: in `dtype`, and whole on every row shard.
 
     Args:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int, Key
 
 from lilo_jax.device.compiling import announced
-from lilo_jax.device.layout import gathered
+from lilo_jax.device.layout import sampling_weights
 from lilo_jax.device.mesh import (
     RULES,
     constrain_in_shard,
@@ -110,7 +110,7 @@ def sampler(
         stop_table: Int[Array, "states vocabulary"] | None = None,
         **how: TokenRule | int,
     ) -> Completions:
-        weights = gathered(model, params, config.compute_dtype) if several else params
+        weights = sampling_weights(model, params, config.compute_dtype) if several else params
         leading = (None, "rows", "rows", None, None)
         on_shard = model.shards.run(functools.partial(draw, **how), leading, ("rows",))
         found = on_shard(weights, prompts, requests, key, stop_table)

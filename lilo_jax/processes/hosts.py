@@ -10,7 +10,7 @@ import glob
 import importlib.util
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -151,16 +151,17 @@ def wait() -> None:
     gathered(None)
 
 
-def agree(where: str, decisions: Mapping[str, Any]) -> None:
+def agree(where: str, decisions: Callable[[], Mapping[str, Any]]) -> None:
     """Raises `RunError`, naming the first that differs, if processes decided differently.
 
     Args:
         where: when this was decided.
-        decisions: by name, in the order in which they were made; compared as pickled.
+        decisions: what was decided, by name, in the order in which it was; compared as pickled.  Not called where one
+            process is alone.
     """
     if number() == 1:
         return
-    others = gathered(dict(decisions))
+    others = gathered(dict(decisions()))
     for name, own in others[0].items():
         for host, there in enumerate(others):
             if pickle.dumps(there.get(name)) != pickle.dumps(own):

@@ -137,7 +137,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
     task = checks.check(config)
     questions = checks.questions_of(config, task)
     asked = configuration.flat(configuration.to_dict(config))
-    hosts.agree("at the start", asked | {"the questions": fingerprint(questions), "jax": jax.__version__})
+    hosts.agree("at the start", lambda: asked | {"the questions": fingerprint(questions), "jax": jax.__version__})
     with open_run(launch.output_dir, config, launch.resume, questions) as directory:
         if directory.is_done():
             return Result(directory, done=True, state=None)

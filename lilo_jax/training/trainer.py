@@ -58,7 +58,7 @@ def train(
             break
         believed = believe(collector, state, collected, step, clock)
         admission, state = admit(collector, state, collected, step, clock)
-        hosts.agree(f"in step {step}", decisions(collected, admission))
+        hosts.agree(f"in step {step}", functools.partial(decisions, collected, admission))
         batch = make_batch(assembly, state, collected, admission, believed, step, ledger, clock)
         state, learned = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
