@@ -16,10 +16,13 @@ from lilo_jax.device import capacity
 from lilo_jax.device.mesh import make_mesh, unconstrained
 from lilo_jax.device.programs import ProgramSettings, build_programs
 from lilo_jax.errors import UsageError
+from lilo_jax.grading import grader
 from lilo_jax.models import build_model
 from lilo_jax.models.lora import LoraConfig, init_adapters
+from lilo_jax.questions import Question, Task
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.training import checks, plan
+from lilo_jax.training.lengths import prompt_tokens
 from lilo_jax.types import FollowUps, Sequences, TrainBatch
 
 GIB = 2**30
@@ -73,18 +76,27 @@ def compiled_bytes(config, prompt):
     ids=["tiny", "wide", "micro-batches", "recomputed"],
 )
 def test_the_memory_of_an_update_is_estimated_within_a_factor_of_one_and_a_half(config, prompt):
-    known = plan._learning_bytes(config, prompt, plan._update_bytes)
+    known = plan._learning_bytes(config, prompt, 0, plan._update_bytes)
     assert 1 / 1.5 < sum(known.values()) / compiled_bytes(config, prompt) < 1.5
 
 
 def test_the_state_of_full_training_is_twelve_bytes_a_weight_and_of_adapters_four():
-    whole = plan._learning_bytes(WIDE, 64, plan._update_bytes)
+    whole = plan._learning_bytes(WIDE, 64, 0, plan._update_bytes)
     weights = plan.weight_count(WIDE.model)
     assert (whole["weights"], whole["optimiser"], whole["gradients"]) == (4 * weights, 8 * weights, 4 * weights)
     lora = configuration.replace(WIDE, lora=LoraConfig(rank=4))
     adapters = plan.adapter_count(WIDE.model, lora.lora)
-    adapted = plan._learning_bytes(lora, 64, plan._update_bytes)
+    adapted = plan._learning_bytes(lora, 64, 0, plan._update_bytes)
     assert (adapted["weights"], adapted["optimiser"]) == (4 * (weights + adapters), 8 * adapters)
+
+
+def test_what_all_packed_prompts_begin_with_is_counted_once():
+    packed = configuration.replace(WIDE, update__pack=True)
+    rows = packed.rollout.questions * packed.rollout.samples
+    per_token = plan.activation_bytes(packed.model, 64 + packed.rollout.max_new_tokens)
+    tokens = {common: plan.plan_bytes(packed, 64, common)["activations"] / per_token for common in (0, 60)}
+    assert tokens[0] == rows * packed.rollout.max_new_tokens + packed.rollout.questions * 64
+    assert tokens[0] - tokens[60] == (packed.rollout.questions - 1) * 60
 
 
 def test_less_memory_is_needed_with_each_setting_that_is_said_to_save_some():
@@ -172,3 +184,12 @@ def test_a_run_that_cannot_fit_ends_before_it_begins(monkeypatch, tiny_config):
     monkeypatch.setattr(checks.capacity, "memory", lambda: 1000)
     with pytest.raises(UsageError, match="the run needs about"):
         checks.check(dataclasses.replace(tiny_config))
+
+
+def test_the_tokens_that_all_prompts_begin_with_are_found_by_two_of_them():
+    prompts = ["Q: 3 + 4\nA:", "Q: 12 + 5\nA:", "Q: 31 + 44\nA:"]
+    questions = [Question(prompt=prompt, answer="1", difficulty=0) for prompt in prompts]
+    task = Task({"train": questions}, [], grader("exact"), unique_answers=True)
+    assert prompt_tokens(TINY, task) == (1 + len(prompts[2]), 1 + len("Q: "))
+    alone = Task({"train": questions[:1]}, [], grader("exact"), unique_answers=True)
+    assert prompt_tokens(TINY, alone) == (1 + len(prompts[0]),) * 2

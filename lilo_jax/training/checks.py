@@ -30,7 +30,7 @@ from lilo_jax.training.lengths import (
     chat_of,
     check_demonstrations,
     longest_bytes,
-    longest_prompt,
+    prompt_tokens,
     tokenizer_of,
     without_longer,
 )
@@ -192,7 +192,8 @@ def check(config: Config) -> Task:
             raise UsageError(str(error)) from None
         _check_facts(curriculum.wants, config, task)
         rehearse(curriculum, task.splits["train"], config.rollout.questions)
-    refuse_too_large(config, longest_prompt(config, task), capacity.memory())
+    longest, common = prompt_tokens(config, task)
+    refuse_too_large(config, longest, capacity.memory(), common)
     return task
 
 

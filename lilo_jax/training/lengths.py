@@ -75,14 +75,22 @@ def longest_bytes(config: Config, sets: Iterable[Sequence[Question]]) -> float:
     return 1 + max(len(question.prompt.encode()) for questions in sets for question in questions)
 
 
-def longest_prompt(config: Config, task: Task) -> int:
-    """About the tokens of the longest training prompt: that of most bytes, by the tokenizer of the model to start from;
-    without a model its bytes, of which a token has one or more.
+def prompt_tokens(config: Config, task: Task) -> tuple[int, int]:
+    """About how many tokens the longest training prompt has, and how many all of them begin with.
+
+    The longest is that of most bytes, by the tokenizer of the model to start from; without a model its bytes, of which
+    a token has one or more.
     """
-    longest = max(task.splits["train"], key=lambda question: len(question.prompt.encode()))
-    if not config.model.path:
-        return 1 + len(longest.prompt.encode())
-    return len(question_ids(tokenizer_of(config, task), longest, chat=chat_of(config, task)))
+    questions = task.splits["train"]
+    longest = max(questions, key=lambda question: len(question.prompt.encode()))
+    ends = [choose(questions, key=lambda question: question.prompt) for choose in (min, max)]  # the least alike
+    if config.model.path:
+        tokenizer, chat = tokenizer_of(config, task), chat_of(config, task)
+        rows = [list(question_ids(tokenizer, question, chat=chat)) for question in (longest, *ends)]
+    else:
+        rows = [[0, *question.prompt.encode()] for question in (longest, *ends)]
+    common = next((n for n, alike in enumerate(zip(*rows, strict=False)) if len(set(alike)) > 1), min(map(len, rows)))
+    return len(rows[0]), common
 
 
 def check_demonstrations(tokenizer: Callable[[], Tokenizer], task: Task, context: int, *, chat: Chat = False) -> None:

@@ -56,21 +56,24 @@ def adapter_count(model: Architecture, lora: LoraConfig) -> int:
     return model.num_layers * lora.rank * sum(sums)
 
 
-def plan_bytes(config: Config, prompt: int) -> dict[str, int]:
+def plan_bytes(config: Config, prompt: int, common: int = 0) -> dict[str, int]:
     """Most bytes that a run holds at the same time on all devices together, by what they hold.
 
     Args:
         config: of the run.
         prompt: tokens of the longest prompt.
+        common: tokens that all prompts begin with, which stand once in packed rows.
     """
     model = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or config.tokenizer.vocab_size)
     config = dataclasses.replace(config, model=model)
-    phases = [_learning_bytes(config, prompt, _update_bytes), _learning_bytes(config, prompt, _sampling_bytes)]
+    phases = [_learning_bytes(config, prompt, common, phase) for phase in (_update_bytes, _sampling_bytes)]
     phases = phases * bool(config.num_steps) + [_fine_tuning_bytes(config, prompt)] * bool(config.sft.steps)
     return max(phases, key=lambda held: sum(held.values()), default={})
 
 
-def _learning_bytes(config: Config, prompt: int, phase: Callable[[Config, int, int], dict[str, int]]) -> dict[str, int]:
+def _learning_bytes(
+    config: Config, prompt: int, common: int, phase: Callable[[Config, int, int, int], dict[str, int]]
+) -> dict[str, int]:
     """The state of a run, and what a phase of a step holds beside it."""
     model, algorithm = config.model, config.algorithm.build()
     whole, adapters, learners = weight_count(model), adapter_count(model, config.lora), 1 + algorithm.needs_values
@@ -78,16 +81,19 @@ def _learning_bytes(config: Config, prompt: int, phase: Callable[[Config, int, i
     reference = SIZE[model.reference_dtype] * whole * (algorithm.needs_reference and not adapters)
     copies = mesh_shape(config.mesh, jax.device_count())[0]
     trained = copies * learners * (adapters or whole)
-    return {"weights": copies * (weights + reference), "optimiser": 8 * trained} | phase(config, prompt, trained)
+    return {"weights": copies * (weights + reference), "optimiser": 8 * trained} | phase(
+        config, prompt, common, trained
+    )
 
 
-def _update_bytes(config: Config, prompt: int, trained: int) -> dict[str, int]:
+def _update_bytes(config: Config, prompt: int, common: int, trained: int) -> dict[str, int]:
     rollout, update = config.rollout, config.update
     rows = rollout.questions * rollout.samples / (update.minibatches * update.microbatches)
     learners = 1 + config.algorithm.build().needs_values
     gradients = {"gradients": 4 * trained * (2 if update.microbatches > 1 else 1)}
-    prompts = max(rows / rollout.samples, 1) if update.pack else rows  # packed, a prompt stands once for its samples
-    tokens = rows * rollout.max_new_tokens + prompts * prompt
+    # packed, a prompt stands once for its samples, and what all of them begin with once for all
+    prompts = common + max(rows / rollout.samples, 1) * (prompt - common) if update.pack else rows * prompt
+    tokens = rows * rollout.max_new_tokens + prompts
     return gradients | _sequence_bytes(config, rows, tokens, prompt + rollout.max_new_tokens, learners)
 
 
@@ -134,13 +140,13 @@ def _layer_floats(model: Architecture, tokens: int) -> int:
     return 6 * model.embed_dim + heads + 3 * model.num_heads * tokens + 5 * model.mlp_dim
 
 
-def _sampling_bytes(config: Config, prompt: int, trained: int) -> dict[str, int]:
+def _sampling_bytes(config: Config, prompt: int, common: int, trained: int) -> dict[str, int]:
     """Weights made ready for it, keys and values, logits of a token each."""
     model, rollout = config.model, config.rollout
     size = SIZE[model.compute_dtype]
     decoding = rollout.slots or rollout.questions * rollout.samples
     token = cache_token_bytes(model)
-    prompts = rollout.questions * prompt
+    prompts = common + rollout.questions * (prompt - common)
     return {
         "weights to sample with": size * weight_count(model),
         "keys and values": token * (decoding * (prompt + rollout.max_new_tokens) + prompts),
@@ -183,19 +189,22 @@ def candidates(curriculum: Curriculum, state: CurriculumState) -> int:
     return len(nothing_collected(curriculum, state).place) // curriculum.max_rounds
 
 
-def refuse_too_large(config: Config, prompt: int, memory: int) -> None:
+def refuse_too_large(config: Config, prompt: int, memory: int, common: int = 0) -> None:
     """Raises `UsageError` with a setting that would fit if a plan needs more than there is, whatever the estimate errs.
 
     Args:
         config: of the run.
         prompt: tokens of the longest prompt.
         memory: bytes of all devices; 0: unknown, and nothing is refused.
+        common: tokens that all prompts begin with.
     """
-    needed = sum(plan_bytes(config, prompt).values())
+    needed = sum(plan_bytes(config, prompt, common).values())
     if not memory or needed <= DOUBT * memory:
         return
-    held = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan_bytes(config, prompt).items())
-    cure = next((say for say, other in _smaller(config) if sum(plan_bytes(other, prompt).values()) <= memory), "")
+    held = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan_bytes(config, prompt, common).items())
+    cure = next(
+        (say for say, other in _smaller(config) if sum(plan_bytes(other, prompt, common).values()) <= memory), ""
+    )
     raise UsageError(
         f"the run needs about {needed / GIB:.1f} GiB ({held}) and there are {memory / GIB:.1f}: "
         + (f"{cure} would fit" if cure else "take a smaller model, or a machine with more memory")
@@ -271,7 +280,7 @@ def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: f
         speed: operations that they do in a second.
         common: tokens that all prompts begin with.
     """
-    needs, operations = plan_bytes(config, prompt), step_operations(config, prompt, candidates, common)
+    needs, operations = plan_bytes(config, prompt, common), step_operations(config, prompt, candidates, common)
     held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in needs.items())
     seconds = {name: count / speed for name, count in operations.items()}
     phases = ", ".join(f"{name} {took:.2g}" for name, took in seconds.items())

@@ -231,10 +231,10 @@ def _show_plan(assembly: Assembly, progress: Progress) -> None:
     config, programs, prompt = assembly.config, assembly.programs, assembly.pool.tokens.shape[1]
     for line in undivided(config, assembly.mesh.shape):
         progress.line(line)
-    if config.num_steps and sum(plan_bytes(config, prompt).values()) >= WORTH_SAYING:
+    common = beginning(assembly.pool.tokens, assembly.pool.lengths)
+    if config.num_steps and sum(plan_bytes(config, prompt, common).values()) >= WORTH_SAYING:
         questions = candidates(programs.curriculum, programs.state.curriculum)
         speed = capacity.operations_per_second(config.model.compute_dtype)
-        common = beginning(assembly.pool.tokens, assembly.pool.lengths)
         for line in shown(config, prompt, questions, memory=capacity.memory(), speed=speed, common=common):
             progress.line(line)
 
