@@ -22,9 +22,10 @@ from lilo_jax.models.packing import (
     pack_blocks,
     packed,
     pieces,
+    prompt_blocks,
 )
-from lilo_jax.models.scoring import score, score_values
-from lilo_jax.types import Sequences
+from lilo_jax.models.scoring import mean_states, score, score_values
+from lilo_jax.types import Prompts, Sequences
 
 SLOTS, T = 6, 12
 CONFIG = DecoderConfig(num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16, vocab_size=13)
@@ -197,6 +198,26 @@ def test_blocks_have_the_smallest_shape_that_holds_them_all():
     assert pack_blocks(of_lengths([7] * 4), np.arange(4)[None]) is None  # no two of them share a row
     assert pack_blocks(sequences, np.arange(8, 12)[None], multiple=2).sequence.shape == (1, 2, 12)
     assert pack_blocks(sequences, np.arange(8, 12)[None], multiple=4) is None
+
+
+def test_prompts_that_begin_alike_are_packed_and_have_the_means_of_each_alone(monkeypatch):
+    monkeypatch.setattr("lilo_jax.models.packing.CALL", 6 * 24)
+    rng = np.random.default_rng(0)
+    begun = in_groups(rng, rng.integers(2, 6, size=11).tolist(), [(g, 0) for g in range(11)], 24, examples=14)
+    prompts = Prompts(begun.tokens, begun.prompt_lengths)
+    model = build_model(CONFIG, unconstrained)
+    params = model.init(jax.random.key(0))
+    found, computed = np.full((11, 16), np.nan), 0
+    for rows, block, plan in prompt_blocks(prompts):
+        found[rows] = mean_states(packed(model, plan), params, block, layers=(1,))[0]
+        computed += plan.sequence.size
+    assert computed < 0.75 * prompts.lengths.sum()
+    np.testing.assert_allclose(found, mean_states(model, params, prompts, layers=(1,))[0], atol=1e-5)
+    little = in_groups(rng, [8] * 11, [(g, 0) for g in range(11)], 24, examples=1)
+    assert all(plan is None for _, _, plan in prompt_blocks(Prompts(little.tokens, little.prompt_lengths)))
+    assert all(plan is None for _, _, plan in prompt_blocks(prompts, share=False))
+    one = Prompts(begun.tokens[:1], begun.prompt_lengths[:1])
+    assert [plan for _, _, plan in prompt_blocks(one)] == [None]
 
 
 def test_a_group_takes_the_tokens_of_one_prompt():

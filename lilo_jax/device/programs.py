@@ -291,9 +291,10 @@ def _reference(dtype: str, params: PyTree) -> PyTree:
 
 
 def _features(
-    model: Model, wants: Wants, depth: int, params: PyTree, prompts: Prompts
+    model: Model, wants: Wants, depth: int, params: PyTree, prompts: Prompts, plan: PackedRows | None = None
 ) -> Float[Array, "layers prompts hidden"]:
-    return projected(mean_states(model, params, prompts, layers=wants.layers(depth)), wants.hidden)
+    runs = model if plan is None else packed(model, plan)
+    return projected(mean_states(runs, params, prompts, layers=wants.layers(depth)), wants.hidden)
 
 
 def _admit(

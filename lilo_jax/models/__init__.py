@@ -32,8 +32,8 @@ class Model(NamedTuple):
         inputs: how many axes of each policy weight are summed over, layer axis apart; 0 for norms and biases.
         hidden: (params, tokens, segments=None) -> final hidden states.  Works for policy and critic.  Packed rows come
             with their `Segments`.
-        states: (params, tokens) -> the states between the layers: the embeddings, the output of each layer, the last
-            one being the final hidden states.
+        states: (params, tokens, segments=None) -> the states between the layers: the embeddings, the output of each
+            layer, the last one being the final hidden states.
         head: (params) -> the output projection as it is stored.
         project: (head in the type of the states, states) -> logits, float32.
         logits: (params, hidden) -> logits, float32.
@@ -57,7 +57,7 @@ class Model(NamedTuple):
     critic_axes: PyTree
     inputs: PyTree
     hidden: Callable[..., Float[Array, "rows tokens embed"]]
-    states: Callable[[PyTree, Int[Array, "rows tokens"]], tuple[Float[Array, "rows tokens embed"], ...]]
+    states: Callable[..., tuple[Float[Array, "rows tokens embed"], ...]]
     head: Callable[[PyTree], Float[Array, "embed vocabulary"]]
     project: Callable[
         [Float[Array, "embed vocabulary"], Float[Array, "*tokens embed"]], Float[Array, "*tokens vocabulary"]
@@ -123,14 +123,14 @@ def build_model(
     train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
     def hidden(
-        params: PyTree,
-        tokens: Int[Array, "rows tokens"],
-        segments: Segments | None = None,
+        params: PyTree, tokens: Int[Array, "rows tokens"], segments: Segments | None = None
     ) -> Float[Array, "rows tokens embed"]:
         return forward(params["trunk"], tokens, None, _whole(attend, tokens, segments), train_layers)[0]
 
-    def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
-        return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, None))
+    def states(
+        params: PyTree, tokens: Int[Array, "rows tokens"], segments: Segments | None = None
+    ) -> tuple[Float[Array, "rows tokens embed"], ...]:
+        return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, segments))
 
     head, out = functools.partial(_head, config), functools.partial(_logits_of, config)
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
 from lilo_jax.models.attention import Segments
-from lilo_jax.types import Array, PyTree, Sequences
+from lilo_jax.types import Array, Prompts, PyTree, Sequences
 
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
 """Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, at the
@@ -225,16 +225,23 @@ def _shapes(size: int, longest: int, multiple: int, widths: tuple[int, ...]) -> 
 def packed(model: Model, plan: PackedRows) -> Model:
     """The model that computes the hidden states of B sequences in packed rows.
 
-    Its `hidden` takes tokens and returns states, equal to the model's own in the planned length of each sequence and
-    arbitrary beyond.
+    Its `hidden` and `states` take tokens and return states, equal to the model's own in the planned length of each
+    sequence and arbitrary beyond.
     """
 
-    def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
-        segments = plan.segments
-        states = model.hidden(params, tokens[plan.sequence, segments.positions], segments)
+    def of_rows(tokens: Int[Array, "rows tokens"]) -> tuple[Int[Array, "packed positions"], Segments]:
+        return tokens[plan.sequence, plan.segments.positions], plan.segments
+
+    def of_sequences(states: Float[Array, "packed positions embed"]) -> Float[Array, "rows tokens embed"]:
         return states.reshape(-1, states.shape[-1])[plan.place]
 
-    return model._replace(hidden=hidden)
+    def hidden(params: PyTree, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens embed"]:
+        return of_sequences(model.hidden(params, *of_rows(tokens)))
+
+    def states(params: PyTree, tokens: Int[Array, "rows tokens"]) -> tuple[Float[Array, "rows tokens embed"], ...]:
+        return tuple(map(of_sequences, model.states(params, *of_rows(tokens))))
+
+    return model._replace(hidden=hidden, states=states)
 
 
 def bucket_width(lengths: Int[np.ndarray, "rows"], most: int) -> int:
@@ -289,3 +296,31 @@ def length_blocks(
         size = -(-len(rows) // (blocks * multiple)) * multiple
         for start in range(0, len(rows), size):
             yield rows[np.minimum(np.arange(start, start + size), len(rows) - 1)], width
+
+
+def prompt_blocks(
+    prompts: Prompts, *, multiple: int = 1, share: bool = True
+) -> Iterator[tuple[Int[np.ndarray, "block_rows"], Prompts, PackedRows | None]]:
+    """Prompts of like length to compute together (see `length_blocks`), and where they stand in packed rows.
+
+    They are packed where at least a quarter of what they hold is a beginning that all have in common, such as worked
+    examples: it is computed once for a row.
+
+    Args:
+        prompts: host arrays.
+        multiple: as of `length_blocks`.
+        share: as of `pack_blocks`.
+
+    Yields:
+        Which prompts a block has, they themselves, and their plan or None.
+    """
+    tokens, lengths = np.asarray(prompts.tokens), np.asarray(prompts.lengths)
+    share = share and len(lengths) > 1 and 4 * beginning(tokens, lengths) >= lengths.mean()
+    blocks = length_blocks(lengths, tokens.shape[1], multiple=multiple)
+    for width, same in itertools.groupby(blocks, key=lambda block: block[1]):
+        rows = np.stack([block for block, _ in same])
+        alone = Sequences(tokens[:, :width], lengths, np.zeros_like(lengths))
+        plans = pack_blocks(alone, rows, multiple=multiple) if share else None
+        for i, block in enumerate(rows):
+            plan = plans and jax.tree.map(lambda x, i=i: x[i], plans)
+            yield block, Prompts(tokens[block, :width], lengths[block]), plan

@@ -7,7 +7,7 @@ from lilo_jax.curriculum.features import standardized, text_features
 from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.evaluation.outcomes import outcomes
-from lilo_jax.models.packing import length_blocks
+from lilo_jax.models.packing import prompt_blocks
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import GRADE
@@ -66,14 +66,15 @@ def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray 
 def _hidden_states(assembly: Assembly, params: PyTree) -> list[np.ndarray]:
     """Of every layer that is wanted the policy's mean state over each prompt, float32 [M, wants.hidden].
 
-    Prompts of like length are computed at a time.
+    Prompts of like length are computed at a time, and what all begin with once for a row of them.
     """
-    pool, mesh = assembly.pool, assembly.mesh
+    pool, mesh, programs = assembly.pool, assembly.mesh, assembly.programs
     rows, found = [], []
-    for block, width in length_blocks(pool.lengths, pool.tokens.shape[1], multiple=row_shards(mesh)):
-        prompts = put_rows(mesh, Prompts(pool.tokens[block, :width], pool.lengths[block]))
+    for block, prompts, plan in prompt_blocks(
+        Prompts(pool.tokens, pool.lengths), multiple=row_shards(mesh), share=programs.model.shares_prompts
+    ):
         rows.append(block)
-        found.append(assembly.programs.features(params, prompts))
+        found.append(programs.features(params, put_rows(mesh, prompts), put_replicated(mesh, plan)))
     _, first = np.unique(np.concatenate(rows), return_index=True)  # what fills a block up is there twice
     return list(np.concatenate(jax.device_get(found), axis=1)[:, first])
 
