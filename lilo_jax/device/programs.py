@@ -122,7 +122,7 @@ class Programs(NamedTuple):
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
         sft_step: one step of supervised fine-tuning; donates the first.
-        features: (params, Prompts) -> the policy's mean state over each prompt, after each layer that the curriculum
+        features: (params, Prompts, plan=None) -> the policy's mean state over each prompt, after each layer that the curriculum
             wants, in as many columns as it wants.
         start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
             params the critic's trunk is a copy of the policy's weights, as the reference is.
@@ -149,7 +149,7 @@ class Programs(NamedTuple):
     init: Callable[[Key[jax.Array, ""]], PyTree]
     start_sft: Callable[[PyTree], Trainable]
     sft_step: SftStep
-    features: Callable[[PyTree, Prompts], Float[Array, "layers prompts hidden"]]
+    features: Callable[..., Float[Array, "layers prompts hidden"]]
     start: Callable[[PyTree, PyTree | None, StartKeys, Facts], TrainState]
     reference: Callable[[PyTree], PyTree]
     state: TrainState
