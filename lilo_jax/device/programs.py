@@ -122,8 +122,8 @@ class Programs(NamedTuple):
         init: (key) -> policy params, each weight created in its shards.
         start_sft: (params) -> Trainable.
         sft_step: one step of supervised fine-tuning; donates the first.
-        features: (params, Prompts, plan=None) -> the policy's mean state over each prompt, after each layer that the curriculum
-            wants, in as many columns as it wants.
+        features: (params, Prompts, plan=None) -> the policy's mean state over each prompt, after each layer that the
+            curriculum wants, in as many columns as it wants.
         start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
             params the critic's trunk is a copy of the policy's weights, as the reference is.
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
