@@ -161,7 +161,7 @@ def _of_steps(runs: Mapping[int, RunDirectory], groups: str, unit: Callable[[Run
         record[f"curriculum/{groups}_trap_fraction"] / unit(run)
         for run in runs.values()
         for record in run.read("metrics")
-        if record.get(f"curriculum/{groups}_trap_fraction") is not None
+        if unit(run) and record.get(f"curriculum/{groups}_trap_fraction") is not None
     ]
     return sum(shares) / len(shares) if shares else None
 
@@ -169,7 +169,7 @@ def _of_steps(runs: Mapping[int, RunDirectory], groups: str, unit: Callable[[Run
 def _planted(run: RunDirectory) -> float:
     """Share of the training questions of a run that are traps."""
     noise = run.config_values()["noise"]
-    return noise["wrong_keys"] + noise["coin_flips"] or float("nan")
+    return noise["wrong_keys"] + noise["coin_flips"]
 
 
 if __name__ == "__main__":

@@ -191,7 +191,9 @@ def log_likelihood(
 ) -> Float[Array, "members groups"]:
     """Log P(s of n, in this order) under a belief of mean m and variance v, [members, groups].
 
-    log B(s + a, n - s + b) - log B(a, b),    a = c m,  b = c (1 - m),  c of `rollouts_known`
+        log B(s + a, n - s + b) - log B(a, b),    a = c m,  b = c (1 - m),  c of `rollouts_known`
+
+    c is held within `LEAST_COUNT` and `MOST_COUNT`.
     """
     mean = jnp.clip(belief.mean, LEAST_RATE, 1 - LEAST_RATE)
     count = rollouts_known(Estimate(mean, belief.variance), least=LEAST_COUNT, most=MOST_COUNT)

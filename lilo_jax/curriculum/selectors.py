@@ -259,7 +259,7 @@ def diverse(
         factor, left, chosen, worth = carry
         gain = worth + jnp.log(left)
         best = jnp.argmax(jnp.where(gain == jnp.max(gain), tie_break, -1))
-        # A row of the factor is written as one piece: by columns it takes twice as long.
+        # A row of the factor, not a column, so that what is written lies together.
         row = (rows @ rows[best] - factor[:, best] @ factor) / jnp.sqrt(left[best])
         left = jnp.maximum(left - row**2, 1e-6)
         return factor.at[nth].set(row), left, chosen.at[nth].set(best), worth.at[best].set(-jnp.inf)

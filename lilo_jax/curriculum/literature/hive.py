@@ -36,7 +36,7 @@ class Hive:
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Takes `questions` out of pool_ratio x as many and trains on all."""
-        last = latest()
+        last, wants = latest(), Wants(entropy=True, refresh_every=self.refresh_every)
 
         def worth(
             state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
@@ -53,5 +53,5 @@ class Hive:
             count=questions,
             rows=questions * samples,
             remembers={"last": last.tracker},
-            wants=Wants(entropy=True, refresh_every=self.refresh_every),
+            wants=wants,
         )
