@@ -9,6 +9,8 @@ All runs of a seed start from one fine-tuning, arms of all algorithms alike.  St
 goes on; the same command with more arms, algorithms or seeds runs only what is new.  After every run `table.md` and
 `summary.json` are written anew from the runs that are done.  Steps, tokens and seconds of the table are speed-ups over
 the first arm [95% interval] seeds that reached its final accuracy/seeds; * the interval includes 1, ! not all did.
+With traps in the pool (`--noise.wrong-keys`, `--noise.coin-flips`) their share of the groups that were rolled out is
+told as a multiple of their share of the pool, which is 1 for `uniform`, and their share of those trained on as it is.
 
 Cost on the quickstart task: 10 to 30 seconds a run on a core, 30 a seed for its fine-tuning.
 """
@@ -16,7 +18,7 @@ Cost on the quickstart task: 10 to 30 seconds a run on a core, 30 a seed for its
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import tyro
@@ -32,6 +34,7 @@ from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _report(root: pathlib.Path, found: Mapping[str, Runs], split: str, baseline:
 
 _COLUMNS = (
     *("algorithm", "arm", "seeds", "final", "steps", "tokens", "seconds"),
-    *("tokens of a run", "zero variance, trained", "traps, trained"),
+    *("tokens of a run", "zero variance, trained", "traps, rolled out / pool", "traps, trained"),
 )
 
 
@@ -139,12 +142,6 @@ def _row(algorithm: str, arm: str, summary: Mapping[str, Any], arms: Runs) -> li
     final, runs = summary["final"][arm], summary["arms"][arm]
     speedups = summary["speedup"].get(arm)
     tokens = [run["generated_tokens"][-1] for run in runs]
-    traps = [
-        record["curriculum/admitted_trap_fraction"]
-        for run in arms[arm].values()
-        for record in run.read("metrics")
-        if record.get("curriculum/admitted_trap_fraction") is not None
-    ]
     return [
         algorithm,
         f"`{arm}`",
@@ -153,8 +150,26 @@ def _row(algorithm: str, arm: str, summary: Mapping[str, Any], arms: Runs) -> li
         *(speedup_cell(speedups[budget]) if speedups else "1" for budget in MAIN_BUDGETS),
         f"{sum(tokens) / len(tokens) / 1e3:.0f}k",
         number(summary["zero_variance"][arm]["admitted"], ".2f"),
-        number(sum(traps) / len(traps) if traps else None, ".3f"),
+        number(_of_steps(arms[arm], "collected", _planted), ".2f"),
+        number(_of_steps(arms[arm], "admitted", lambda run: 1), ".3f"),
     ]
+
+
+def _of_steps(runs: Mapping[int, RunDirectory], groups: str, unit: Callable[[RunDirectory], float]) -> float | None:
+    """Mean over steps and runs of the share of traps among groups, in a unit of each run; None without traps."""
+    shares = [
+        record[f"curriculum/{groups}_trap_fraction"] / unit(run)
+        for run in runs.values()
+        for record in run.read("metrics")
+        if unit(run) and record.get(f"curriculum/{groups}_trap_fraction") is not None
+    ]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _planted(run: RunDirectory) -> float:
+    """Share of the training questions of a run that are traps."""
+    noise = run.config_values()["noise"]
+    return noise["wrong_keys"] + noise["coin_flips"]
 
 
 if __name__ == "__main__":

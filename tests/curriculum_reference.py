@@ -199,6 +199,33 @@ def vcrl_bank(record, pool, threshold, momentum, largest):
     return bank
 
 
+def lze_history(record, pool, rate):
+    """The first rate of each question and its moving average, which starts there."""
+    first, average = [None] * pool, [None] * pool
+    for step in record:
+        for i, (s, n) in by_question(step).items():
+            first[i] = s / n if first[i] is None else first[i]
+            average[i] = s / n if average[i] is None else (1 - rate) * average[i] + rate * s / n
+    return first, average
+
+
+def lze_energies(places, rates, first, average, floor, momentum):
+    found = []
+    for i, p in zip(places, rates, strict=True):
+        p0, m = (p if x[i] is None else x[i] for x in (first, average))
+        found.append(max(1 - p0, floor) * 4 * p * (1 - p) * (1 + momentum * min(2 * abs(p - m), 1)))
+    return found
+
+
+def review_queue(record, pool):
+    """The step at which a question was last solved, if it was not rolled out and missed since; -1 outside."""
+    queue = [-1] * pool
+    for t, step in enumerate(record):
+        for i, (s, n) in by_question(step).items():
+            queue[i] = t if s == n else -1
+    return queue
+
+
 def plr(worths, last_seen, now, beta, staleness, replay, order):
     """Probabilities; `order` breaks ties between equal worths: the place of each question."""
     seen = [i for i, t in enumerate(last_seen) if t >= 0]

@@ -26,6 +26,7 @@ SMALL = {
     "balanced": CURRICULA["balanced"](most_rounds=4),
     "greso": CURRICULA["greso"](most_rounds=3),
     "vcrl": CURRICULA["vcrl"](threshold=0.5),
+    "pilot_commit": CURRICULA["pilot_commit"](most_rounds=3),
     "knapsack": CURRICULA["knapsack"](most=12),
     "bots": CURRICULA["bots"](window=32, tokens=3, pairs=2),
     "dots": CURRICULA["dots"](window=32, hidden=5),
@@ -55,6 +56,8 @@ def admissible(name, collected):
         "greso": mixed,
         "balanced": (rate >= 0.2) & (rate <= 0.8),
         "speed": collected.rollouts == SAMPLES,
+        "pilot_commit": collected.rollouts == SAMPLES,
+        "lze": mixed,
         "vcrl": (rate * (1 - rate) >= 0.5 * 6 / 25 - 1e-6) | (collected.round == 1),
         "sfl_buffer": collected.round == collected.round.max(),
     }.get(name, measured)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from curriculum_simulation import Simulation, facts
+from scipy import stats
 
 from lilo_jax.curriculum import (
     allocators,
@@ -395,6 +396,27 @@ def test_values_of_planted_beliefs():
     np.testing.assert_allclose(values.band(belief, 0.25, 0.5), [0, 1, 1, 0])
     np.testing.assert_allclose(values.progress(belief, certain([0.5] * 4)), [0.5, 0.25, 0, 0.5])
     np.testing.assert_allclose(values.corrected_variance(belief, jnp.array([4.0, 4, 2, 1])), [0, 0.25, 0.5, np.nan])
+
+
+def variance_over_groups(rate, samples):
+    """Of the advantage of an outcome, averaged over what the other rollouts may be."""
+    chance, mean = stats.binom.pmf(np.arange(samples), samples - 1, rate), []
+    for own in (0, 1):
+        groups = [np.array([own] + [1] * k + [0] * (samples - 1 - k)) for k in range(samples)]
+        mean.append(chance @ [(own - group.mean()) / (group.std(ddof=1) or 1) for group in groups])
+    return rate * (1 - rate) * (mean[1] - mean[0]) ** 2
+
+
+@pytest.mark.parametrize("samples", [3, 8])
+def test_the_marginal_variance_is_an_expectation_over_rates_and_groups(samples):
+    counts = [(1.0, 1.0), (3.0, 9.0), (40.0, 2.5)]
+    belief = estimators.beta(*jnp.array(counts).T)
+    for found, ab in zip(values.marginal_variance(belief, samples), counts, strict=True):
+        expected = stats.beta(*ab).expect(lambda p: variance_over_groups(p, samples))
+        assert float(found) == pytest.approx(expected, rel=2e-4)
+    np.testing.assert_allclose(values.marginal_variance(belief, 2), values.expected_variance(belief) / 2, rtol=1e-4)
+    sure = Estimate(jnp.array([0.3]), jnp.array([0.0]))
+    np.testing.assert_allclose(values.marginal_variance(sure, samples), variance_over_groups(0.3, samples), rtol=1e-3)
 
 
 def test_prices_divide_and_exclude():

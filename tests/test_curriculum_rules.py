@@ -13,9 +13,11 @@ from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.composition import compose
+from lilo_jax.curriculum.estimators import beta
 from lilo_jax.curriculum.histories import foretold
 from lilo_jax.curriculum.regression import logistic_regression
 from lilo_jax.curriculum.rules.frontier import DECAYS
+from lilo_jax.curriculum.values import marginal_variance
 from lilo_jax.types import GroupSignals, GroupStatistics
 
 STEPS, SLOTS = 7, 12
@@ -324,6 +326,46 @@ def test_dps_filters_three_states():
     assert np.ptp(expected) > 0.2  # there is something to tell apart
 
 
+def test_mapp_keeps_counts_and_seeks_varied_advantages():
+    played = Played(CURRICULA["mapp"](decay=0.8))
+    a, b = map(jnp.array, reference.fading_counts(record(), POOL, 0.8, 1.0))
+    expected = marginal_variance(beta(a, b), SAMPLES)
+    assert_close(played.worth(), expected)
+    best = np.argsort(-np.asarray(expected))[:QUESTIONS]  # the pool of candidates is the whole pool
+    for row in np.asarray(played.choices(20).places):
+        assert_close(np.sort(expected[row]), np.sort(expected[best]))
+
+
+def test_remind_reviews_what_was_solved_longest_ago():
+    played = Played(CURRICULA["remind"](enter=1.0, every=STEPS, share=0.5))
+    queue = reference.review_queue(record(), POOL)
+    assert played.state.memory["queue"].tolist() == queue
+    waiting = sorted((step, i) for i, step in enumerate(queue) if step >= 0)
+    assert len(waiting) > QUESTIONS // 2
+    latest = waiting[QUESTIONS // 2 - 1][0]
+    for row in np.asarray(played.choices(50).places):
+        steps = sorted(queue[i] for i in row if queue[i] >= 0)
+        assert steps[: QUESTIONS // 2] == [step for step, _ in waiting[: QUESTIONS // 2]]
+        assert len(set(row.tolist())) == QUESTIONS
+        assert steps[QUESTIONS // 2 - 1] <= latest
+    fewer = Played(CURRICULA["remind"](enter=1.0, every=STEPS + 1, share=0.5))  # this step reviews nothing
+    frequency = np.bincount(np.asarray(fewer.choices(2000).places).ravel(), minlength=POOL) / 2000
+    np.testing.assert_allclose(frequency, QUESTIONS / POOL, atol=0.035)
+
+
+def test_a_quarter_of_what_is_solved_comes_into_the_queue():
+    tracker = CURRICULA["remind"]().build(pool_size=4000, questions=8, samples=5)
+    everyone = np.arange(4000, dtype=np.int32)
+    fives, zeros = np.full(4000, 5, np.float32), np.zeros(4000, np.int32)
+    right = np.where(everyone < 2000, 5, 4).astype(np.float32)
+    groups = GroupStatistics(everyone, zeros, fives, right, right, fives, fives)
+    state = tracker.observe(tracker.init(facts(4000, tracker.wants)), groups, jnp.int32(3))
+    queue = np.asarray(state.memory["queue"])
+    assert set(queue.tolist()) == {-1, 3}
+    assert np.all(queue[2000:] == -1)
+    assert 440 < np.sum(queue == 3) < 560  # three standard deviations
+
+
 # ---------------------------------------------------------------------------------------------------------- categories
 def frequencies_of(groups, places, count):
     return np.bincount(np.asarray(groups)[np.asarray(places)].ravel(), minlength=count) / np.asarray(places).size
@@ -404,6 +446,80 @@ def test_rlve_draws_a_category_then_a_level():
 
 
 # ------------------------------------------------------------------------------------------------ rounds and admission
+def test_hive_seeks_mixed_groups_and_unsure_prompts():
+    played = Played(CURRICULA["hive"](pool_ratio=POOL))
+    entropy, rates = np.asarray(played.facts.features)[:, 0], reference.last_rates(record(), POOL, unseen=None)
+    middle = [rate is None or 0 < rate < 1 for rate in rates]
+    unsure = entropy >= np.median(entropy)
+    assert_close(played.worth(), [m * (2 if u else 1) for m, u in zip(middle, unsure, strict=True)])
+    best = {i for i in range(POOL) if middle[i] and unsure[i]}
+    assert QUESTIONS < len(best) < POOL / 2
+    assert set(np.unique(np.asarray(played.choices(50).places)).tolist()) <= best
+
+
+def test_lze_admits_by_energy():
+    played = Played(CURRICULA["lze"](noise=0.0))
+    first, average = reference.lze_history(record(), POOL, 0.1)
+    memory = played.state.memory
+    for name, expected in (("first", first), ("average", average)):
+        assert_close(memory[name], [np.nan if x is None else x for x in expected])
+    collected = Simulation.empty(SLOTS)
+    collected.place[:10], collected.round[:10] = [*range(8), POOL - 2, POOL - 1], 0
+    collected.attempts[:10] = collected.rollouts[:10] = 5
+    collected.successes[:10] = [1, 2, 3, 4, 2, 1, 0, 5, 1, 3]
+    energies = reference.lze_energies(collected.place[:10], collected.successes[:10] / 5, first, average, 0.05, 0.3)
+    found = played.parts["merit"](played.state, collected, KEY)[:10]
+    assert_close(found, energies)
+    assert max(energies) / min(e for e in energies if e) > 3
+    admission = played.curriculum.admit(played.state, collected, KEY)
+    assert admission.indices[admission.mask].tolist() == np.argsort(-np.array(energies))[:QUESTIONS].tolist()
+    noisy = Played(CURRICULA["lze"](noise=1.0)).parts["merit"](played.state, collected, KEY)[:10] - found
+    mixed = np.array(energies) > 0
+    assert 0.2 < np.std(noisy) / np.ptp(np.array(energies)[mixed]) < 3  # that of Gumbel's law is 1.28
+
+
+def test_pilot_commit_completes_the_best_and_keeps_what_is_left_for_later():
+    """Two steps by hand: twelve pilots of two rollouts, of which six pass; four are completed, two wait."""
+    curriculum = CURRICULA["pilot_commit"]().build(**SIZES)
+    state = curriculum.init(facts(POOL, curriculum.wants))
+    propose, observe = jax.jit(curriculum.propose), jax.jit(curriculum.observe)
+    collected = Simulation.empty(2 * 16)
+    pilots = jax.device_get(propose(state, collected, KEY))
+    assert pilots.mask.tolist() == [True] * 12 + [False] * 4
+    assert set(pilots.samples[:12].tolist()) == {2}
+    collected.place[:12], collected.round[:12] = pilots.places[:12], 0
+    collected.attempts[:12] = collected.rollouts[:12] = 2
+    collected.successes[:12] = [1] * 6 + [0] * 3 + [2] * 3
+    commits = jax.device_get(propose(state, collected, KEY))
+    assert commits.mask.tolist() == [False] * 12 + [True] * 4
+    assert set(commits.samples[12:].tolist()) == {SAMPLES - 2}
+    groups = commits.continues[12:]
+    assert set(groups.tolist()) < set(range(6))
+    assert collected.place[groups].tolist() == commits.places[12:].tolist()
+    collected.attempts[groups] = collected.rollouts[groups] = SAMPLES
+    assert not np.any(propose(state, collected, KEY).mask)
+    admission = curriculum.admit(state, collected, KEY)
+    assert sorted(admission.indices[admission.mask].tolist()) == sorted(groups.tolist())
+    left = set(collected.place[:6].tolist()) - set(commits.places[12:].tolist())
+    solved = set(collected.place[9:12].tolist())
+    state = observe(state, collected, np.int32(0))
+    for later in range(1, 7):
+        collected = Simulation.empty(2 * 16)
+        pilots = jax.device_get(propose(state, collected, KEY))
+        asked = set(pilots.places[:12].tolist())
+        assert not solved & asked
+        assert not left & asked or later > 4  # what waits is not screened again, for four steps
+        collected.place[:12], collected.round[:12] = pilots.places[:12], 0
+        collected.attempts[:12] = collected.rollouts[:12] = 2
+        commits = jax.device_get(propose(state, collected, KEY))  # no pilot passes: what waits is completed
+        anew = set(commits.places[12:][commits.mask[12:]].tolist())
+        assert anew == (left if later <= 4 else set())
+        assert np.all(commits.continues[12:][commits.mask[12:]] == -1)
+        assert np.all(commits.samples[12:][commits.mask[12:]] == SAMPLES)
+        assert commits.mask[:12].all()  # and others are screened besides
+        state = observe(state, collected, np.int32(later))
+
+
 def test_greso_steers_and_skips():
     played = Played(CURRICULA["greso"]())
     easy, hard, p = reference.greso(record(), POOL, 1 / 12, 1 / 6)

@@ -32,7 +32,17 @@ BAD = {
     "prime": {"oversample": (0, 11), "low": (-0.1, 0.9), "high": (0.1, 1.1)},
     "balanced": {"low": (-0.1, 0.9), "high": (0.1, 1.1), "most_rounds": (0,)},
     "speed": {"pool_ratio": (0, 11), "screen": (1.0,)},
+    "pilot_commit": {
+        "pool_ratio": (0, 11),
+        "pilot": (1.0,),
+        "low": (-0.1, 0.9),
+        "high": (0.1, 1.1),
+        "age": (-1,),
+        "solved": (0.0, 1.1),
+        "most_rounds": (0,),
+    },
     "vcrl": {"threshold": (0.0, 1.1), "momentum": (-0.1, 1.0)},
+    "lze": {"share": (0.0, 0.05, 1.1), "floor": (-0.1, 1.1), "momentum": (-0.1,), "rate": (0.0, 1.1), "noise": (-0.1,)},
     "greso": {
         "easy_target": (-0.1, 1.1),
         "hard_target": (-0.1, 1.1),
@@ -41,6 +51,8 @@ BAD = {
         "margin": (0.0, 0.9),
         "most_rounds": (0,),
     },
+    "hive": {"pool_ratio": (0,), "refresh_every": (0,)},
+    "mapp": {"pool_ratio": (0,), "decay": (0.0, 1.1), "prior": (0.0,)},
     "mopps": {"pool_ratio": (0,), "target": (-0.1, 1.1), "decay": (0.0, 1.1), "prior": (0.0,)},
     "bots": {
         "forget": (-0.1, 1.1),
@@ -69,6 +81,7 @@ BAD = {
         "unseen_weight": (-1.0,),
     },
     "retire_solved": {"threshold": (0.0, 1.1)},
+    "remind": {"enter": (0.0, 1.1), "every": (0,), "share": (0.0, 1.1)},
     "rlve": {"window": (0,), "threshold": (0.0, 1.1), "least": (0,), "categories": (0,), "levels": (0,)},
     "frontier": {
         "pool_ratio": (0,),
@@ -144,7 +157,7 @@ def test_rules_that_choose_by_what_varies_in_a_group_say_so():
     fitting = {name: spec(**FITS.get(name, {})) for name, spec in CURRICULA.items() if name != "dump"}
     built = {name: spec.build(pool_size=POOL, questions=QUESTIONS, samples=SAMPLES) for name, spec in fitting.items()}
     assert {name for name, rule in built.items() if rule.least_samples == 2} == {
-        "lilo", "dapo", "balanced", "greso", "vcrl"
+        "lilo", "dapo", "balanced", "greso", "vcrl", "lze", "mapp"
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from virtual_devices import printed_by
 
 from lilo_jax.curriculum.selectors import diverse
 
@@ -47,6 +48,56 @@ def test_the_set_is_that_of_a_greedy_search_over_determinants(seed):
     assert indices.tolist() == expected
     assert mask.all()
     assert expected != np.argsort(-weights)[:6].tolist()
+
+
+def many(count=4096, width=96):
+    """As many as `frontier` chooses from for a batch of 64, alike by twelve directions."""
+    rng = np.random.default_rng(6)
+    skills = rng.normal(size=(12, width))
+    return np.exp(rng.normal(size=count)), rng.normal(size=(count, 12)) @ skills + rng.normal(size=(count, width))
+
+
+def greedy_of_many(weights, rows, k):
+    """As `greedy`, by what Gram and Schmidt leave of each row, whose square is the ratio of determinants; float64."""
+    left = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    chosen, margin = [], np.inf
+    for _ in range(k):
+        gain = np.log(weights) + np.log(np.maximum(np.sum(left**2, axis=1), 1e-300))
+        gain[chosen] = -np.inf
+        second, best = np.argsort(gain)[-2:]
+        margin = min(margin, gain[best] - gain[second])
+        chosen.append(int(best))
+        unit = left[best] / np.linalg.norm(left[best])
+        left = left - np.outer(left @ unit, unit)
+    return chosen, margin
+
+
+def test_of_4096_the_set_of_64_is_exact():
+    assert greedy_of_many(*drawn(1), 6)[0] == greedy(*drawn(1), 6)[0]  # the references agree
+    weights, rows = many()
+    expected, margin = greedy_of_many(weights, rows, 64)
+    assert margin > 2e-5  # more than float32 rounds away
+    indices, mask = select(on_device(weights, rows), KEY, k=64)
+    assert indices.tolist() == expected
+    assert mask.all()
+    assert len(set(expected) & set(np.argsort(-weights)[:64].tolist())) < 50
+
+
+@pytest.mark.slow
+def test_eight_devices_choose_what_one_does():
+    """Of 4096 whose rows are split over the devices, and of 4096 that each of them has a copy of, as in a run."""
+    script = """
+        from lilo_jax.device.mesh import MeshConfig, make_mesh, put_replicated, put_rows
+        from test_diverse import KEY, many, on_device, select
+
+        for put in (put_rows, put_replicated):
+            weighted = put(make_mesh(MeshConfig()), on_device(*many()))
+            assert len(weighted[1].sharding.device_set) == 8
+            print(*select(weighted, KEY, k=64)[0].tolist())
+    """
+    alone = select(on_device(*many()), KEY, k=64)[0].tolist()
+    found = [[int(i) for i in line.split()] for line in printed_by(script, devices=8).splitlines()]
+    assert found == [alone, alone]
 
 
 @pytest.mark.parametrize("seed", range(3))

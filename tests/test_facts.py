@@ -106,6 +106,30 @@ def with_policy(state, params):
 
 
 # ------------------------------------------------------------------------------------------------------------ features
+def test_entropies_of_prompts_are_a_feature_made_anew_when_due_and_paid_for(params):
+    """Of every token of a prompt but the first, by the logits of whole prompts, one prompt at a time."""
+    assembly, ledger = assembly_of(Wants(entropy=True, refresh_every=EVERY)), Ledger()
+    state = started(assembly, params, ledger)
+    pool, model, temperature = assembly.pool, assembly.programs.model, assembly.config.rollout.temperature
+
+    def expected(weights):
+        found = []
+        for tokens, length in zip(pool.tokens, pool.lengths, strict=True):
+            states = model.hidden(weights, tokens[None, :length])
+            p = jax.nn.softmax(model.project(model.head(weights), states[0, :-1]) / temperature)
+            found.append(float(-(p * np.log(p)).sum(axis=1).mean()))
+        return standardized([np.array(found)[:, None]])
+
+    before = np.asarray(state.curriculum.facts.features)
+    np.testing.assert_allclose(before, expected(params(assembly)), rtol=1e-3, atol=1e-3)
+    other = with_policy(state, params(assembly, seed=1))
+    assert refresh_facts(assembly, other, EVERY + 1, ledger, PhaseClock()) is other
+    made_anew = refresh_facts(assembly, other, EVERY, ledger, PhaseClock()).curriculum.facts.features
+    np.testing.assert_allclose(made_anew, expected(params(assembly, seed=1)), rtol=1e-3, atol=1e-3)
+    assert np.abs(made_anew - before).max() > 0.1
+    assert ledger.to_dict()["features/scored"] == 2 * pool.lengths.sum()
+
+
 def test_hidden_states_are_features_made_anew_when_due_and_paid_for(params):
     assembly, ledger = assembly_of(Wants(hidden=5, refresh_every=EVERY)), Ledger()
     pool, state = assembly.pool, started(assembly, params, ledger)

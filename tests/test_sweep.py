@@ -18,6 +18,7 @@ from lilo_jax.errors import Stopped, UsageError
 from lilo_jax.processes import stop_request
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import MAIN_BUDGETS, speedup_cell
+from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.training.checks import check
 
@@ -56,7 +57,7 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (f"seed_{seed}", run) for seed in (601, 602) for run in ("sft", "rloo_uniform", "rloo_lilo")
     }
     head, rule, *body = rows(root)
-    assert {len(line) for line in (head, rule, *body)} == {10}
+    assert {len(line) for line in (head, rule, *body)} == {11}
     assert [line[:3] for line in body] == [("rloo", "`uniform`", "2"), ("rloo", "`lilo`", "2")]
     summary = json.loads((root / "summary.json").read_text())["rloo"]
     assert set(summary["arms"]) == {"uniform", "lilo"}
@@ -116,7 +117,18 @@ def test_what_no_arm_admitted_is_a_dash():
         "speedup": {},
         "zero_variance": {"picky": {"admitted": None}},
     }
-    assert sweep._row("rloo", "picky", summary, {"picky": {}})[-3:] == ["2k", "-", "-"]
+    assert sweep._row("rloo", "picky", summary, {"picky": {}})[-4:] == ["2k", "-", "-", "-"]
+
+
+def test_traps_rolled_out_are_told_as_a_multiple_of_the_pool_s(tmp_path):
+    """Half of the groups of two steps were traps, of a pool of which they are a tenth."""
+    run = RunDirectory(tmp_path)
+    run.store_config({"noise": {"wrong_keys": 0.04, "coin_flips": 0.06}})
+    for collected, admitted in ((0.25, None), (0.75, 0.3)):
+        shares = {"curriculum/collected_trap_fraction": collected, "curriculum/admitted_trap_fraction": admitted}
+        run.append("metrics", shares)
+    assert sweep._of_steps({1: run}, "collected", sweep._planted) == pytest.approx(5)
+    assert sweep._of_steps({1: run}, "admitted", lambda run: 1) == pytest.approx(0.3)
 
 
 def test_options_that_reach_every_arm_are_kept_and_those_of_an_arms_own_value_too():

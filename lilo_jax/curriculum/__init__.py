@@ -7,6 +7,7 @@ own outside the package needs no line: `--curriculum package.module:ClassName`.
 """
 
 from lilo_jax.curriculum.allocators import constant, knapsack, neyman
+from lilo_jax.curriculum.buffers import not_waiting, review_queue, waiting
 from lilo_jax.curriculum.composition import Worth, alike, choice, compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, CurriculumSpec, Wants
 from lilo_jax.curriculum.dynamics import blended, rasch, three_states
@@ -16,6 +17,7 @@ from lilo_jax.curriculum.estimators import (
     Tracker,
     beta,
     decayed_counts,
+    earliest,
     frequency,
     latest,
     lifetime,
@@ -26,6 +28,7 @@ from lilo_jax.curriculum.estimators import (
 )
 from lilo_jax.curriculum.gates import (
     Gate,
+    Merit,
     advantages_in,
     either,
     everything,
@@ -50,14 +53,19 @@ from lilo_jax.curriculum.literature.dps import Dps
 from lilo_jax.curriculum.literature.dump import Dump
 from lilo_jax.curriculum.literature.e2h import E2h
 from lilo_jax.curriculum.literature.greso import Greso
+from lilo_jax.curriculum.literature.hive import Hive
 from lilo_jax.curriculum.literature.kimi import Kimi
 from lilo_jax.curriculum.literature.knapsack import Knapsack
+from lilo_jax.curriculum.literature.lze import Lze
+from lilo_jax.curriculum.literature.mapp import Mapp
 from lilo_jax.curriculum.literature.mopps import Mopps
 from lilo_jax.curriculum.literature.pcl import Pcl
+from lilo_jax.curriculum.literature.pilot_commit import PilotCommit
 from lilo_jax.curriculum.literature.plr import Plr
 from lilo_jax.curriculum.literature.prime import Prime
 from lilo_jax.curriculum.literature.prime_rl_pools import PrimeRlPools
 from lilo_jax.curriculum.literature.reinforce_ada import ReinforceAda
+from lilo_jax.curriculum.literature.remind import Remind
 from lilo_jax.curriculum.literature.retire_solved import RetireSolved
 from lilo_jax.curriculum.literature.rlve import Rlve
 from lilo_jax.curriculum.literature.sec import Sec
@@ -72,6 +80,7 @@ from lilo_jax.curriculum.rounds import (
     allocated,
     expecting,
     once,
+    pilot_then_commit,
     refill,
     screen_then_continue,
     screened,
@@ -106,6 +115,7 @@ from lilo_jax.curriculum.values import (
     expected_variance,
     failure,
     hard_variance,
+    marginal_variance,
     mixed,
     nearness,
     pools,
@@ -140,18 +150,24 @@ __all__ = [
     "Greso",
     "GroupSignals",
     "GroupStatistics",
+    "Hive",
     "Kimi",
     "Knapsack",
     "Lilo",
     "LiloSequential",
+    "Lze",
+    "Mapp",
+    "Merit",
     "Mopps",
     "Pcl",
+    "PilotCommit",
     "Plr",
     "Prime",
     "PrimeRlPools",
     "Proposal",
     "PyTree",
     "ReinforceAda",
+    "Remind",
     "RetireSolved",
     "Rlve",
     "Rounds",
@@ -181,6 +197,7 @@ __all__ = [
     "decayed_counts",
     "deviation",
     "diverse",
+    "earliest",
     "either",
     "everything",
     "expected_lengths",
@@ -200,6 +217,7 @@ __all__ = [
     "least_visited",
     "lifetime",
     "logistic_regression",
+    "marginal_variance",
     "measured",
     "mixed",
     "mixture",
@@ -208,6 +226,7 @@ __all__ = [
     "nearness",
     "neyman",
     "not_skipped",
+    "not_waiting",
     "of_belief",
     "of_last_round",
     "of_round",
@@ -218,6 +237,7 @@ __all__ = [
     "per_class",
     "per_length",
     "per_visit",
+    "pilot_then_commit",
     "pools",
     "preferring",
     "progress",
@@ -228,6 +248,7 @@ __all__ = [
     "recalled",
     "refill",
     "retired",
+    "review_queue",
     "screen_then_continue",
     "screened",
     "softmax",
@@ -240,6 +261,7 @@ __all__ = [
     "trap_probability",
     "unremembered",
     "variance",
+    "waiting",
     "whole_part",
     "whole_pool",
     "within",
@@ -255,10 +277,14 @@ CURRICULA = {
     "prime": Prime,
     "balanced": Balanced,
     "speed": Speed,
+    "pilot_commit": PilotCommit,
     "vcrl": Vcrl,
+    "lze": Lze,
     "kimi": Kimi,
     "greso": Greso,
+    "hive": Hive,
     "mopps": Mopps,
+    "mapp": Mapp,
     "bots": Bots,
     "spo": Spo,
     "cdas": Cdas,
@@ -273,6 +299,7 @@ CURRICULA = {
     "reinforce_ada": ReinforceAda,
     "prime_rl_pools": PrimeRlPools,
     "retire_solved": RetireSolved,
+    "remind": Remind,
     "rlve": Rlve,
     "frontier": Frontier,
 }

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.estimators import Tracker, totals
+from lilo_jax.curriculum.gates import Gate
 from lilo_jax.curriculum.selectors import draw, top_k
 from lilo_jax.curriculum.sources import Source
 from lilo_jax.curriculum.statistics import learnability
 from lilo_jax.types import Array, CurriculumState, GroupStatistics
+
+Ready = Callable[[CurriculumState, GroupStatistics], Float[Array, "pool"]]
+"""(state, collected so far in this step) -> worth of each question that waits, NaN for the others."""
 
 
 class Buffer(flax.struct.PyTreeNode):
@@ -78,6 +82,84 @@ class Screened(NamedTuple):
         """For `mixture`: first those of the buffer, and none of the buffer; the others are of `source`."""
         in_buffer = jnp.arange(places.shape[0]) < self.size
         return in_buffer.astype(jnp.float32), jnp.where(in_buffer, jnp.nan, 0.0)
+
+
+class _Passed(flax.struct.PyTreeNode):
+    """What screening showed of the questions that passed it.
+
+    Attributes:
+        variance: p(1 - p); NaN for a question that does not wait.
+        since: the step of its screening.
+    """
+
+    variance: Float[Array, "pool"]
+    since: Int[Array, "pool"]
+
+
+def waiting(gate: Gate, *, screen: int, age: int, name: str = "waiting") -> tuple[Tracker, Ready]:
+    """Questions that passed a screening and wait to be rolled out in full, for some steps (Pilot-Commit).
+
+    Args:
+        gate: which screened groups pass.
+        screen: rollouts that screen; a group of more is complete, and its question waits no more.
+        age: most steps that a question waits.
+        name: of the tracker's memory in `state.memory`.
+
+    Returns:
+        The tracker, and the worth of every question of the pool now, with what this step's groups add and complete: the
+        variance that its screening showed, of equal ones the latest first; NaN for those that do not wait.
+    """
+
+    def init(pool_size: int) -> _Passed:
+        return _Passed(jnp.full(pool_size, jnp.nan, jnp.float32), jnp.zeros(pool_size, jnp.int32))
+
+    def updated(passed: _Passed, state: CurriculumState, collected: GroupStatistics) -> _Passed:
+        index = jnp.where(collected.place >= 0, collected.place, passed.since.shape[0])
+        passes = ~jnp.isnan(gate(collected)) & (collected.rollouts <= screen)
+        shown = jnp.where(passes, learnability(collected.successes, collected.attempts), jnp.nan)
+        young = jnp.where(state.step - passed.since <= age, passed.variance, jnp.nan)
+        return _Passed(
+            jnp.asarray(young).at[index].set(shown, mode="drop"),
+            jnp.asarray(passed.since).at[index].set(state.step, mode="drop"),
+        )
+
+    def ready(state: CurriculumState, collected: GroupStatistics) -> Float[Array, "pool"]:
+        now = updated(state.memory[name], state, collected)
+        return now.variance - 1e-6 * (state.step - now.since)
+
+    return Tracker(init, lambda passed, state, collected, step: updated(passed, state, collected)), ready
+
+
+def not_waiting(source: Source, ready: Ready) -> Source:
+    """A source that leaves out the questions of another source that wait already."""
+
+    def offer(
+        state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> tuple[Int[Array, "questions"], Bool[Array, "questions"]]:
+        places, eligible = source(state, collected, key)
+        return places, eligible & jnp.isnan(ready(state, collected)[places])
+
+    return offer
+
+
+def review_queue(share: float) -> Tracker:
+    """The step at which a solved question came into the queue of those to be reviewed; -1 outside of it (ReMind).
+
+    A question all of whose rollouts were right comes in by a coin; any other one that is rolled out leaves.
+    The coins are a function of step and place alone, as nothing but these is known when groups are remembered.
+
+    Args:
+        share: probability of coming in.
+    """
+
+    def observe(
+        queue: Int[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Int[Array, "pool"]:
+        successes, attempts = totals(collected, queue.shape[0])
+        coin = jax.random.bernoulli(jax.random.fold_in(jax.random.key(0), step), share, queue.shape)
+        return jnp.where(attempts > 0, jnp.where((successes == attempts) & coin, step, -1), queue)
+
+    return Tracker(lambda pool_size: jnp.full(pool_size, -1, jnp.int32), observe)
 
 
 def variance_bank(momentum: float, threshold: float, largest: float) -> Tracker:

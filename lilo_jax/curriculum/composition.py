@@ -89,6 +89,7 @@ def compose(
     rounds: Rounds,
     gate: gates.Gate,
     count: int,
+    merit: gates.Merit | None = None,
     rows: int | None = None,
     worth: Worth = alike,
     select: Selector = top_k,
@@ -105,6 +106,7 @@ def compose(
         rounds: asks for their rollouts.
         gate: on what was collected.
         count: Q, groups trained on.
+        merit: (state, collected, key) -> order of the groups that pass the gate; None: the gate's own.
         rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
         wants: facts about the questions that the rule needs.
@@ -124,7 +126,7 @@ def compose(
     return Curriculum(
         init=init,
         propose=functools.partial(rounds.propose, choose),
-        admit=gates.admission(gate, count),
+        admit=gates.admission(gate, count, merit),
         observe=observe,
         feedback=feedback,
         max_rounds=rounds.most,

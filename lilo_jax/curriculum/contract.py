@@ -19,7 +19,8 @@ class Wants(NamedTuple):
         tokens, pairs: how many of the commonest tokens, and pairs of neighbours, are features (`curriculum.features`).
         hidden: width of the features that are the policy's mean state over the prompt, after each of some layers.
         depths: of these layers, each a share of the way from the embeddings, 0, to the last layer, 1.
-        refresh_every: steps after which the latter are made anew.
+        entropy: whether the policy's mean entropy over the tokens of the prompt is a feature.
+        refresh_every: steps after which states and entropies are made anew.
         grade: rollouts a question that measure the starting policy.
         truth: whether `Facts.grade` is the current policy's exact success rate instead, at every step and for nothing:
             for ceilings in studies, where answers are unique.
@@ -31,6 +32,7 @@ class Wants(NamedTuple):
     pairs: int = 0
     hidden: int = 0
     depths: tuple[float, ...] = (1.0,)
+    entropy: bool = False
     refresh_every: int = 50
     grade: int = 0
     truth: bool = False
@@ -39,10 +41,10 @@ class Wants(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the features by kind: counts of the text, tokens, pairs, states of each layer, a constant."""
-        if not self.tokens + self.pairs + self.hidden:
-            return ()
-        return (*((COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()), *self.states, 1)
+        """Widths of the features by kind: text counts, tokens, pairs, states of each layer, entropy, a constant."""
+        text = (COUNTS, self.tokens, self.pairs) if self.tokens + self.pairs else ()
+        found = (*text, *self.states, *((1,) if self.entropy else ()))
+        return (*found, 1) if found else ()
 
     @property
     def states(self) -> tuple[int, ...]:

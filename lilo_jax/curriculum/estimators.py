@@ -77,11 +77,22 @@ def beta(a: Float[Array, "*questions"], b: Float[Array, "*questions"]) -> Estima
     return Estimate(mean, mean * (1 - mean) / (total + 1))
 
 
+def rollouts_known(belief: Estimate, *, least: float, most: float = jnp.inf) -> Float[Array, "*questions"]:
+    """How many rollouts a belief counts like: n = m (1 - m) / v - 1, which inverts `beta`: Beta(n m, n (1 - m)).
+
+    Args:
+        belief: m and v; NaN where m is.
+        least, most: bounds of n; a belief that is held for certain counts like `most`.
+    """
+    n = belief.mean * (1 - belief.mean) / jnp.maximum(belief.variance, 1e-9) - 1
+    return jnp.clip(n, least, most)
+
+
 def log_beta_binomial(
-    successes: Float[Array, "*groups"],
-    failures: Float[Array, "*groups"],
-    a: Float[Array, "*groups"],
-    b: Float[Array, "*groups"],
+    successes: Float[Array, "*#groups"],
+    failures: Float[Array, "*#groups"],
+    a: Float[Array, "*#groups"],
+    b: Float[Array, "*#groups"],
 ) -> Float[Array, "*groups"]:
     """Log-likelihood of outcomes in this order when the rate is Beta(a, b): log B(a + s, b + f) - log B(a, b)."""
     return betaln(a + successes, b + failures) - betaln(a, b)
@@ -189,15 +200,16 @@ def decayed_counts(
 def thompson(estimator: Estimator) -> Estimator:
     """One draw from the Beta that has the belief's mean and variance, held for certain.
 
-    With n + 1 = mean (1 - mean) / variance: Beta(mean n, (1 - mean) n).
+    Beta(mean n, (1 - mean) n) with the n of `rollouts_known`.
     """
 
     def estimate(
         memory: PyTree, state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
     ) -> Estimate:
         draw_key, own = jax.random.split(key)
-        mean, variance = estimator.estimate(memory, state, places, own)
-        total = jnp.maximum(mean * (1 - mean) / jnp.maximum(variance, 1e-9) - 1, 1e-3)
+        belief = estimator.estimate(memory, state, places, own)
+        mean, variance = belief
+        total = rollouts_known(belief, least=1e-3)
         certain = (variance <= 1e-9) | (mean <= 0) | (mean >= 1)
         draw = jax.random.beta(draw_key, jnp.maximum(mean * total, 1e-6), jnp.maximum((1 - mean) * total, 1e-6))
         draw = jnp.where(certain, mean, draw)
@@ -218,17 +230,35 @@ def latest() -> Estimator:
     return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, jnp.nan, jnp.float32), observe), _as_remembered)
 
 
+def earliest() -> Estimator:
+    """The success rate of the first step that rolled a question out; NaN before."""
+
+    def observe(
+        rate: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, "pool"]:
+        successes, attempts = totals(collected, rate.shape[0])
+        return jnp.where((attempts > 0) & jnp.isnan(rate), successes / jnp.maximum(attempts, 1), rate)
+
+    return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, jnp.nan, jnp.float32), observe), _as_remembered)
+
+
 def moving_average(rate: float, start: float = 0.0) -> Estimator:
     """An exponential moving average of group means: m <- (1 - rate) m + rate * mean of the group.
 
     A question with two groups in a step moves by both at once, towards their common mean.
+
+    Args:
+        rate: of moving.
+        start: m before the first group; NaN: m starts at that group's mean.
     """
 
     def observe(
         mean: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
     ) -> Float[Array, "pool"]:
         successes, attempts = totals(collected, mean.shape[0])
-        return jnp.where(attempts > 0, (1 - rate) * mean + rate * successes / jnp.maximum(attempts, 1), mean)
+        shown = successes / jnp.maximum(attempts, 1)
+        moved = jnp.where(jnp.isnan(mean), shown, (1 - rate) * mean + rate * shown)
+        return jnp.where(attempts > 0, moved, mean)
 
     return Estimator(Tracker(lambda pool_size: jnp.full(pool_size, start, jnp.float32), observe), _as_remembered)
 

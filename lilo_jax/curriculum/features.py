@@ -2,9 +2,9 @@
 
 They let a rule share what it has seen of one question with others that are like it.  Nothing that a generator knows of
 a question's difficulty enters.  Columns come in blocks of one kind each (`Wants.blocks`): counts of the text, the
-commonest tokens, the commonest pairs of neighbours, the policy's states after each of some layers, a constant.
-Columns are standardised over the pool, and the mean square of a block's columns sums to 1, so that a kind has as much
-to say beforehand whatever its width.
+commonest tokens, the commonest pairs of neighbours, the policy's states after each of some layers, its entropy over the
+prompt, a constant.  Columns are standardised over the pool, and the mean square of a block's columns sums to 1, so that
+a kind has as much to say beforehand whatever its width.
 """
 
 import re

@@ -15,6 +15,8 @@ from lilo_jax.curriculum.statistics import is_mixed, learnability
 from lilo_jax.types import Admission, Array, CurriculumState, GroupStatistics
 
 Gate = Callable[[GroupStatistics], Float[Array, "groups"]]
+Merit = Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Float[Array, "groups"]]
+"""(state, collected, key) -> merit of each group by what is remembered of its question as well."""
 
 
 def everything(collected: GroupStatistics) -> Float[Array, "groups"]:
@@ -108,13 +110,24 @@ def either(first: Gate, second: Gate) -> Gate:
 
 
 def admit(
-    state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""], *, gate: Gate, count: int
+    state: CurriculumState,
+    collected: GroupStatistics,
+    key: Key[jax.Array, ""],
+    *,
+    gate: Gate,
+    count: int,
+    merit: Merit | None = None,
 ) -> Admission:
     """The `count` groups of highest merit, ties at random; fewer, masked, if the gate lets fewer through."""
-    del state
-    return Admission(*top_k(gate(collected), key, k=count))
+    merits = gate(collected)
+    if merit is not None:
+        own, key = jax.random.split(key)
+        merits = jnp.where(jnp.isnan(merits), jnp.nan, merit(state, collected, own))
+    return Admission(*top_k(merits, key, k=count))
 
 
-def admission(gate: Gate, count: int) -> Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Admission]:
+def admission(
+    gate: Gate, count: int, merit: Merit | None = None
+) -> Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Admission]:
     """A curriculum's `admit`."""
-    return functools.partial(admit, gate=gate, count=count)
+    return functools.partial(admit, gate=gate, count=count, merit=merit)

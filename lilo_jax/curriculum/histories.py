@@ -14,7 +14,7 @@ from jax.scipy.special import logit
 from jaxtyping import Bool, Float, Int, Key
 
 from lilo_jax.curriculum.contract import Belief
-from lilo_jax.curriculum.estimators import Estimator, Tracker, log_beta_binomial, places
+from lilo_jax.curriculum.estimators import Estimator, Tracker, log_beta_binomial, places, rollouts_known
 from lilo_jax.types import Array, CurriculumState, Estimate, GroupSignals, GroupStatistics, PyTree
 
 CERTAIN = 1e-6
@@ -191,11 +191,11 @@ def log_likelihood(
 ) -> Float[Array, "members groups"]:
     """Log P(s of n, in this order) under a belief of mean m and variance v, [members, groups].
 
-        log B(s + a, n - s + b) - log B(a, b),    a = c m,  b = c (1 - m),  c = m (1 - m) / v - 1
+        log B(s + a, n - s + b) - log B(a, b),    a = c m,  b = c (1 - m),  c of `rollouts_known`
 
     c is held within `LEAST_COUNT` and `MOST_COUNT`.
     """
     mean = jnp.clip(belief.mean, LEAST_RATE, 1 - LEAST_RATE)
-    count = jnp.clip(mean * (1 - mean) / jnp.maximum(belief.variance, 1e-9) - 1, LEAST_COUNT, MOST_COUNT)
+    count = rollouts_known(Estimate(mean, belief.variance), least=LEAST_COUNT, most=MOST_COUNT)
     successes, attempts = (jnp.broadcast_to(x, mean.shape) for x in (successes, attempts))
     return log_beta_binomial(successes, attempts - successes, count * mean, count * (1 - mean))

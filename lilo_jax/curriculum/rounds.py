@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int, Key
 
+from lilo_jax.curriculum.buffers import Ready
 from lilo_jax.curriculum.gates import Gate
 from lilo_jax.curriculum.selectors import top_k
 from lilo_jax.types import Array, CurriculumState, GroupStatistics, Proposal
@@ -207,6 +208,44 @@ def screen_then_continue(candidates: int, screen: int, samples: int, *, gate: Ga
         )
 
     return Rounds(propose, 2, samples)
+
+
+def pilot_then_commit(candidates: int, screen: int, samples: int, *, ready: Ready, count: int, most: int) -> Rounds:
+    """`screen_then_continue`, but what passes and finds no place waits for the steps to come (Pilot-Commit).
+
+    The first round screens `candidates`.  The next completes the `count` best of what waits now: a group of this step
+    goes on to `samples`, a question of an earlier one is rolled out anew.  Where too few wait, it screens as many more.
+
+    Args:
+        candidates: questions screened a round.
+        screen: rollouts that screen.
+        samples: rollouts of a complete group.
+        ready: of `buffers.waiting`.
+        count: groups that are completed.
+        most: rounds at most; the step then trains on what it has.
+    """
+
+    def propose(
+        choose: Choose, state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""]
+    ) -> Proposal:
+        choice_key, own = jax.random.split(key)
+        opened = current_round(collected) > 0
+        missing = count - jnp.sum(collected.rollouts > screen)
+        places, mask = choose(state, collected, choice_key, candidates)
+        best, waits = top_k(ready(state, collected), own, k=count)
+        completes = waits & opened & (jnp.arange(count) < missing)
+        screens = mask & (missing > 0) & ~(opened & (jnp.sum(completes) >= missing))
+        own_group = best[:, None] == collected.place[None]
+        continues = jnp.where(jnp.any(own_group, axis=1), jnp.argmax(own_group, axis=1), -1).astype(jnp.int32)
+        left = jnp.where(continues >= 0, samples - screen, samples).astype(jnp.int32)
+        return Proposal(
+            places=jnp.concatenate([places, best]),
+            samples=jnp.concatenate([jnp.full(candidates, screen, jnp.int32), left]),
+            mask=jnp.concatenate([screens, completes]),
+            continues=jnp.concatenate([jnp.full(candidates, -1, jnp.int32), continues]),
+        )
+
+    return Rounds(propose, most, samples)
 
 
 def successive(

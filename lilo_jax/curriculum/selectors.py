@@ -236,7 +236,9 @@ def diverse(
 
         sum over chosen i of log w_i  +  log det (cosines of the chosen rows)
 
-    which is log w_i + log of the share of its vector that the chosen ones do not span.
+    which is log w_i + log of the share of its vector that the chosen ones do not span.  Shares are kept by one more row
+    of a Cholesky factor a place, so that all of it takes J k (k + features) operations, and every place is an argmax
+    over all that are left: nothing is screened out before.
 
     Args:
         weighted: w, at least 0, and a row for each.
@@ -250,19 +252,21 @@ def diverse(
     weights, rows = weighted
     rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     usable = ~jnp.isnan(weights) if eligible is None else ~jnp.isnan(weights) & eligible
-    tie_break = 1e-4 * jax.random.uniform(key, weights.shape)
-    worth = jnp.where(usable, jnp.log(jnp.maximum(weights, 1e-12)), -1e6) + tie_break
+    worth = jnp.where(usable, jnp.log(jnp.maximum(weights, 1e-12)), -1e6)
+    tie_break = jax.random.uniform(key, weights.shape)
 
     def choose(nth: Int[Array, ""], carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        factor, left, chosen, taken = carry
-        best = jnp.argmax(jnp.where(taken, -jnp.inf, worth + jnp.log(left)))
-        column = (rows @ rows[best] - factor @ factor[best]) / jnp.sqrt(left[best])
-        left = jnp.maximum(left - column**2, 1e-6)
-        return factor.at[:, nth].set(column), left, chosen.at[nth].set(best), taken.at[best].set(True)
+        factor, left, chosen, worth = carry
+        gain = worth + jnp.log(left)
+        best = jnp.argmax(jnp.where(gain == jnp.max(gain), tie_break, -1))
+        # A row of the factor, not a column, so that what is written lies together.
+        row = (rows @ rows[best] - factor[:, best] @ factor) / jnp.sqrt(left[best])
+        left = jnp.maximum(left - row**2, 1e-6)
+        return factor.at[nth].set(row), left, chosen.at[nth].set(best), worth.at[best].set(-jnp.inf)
 
     count = weights.shape[0]
     some = min(k, count)
-    start = (jnp.zeros((count, k)), jnp.ones(count), jnp.zeros(k, jnp.int32), jnp.zeros(count, bool))
+    start = (jnp.zeros((k, count)), jnp.ones(count), jnp.zeros(k, jnp.int32), worth)
     chosen = jax.lax.fori_loop(0, some, choose, start)[2]
     return chosen, usable[chosen] & (jnp.arange(k) < some)
 

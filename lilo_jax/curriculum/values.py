@@ -5,11 +5,14 @@ Each takes an `Estimate` of questions to a number for each.  The variance family
 sets a threshold, or divides by a price.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int, Num
 
+from lilo_jax.curriculum.estimators import rollouts_known
 from lilo_jax.types import Array, Estimate
 
 
@@ -21,6 +24,38 @@ def variance(estimate: Estimate) -> Float[Array, "*questions"]:
 def expected_variance(estimate: Estimate) -> Float[Array, "questions"]:
     """E[p(1 - p)] under the belief = mean (1 - mean) - variance; for Beta(a, b): ab / ((a + b)(a + b + 1))."""
     return estimate.mean * (1 - estimate.mean) - estimate.variance
+
+
+def marginal_variance(estimate: Estimate, samples: int) -> Float[Array, "questions"]:
+    """Expected variance of the advantage that GRPO gives an outcome on average over the rest of its group (MaPP).
+
+        E[V(p)],   V(p) = p (1 - p) (sum_k C(G - 1, k) p^k (1 - p)^(G - 1 - k) d_k)^2,   p ~ Beta(a, b)
+
+    d_k is how far the advantages of a right and of a wrong answer are apart beside k right ones among G - 1.  V is a
+    sum of c_i p^i (1 - p)^(2G - i), and E[p^i (1 - p)^j] a quotient of rising products of a, b and a + b: it is exact.
+
+    Args:
+        estimate: its Beta(a, b), as `rollouts_known` has it.
+        samples: G, at least 2; static.
+    """
+    right = np.arange(samples + 1)
+    spread = np.sqrt(right * (samples - right) / (samples * (samples - 1)))
+    above, below = ((x / np.where(spread > 0, spread, np.inf)) for x in (1 - right / samples, right / samples))
+    ways = np.array([math.comb(samples - 1, k) / 2 ** (samples - 1) for k in range(samples)])
+    apart = ways * (above[1:] + below[:-1])
+    log_c = np.log(np.convolve(apart, apart)) + 2 * (samples - 1) * math.log(2)
+    count = rollouts_known(estimate, least=1e-3, most=1e6)
+    powers = np.arange(1, 2 * samples)
+
+    def log_rising(x: Float[Array, "questions"]) -> Float[Array, "questions powers"]:
+        """Logs of x, x (x + 1), ... up to 2G factors."""
+        return jnp.cumsum(
+            jnp.log(jnp.maximum(x, 1e-9)[:, None] + np.arange(2 * samples, dtype=np.float32)[None]), axis=1
+        )
+
+    a, b, both = map(log_rising, (count * estimate.mean, count * (1 - estimate.mean), count))
+    terms = a[:, powers - 1] + b[:, 2 * samples - powers - 1] - both[:, -1:]
+    return jnp.sum(jnp.exp(terms + log_c.astype(np.float32)[None]), axis=1)
 
 
 def corrected_variance(estimate: Estimate, attempts: Num[Array, "questions"]) -> Float[Array, "questions"]:

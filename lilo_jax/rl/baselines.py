@@ -10,12 +10,13 @@ which n m were right: Beta(n m, n (1 - m)) has this mean and variance.
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax.scipy.special import betaln, gammaln
+from jax.scipy.special import gammaln
 from jaxtyping import Float
 
+from lilo_jax.curriculum.estimators import log_beta_binomial, rollouts_known
 from lilo_jax.rl.advantages import group_means
 from lilo_jax.rl.policy_gradient import ResponseAdvantage
-from lilo_jax.types import Array, TrainBatch
+from lilo_jax.types import Array, Estimate, TrainBatch
 
 LEAST_DEVIATION = 0.1
 """Of an outcome, where rewards are divided by it: that of a success rate of 1%."""
@@ -93,9 +94,12 @@ def marginal(*, epsilon: float) -> ResponseAdvantage:
         right = jnp.maximum(weight * mean + total, LEAST_COUNT)
         wrong = jnp.maximum(weight * (1 - mean) + count - total, LEAST_COUNT)
         others = jnp.arange(batch.row_mask.shape[0], dtype=jnp.float32)[:, None]  # no group is larger than the batch
-        share = jnp.exp(_log_beta_binomial(others, count[None], right[None], wrong[None]))
-        value = _standard_score(batch.reward[None], others, count[None] + 1, epsilon)
-        found = jnp.sum(jnp.where(others <= count[None], share * value, 0), axis=0)
+        n = count[None]
+        k = jnp.minimum(others, n)
+        ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+        share = jnp.exp(ways + log_beta_binomial(k, n - k, right[None], wrong[None]))
+        value = _standard_score(batch.reward[None], others, n + 1, epsilon)
+        found = jnp.sum(jnp.where(others <= n, share * value, 0), axis=0)
         return jnp.where(batch.row_mask & (count > 0), found, 0)
 
     return advantage
@@ -111,21 +115,11 @@ def _standard_score(
     return (reward - mean) / (jnp.sqrt(variance) + epsilon)
 
 
-def _log_beta_binomial(
-    k: Float[Array, "others 1"], n: Float[Array, "1 rows"], a: Float[Array, "1 rows"], b: Float[Array, "1 rows"]
-) -> Float[Array, "others rows"]:
-    """Log P(k of n) when the rate is Beta(a, b)."""
-    k = jnp.minimum(k, n)
-    choices = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    return choices + betaln(k + a, n - k + b) - betaln(a, b)
-
-
 def _of_questions(batch: TrainBatch) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
     """Believed mean of each row's question, NaN where nothing is believed, and how many rollouts it counts like."""
     assert batch.belief is not None, "the algorithm reads a belief that it does not ask for"
-    mean, variance = (x[batch.group] for x in batch.belief)
-    weight = mean * (1 - mean) / jnp.maximum(variance, 1 / (4 * MOST_ROLLOUTS)) - 1
-    return mean, jnp.clip(jnp.nan_to_num(weight), 0, MOST_ROLLOUTS)
+    belief = Estimate(*(x[batch.group] for x in batch.belief))
+    return belief.mean, jnp.nan_to_num(rollouts_known(belief, least=0, most=MOST_ROLLOUTS))
 
 
 def _others(batch: TrainBatch) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:

@@ -12,7 +12,7 @@ from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import GRADE
 from lilo_jax.training.assembly import Assembly
-from lilo_jax.types import Facts, Prompts, PyTree, TrainState
+from lilo_jax.types import Facts, Prompts, PyTree, Sequences, TrainState
 
 
 def question_facts(assembly: Assembly, params: PyTree, ledger: Ledger) -> Facts:
@@ -37,7 +37,7 @@ def question_facts(assembly: Assembly, params: PyTree, ledger: Ledger) -> Facts:
 def refresh_facts(assembly: Assembly, state: TrainState, step: int, ledger: Ledger, clock: PhaseClock) -> TrainState:
     """The state with what the current policy makes of the questions, if the curriculum wants that and it is due."""
     wants, new = assembly.programs.curriculum.wants, {}
-    if wants.hidden and step and step % wants.refresh_every == 0:
+    if (wants.hidden or wants.entropy) and step and step % wants.refresh_every == 0:
         with clock.phase("features"):
             new["features"] = _features(assembly, assembly.policy(state), ledger)
     if wants.truth:
@@ -60,7 +60,25 @@ def _features(assembly: Assembly, params: PyTree, ledger: Ledger) -> np.ndarray 
     if wants.hidden:
         blocks += _hidden_states(assembly, params)
         ledger.add("features", "scored", pool.lengths.sum())
+    if wants.entropy:
+        blocks.append(_entropies(assembly, params))
+        ledger.add("features", "scored", pool.lengths.sum())
     return standardized(blocks) if blocks else None
+
+
+def _entropies(assembly: Assembly, params: PyTree) -> np.ndarray:
+    """Mean entropy of what the policy expects of each token of a prompt but the first, float32 [M, 1]."""
+    pool, mesh = assembly.pool, assembly.mesh
+    found = np.zeros((len(pool.questions), 1), np.float32)
+    for block, width in length_blocks(pool.lengths, pool.tokens.shape[1], multiple=row_shards(mesh)):
+        # To the program a prompt is its first token and a completion.
+        known, lengths = np.ones(len(block), np.int32), pool.lengths[block]
+        rows = put_rows(mesh, Sequences(pool.tokens[block, :width], known, lengths - 1))
+        temperature = assembly.config.rollout.temperature
+        scores = assembly.programs.score(params, rows, completion_width=width, temperature=temperature)
+        total = np.sum(jax.device_get(scores.entropy), axis=1)
+        found[block, 0] = total / np.maximum(lengths - 1, 1)
+    return found
 
 
 def _hidden_states(assembly: Assembly, params: PyTree) -> list[np.ndarray]:

@@ -2,9 +2,10 @@
 
     w_i = sqrt(p_i (1 - p_i)) + floor,   p_i the mean of Beta counts that fade
 
-Source: Xu and Ding 2025 (SPO, arXiv:2509.13232).
-Deviation: SPO rolls a question out once and uses p_i as its baseline, here groups are as large as the run's; its counts
-fade by how far the policy has moved (between 0.875 and 0.96), here by a constant per step.
+Source: Xu and Ding 2025 (SPO, arXiv:2509.13232).  SPO rolls a question out once, and takes p_i off its reward: with
+this rule that is `--rollout.samples 1 --algorithm reinforce --algorithm.baseline belief --algorithm.whitening batch`.
+Deviation: its counts fade at a visit, by how far the policy has moved (to between 0.875 and 0.96), here by a constant
+per step; they start from rollouts of the first policy, here from Beta(1, 1).
 """
 
 import dataclasses
