@@ -7,7 +7,7 @@ from lilo_jax.curriculum.features import standardized, text_features
 from lilo_jax.device.mesh import put_replicated, put_rows, row_shards
 from lilo_jax.evaluation.held_out import exact_rates
 from lilo_jax.evaluation.outcomes import outcomes
-from lilo_jax.models.packing import prompt_blocks
+from lilo_jax.models.packing import length_blocks, prompt_blocks
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tasks.noise import GRADE
