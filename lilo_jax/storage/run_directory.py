@@ -82,6 +82,10 @@ class RunDirectory:
         """What stands in `environment.json`."""
         return json.loads(self._described(ENVIRONMENT))
 
+    def questions(self) -> list[dict[str, Any]]:
+        """`split`, `id`, `content` and `where` of every question that the run depends on, in order; none if unknown."""
+        return self._lines(QUESTIONS)
+
     def done_steps(self) -> int | None:
         """The steps after which the run was done; None if it is not."""
         try:
