@@ -72,6 +72,13 @@ def test_a_large_group_counts_whole_and_alone(tmp_path):
     assert history.states.tolist() == [[UNSEEN, FRONTIER, FORGOTTEN, FRONTIER]]
 
 
+def test_groups_that_were_recorded_from_a_later_step_on_stand_there(tmp_path):
+    run = recorded(tmp_path / "run")
+    for step in (2, 3):  # as of a run that an older version began
+        run.append("groups", {"step": step, "question": [0], "correct": [step - 2], "graded": [1]})
+    assert pool_history(run).states.tolist() == [[UNSEEN, UNSEEN, UNSEEN, UNSOLVED, FRONTIER]]
+
+
 def test_runs_without_groups_have_no_history(tmp_path):
     old = RunDirectory(tmp_path / "old")
     old.path.mkdir()

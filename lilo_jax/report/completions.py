@@ -6,6 +6,7 @@ from typing import Any
 
 from lilo_jax.report.page import escaped
 from lilo_jax.report.summary import Arms
+from lilo_jax.storage.run_directory import RunDirectory
 
 MOST = 240
 """Completions in a report, shared by its arms."""
@@ -40,7 +41,7 @@ def completions_element(arms: Arms) -> str:
     )
 
 
-def _recorded(runs: Mapping[int, Any]) -> tuple[int, dict[int, Records]] | None:
+def _recorded(runs: Mapping[int, RunDirectory]) -> tuple[int, dict[int, Records]] | None:
     """Seed, and rollouts by step, of the first run that has any; of many steps some, evenly spaced."""
     for seed, run in runs.items():
         found = [(step, records) for step, records in sorted(run.rollouts().items()) if records]

@@ -138,4 +138,4 @@ def _measured(metrics: Metrics, axis: Axis, keys: Sequence[str]) -> tuple[list[s
             steps = found[0][0]
             for i, (step, at) in enumerate(zip(steps, axis.at(arm, steps), strict=True)):
                 rows.append([arm, kind, step, at, *(optional(values[i]) for _, values in found)])
-    return ["arm", "groups", "step", axis.budget if axis.budget != "steps" else "steps_taken", *keys], rows
+    return ["arm", "groups", "at_step", axis.budget, *keys], rows

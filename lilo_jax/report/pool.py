@@ -64,10 +64,11 @@ def pool_history(run: RunDirectory) -> PoolHistory | None:
         for place, graded in zip(step["question"], step["graded"], strict=True):
             if graded:
                 row_of.setdefault(place, len(row_of))
-    states = np.full((len(row_of), len(steps) + 1), UNSEEN, np.int8)
+    states = np.full((len(row_of), steps[-1]["step"] + 2), UNSEEN, np.int8)
     totals = np.zeros((2, len(row_of)), int)
     latest: dict[int, collections.deque[tuple[int, int]]] = collections.defaultdict(collections.deque)
-    for after, step in enumerate(steps, start=1):
+    for step in steps:
+        after = step["step"] + 1
         states[:, after] = states[:, after - 1]
         for place, *group in zip(step["question"], step["correct"], step["graded"], strict=True):
             if not group[1]:  # no verdict on any of its rollouts
@@ -97,7 +98,8 @@ def pool_element(arms: Arms) -> str:
     if not histories:
         return ""
     sizes = {arm: {seed: pool_size(arms[arm][seed]) for seed in own} for arm, own in histories.items()}
-    named = [named_table(arm, arms[arm][seed], own[seed]) for arm, own in histories.items() for seed in list(own)[:1]]
+    firsts = {arm: next(iter(own.items())) for arm, own in histories.items()}
+    named = [named_table(arm, arms[arm][seed], history) for arm, (seed, history) in firsts.items()]
     elements = folded("Questions never solved and forgotten, by name", "".join(map(table_element, named)))
     return table_element(pool_table(histories, sizes)) + elements
 

@@ -3,7 +3,7 @@
 Every function returns None if no run has what it shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from lilo_jax.report.drawing import MUTED, PANELS, Axes, Drawing, legend_above, new_figure, percent, styled, svg_of
 from lilo_jax.report.pool import FORGOTTEN, FRONTIER, LATEST, SOLVED, STATES, UNSOLVED, PoolHistory, pool_history
 from lilo_jax.report.summary import Arms
+from lilo_jax.storage.run_directory import RunDirectory
 
 LINES = 1200
 """Most lines of all heat maps together, so that the file stays small."""
@@ -102,7 +103,7 @@ def _changes(found: Mapping[str, tuple[int, PoolHistory]]) -> tuple[list[str], l
     return ["arm", "seed", "place_in_pool", "after_steps", "state"], rows
 
 
-def _first_history(runs: Mapping[int, Any]) -> tuple[int, PoolHistory] | None:
+def _first_history(runs: Mapping[int, RunDirectory]) -> tuple[int, PoolHistory] | None:
     return next(((seed, found) for seed, run in runs.items() if (found := pool_history(run)) is not None), None)
 
 
@@ -139,7 +140,7 @@ def belief_figure(arms: Arms, colours: Mapping[str, str]) -> Drawing | None:
     return Drawing("belief", "What was believed, and what was found", svg_of(figure, "belief"), caption, *_bins(found))
 
 
-def reliability(runs: Any) -> np.ndarray | None:
+def reliability(runs: Iterable[RunDirectory]) -> np.ndarray | None:
     """Groups, mean belief and share of right rollouts in `BELIEFS` equal bins, [bins, 3]; None without any belief.
 
     A bin holds its lower edge, the last one both.  Rollouts count alike, whichever group they are of.
@@ -148,7 +149,8 @@ def reliability(runs: Any) -> np.ndarray | None:
         (belief, right, graded)
         for run in runs
         for step in run.read("groups")
-        for belief, right, graded in zip(step.get("belief", ()), step["correct"], step["graded"], strict=False)
+        if "belief" in step
+        for belief, right, graded in zip(step["belief"], step["correct"], step["graded"], strict=True)
         if belief is not None and graded
     ]
     if not groups:
