@@ -142,10 +142,10 @@ def named_table(arm: str, run: RunDirectory, history: PoolHistory) -> Table:
             entry = entries[place] if place < len(entries) else {}
             where = ", ".join(filter(None, (entry.get("id"), entry.get("where"))))
             shown = where if len(where) <= LONGEST else where[:LONGEST] + " ..."
-            rows.append([STATES[state], str(place), shown, f"{history.correct[row]}/{history.graded[row]}"])
+            rows.append([STATES[state], f"{history.correct[row]}/{history.graded[row]}", str(place), shown])
     seed = run.config_values()["seed"]
     title = f"{arm}, seed {seed}: the {NAMED} most often rolled out of each"
-    return Table(title, ["at the end", "place in the pool", "id", "right of all rollouts"], rows, text_columns=3)
+    return Table(title, ["at the end", "right of all", "place in the pool", "id"], rows, text_columns=4)
 
 
 def pool_size(run: RunDirectory) -> int | None:
