@@ -16,6 +16,7 @@ DEV = [
     "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
     "mypy>=1.13",
+    "playwright>=1.49",  # drives Chromium, if there is one: how a report looks
     "pre-commit>=4.0",
     "psutil>=5.9",
     "pytest>=8.3",
@@ -36,7 +37,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["lilo_jax*", "experiments*"]),
-    package_data={"lilo_jax": ["py.typed", "tasks/samples/*/*.jsonl", "tasks/samples/*/*.xml"]},
+    package_data={"lilo_jax": ["py.typed", "report/page.*s", "tasks/samples/*/*.jsonl", "tasks/samples/*/*.xml"]},
     install_requires=[
         "annotated-types>=0.7",
         "jax>=0.7.2",

@@ -7,8 +7,9 @@ An arm is one of the quickstart's: the name of a curriculum or `package.module:C
 own, RULE@QUESTIONSxSAMPLES.
 All runs of a seed start from one fine-tuning, arms of all algorithms alike.  Stop it, or kill it, and the same command
 goes on; the same command with more arms, algorithms or seeds runs only what is new.  After every run `table.md` and
-`summary.json` are written anew from the runs that are done.  Steps, tokens and seconds of the table are speed-ups over
-the first arm [95% interval] seeds that reached its final accuracy/seeds; * the interval includes 1, ! not all did.
+`summary.json` are written anew from the runs that are done.  Steps, tokens and seconds of the table are how many
+times less, or more, than the first arm, [95% interval] or (least..most of fewer than 5 seeds), seeds that reached its
+final accuracy/seeds; * the interval includes 1, ! not all did.
 With traps in the pool (`--noise.wrong-keys`, `--noise.coin-flips`) their share of the groups that were rolled out is
 told as a multiple of their share of the pool, which is 1 for `uniform`, and their share of those trained on as it is.
 

@@ -165,7 +165,7 @@ def is_struct(node):
     return "dataclasses.dataclass" in decorated or based & {"NamedTuple", "PyTreeNode"}
 
 
-def test_there_are_at_most_125_public_structs_beside_those_that_are_one_of_a_kind_by_design():
+def test_there_are_at_most_126_public_structs_beside_those_that_are_one_of_a_kind_by_design():
     """Besides: settings of each thing that is chosen by name, sections of `Config`, kinds of values that are graded."""
     structs = {
         node.name
@@ -177,7 +177,7 @@ def test_there_are_at_most_125_public_structs_beside_those_that_are_one_of_a_kin
     sections = {type(section).__name__ for section in vars(Config()).values() if dataclasses.is_dataclass(section)}
     values = {value.__name__ for value in typing.get_args(Answer)}
     assert chosen | sections | values <= structs
-    assert len(structs - chosen - sections - values) <= 125, sorted(structs - chosen - sections - values)
+    assert len(structs - chosen - sections - values) <= 126, sorted(structs - chosen - sections - values)
 
 
 def test_every_task_entry_constructs():

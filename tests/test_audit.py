@@ -168,6 +168,18 @@ def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_
         changed = {name for name in without if without[name] != with_audit[name]}
         assert changed == {"audit/prefilled", "audit/generated", "audit/flops"}
     assert runs["plain"].read("eval") == runs["audited"].read("eval")
+    assert runs["plain"].read("groups") == runs["audited"].read("groups")
+    told = {}
+    for groups, without in zip(runs["plain"].read("groups"), plain, strict=True):
+        asked = list(zip(*(groups[name] for name in ("question", "correct", "graded", "belief")), strict=True))
+        counts = [told.get(question, (0, 0)) for question, *_ in asked]  # of the belief, before it hears of the step
+        means = [(right + 1) / (graded + 2) for right, graded in counts]
+        assert groups["belief"] == pytest.approx(means, abs=1e-4)
+        assert len(asked) == without["curriculum/groups_collected"]
+        assert sum(groups["admitted"]) == without["curriculum/groups_admitted"]
+        for question, right, graded, _ in asked:
+            before = told.get(question, (0, 0))
+            told[question] = (before[0] + right, before[1] + graded)
     plain_state, audited_state = (digests(directory) for directory in runs.values())
     assert {n for n in plain_state if plain_state[n] != audited_state[n]} == {"record"}
     answers = [[r["answers"] for r in directory.read("grading")] for directory in runs.values()]

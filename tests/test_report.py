@@ -7,75 +7,16 @@ import re
 
 import numpy as np
 import pytest
+from written_runs import STEPS, write_run
 
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.report import html as report
-from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
-from lilo_jax.report.figures import Axis
+from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs, runs_in
+from lilo_jax.report.over_training import Axis
 from lilo_jax.report.speedup import speedup
-from lilo_jax.report.summary import format_table, mean_interval, read_curve, summarize
+from lilo_jax.report.summary import ACCURACY, DIFFERENCE, format_table, mean_interval, read_curve, summarize
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.run_directory import RunDirectory
-
-STEPS, EVERY = 20, 5
-ATTACK = '<script>alert("x")</script>'
-KINDS = ("prefilled", "generated", "scored", "trained")
-
-
-def write_run(path, *, curriculum, seed, slope, groups=4, done=True, **settings):
-    """A run whose accuracy climbs by `slope` a step, with a bend of its own for every seed."""
-    (path / "rollouts").mkdir(parents=True)
-    selects = curriculum["name"] == "lilo"
-    config = {
-        "seed": seed,
-        "num_steps": STEPS,
-        "task": {"name": "chain"},
-        "curriculum": curriculum,
-        "algorithm": {"name": "ppo"},
-        "rollout": {"questions": 4, "samples": 8},
-        "storage": {"keep": seed},
-    } | settings
-    run, rng = RunDirectory(path), np.random.default_rng(seed)
-    run.files.write("config.json", json.dumps(config).encode())
-    environment = {"python": "3.11", "platform": "here", "packages": {"jax": "0.9"}, "devices": ["cpu:0"], "commit": ""}
-    run.files.write("environment.json", json.dumps(environment).encode())
-    ledger = {f"{purpose}/{kind}": 0 for purpose in ("sft", "train", "rejected", "evaluation") for kind in KINDS}
-    ledger["train/flops"] = 0
-    for step in range(STEPS + 1):
-        if step % EVERY == 0:
-            accuracy = 0.2 + slope * step + 0.002 * seed * (step > 0)
-            levels = {"1": min(accuracy + 0.1, 1.0), "2": accuracy - 0.1}
-            run.append("eval", {"step": step, "split": "validation", "accuracy": 0.5})
-            run.append("eval", {"step": step, "split": "test", "accuracy": accuracy, "by_difficulty": levels})
-        if step == STEPS:
-            break
-        successes = rng.integers(0, 9, size=groups)
-        trained = np.sort(np.abs(successes - 4))[:2] + 4 if selects else successes
-        metrics = {"curriculum/groups_collected": groups, "curriculum/groups_admitted": len(trained)}
-        for kind, found in (("collected", successes), ("admitted", trained)):
-            metrics[f"curriculum/{kind}_success_mean"] = float(np.mean(found / 8))
-            metrics[f"curriculum/{kind}_difficulty_mean"] = 1.5
-            metrics[f"curriculum/{kind}_zero_variance_fraction"] = float(np.mean(found % 8 == 0)) if step else None
-            metrics[f"curriculum/{kind}_histogram"] = np.bincount(found, minlength=9).tolist()
-        ledger["train/generated"] += 100
-        ledger["rejected/generated"] += 300 if selects else 0
-        ledger["evaluation/generated"] += 7
-        ledger["train/trained"] += 250
-        ledger["train/flops"] += 2000 if selects else 1000
-        run.append("metrics", {"step": step, **metrics})
-        run.append("timings", {"step": step, "compile": 9.0 * (step == 0), "sample": 0.5, "update": 0.25})
-        run.append("ledger", {"step": step, **ledger})
-        run.append("grading", {"step": step, "answers": 32} | ({"seconds": 0.1} if selects else {}))
-    for step in (0, 10):
-        rows = [("correct", "12"), ("wrong", f"{ATTACK} {step}"), ("no_answer", "&lt;")]
-        common = {"group": 0, "round": 0, "admitted": True, "prompt": "1+1<=?", "gold": "12", "tokens": 3}
-        named = {"id": f"id{step}", "where": f"<q>.jsonl, line {step}"} if step else {}  # older records have neither
-        run.write_rollouts(
-            step, [common | named | {"question": q, "verdict": v, "response": r} for q, (v, r) in enumerate(rows)]
-        )
-    if done:
-        run.mark("DONE", f"{STEPS} steps")
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +80,8 @@ def test_summary_against_direct_computation(arms):
     slow = summary["speedup"]["slow <arm>"]["steps"]
     assert (slow["mean"], slow["reached"], slow["of"]) == (None, 0, 3)
     finals = [0.35 + 0.002 * seed for seed in range(3)]
-    half = 4.3027 * np.std(finals, ddof=1) / math.sqrt(3)
     final = summary["final"]["uniform"]
-    assert [final["mean"], final["low"], final["high"]] == pytest.approx([0.352, 0.352 - half, 0.352 + half])
+    assert [final["mean"], final["low"], final["high"]] == pytest.approx([0.352, min(finals), max(finals)])
     assert summary["start"]["lilo"]["mean"] == pytest.approx(0.2)
     assert summary["gap_to_baseline"]["lilo"]["by_seed"]["1"] == pytest.approx(0.15)
     assert summary["ledger"]["lilo"]["rejected/generated"] == 6000
@@ -155,10 +95,12 @@ def test_summary_against_direct_computation(arms):
 
 
 def test_mean_interval_against_known_quantiles():
-    assert mean_interval([]) == (None, None, None)
-    assert mean_interval([0.5]) == (0.5, None, None)
+    assert mean_interval([], ACCURACY) == (None, None, None)
+    assert mean_interval([0.5], ACCURACY) == (0.5, None, None)
+    for few in ([0.5, 0.25], [0.5, 1.0, 0.0, 0.5]):  # of few seeds their range
+        assert mean_interval(few, ACCURACY) == (np.mean(few), min(few), max(few))
     for n, quantile in (
-        (2, 12.7062),
+        (5, 2.7764),
         (13, 2.1788),
         (14, 2.1604),
         (16, 2.1314),
@@ -167,9 +109,17 @@ def test_mean_interval_against_known_quantiles():
         (101, 1.9840),
     ):
         values = np.arange(n) / n
-        mean, low, high = mean_interval(values)
+        mean, low, high = mean_interval(values, DIFFERENCE)
         assert (high - low) / 2 == pytest.approx(quantile * values.std(ddof=1) / math.sqrt(n), rel=2e-4)
         assert mean == pytest.approx((low + high) / 2)
+
+
+def test_no_interval_leaves_what_an_accuracy_can_be():
+    near_one, near_zero = [1.0, 1.0, 1.0, 1.0, 0.9], [0.0, 0.0, 0.0, 0.0, 0.1]
+    half = 2.7764 * np.std(near_one, ddof=1) / math.sqrt(5)
+    assert mean_interval(near_one, ACCURACY) == pytest.approx((0.98, 0.98 - half, 1.0), abs=1e-5)
+    assert mean_interval(near_zero, ACCURACY) == pytest.approx((0.02, 0.0, 0.02 + half), abs=1e-5)
+    assert mean_interval(near_zero, DIFFERENCE)[1] == pytest.approx(0.02 - half, abs=1e-5)  # a difference may be less
 
 
 @pytest.mark.parametrize("baseline", [None, "absent"])
@@ -199,7 +149,9 @@ def test_table_lists_every_seed_and_fits(arms):
         for seed in range(3):
             row = re.search(rf"^  {re.escape(arm)} +{seed} +20 +0\.2000 +0\.\d{{4}}(.*)$", table, re.MULTILINE)
             assert row, (arm, seed)
-            assert row[1].split() == ["-"] * 3 if arm == "uniform" else len(row[1].split()) == 3
+            cells = re.split(r"  +", row[1].strip())
+            assert cells == ["-"] * 3 if arm == "uniform" else len(cells) == 3
+            assert all(re.fullmatch(r"-|never|1\.00|\d+\.\d\d (less|more)", cell) for cell in cells)
     assert "censored on 3 of 3 seeds (0, 1, 2)" in table
     assert "never 0/3!" in table
     assert "includes 1" not in table
@@ -209,8 +161,8 @@ def test_table_lists_every_seed_and_fits(arms):
 def test_table_says_so_when_an_interval_includes_one(arms):
     runs = {"uniform": arms["uniform"], "again": dict(arms["uniform"])}
     table = format_table(summarize(runs, split="test", baseline="uniform"))
-    assert "1.00 [1.00, 1.00] 3/3*" in table
-    assert "* again: the interval includes 1 in steps, generated tokens and seconds: no clear difference" in table
+    assert "1.00 (1.00..1.00) 3/3*" in table
+    assert "* again: the range includes 1 in steps, generated tokens and seconds: no clear difference" in table
 
 
 def test_long_names_fit_and_stay_apart(arms):
@@ -223,7 +175,7 @@ def test_long_names_fit_and_stay_apart(arms):
 class Page(html.parser.HTMLParser):
     """Collects what a test asks about, and checks that tags close in order."""
 
-    VOID = ("meta", "br", "hr", "img", "link", "input")
+    VOID = ("meta", "br", "hr", "img", "link", "input", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -263,8 +215,9 @@ def test_html_is_whole_and_self_contained(written, arms):
     page, shown = Page(written), " ".join(Page(written).text)
     assert all(target.startswith(("#", "data:image/png")) for target in page.targets)
     assert not re.search(r"https?://|@import|url\((?!#)", written)
-    assert not {"script", "link", "iframe"} & set(page.tags)
-    figures = {"accuracy", "histogram", "selection", "zero-variance", "level"}
+    assert not {"link", "iframe"} & set(page.tags)
+    assert page.tags.count("script") == 1  # the page's own
+    figures = {"accuracy", "histogram", "selection", "zero-variance", "level", "frontier", "belief"}
     assert figures <= set(page.ids)
     assert page.tags.count("svg") == page.tags.count("figcaption") == len(figures)
     assert len(page.ids) == len(set(page.ids))
@@ -279,7 +232,9 @@ def test_html_is_whole_and_self_contained(written, arms):
         "on 3 of 3 seeds",
         "on any of 3 seeds",
         "rejected",
-        "in every budget",
+        "every budget",
+        "No run collapsed.",
+        "Settings that differ between arms",
         "FLOPs",
     ):
         assert piece in shown
@@ -292,9 +247,9 @@ def test_html_leaves_no_placeholder_colours(written):
 
 
 def test_text_from_runs_is_escaped(written):
-    assert "<script" not in written
+    assert written.count("<script") == 1
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; 10" in written
-    assert "<td>&amp;lt;</td>" in written
+    assert "<dd>&amp;lt;</dd>" in written
     assert "slow <arm>" not in written
 
 
@@ -310,6 +265,8 @@ def test_report_without_matplotlib_says_so(arms, tmp_path, monkeypatch):
     text = report.write_report(tmp_path / "r.html", summary, arms, title="t", command="c").read_text()
     assert "<svg" not in text
     assert "matplotlib is not installed" in text
+    with pytest.raises(UsageError, match=r'--data needs matplotlib: pip install "lilo-jax\[plot\]"'):
+        report.write_report(tmp_path / "r.html", summary, arms, title="t", command="c", data=tmp_path / "data")
 
 
 @pytest.mark.usefixtures("arms")
@@ -323,6 +280,14 @@ def test_runs_are_grouped_into_arms_by_what_differs(root):
     assert choose_baseline(found) == "uniform, questions=4"
     assert choose_split(found) == "test"
     assert choose_baseline({"uniform": found["uniform, questions=4"]}) is None
+
+
+def test_a_comparison_is_reported_by_its_own_directory(tmp_path):
+    for name in ("uniform", "lilo"):
+        write_run(tmp_path / "seed_0" / name, curriculum={"name": name}, seed=0, slope=0.01)
+    (tmp_path / "config.json").write_text("{}")  # what its runs have in common
+    assert set(group_runs([tmp_path])) == {"uniform", "lilo"}
+    assert [run.path for run in runs_in(tmp_path / "seed_0" / "lilo")] == [tmp_path / "seed_0" / "lilo"]
 
 
 def test_algorithms_are_named_where_they_differ(tmp_path):
@@ -342,7 +307,7 @@ def test_report_of_one_run_and_of_many(arms, root, tmp_path):
     assert "Spent to reach" not in one
     many = report.report_runs([root / "lilo", root / "uniform"], tmp_path / "many.html").read_text(encoding="utf-8")
     assert "lilo reached uniform&#x27;s final test accuracy (0.352) on 3 of 3 seeds" in many
-    assert Page(many).tags.count("svg") == 5
+    assert Page(many).tags.count("svg") == 7
 
 
 def test_audits_are_averaged_and_shown(tmp_path):
@@ -366,7 +331,7 @@ def test_curves_are_drawn_against_what_is_asked_for(arms, root, tmp_path):
     for label in ("trained tokens", "generated tokens: rejected", "prefilled tokens: follow up"):
         assert written.count(f">{label}</text>") == 1
     assert "--against flops,trained_tokens,rejected/generated,follow_up/prefilled" in written
-    assert written.count(">training steps</text>") == 3  # of the heat maps, which are no curves
+    assert written.count(">training steps</text>") == 3 + 2  # of the heat maps, which are no curves
     with pytest.raises(UsageError, match="unknown budget 'flop': did you mean 'flops'"):
         report.report_runs([root / "lilo"], tmp_path / "r.html", ["flop"])
 
@@ -404,3 +369,5 @@ def test_mistakes_are_one_sentence(root, tmp_path):
         group_runs([root / "uniform", other])
     with pytest.raises(UsageError, match="is a directory"):
         report.report_runs([copy], tmp_path)
+    with pytest.raises(UsageError, match="is a file; pass a folder"):
+        report.report_runs([copy], tmp_path / "r.html", data=copy / "config.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 import types
 
@@ -19,8 +20,9 @@ from lilo_jax.tasks.noise import COIN_FLIP, WRONG_KEY, NoiseConfig, disturbed, p
 from lilo_jax.training import accounting
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check
+from lilo_jax.training.collection import Collected
 from lilo_jax.training.run import run
-from lilo_jax.types import GroupStatistics
+from lilo_jax.types import Admission, Estimate, GroupStatistics
 
 R1 = " I add them.</think> <answer>5</answer>"
 
@@ -186,6 +188,25 @@ def test_groups_of_one_rollout_have_no_variance_to_speak_of():
     assert alone["curriculum/collected_success_mean"] == 1
     assert alone["curriculum/collected_zero_variance_fraction"] is None
     assert alone["curriculum/collected_learnability_mean"] is None
+
+
+def test_the_groups_of_a_step_are_recorded_with_what_was_believed_of_them():
+    """The second of four entries is empty, the last has no verdict, and of the third nothing was believed."""
+    place, right, graded = np.array([7, -1, 3, 5]), np.array([2.0, 0, 0, 0]), np.array([4.0, 0, 4, 0])
+    statistics = GroupStatistics(place, np.zeros(4, int), graded, right, right, 3 * graded, graded)
+    collected = Collected(statistics, place, np.zeros(4, int), [], np.zeros(4, int))
+    admission = Admission(np.array([2, 0]), np.array([True, False]))
+    record = {
+        "question": [7, 3, 5],
+        "correct": [2, 0, 0],
+        "graded": [4, 4, 0],
+        "admitted": [False, True, False],
+    }
+    assert accounting.group_record(collected, admission, None) == record
+    believed = Estimate(np.array([0.123456, 0.5, np.nan, 1.0], np.float32), np.zeros(4))
+    record["belief"] = [0.1235, None, 1.0]
+    assert accounting.group_record(collected, admission, believed) == record
+    assert json.loads(json.dumps(record)) == record
 
 
 def test_held_out_questions_stay_clean(tiny_config):

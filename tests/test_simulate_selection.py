@@ -8,8 +8,8 @@ import pytest
 
 from experiments import simulate_selection as experiment
 from lilo_jax.processes.endings import exit_with_message
-from lilo_jax.report.simulation import accuracy_at, read_curves, summarize_cell
-from lilo_jax.report.speedup import Curve, smooth, speedup
+from lilo_jax.report.simulation import TOKENS, read_curves, summarize_cell
+from lilo_jax.report.speedup import Curve, accuracy_at, smooth, speedup
 from lilo_jax.simulation.run import StepRecord, Trace
 
 
@@ -48,8 +48,8 @@ def test_the_table_is_the_projects_own_speedup():
 
 def test_accuracy_at_equal_tokens():
     curve = Curve(np.array([0.0, 0.4, 0.8]), {"generated_tokens": np.array([0.0, 10, 20])})
-    assert accuracy_at(curve, 5) == pytest.approx(smooth(curve.accuracy)[1] / 2)
-    assert accuracy_at(curve, 99) == pytest.approx(smooth(curve.accuracy)[2])
+    assert accuracy_at(curve, TOKENS, 5) == pytest.approx(smooth(curve.accuracy)[1] / 2)
+    assert accuracy_at(curve, TOKENS, 99) == pytest.approx(smooth(curve.accuracy)[2])
 
 
 def test_arms_by_name():

@@ -250,6 +250,12 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "also known: flops, trained_tokens, scored_tokens, prefilled_tokens, grader_seconds, and generated or "
         "prefilled tokens of one purpose, such as rejected/generated",
     )
+    report.add_argument(
+        "--data",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="also write a CSV and an SVG file of every figure to this folder",
+    )
 
 
 def _positive(text: str) -> int:

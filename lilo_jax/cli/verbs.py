@@ -164,11 +164,11 @@ def digest(run: pathlib.Path) -> None:
     print("\n".join(digest_lines(run)))
 
 
-def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str) -> None:
+def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str, data: pathlib.Path | None = None) -> None:
     """Writes a report and prints where it is."""
     from lilo_jax.report.html import report_runs
 
-    print(report_runs(runs, output, [name.strip() for name in against.split(",")]))
+    print(report_runs(runs, output, [name.strip() for name in against.split(",")], data))
 
 
 def compare(arms: Sequence[str], factor: str) -> None:

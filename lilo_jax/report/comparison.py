@@ -84,10 +84,11 @@ def differences(runs: Iterable[RunDirectory]) -> list[str]:
 
 
 def runs_in(path: pathlib.Path) -> list[RunDirectory]:
-    """The runs of a directory: itself, or those beneath it that have steps."""
-    if (path / "config.json").exists():
+    """The runs of a directory: itself, or those beneath it that have steps; a comparison has a config beside them."""
+    own, configs = path / "config.json", sorted(path.rglob("config.json"))
+    if own in configs and (len(configs) == 1 or (path / "eval.jsonl").exists()):
         return [RunDirectory(path)]
-    found = [RunDirectory(config.parent) for config in sorted(path.rglob("config.json"))]
+    found = [RunDirectory(config.parent) for config in configs if config != own]
     found = [run for run in found if _config(run).get("num_steps")]
     if not found:
         raise UsageError(f"{path} is no run directory and holds none")

@@ -67,12 +67,15 @@ class Drawing:
         title: a few words.
         svg: an `<svg>` element.
         caption: how to read it.
+        columns, rows: the numbers that it shows.
     """
 
     name: str
     title: str
     svg: str
     caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
 def arm_colours(arms: Sequence[str], baseline: str | None) -> dict[str, str]:
@@ -95,6 +98,11 @@ def styled(draw: Callable[P, Drawing | None]) -> Callable[P, Drawing | None]:
             return draw(*args, **kwargs)
 
     return styled
+
+
+def optional(value: float) -> float | None:
+    """A number of a file: None, an empty cell, for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 # ------------------------------------------------------------------------------------------------------- the figures

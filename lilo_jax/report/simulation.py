@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from lilo_jax.report.accuracy_figures import accuracy_figure
 from lilo_jax.report.drawing import arm_colours
-from lilo_jax.report.figures import accuracy_figure
-from lilo_jax.report.html import figure_element, table_element, write_page
-from lilo_jax.report.speedup import WINDOW, Curve, smooth
-from lilo_jax.report.summary import interval_of, speedups
-from lilo_jax.report.tables import MAIN_BUDGETS, Table, interval, markdown, number, speedup_cell, tokens
+from lilo_jax.report.page import figure_element, table_element, write_page
+from lilo_jax.report.speedup import ENOUGH, WINDOW, Curve, accuracy_at, smooth
+from lilo_jax.report.summary import DIFFERENCE, interval_of, speedups
+from lilo_jax.report.tables import MAIN_BUDGETS, SPREAD, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
 from lilo_jax.storage.json_lines import finite
 from lilo_jax.types import Array
 
-BASELINE = "uniform"
+BASELINE, TOKENS = "uniform", "generated_tokens"
 SHOWN = 6
 """Arms drawn beside the baseline: as many as there are colours."""
 TOKENS_PER_SECOND = 1e4
@@ -57,11 +57,6 @@ def read_curves(trace: Trace, seeds: Sequence[int], *, every: int, generation_sh
     }
 
 
-def accuracy_at(curve: Curve, generated_tokens: float) -> float:
-    """Smoothed accuracy when so many tokens had been generated, by linear interpolation; at the end if never."""
-    return float(np.interp(generated_tokens, curve.budget("generated_tokens"), smooth(curve.accuracy)))
-
-
 def summarize_cell(
     traces: Mapping[str, Trace], seeds: Sequence[int], *, every: int, generation_share: float
 ) -> dict[str, Any]:
@@ -87,13 +82,13 @@ def _row(trace: Trace, own: Mapping[int, Curve], baseline: Mapping[int, Curve]) 
     totals = jax.tree.map(lambda x: float(np.sum(x, dtype=np.float64)), trace.steps)
     final = {seed: float(smooth(curve.accuracy)[-1]) for seed, curve in own.items()}
     target = {seed: float(smooth(curve.accuracy)[-1]) for seed, curve in baseline.items()}
-    at_tokens = {seed: accuracy_at(own[seed], baseline[seed].budget("generated_tokens")[-1]) for seed in own}
+    at_tokens = {seed: accuracy_at(own[seed], TOKENS, baseline[seed].budget(TOKENS)[-1]) for seed in own}
     mean = mean_curve(own)
     return {
         "speedup": speedups(baseline, own, MAIN_BUDGETS),
         "final": interval_of(final),
-        "gap_at_steps": interval_of({seed: final[seed] - target[seed] for seed in own}),
-        "gap_at_tokens": interval_of({seed: at_tokens[seed] - target[seed] for seed in own}),
+        "gap_at_steps": interval_of({seed: final[seed] - target[seed] for seed in own}, DIFFERENCE),
+        "gap_at_tokens": interval_of({seed: at_tokens[seed] - target[seed] for seed in own}, DIFFERENCE),
         "flat_collected": totals.collected_flat / max(totals.collected, 1),
         "flat_trained": totals.flat / max(totals.groups, 1),
         "coin_flips": totals.coin_flips / max(totals.groups, 1),
@@ -120,19 +115,20 @@ def selection_table(summary: Mapping[str, Any], title: str) -> Table:
         rows.append(
             [arm, *ratios, *gaps, number(row["final"]["mean"], ".3f"), *shares, tokens(row["generated_tokens"])]
         )
-    columns = ["arm", "x tokens", "x steps", "x seconds", "gap at equal tokens", "at equal steps", "final"]
+    columns = ["arm", "tokens", "steps", "seconds", "gap at equal tokens", "at equal steps", "final"]
     notes = [
-        f"x: what {BASELINE} spent until it reached its own final accuracy, over what the arm spent until it did, on "
-        f"the same seed: geometric mean [95% bootstrap interval] seeds that reached it/seeds; above 1 the arm needs "
-        f"less; * the interval includes 1; ! it was not reached on all seeds, which the mean leaves out",
+        f"tokens, steps, seconds: how many times less, or more, the arm spent until it reached {BASELINE}'s own final "
+        f"accuracy than {BASELINE} did, on the same seed: geometric mean [95% bootstrap interval], or (least..most of "
+        f"fewer than {ENOUGH} seeds), and seeds that reached it/seeds; * that includes 1; ! it was not reached on all "
+        f"seeds, which the mean leaves out",
         f"gap: mean success on held-out clean questions (trailing mean of {WINDOW} evaluations) less {BASELINE}'s "
-        f"final one [95% t-interval]; at equal tokens: when the arm had generated what {BASELINE} did in all, or at "
+        f"final one {SPREAD}; at equal tokens: when the arm had generated what {BASELINE} did in all, or at "
         f"its end if it never did",
         "flat: groups whose rollouts were all right or all wrong; trained: of those trained on, rolled out: of all; "
-        "coin flips: share of the groups trained on whose verdict is a coin flip; tokens: generated in a run, "
+        "coin flips: share of the groups trained on whose verdict is a coin flip; generated: tokens of a run, "
         "screening, rejected rollouts and grading included",
     ]
-    return Table(title, [*columns, "flat, trained", "flat, rolled out", "coin flips", "tokens"], rows, notes)
+    return Table(title, [*columns, "flat, trained", "flat, rolled out", "coin flips", "generated"], rows, notes)
 
 
 def markdown_section(table: Table) -> str:

@@ -6,7 +6,7 @@ target, by linear interpolation between the evaluations on either side; the base
 way, so that a baseline which was there long before its end gets credit for it.  The ratio of a seed is the baseline's
 budget over the arm's: above 1 the arm needed less.  Over seeds: the geometric mean of those that arrived, and the
 median of all, in which a seed that never arrived counts as one that needs more than it was given (Kaplan and Meier
-1958); both with a percentile bootstrap over seeds.
+1958); both with a percentile bootstrap over seeds, or with their range where there are fewer than `ENOUGH`.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ import numpy as np
 WINDOW = 3
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0
+ENOUGH = 5
+"""Seeds from which on an interval is given; a bootstrap of fewer covers far less than it says, so their range is."""
 ROUND_OFF = 1e-12
 """A smoothed accuracy this little below the target has reached it: sums of equal numbers differ in the last bit."""
 
@@ -55,12 +57,13 @@ class Speedup:
 
     Attributes:
         mean: geometric mean of the ratios; None if no seed has one.
-        low, high: 95% percentile bootstrap interval of the mean; None with fewer than two ratios.  Over few seeds it
-            is too narrow: up to three, it is just the smallest and the largest ratio.
+        low, high: 95% percentile bootstrap interval of the mean; with fewer than `ENOUGH` ratios the smallest and the
+            largest; None with fewer than two.
         median: of all compared seeds, those that never arrived being slower than what they were given; None if fewer
             than half are known to have arrived.
         median_low, median_high: 95% percentile bootstrap interval of the median; `median_low` is 0 where more than 2.5%
-            of the resamples have none.  None with fewer than two seeds.
+            of the resamples have none.  With fewer than `ENOUGH` seeds the smallest, 0 if one never arrived, and the
+            largest ratio; None with fewer than two.
         reached: seeds with a ratio.
         of: seeds compared: those that both have.
         by_seed: ratio of each compared seed; None where it is censored.
@@ -102,6 +105,26 @@ def first_crossing(curve: Curve, budget: str, target: float) -> float | None:
     return float(spent[before] + share * (spent[after] - spent[before]))
 
 
+def accuracy_at(curve: Curve, budget: str, spent: float) -> float:
+    """Smoothed accuracy when so much of a budget had been spent, by linear interpolation; at the end if never."""
+    return float(np.interp(spent, curve.budget(budget), smooth(curve.accuracy)))
+
+
+def area_under(curve: Curve, budget: str, total: float) -> float | None:
+    """Mean smoothed accuracy while a budget is spent from 0 to `total`; None if `total` is 0.
+
+    By trapezoids; before its first evaluation a curve is as high as there, and after its last one as it was then.
+
+    >>> area_under(Curve(np.array([0.5, 0.5]), {"steps": np.array([0, 5])}), "steps", 10)
+    0.5
+    """
+    if total <= 0:
+        return None
+    inside = [spent for spent in curve.budget(budget) if 0 < spent < total]
+    knots = np.array([0.0, *inside, total])
+    return float(np.trapezoid([accuracy_at(curve, budget, knot) for knot in knots], knots) / total)
+
+
 def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str) -> Speedup:
     """Speed-up of `arm` over `baseline` in one budget, over the seeds that both have.
 
@@ -139,12 +162,14 @@ def speedup(baseline: Mapping[int, Curve], arm: Mapping[int, Curve], budget: str
 
 
 def bootstrap_interval(ratios: np.ndarray) -> tuple[float | None, float | None]:
-    """95% percentile interval of the geometric mean of `ratios` [n] over resampled seeds; (None, None) for n < 2.
+    """95% percentile interval of the geometric mean of `ratios` [n] over resampled seeds.
 
-    The resamples are the same for every call with the same n.
+    For n < `ENOUGH` their range, for n < 2 (None, None).  The resamples are the same for every call with the same n.
     """
     if len(ratios) < 2:
         return None, None
+    if len(ratios) < ENOUGH:
+        return float(ratios.min()), float(ratios.max())
     logs = np.log(ratios)
     chosen = np.random.default_rng(BOOTSTRAP_SEED).integers(len(logs), size=(RESAMPLES, len(logs)))
     low, high = np.percentile(logs[chosen].mean(axis=1), [2.5, 97.5])
@@ -171,6 +196,8 @@ def median_interval(ratios: np.ndarray, bounds: np.ndarray) -> tuple[float | Non
     median = float(_medians(needed[None], arrived[None])[0])
     if len(needed) < 2:
         return median or None, None, None
+    if len(needed) < ENOUGH:
+        return median or None, 0.0 if bounds.size else float(ratios.min()), float(ratios.max(initial=0))
     chosen = np.random.default_rng(BOOTSTRAP_SEED).integers(len(needed), size=(RESAMPLES, len(needed)))
     low, high = np.percentile(_medians(needed[chosen], arrived[chosen]), [2.5, 97.5], method="closest_observation")
     return median or None, float(low), float(high)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
-from lilo_jax.report.speedup import Curve, smooth, speedup
+from lilo_jax.report.collapse import collapses
+from lilo_jax.report.speedup import ENOUGH, Curve, accuracy_at, area_under, smooth, speedup
 from lilo_jax.report.tables import Table, build_tables
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.json_lines import finite
@@ -22,8 +24,12 @@ NOTE_WIDTH = 106
 NAME_WIDTH = 21
 """Longest arm name in a table of the terminal."""
 
-_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788)
-"""97.5% quantiles of Student's t for 1 to 12 degrees of freedom."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of the baseline's budget, at which accuracies are compared."""
+SUCCESS_BUDGETS = ("generated_tokens", "steps")
+"""Budgets at whose shares they are."""
+ACCURACY, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+"""What an accuracy, and the difference between two, can be."""
 
 
 def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
@@ -41,12 +47,15 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         `speedup`: {arm: {budget: {`mean`, `low`, `high`, `reached`, `of`, `by_seed`}}} as in `Speedup`, for every arm
             but the baseline and for every one of `BUDGETS`.
         `start`, `final`: {arm: {`mean`, `low`, `high`, `by_seed`}}, first and last smoothed accuracy, with the 95%
-            t-interval over seeds (None for one seed).
+            t-interval over seeds (the range of fewer than `ENOUGH`, None for one seed).
         `gap_to_baseline`: the same of the final accuracy less the baseline's on the same seed.
+        `questions`: numbers of held-out questions of `split`, where evaluations say so.
+        `at_budget`: {budget: {arm: {`25%`, ..., `100%`, `area`: as in `final`}}}, smoothed accuracy when an arm had
+            spent that share of what the baseline (or the first arm) spent in all, and its mean on the way there.
+        `collapses`: {arm: {seed: [what happened]}}; see `lilo_jax.report.collapse`.
         `zero_variance`: {arm: {`collected`, `admitted`}}, share of groups of several rollouts that were all right or
             all wrong, mean over steps, then over seeds; None if nothing was measured.
-        `audit`: {arm: {measure: value}}, measures of `audit_measures`, mean over audits, then over seeds; None if
-            nothing was measured.  Arms without an audit are left out.
+        `audit`: {arm: {measure: value}}, of `audit_measures`, mean over audits, then over seeds, if any.
         `ledger`: {arm: {entry: tokens or FLOPs}}, last ledger, mean over seeds.
         `unfinished`: {arm: [seed]}, runs that have not reached their last step.
     Keys of every `by_seed` are strings.  What is not a finite number is None.
@@ -73,7 +82,10 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         "speedup": {name: speedups(curves[str(baseline)], curves[name]) for name in others},
         "start": {name: interval_of(values) for name, values in start.items()},
         "final": {name: interval_of(values) for name, values in final.items()},
-        "gap_to_baseline": {name: interval_of(_paired(final[name], final[str(baseline)])) for name in others},
+        "gap_to_baseline": {name: _gap(final[name], final[str(baseline)]) for name in others},
+        "questions": _questions(arms, split),
+        "at_budget": {budget: _at_shares(curves, baseline or next(iter(arms)), budget) for budget in SUCCESS_BUDGETS},
+        "collapses": {name: _collapsed(runs, curves[name]) for name, runs in arms.items()},
         "zero_variance": {name: _zero_variance(runs.values()) for name, runs in arms.items()},
         "audit": {name: found for name, runs in arms.items() if (found := _audit(runs.values()))},
         "ledger": {name: _last_ledger(runs.values()) for name, runs in arms.items()},
@@ -89,7 +101,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     >>> tiny = lilo_jax.load("runs/tiny").directory
     >>> summary = summarize({"uniform": {0: tiny}, "lilo": {0: tiny}}, split="test", baseline="uniform")
     >>> print(format_table(summary).splitlines()[0])
-    Accuracy on test
+    Accuracy on test (8 questions)
     """
     return "\n\n".join(plain(table) for table in build_tables(summary)) + "\n"
 
@@ -100,37 +112,40 @@ def read_curve(run: RunDirectory, split: str) -> Curve:
     return Curve(curve.pop("accuracy"), curve)
 
 
-def mean_interval(values: Iterable[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95% t-interval; no interval for one value, nothing for none."""
+def mean_interval(
+    values: Iterable[float], within: tuple[float, float]
+) -> tuple[float | None, float | None, float | None]:
+    """Mean and 95% t-interval, no wider than what the values can be; nothing for no values.
+
+    For fewer than `ENOUGH` values their range, for one none: a t-interval of three accuracies may be wider than all
+    that accuracies can be.
+    """
     x = np.array(list(values), np.float64)
     if not x.size:
         return None, None, None
     mean = float(x.mean())
     if x.size == 1:
         return mean, None, None
-    half = _t_quantile(x.size - 1) * float(x.std(ddof=1)) / math.sqrt(x.size)
-    return mean, mean - half, mean + half
+    if x.size < ENOUGH:
+        return mean, float(x.min()), float(x.max())
+    half = scipy.stats.t.ppf(0.975, x.size - 1) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    return mean, float(max(mean - half, within[0])), float(min(mean + half, within[1]))
 
 
-def _t_quantile(freedom: int) -> float:
-    """97.5% quantile of Student's t: a table, then the first terms of its expansion about the normal quantile."""
-    if freedom <= len(_T_975):
-        return _T_975[freedom - 1]
-    z = 1.959964
-    first = (z**3 + z) / (4 * freedom)
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    return z + first + second + third
-
-
-def interval_of(values: Mapping[int, float]) -> dict[str, Any]:
-    """Mean over seeds with its 95% t-interval, and the values."""
-    mean, low, high = mean_interval(values.values())
+def interval_of(values: Mapping[int, float], within: tuple[float, float] = ACCURACY) -> dict[str, Any]:
+    """Mean over seeds with its 95% t-interval, or the range of fewer than `ENOUGH`, and the values."""
+    mean, low, high = mean_interval(values.values(), within)
     return {"mean": mean, "low": low, "high": high, "by_seed": {str(seed): value for seed, value in values.items()}}
 
 
-def _paired(values: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
-    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
+def _gap(values: Mapping[int, float], others: Mapping[int, float]) -> dict[str, Any]:
+    return interval_of({seed: value - others[seed] for seed, value in values.items() if seed in others}, DIFFERENCE)
+
+
+def _collapsed(runs: Mapping[int, RunDirectory], curves: Mapping[int, Curve]) -> dict[str, list[str]]:
+    """What happened to each run that collapsed."""
+    found = {str(seed): collapses(run, curves[seed]) for seed, run in runs.items()}
+    return {seed: clauses for seed, clauses in found.items() if clauses}
 
 
 def _curve_record(seed: int, curve: Curve) -> dict[str, Any]:
@@ -157,6 +172,28 @@ def speedups(
             "of": s.of,
             "by_seed": by_seed,
         }
+    return found
+
+
+def _questions(arms: Arms, split: str) -> list[int]:
+    """How many questions the held-out set has, in every run that says so."""
+    runs = [run for own in arms.values() for run in own.values()]
+    return sorted(
+        {r["questions"] for run in runs for r in run.read("eval") if r["split"] == split and "questions" in r}
+    )
+
+
+def _at_shares(curves: Mapping[str, Mapping[int, Curve]], reference: str, budget: str) -> dict[str, Any]:
+    """Accuracy of every arm at `SHARES` of the mean budget of the reference, and the mean up to there."""
+    total = float(np.mean([curve.budget(budget)[-1] for curve in curves[reference].values()]))
+    found: dict[str, Any] = {}
+    for arm, own in curves.items():
+        at = {
+            f"{share:.0%}": interval_of({s: accuracy_at(c, budget, share * total) for s, c in own.items()})
+            for share in SHARES
+        }
+        areas = {s: area for s, c in own.items() if (area := area_under(c, budget, total)) is not None}
+        found[arm] = {**at, "area": interval_of(areas)}
     return found
 
 

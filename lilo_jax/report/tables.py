@@ -1,10 +1,12 @@
 """The tables of a report as cells of text, shared by the terminal and the HTML file."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lilo_jax.report.speedup import WINDOW
+from lilo_jax.report.collapse import RULES
+from lilo_jax.report.speedup import ENOUGH, WINDOW
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.ledger import training_total
 
@@ -13,6 +15,8 @@ HEADING_WIDTH = 22
 NONE = "-"
 MAIN_BUDGETS = ("steps", "generated_tokens", "seconds")
 """Those that every table of speed-ups has room for."""
+SPREAD = f"[95% t-interval over seeds], or (least..most of fewer than {ENOUGH} seeds)"
+"""What stands behind a mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +62,40 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
                 shown,
             ]
         )
-    notes = [f"start: first evaluation; final: mean of the last {WINDOW}; means over seeds [95% t-interval over seeds]"]
+    notes = [f"start: first evaluation; final: mean of the last {WINDOW}; means over seeds {SPREAD}"]
     for arm, seeds in summary["unfinished"].items():
         if seeds:
             notes.append(f"{arm}: not finished, counted as far as it got: seed {', '.join(map(str, seeds))}")
-    columns = ["arm", "seeds", "start", "final", "95% interval"]
+    for arm, seeds in summary["collapses"].items():
+        notes += [f"! {arm}, seed {seed}: collapsed: {listed(clauses)}" for seed, clauses in seeds.items()]
+    if any(summary["collapses"].values()):
+        notes.append(RULES)
+    columns = ["arm", "seeds", "start", "final", "over seeds"]
     if summary["gap_to_baseline"]:
         named = len(summary["baseline"]) <= HEADING_WIDTH
         columns.append(f"less {summary['baseline'] if named else 'baseline'}, paired")
     else:
         rows = [row[:-1] for row in rows]
-    return Table(f"Accuracy on {summary['split']}", columns, rows, notes)
+    questions = f" ({', '.join(map(str, summary['questions']))} questions)" if summary["questions"] else ""
+    return Table(f"Accuracy on {summary['split']}{questions}", columns, rows, notes)
+
+
+def budget_share_table(summary: Mapping[str, Any]) -> Table:
+    """Accuracy of every arm at shares of what the baseline spent, and the mean on the way there."""
+    reference = summary["baseline"] or next(iter(summary["arms"]))
+    rows: list[list[str]] = []
+    for budget, arms in summary["at_budget"].items():
+        for arm, found in arms.items():
+            cells = [number(at["mean"], ".3f") + interval(at, ".3f") for at in found.values()]
+            rows.append([budget_title(budget), arm, *cells])
+    notes = [
+        f"smoothed accuracy when an arm had spent that share of what {reference} spent in all (mean over its seeds); "
+        f"an arm that ended before keeps its last one; area: under the curve, the mean accuracy from nothing to all "
+        f"of that budget; means over seeds {SPREAD}"
+    ]
+    shares = next(iter(next(iter(summary["at_budget"].values())).values()))
+    title = f"Accuracy on {summary['split']} at shares of the budget of {reference}"
+    return Table(title, ["budget", "arm", *shares], rows, notes, text_columns=2)
 
 
 def speedup_table(summary: Mapping[str, Any]) -> Table:
@@ -79,7 +106,8 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
         rows.append([arm, *(speedup_cell(budgets[name]) for name in MAIN_BUDGETS)])
         unclear = [budget_title(name) for name in MAIN_BUDGETS if includes_one(budgets[name])]
         if unclear:
-            notes.append(f"* {arm}: the interval includes 1 in {listed(unclear)}: no clear difference from {baseline}")
+            spread = "range" if is_range(budgets["steps"]) else "interval"
+            notes.append(f"* {arm}: the {spread} includes 1 in {listed(unclear)}: no clear difference from {baseline}")
         steps = budgets["steps"]
         censored = [seed for seed, ratio in steps["by_seed"].items() if ratio is None]
         if censored:
@@ -89,16 +117,12 @@ def speedup_table(summary: Mapping[str, Any]) -> Table:
                 f"it never reached {baseline}'s final accuracy there, {left}; medians of all seeds: "
                 + listed([f"{median_cell(budgets[name])} in {budget_title(name)}" for name in MAIN_BUDGETS])
             )
-    few = max(budgets["steps"]["reached"] for budgets in summary["speedup"].values())
     legend = [
         f"how many times less, or more, the arm spent until it first reached {baseline}'s final smoothed accuracy than "
-        f"{baseline} did, on the same seed; only `less` is a speed-up",
-        "geometric mean [95% bootstrap interval over seeds] seeds that reached it/seeds",
+        f"{baseline} did, on the same seed; only 'less' is a speed-up",
+        f"geometric mean [95% bootstrap interval over seeds], or (least..most of fewer than {ENOUGH} seeds), and seeds "
+        f"that reached it/seeds",
     ]
-    if few == 1:
-        notes.append("one seed: no interval")
-    elif 1 < few <= 3:
-        notes.append(f"with {few} seeds the bootstrap interval is just the smallest and the largest ratio: too narrow")
     columns = ["arm", *map(budget_title, MAIN_BUDGETS)]
     return Table(f"Spent to reach the final accuracy of {baseline}", columns, rows, [*legend, *notes])
 
@@ -114,9 +138,12 @@ def seed_table(summary: Mapping[str, Any]) -> Table:
             row += [number(summary[moment][arm]["by_seed"][seed], ".4f") for moment in ("start", "final")]
             row += [_seed_cell(budgets[name]["by_seed"], seed) if budgets else NONE for name in MAIN_BUDGETS]
             rows.append(row)
-    columns = ["arm", "seed", "steps run", "start", "final", *(f"x {budget_title(name)}" for name in MAIN_BUDGETS)]
+    columns = ["arm", "seed", "steps run", "start", "final", *map(budget_title, MAIN_BUDGETS)]
     notes = (
-        ["x: the baseline's over the arm's on this seed; never: did not reach the baseline's final accuracy"]
+        [
+            "how many times less or more than the baseline the arm spent to reach the baseline's final accuracy on "
+            "this seed; never: did not reach it"
+        ]
         if summary["speedup"]
         else []
     )
@@ -171,14 +198,16 @@ def ledger_table(summary: Mapping[str, Any]) -> Table:
 
 
 def budget_table(summary: Mapping[str, Any]) -> Table:
-    """Speed-ups in every budget in which there is one, a column per arm."""
+    """How many times less or more was spent of every budget in which there is a ratio, a column per arm."""
     arms = summary["speedup"]
     named = [name for name in BUDGETS if any(budgets[name]["mean"] is not None for budgets in arms.values())]
     rows = [[budget_title(name), *(speedup_cell(budgets[name]) for budgets in arms.values())] for name in named]
     notes = [
         "as above; a budget that an arm or the baseline never spends has no ratio, and is left out if none has one"
     ]
-    return Table(f"Speed-up over {summary['baseline']} in every budget", ["budget", *arms], rows, notes)
+    return Table(
+        f"Spent to reach the final accuracy of {summary['baseline']}: every budget", ["budget", *arms], rows, notes
+    )
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
@@ -202,8 +231,16 @@ def number(value: float | None, form: str) -> str:
 
 
 def interval(values: Mapping[str, Any], form: str) -> str:
-    """` [low, high]`, or nothing if there is no interval."""
-    return "" if values["low"] is None else f" [{values['low']:{form}}, {values['high']:{form}}]"
+    """` [low, high]`, ` (low..high)` if that is a range, or nothing if there is neither."""
+    if values["low"] is None:
+        return ""
+    low, high = format(values["low"], form), format(values["high"], form)
+    return f" ({low}..{high})" if is_range(values) else f" [{low}, {high}]"
+
+
+def is_range(values: Mapping[str, Any]) -> bool:
+    """Whether `low` and `high` are of too few seeds to be more than a range."""
+    return sum(value is not None for value in values["by_seed"].values()) < ENOUGH
 
 
 def tokens(count: float) -> str:
@@ -240,11 +277,13 @@ def speedup_cell(budget: Mapping[str, Any]) -> str:
 
 
 def median_cell(budget: Mapping[str, Any]) -> str:
-    """The median speed-up of all seeds, with its interval."""
+    """How many times less, or `more`, the median of all seeds needed, with its interval."""
     if budget["median"] is None:
         return NONE
-    limits = {"low": budget["median_low"], "high": budget["median_high"]}
-    return f"{budget['median']:.2f}{interval(limits, '.2f')}"
+    every = dict.fromkeys(budget["by_seed"], 0)  # a seed that never arrived counts
+    median = {name: budget[f"median{end}"] for name, end in (("mean", ""), ("low", "_low"), ("high", "_high"))}
+    needed, word = times(median | {"by_seed": every})
+    return f"{needed['mean']:.2f}{' more' if word == 'more' else ''}{interval(needed, '.2f')}"
 
 
 def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -253,12 +292,24 @@ def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     A speed-up of 0.5 is no speed-up: the arm needed 2 times more.
     """
     mean, low, high = (budget[name] for name in ("mean", "low", "high"))
-    if f"{mean:.2f}" == "1.00":
-        return {"mean": mean, "low": low, "high": high}, ""
-    if mean > 1:
-        return {"mean": mean, "low": low, "high": high}, "less"
-    return {"mean": 1 / mean, "low": high and 1 / high, "high": low and 1 / low}, "more"
+    needed, word = factor(mean)
+    if word == "more":
+        low, high = (end if end is None else 1 / end if end else math.inf for end in (high, low))
+    return {"mean": needed, "low": low, "high": high, "by_seed": budget["by_seed"]}, word
+
+
+def factor(ratio: float) -> tuple[float, str]:
+    """A ratio as a factor of at least 1, and `less` or `more`; "" for a factor of 1.00."""
+    if f"{ratio:.2f}" == "1.00":
+        return ratio, ""
+    return (ratio, "less") if ratio > 1 else (1 / ratio, "more")
 
 
 def _seed_cell(by_seed: Mapping[str, float | None], seed: str) -> str:
-    return NONE if seed not in by_seed else number(by_seed[seed], ".2f").replace(NONE, "never")
+    if seed not in by_seed:
+        return NONE
+    ratio = by_seed[seed]
+    if ratio is None:
+        return "never"
+    needed, word = factor(ratio)
+    return f"{needed:.2f} {word}".strip()

@@ -9,7 +9,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.run_directory import RunDirectory
 
-_DETERMINISTIC = ("metrics", "eval", "ledger")
+_DETERMINISTIC = ("metrics", "eval", "ledger", "groups")
 
 
 def digest_lines(path: pathlib.Path) -> list[str]:

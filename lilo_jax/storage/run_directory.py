@@ -4,16 +4,19 @@ config.json        reloadable          environment.json   versions, devices, com
 metrics.jsonl      one line a step, deterministic fields only
 timings.jsonl      one line a step     eval.jsonl         one line per evaluation and split
 ledger.jsonl       one line a step     rollouts/          full rollouts of some steps
+groups.jsonl       one line a step     log.txt
 grading.jsonl      one line a step     generations/       responses of sampled evaluations
-checkpoints/       tokenizer/          log.txt            report.html        DONE or FAILED
+checkpoints/       tokenizer/          report.html        DONE or FAILED
 
 What a curriculum had to be told of the questions before the first step has a line of step -1 in timings, ledger and
 grading.
 """
 
+import collections
 import datetime
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import re
@@ -36,7 +39,7 @@ CONFIG, ENVIRONMENT, QUESTIONS = "config.json", "environment.json", "questions.j
 DESCRIPTION = (ENVIRONMENT, QUESTIONS, CONFIG)
 """What is written before anything is computed."""
 TOKENIZER = "tokenizer"
-RECORDS = ("metrics", "timings", "eval", "ledger", "grading", "suspects")
+RECORDS = ("metrics", "timings", "eval", "ledger", "groups", "grading", "suspects")
 BEFORE = -1
 """The step whose records are of what was paid before the first one."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
@@ -78,6 +81,10 @@ class RunDirectory:
     def environment(self) -> dict[str, Any]:
         """What stands in `environment.json`."""
         return json.loads(self._described(ENVIRONMENT))
+
+    def questions(self) -> list[dict[str, Any]]:
+        """`split`, `id`, `content` and `where` of every question that the run depends on, in order; none if unknown."""
+        return self._lines(QUESTIONS)
 
     def done_steps(self) -> int | None:
         """The steps after which the run was done; None if it is not."""
@@ -242,6 +249,8 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
+        "device_kinds": dict(collections.Counter(device.device_kind for device in jax.devices())),
+        "cores": os.cpu_count(),
         "processes": jax.process_count(),
         "commit": commit,
         "command": redacted(sys.argv),

@@ -1,5 +1,6 @@
 """What a step cost and what it looked like: entries of the ledger, metrics of the groups, records of the rollouts."""
 
+import math
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.training.collection import Collected, Collector
-from lilo_jax.types import Admission, Array, GroupStatistics, TrainState
+from lilo_jax.types import Admission, Array, Estimate, GroupStatistics, TrainState
 
 MOST_SUSPECTS = 100
 
@@ -113,6 +114,25 @@ def suspects(collector: Collector, state: TrainState) -> list[dict[str, Any]]:
         }
         for i in order
     ]
+
+
+def group_record(collected: Collected, admission: Admission, believed: Estimate | None) -> dict[str, list[Any]]:
+    """The groups of a step, JSON-ready, an entry each in every list.
+
+    `question` is the place in the pool, `correct` of `graded` the rollouts with a verdict, `admitted` whether it was
+    trained on, and `belief` the success rate that was believed before; None where nothing was.
+    """
+    groups, statistics = np.flatnonzero(collected.place >= 0), jax.device_get(collected.statistics)
+    record = {
+        "question": collected.place[groups].tolist(),
+        "correct": statistics.successes[groups].astype(int).tolist(),
+        "graded": statistics.attempts[groups].astype(int).tolist(),
+        "admitted": np.isin(groups, admission.indices[admission.mask]).tolist(),
+    }
+    if believed is None:
+        return record
+    means = np.asarray(believed.mean, np.float64)[groups].round(4).tolist()
+    return record | {"belief": [None if math.isnan(mean) else mean for mean in means]}
 
 
 def rollout_records(pool: EncodedQuestions, collected: Collected, admission: Admission) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.steps import newlines
-from lilo_jax.training.accounting import book, describe, rollout_records, suspects
+from lilo_jax.training.accounting import book, describe, group_record, rollout_records, suspects
 from lilo_jax.training.assembly import Assembly
 from lilo_jax.training.collection import Collected, Collector, collect, training_batch
 from lilo_jax.training.facts import refresh_facts
@@ -66,6 +66,7 @@ def train(
             description = describe(collector, collected, admission)
             if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
                 directory.write_rollouts(step, rollout_records(assembly.pool, collected, admission))
+            directory.append("groups", {"step": step, **group_record(collected, admission, believed)})
             directory.append("grading", {"step": step, **dataclasses.asdict(assembly.graders.take_counts())})
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
@@ -122,12 +123,11 @@ def believe(
 ) -> Estimate | None:
     """What the curriculum believes of the collected groups' questions before it hears of their outcomes.
 
-    Host arrays; None if the algorithm does not ask.
+    Host arrays; None if it believes nothing.
     """
     programs = collector.programs
-    if not programs.algorithm.needs_belief:
+    if programs.estimate is None:
         return None
-    assert programs.estimate is not None  # as was checked
     with clock.phase("select"):
         places = put_replicated(collector.sampler.mesh, np.maximum(collected.place, 0))
         key = stream_key(collector.judge.seed, "belief", step)
@@ -157,7 +157,8 @@ def make_batch(
 ) -> TrainBatch:
     """The rows of the admitted groups, with the outcomes of follow-ups; host arrays."""
     collector, split = assembly.collector, assembly.task.steps or newlines
-    batch = training_batch(collector, collected, admission, believed)
+    asked = believed if collector.programs.algorithm.needs_belief else None
+    batch = training_batch(collector, collected, admission, asked)
     batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
     return batch.replace(sequences=cut_rows(batch.sequences)) if assembly.config.update.pack else batch
 
