@@ -34,7 +34,6 @@ PURE = [
 ]
 PURE_IMPORTS = {
     "annotated_types",
-    "chex",
     "collections",
     "dataclasses",
     "difflib",

@@ -9,7 +9,6 @@ replacement, each time in proportion to the weights that are left (Vieira 2014; 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
@@ -47,7 +46,7 @@ def top_k(
         Indices, distinct where the mask is, best first; and the mask, whose first entries are True, as many
         as there are eligible numbers.
     """
-    chex.assert_rank(worth, 1)
+    (_,) = worth.shape
     usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
     worth = jnp.where(usable, worth, -jnp.inf)
     tie_break = jax.random.uniform(key, worth.shape)
