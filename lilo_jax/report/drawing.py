@@ -5,9 +5,10 @@ Needs matplotlib, which is imported when a figure is drawn.
 
 import dataclasses
 import functools
+import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -33,6 +34,17 @@ _LABELS = {"steps": "training steps", "generated_tokens": "tokens generated for 
 _PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
     f"#01f00{i}": f"var(--arm-{i})" for i in range(ARM_COLOURS)
 }
+LIGHT = {
+    "font": "system-ui, sans-serif",
+    "surface": "#ffffff",
+    "ink": "#1c2330",
+    "muted": "#667080",
+    "grid": "#e4e7ec",
+} | {
+    f"arm-{i}": colour
+    for i, colour in enumerate(("#667080", "#1f6fd0", "#d9600f", "#178a68", "#7d4cc4", "#b83270", "#8a6d00"))
+}
+"""Font and colours that a figure takes from a light page."""
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -73,6 +85,19 @@ class Drawing:
     title: str
     svg: str
     caption: str
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: on a light ground, whatever the notebook's own colours are."""
+        return (
+            f'<figure style="{css(LIGHT)} margin: 0; padding: 12px; background: var(--surface); color: var(--ink); '
+            f'font-family: var(--font)"><b>{html.escape(self.title)}</b>{self.svg}'
+            f'<figcaption style="color: var(--muted)">{html.escape(self.caption)}</figcaption></figure>'
+        )
+
+
+def css(variables: Mapping[str, str]) -> str:
+    """Declarations of CSS variables."""
+    return " ".join(f"--{name}: {value};" for name, value in variables.items())
 
 
 def arm_colours(arms: Sequence[str], baseline: str | None) -> dict[str, str]:

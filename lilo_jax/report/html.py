@@ -9,9 +9,9 @@ from typing import Any
 
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.comparison import choose_baseline, choose_split, group_runs
-from lilo_jax.report.drawing import Drawing
+from lilo_jax.report.drawing import LIGHT, Drawing, css
 from lilo_jax.report.figures import draw_all
-from lilo_jax.report.summary import Arms, read_curve, summarize
+from lilo_jax.report.summary import Arms, summarize
 from lilo_jax.report.tables import (
     MAIN_BUDGETS,
     Table,
@@ -52,11 +52,11 @@ _PAGE = """<!DOCTYPE html>
 </html>
 """
 
-_STYLE = """
-:root { --font: system-ui, sans-serif; --surface: #ffffff; --ink: #1c2330; --muted: #667080; --grid: #e4e7ec;
-  --band: #f5f7fa; --right: #1a7f4b; --wrong: #b3362b;
-  --arm-0: #667080; --arm-1: #1f6fd0; --arm-2: #d9600f; --arm-3: #178a68; --arm-4: #7d4cc4; --arm-5: #b83270;
-  --arm-6: #8a6d00; }
+_STYLE = (
+    f"""
+:root {{ {css(LIGHT)} --band: #f5f7fa; --right: #1a7f4b; --wrong: #b3362b; }}
+"""
+    + """
 @media (prefers-color-scheme: dark) {
   :root { --surface: #14181f; --ink: #e5e9f0; --muted: #97a1b0; --grid: #2b323d; --band: #1b2029; --right: #58c48d;
     --wrong: #ef7d72; --arm-0: #a4aebc; --arm-1: #62a8f5; --arm-2: #f3924e; --arm-3: #45c29c; --arm-4: #b493f2;
@@ -84,6 +84,7 @@ figure { margin: 0; }
 figure svg { display: block; width: 100%; min-width: 720px; height: auto; }
 pre { background: var(--band); padding: 12px 14px; overflow-x: auto; font-size: 13px; border-radius: 6px; }
 """
+)
 
 
 def write_report(
@@ -113,7 +114,6 @@ def write_report(
     >>> write_report("runs/tiny.html", summary, arms, title="Tiny", command="python tiny.py").name
     'tiny.html'
     """
-    baseline = summary["baseline"]
     sections = [f"<h1>{_text(title)}</h1>"]
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{_text(first)}</p>', *(f"<p>{_text(line)}</p>" for line in others)]
@@ -122,9 +122,7 @@ def write_report(
     if importlib.util.find_spec("matplotlib") is None:
         sections.append('<p class="note">No figures: matplotlib is not installed (pip install "lilo-jax[plot]").</p>')
     else:
-        split = summary["split"]
-        curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
-        sections += map(figure_element, draw_all(arms, curves, split, baseline, against))
+        sections += map(figure_element, draw_all(summary, arms, against).values())
     sections += [_examples(arms), "<h2>What it cost</h2>"]
     sections += [table_element(budget_table(summary))] if summary["speedup"] else []
     sections += [table_element(ledger_table(summary))]
