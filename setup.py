@@ -46,6 +46,7 @@ setup(
         "flax>=0.11.2",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25,<1",  # 1 has another interface: see lilo_jax/storage/checkpoints.py
+        "chex>=0.1.90",
         "datasets>=4.0",
         "filelock>=3.13",
         "huggingface-hub>=0.34",
@@ -65,6 +66,7 @@ setup(
     ],
     extras_require={
         "plot": PLOT,
+        "colab": [*PLOT, "chex<0.1.91"],  # a later one would replace Colab's absl-py and toolz
         "tpu": ["jax[tpu]"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],

@@ -34,6 +34,7 @@ PURE = [
 ]
 PURE_IMPORTS = {
     "annotated_types",
+    "chex",
     "collections",
     "dataclasses",
     "difflib",

@@ -47,7 +47,7 @@ def test_the_badge_opens_what_the_install_line_installs(path):
     assert badge[1] == f"colab/{path.name}"
     assert f"github/{badge[0]}/blob/main/{badge[1]}" in (ROOT / "colab" / "README.md").read_text(encoding="utf-8")
     assert address == f"https://github.com/{badge[0]}"
-    assert set(extras.split(",")) <= {"plot", "gguf"}
+    assert set(extras.split(",")) <= {"colab", "gguf"}
     assert cells(path, "code")[0].count("pip install") == 1 + (path.stem == "real_model")
 
 

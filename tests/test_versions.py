@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parent.parent
 LISTED = (ROOT / "tests" / "versions.txt").read_text(encoding="utf-8").split()
-ADDED = {"jaxtyping", "math-verify", "pebble", "tyro"}
+ADDED = {"chex", "jaxtyping", "math-verify", "pebble", "tyro"}
 """What installing brings to Colab, beside what these need themselves."""
 
 

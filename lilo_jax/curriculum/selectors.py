@@ -9,6 +9,7 @@ replacement, each time in proportion to the weights that are left (Vieira 2014; 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
@@ -46,7 +47,7 @@ def top_k(
         Indices, distinct where the mask is, best first; and the mask, whose first entries are True, as many
         as there are eligible numbers.
     """
-    (_,) = worth.shape
+    chex.assert_rank(worth, 1)
     usable = ~jnp.isnan(worth) if eligible is None else ~jnp.isnan(worth) & eligible
     worth = jnp.where(usable, worth, -jnp.inf)
     tie_break = jax.random.uniform(key, worth.shape)

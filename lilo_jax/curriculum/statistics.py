@@ -1,5 +1,6 @@
 """Group statistics of a step, and what a curriculum remembers of them."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +35,7 @@ def group_statistics(
     Returns:
         GroupStatistics of K entries; one without rows has zero counts.
     """
-    (_,) = {rows.shape for rows in (group, reward, correct, graded, length, row_mask)}  # nothing is broadcast
+    chex.assert_equal_shape([group, reward, correct, graded, length, row_mask])
 
     def total(values: Shaped[Array, "rows"], where: Bool[Array, "rows"]) -> Float[Array, "groups"]:
         values = jnp.where(where, values.astype(jnp.float32), 0)

@@ -6,11 +6,11 @@ Tokens are [B, C] with a mask; a row's live tokens are the first of its C.  Padd
 import functools
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from lilo_jax.rl.shapes import same_shape
 from lilo_jax.types import Array
 
 Whiten = Callable[[Float[Array, "rows completion"], Bool[Array, "rows completion"]], Float[Array, "rows completion"]]
@@ -51,7 +51,7 @@ def generalized_advantages(
     Returns:
         Advantages and returns, zero in the padding.
     """
-    same_shape(rewards, values, mask)
+    chex.assert_equal_shape([rewards, values, mask])
     rewards, values = jnp.where(mask, rewards, 0), jnp.where(mask, values, 0)
     next_values = jnp.pad(values[:, 1:], ((0, 0), (0, 1)))
     deltas = rewards + discount * next_values - values
@@ -88,7 +88,8 @@ def whiten_blocks(
         block: rows per block; divides B.
         epsilon: guards a block of equal advantages.
     """
-    same_shape(advantages, mask)
+    chex.assert_equal_shape([advantages, mask])
+    chex.assert_is_divisible(advantages.shape[0], block)
     shape = (advantages.shape[0] // block, block * advantages.shape[1])
     centred, count = _centred(advantages.reshape(shape), mask.reshape(shape))
     variance = (centred**2).sum(axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
@@ -138,7 +139,7 @@ def group_means(
     values: Float[Array, "rows"], group: Int[Array, "rows"], row_mask: Bool[Array, "rows"], *, num_groups: int
 ) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
     """Mean of the live rows of each group, and their number, read back at every row; `num_groups` is static."""
-    same_shape(values, group, row_mask)
+    chex.assert_equal_shape([values, group, row_mask])
     live = row_mask.astype(jnp.float32)
     total = jax.ops.segment_sum(jnp.where(row_mask, values, 0), group, num_segments=num_groups)
     count = jax.ops.segment_sum(live, group, num_segments=num_groups)
@@ -256,7 +257,7 @@ def step_advantages(
     Returns:
         Advantages, zero in the padding.
     """
-    same_shape(values, known, mask, starts)
+    chex.assert_equal_shape([values, known, mask, starts])
     width = mask.shape[1]
     index = jnp.broadcast_to(jnp.arange(width), mask.shape)
     # The reward is what the finished response is worth: r_k + V(s_{k+1}) is then one number, `after`.

@@ -1,10 +1,10 @@
 """Per-token losses.  None takes a mean: the caller weights and sums (see `Minibatch`)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from lilo_jax.rl.shapes import same_shape
 from lilo_jax.types import Array
 
 
@@ -26,7 +26,7 @@ def clipped_surrogate(
     Args:
         clip_low, clip_high: at least 0.
     """
-    same_shape(logprobs, old_logprobs, advantages)
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages])
     return _clipped(jnp.exp(logprobs - old_logprobs), advantages, clip_low=clip_low, clip_high=clip_high)
 
 
@@ -53,7 +53,7 @@ def clipped_value_loss(
     Args:
         clip: c, greater than 0.
     """
-    same_shape(values, old_values, returns)
+    chex.assert_equal_shape([values, old_values, returns])
     held = old_values + jnp.clip(values - old_values, -clip, clip)
     return 0.5 * jnp.maximum((values - returns) ** 2, (held - returns) ** 2)
 
@@ -70,7 +70,7 @@ def kl_k3(
     Args:
         clamp: upper bound, greater than 0.
     """
-    same_shape(logprobs, reference_logprobs)
+    chex.assert_equal_shape([logprobs, reference_logprobs])
     difference = reference_logprobs - logprobs
     return jnp.clip(jnp.exp(difference) - difference - 1, 0, clamp)
 
@@ -123,7 +123,7 @@ def sequence_ratio(
         logprobs, old_logprobs: of tokens.
         mask: completion tokens.
     """
-    same_shape(logprobs, old_logprobs, mask)
+    chex.assert_equal_shape([logprobs, old_logprobs, mask])
     length = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
     mean = jnp.sum(jnp.where(mask, logprobs - old_logprobs, 0), axis=1, keepdims=True) / length
     return jnp.broadcast_to(jnp.exp(mean), logprobs.shape)
@@ -149,7 +149,7 @@ def sequence_clipped_surrogate(
         mask: completion tokens.
         clip_low, clip_high: at least 0; the paper's are some 1e-4, as the mean over tokens moves little.
     """
-    same_shape(logprobs, old_logprobs, advantages, mask)
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages, mask])
     return _clipped(sequence_ratio(logprobs, old_logprobs, mask), advantages, clip_low=clip_low, clip_high=clip_high)
 
 
@@ -170,7 +170,7 @@ def clipped_weight_loss(
     Args:
         clip_low, clip_high: at least 0; a `clip_low` of 1 leaves the weight without a lower bound.
     """
-    same_shape(logprobs, old_logprobs, advantages)
+    chex.assert_equal_shape([logprobs, old_logprobs, advantages])
     weight = jnp.clip(jnp.exp(logprobs - old_logprobs), 1 - clip_low, 1 + clip_high)
     return -jax.lax.stop_gradient(weight) * advantages * logprobs
 
@@ -187,7 +187,7 @@ def truncated_importance(
         sampler_logprobs: as the sampler reported them.
         cap: upper bound of the weight.
     """
-    same_shape(old_logprobs, sampler_logprobs)
+    chex.assert_equal_shape([old_logprobs, sampler_logprobs])
     return jnp.minimum(jnp.exp(old_logprobs - sampler_logprobs), cap)
 
 
@@ -196,7 +196,7 @@ def kl_k1(logprobs: Float[Array, "*tokens"], reference_logprobs: Float[Array, "*
 
     Source: Schulman 2020 (approximating KL divergence).
     """
-    same_shape(logprobs, reference_logprobs)
+    chex.assert_equal_shape([logprobs, reference_logprobs])
     return logprobs - reference_logprobs
 
 
@@ -205,5 +205,5 @@ def kl_k2(logprobs: Float[Array, "*tokens"], reference_logprobs: Float[Array, "*
 
     Source: Schulman 2020 (approximating KL divergence).
     """
-    same_shape(logprobs, reference_logprobs)
+    chex.assert_equal_shape([logprobs, reference_logprobs])
     return 0.5 * (logprobs - reference_logprobs) ** 2
