@@ -15,7 +15,10 @@ DEV = [
     "beartype>=0.20",  # checks shapes and dtypes of signatures in tests
     "datasets>=4.0",  # writes the files that are read in tests
     "hypothesis>=6.100",
+    "ipykernel>=6.17",  # with nbclient and nbformat: what runs the notebooks of colab/
     "mypy>=1.13",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
     "playwright>=1.49",  # drives Chromium, if there is one: how a report looks
     "pre-commit>=4.0",
     "psutil>=5.9",
@@ -40,7 +43,7 @@ setup(
     package_data={"lilo_jax": ["py.typed", "report/page.*s", "tasks/samples/*/*.jsonl", "tasks/samples/*/*.xml"]},
     install_requires=[
         "annotated-types>=0.7",
-        "jax>=0.7.2",
+        "jax>=0.7.2",  # as Colab has; `import lilo_jax` refuses a flax that is too old for a newer jax
         "flax>=0.11.2",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25,<1",  # 1 has another interface: see lilo_jax/storage/checkpoints.py
@@ -50,7 +53,7 @@ setup(
         "huggingface-hub>=0.34",
         "jaxtyping>=0.3.2",
         "jinja2>=3.1.6",
-        "math-verify[antlr4_13_2]>=0.8",
+        "math-verify>=0.9",  # brings any antlr that its grammar is compiled for: Colab has 4.9.3
         "ml-dtypes>=0.5",
         "safetensors>=0.8",
         "sentencepiece>=0.2",
@@ -64,6 +67,7 @@ setup(
     ],
     extras_require={
         "plot": PLOT,
+        "colab": [*PLOT, "chex<0.1.91"],  # a later one would replace Colab's absl-py and toolz
         "tpu": ["jax[tpu]"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],

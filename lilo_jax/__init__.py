@@ -11,6 +11,14 @@ one version to the next.
     print(result.curve("test")["accuracy"])
 """
 
+import importlib.metadata
+
+try:  # which pairs of jax and flax go together no requirement can say: flax 0.12.8 needs what jax 0.11.1 took away
+    importlib.import_module("flax.nnx")
+except (AttributeError, ImportError) as error:
+    found = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("flax", "jax"))
+    raise ImportError(f"{found} do not go together: pip install --upgrade flax") from error
+
 from lilo_jax.config import Config, Launch, replace
 from lilo_jax.curriculum import compose, learnability
 from lilo_jax.curriculum.contract import Curriculum

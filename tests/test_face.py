@@ -4,13 +4,19 @@ import ast
 import doctest
 import importlib
 import inspect
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
+import jax
 import pytest
 
 import lilo_jax
 from lilo_jax import curriculum, types
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def example_of(name):
@@ -70,3 +76,17 @@ def test_the_glossary_has_at_most_25_words():
     entries = re.findall(r"^    ([a-z][a-z-]*) {2,}(\S.*)$", types.__doc__.split("The axes of arrays")[0], re.MULTILINE)
     assert 20 <= len(entries) <= 25
     assert len(dict(entries)) == len(entries)
+
+
+def test_a_flax_that_the_jax_is_too_new_for_is_named(tmp_path):
+    (tmp_path / "flax").mkdir()
+    (tmp_path / "flax" / "__init__.py").write_text("")
+    (tmp_path / "flax" / "nnx.py").write_text("import jax\njax.experimental.hijax.MutableHiType")
+    (tmp_path / "flax-0.12.8.dist-info").mkdir()
+    (tmp_path / "flax-0.12.8.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: flax\nVersion: 0.12.8\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", "import lilo_jax"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = f"ImportError: flax 0.12.8 and jax {jax.__version__} do not go together: pip install --upgrade flax"
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == said

@@ -156,6 +156,7 @@ def test_the_commands_of_every_page_were_found():
         "curricula.md",
         "grading.md",
         "index.md",
+        "notebooks.md",
     }
     without = unasked | {"grading.md", "options.md", "results/speed.md"} | reference
     assert {page for page, found in COMMANDS.items() if found} == {*PAGES} - without

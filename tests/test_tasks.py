@@ -240,6 +240,7 @@ TEXTS = (
     "hello  world\n\nfoo   bar ",
     "  naïve café, 日本語 😀\n",
     "\ttabs\tand 12345 digits",
+    "units\x1fapart",
     "line one\nline two\n\n\n",
     " ",
     "the cat sat on the mat and the dog sat on the log",

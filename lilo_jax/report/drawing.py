@@ -5,6 +5,7 @@ Needs matplotlib, which is imported when a figure is drawn.
 
 import dataclasses
 import functools
+import html
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from lilo_jax.report.tables import budget_title
+from lilo_jax.report.theme import LIGHT, css
 from lilo_jax.types import Array
 
 P = ParamSpec("P")
@@ -76,6 +78,14 @@ class Drawing:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: on a light ground, whatever the notebook's own colours are."""
+        return (
+            f'<figure style="--font: system-ui, sans-serif; {css(LIGHT)} margin: 0; padding: 12px; '
+            f'background: var(--surface); color: var(--ink); font-family: var(--font)"><b>{html.escape(self.title)}</b>'
+            f'{self.svg}<figcaption style="color: var(--muted)">{html.escape(self.caption)}</figcaption></figure>'
+        )
 
 
 def arm_colours(arms: Sequence[str], baseline: str | None) -> dict[str, str]:

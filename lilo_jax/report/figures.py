@@ -8,37 +8,31 @@ import io
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lilo_jax.report.accuracy_figures import accuracy_figure, level_figure
 from lilo_jax.report.drawing import Drawing, arm_colours
 from lilo_jax.report.group_figures import histogram_figure, selection_figure, zero_variance_figure
 from lilo_jax.report.over_training import Axis
 from lilo_jax.report.pool_figures import belief_figure, frontier_figure
-from lilo_jax.report.speedup import Curve
-from lilo_jax.report.summary import Arms
+from lilo_jax.report.summary import Arms, read_curve
 from lilo_jax.report.tables import MAIN_BUDGETS
 from lilo_jax.report.theme import LIGHT
 from lilo_jax.storage.files import write_whole
 
 
-def draw_all(
-    arms: Arms,
-    curves: Mapping[str, Mapping[int, Curve]],
-    split: str,
-    baseline: str | None,
-    against: Sequence[str] = MAIN_BUDGETS,
-) -> list[Drawing]:
-    """Every figure that the runs have data for, in the order of a report.
+def draw_all(summary: Mapping[str, Any], arms: Arms, against: Sequence[str] = MAIN_BUDGETS) -> dict[str, Drawing]:
+    """Every figure that the runs have data for, by name, in the order of a report; a notebook shows one as it is.
 
     Args:
+        summary: of the same runs, from `summarize`.  Its baseline gets the first colour, and a target line.
         arms: the runs; arms keep their colour in every figure.
-        curves: accuracy of each of them on `split`.
-        split: of the questions by level.
-        baseline: gets the first colour and a target line in the figure of accuracy; None for none.
         against: budgets of the panels of accuracy; the other curves are drawn against the first.
     """
+    split, baseline = summary["split"], summary["baseline"]
     axis = Axis.of(arms, against[0])
     colours = arm_colours(list(arms), baseline)
+    curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
     metrics = {arm: {seed: run.read("metrics") for seed, run in runs.items()} for arm, runs in arms.items()}
     drawings = [
         accuracy_figure(curves, colours, split, baseline, against),
@@ -49,7 +43,7 @@ def draw_all(
         frontier_figure(arms),
         belief_figure(arms, colours),
     ]
-    return [drawing for drawing in drawings if drawing is not None]
+    return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
 def write_data(folder: pathlib.Path | str, drawings: Sequence[Drawing]) -> None:

@@ -15,7 +15,7 @@ from lilo_jax.report.page import figure_element, sentence, table_element, write_
 from lilo_jax.report.pool import pool_element
 from lilo_jax.report.provenance import provenance_element, settings_element
 from lilo_jax.report.sentences import headlines
-from lilo_jax.report.summary import Arms, read_curve, summarize
+from lilo_jax.report.summary import Arms, summarize
 from lilo_jax.report.tables import (
     MAIN_BUDGETS,
     Table,
@@ -62,7 +62,6 @@ def write_report(
     >>> write_report("runs/tiny.html", summary, arms, title="Tiny", command="python tiny.py").name
     'tiny.html'
     """
-    baseline, split = summary["baseline"], summary["split"]
     sections = [f"<h1>{sentence(title)}</h1>"]
     first, *others = headlines(summary)
     sections += [f'<p class="headline">{sentence(first)}</p>', *(f"<p>{sentence(line)}</p>" for line in others)]
@@ -73,8 +72,7 @@ def write_report(
             raise UsageError(f'--data needs matplotlib: pip install "{PLOT}"')
         sections.append(f'<p class="note">No figures: matplotlib is not installed (pip install "{PLOT}").</p>')
     else:
-        curves = {arm: {seed: read_curve(run, split) for seed, run in runs.items()} for arm, runs in arms.items()}
-        drawings = draw_all(arms, curves, split, baseline, against)
+        drawings = [*draw_all(summary, arms, against).values()]
         sections += map(figure_element, drawings)
         if data is not None:
             write_data(data, drawings)

@@ -1,5 +1,7 @@
 """The colours of a page and of its figures, on light and on dark screens."""
 
+from collections.abc import Mapping
+
 LIGHT = {
     "surface": "#ffffff",
     "band": "#f5f7fa",
@@ -39,7 +41,11 @@ DARK = {
 """Backgrounds are `surface` and `band`; text is `ink`, `muted`, `right` and `wrong`; `line` edges controls."""
 
 
+def css(theme: Mapping[str, str]) -> str:
+    """Declarations of CSS variables."""
+    return " ".join(f"--{name}: {value};" for name, value in theme.items())
+
+
 def variables() -> str:
     """CSS that gives every colour its value on either kind of screen."""
-    light, dark = (" ".join(f"--{name}: {value};" for name, value in theme.items()) for theme in (LIGHT, DARK))
-    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return f":root {{ {css(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {css(DARK)} }} }}\n"

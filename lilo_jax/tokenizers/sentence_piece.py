@@ -16,6 +16,8 @@ from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, writ
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "\n")
 """Pieces that every tokenizer has that is trained here."""
+LOST = {"\t", "\x1f"}
+"""Characters that sentencepiece 0.2.2 or 0.2.3 makes unknown, unless they are pieces from the start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ class SentencePiece:
             UsageError: there are more characters, each of which takes an id, as does each byte of "bpe".
         """
         texts, model = list(texts), io.BytesIO()
-        needed = len(SPECIAL) + len(set().union(*texts) - set(SPECIAL)) + (256 if kind == "bpe" else 0)
+        characters = set().union(*texts)
+        needed = len(SPECIAL) + len(characters - set(SPECIAL)) + (256 if kind == "bpe" else 0)
         if vocab_size < needed:
             raise UsageError(
                 f"--tokenizer.vocab-size is {vocab_size}, but the characters of the task's texts take {needed}: give "
@@ -104,7 +107,7 @@ class SentencePiece:
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
-            user_defined_symbols=["\n"],
+            user_defined_symbols=["\n", *sorted(characters & LOST)],
             pad_id=0,
             unk_id=1,
             bos_id=2,
