@@ -10,7 +10,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.device.mesh import MeshConfig, row_shards
+from lilo_jax.device.mesh import row_shards
 from lilo_jax.device.programs import Programs, build_programs
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.planning.arguments import Sizes, calls
@@ -146,7 +146,8 @@ def _check_rows(config: Config, place: Slice) -> None:
     ):
         raise UsageError(
             f"{rows} rows in {parts} minibatches of {config.update.microbatches} micro-batches can't be split over "
-            f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.tensor"
+            f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.sequence or "
+            f"--mesh.tensor"
         )
 
 
@@ -292,8 +293,14 @@ def _smaller(config: Config, names: Sequence[str], shards: int) -> Iterator[tupl
         changed = configuration.replace(config, model__reference_dtype="bfloat16")
         yield "--model.reference-dtype bfloat16", changed
     mesh = config.mesh
+    if learning and mesh.fsdp % 2 == 0:
+        changed_mesh = dataclasses.replace(mesh, fsdp=mesh.fsdp // 2, sequence=2 * mesh.sequence)
+        yield (
+            f"--mesh.fsdp {changed_mesh.fsdp} --mesh.sequence {changed_mesh.sequence}",
+            configuration.replace(config, mesh=changed_mesh),
+        )
     if mesh.fsdp % 2 == 0 and config.model.num_kv_heads % (2 * mesh.tensor) == 0:
-        changed_mesh = MeshConfig(data=mesh.data, fsdp=mesh.fsdp // 2, tensor=2 * mesh.tensor)
+        changed_mesh = dataclasses.replace(mesh, fsdp=mesh.fsdp // 2, tensor=2 * mesh.tensor)
         yield (
             f"--mesh.fsdp {mesh.fsdp // 2} --mesh.tensor {2 * mesh.tensor}",
             configuration.replace(config, mesh=changed_mesh),

@@ -65,6 +65,7 @@ def validate(config: Config) -> None:
             dtype=model.compute_dtype,
             head_dim=model.head_dim,
             plain=plain_attention(model),
+            split=config.mesh.sequence > 1,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
