@@ -75,7 +75,8 @@ def _learning_bytes(config: Config, prompt: int, phase: Callable[[Config, int, i
     model, algorithm = config.model, config.algorithm.build()
     whole, adapters, learners = weight_count(model), adapter_count(model, config.lora), 1 + algorithm.needs_values
     weights = 4 * (whole + learners * adapters if adapters else learners * whole)
-    reference = SIZE[model.reference_dtype] * whole * (algorithm.needs_reference and not adapters)
+    rests = algorithm.needs_reference and not adapters and model.reference_place == "device"
+    reference = SIZE[model.reference_dtype] * whole * rests
     copies = mesh_shape(config.mesh, jax.device_count())[0]
     trained = copies * learners * (adapters or whole)
     return {"weights": copies * (weights + reference), "optimiser": 8 * trained} | phase(config, prompt, trained)
