@@ -131,7 +131,7 @@ def test_row_compares_seconds_per_token():
     unknown = table.row(first, first, Limits())
     assert unknown["of matmul rate"] == unknown["predicted MB"] == "-"
     first.first["predicted_peak_mb"] = 11.4
-    assert table.row(first, first, Limits())["predicted MB"] == "11"
+    assert table.row(first, first, Limits())["predicted MB"] == "11.4"
 
 
 def test_parts_of_a_step_are_shown():
