@@ -13,9 +13,10 @@ import optax
 from benchmarks import checkpoint, workload
 from benchmarks.worker import Gate, clock
 from benchmarks.workload import Job
-from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
+from lilo_jax.device.inference import model_on
+from lilo_jax.device.mesh import MeshConfig, make_mesh
 from lilo_jax.device.weights import place_weights
-from lilo_jax.models import Model, build_model
+from lilo_jax.models import Model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES
 from lilo_jax.models.huggingface.weights import places, to_ours
@@ -26,7 +27,7 @@ from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, update
 from lilo_jax.sampling import TokenRule, sample
-from lilo_jax.types import Completions, FollowUps, Prompts, PyTree, Requests, Sequences, Trainable, TrainBatch
+from lilo_jax.types import FollowUps, Prompts, PyTree, Requests, Sequences, Trainable, TrainBatch
 
 LIBRARIES = ("lilo-jax", "jax", "flax", "optax")
 CHUNK = UpdateConfig().chunk
@@ -51,7 +52,7 @@ def _model(job: Job) -> Model:
     )
     if job.variant == "lean":
         config = dataclasses.replace(config, train_layers="scanned", remat="layers")
-    return build_model(config, unconstrained)
+    return model_on(config, make_mesh(MeshConfig()))
 
 
 def _params(job: Job) -> PyTree:
@@ -62,17 +63,36 @@ def _params(job: Job) -> PyTree:
     return place_weights(model.init, model.axes, make_mesh(MeshConfig()), stream)
 
 
-def _finish(*outputs: Any) -> dict[str, Any]:
-    """Waits for the device; its peak memory where it is known."""
+class _Program:
+    """A function for arguments of one shape, compiled when it is first called."""
+
+    def __init__(self, function: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> None:
+        self._jitted = jax.jit(function, donate_argnums=donate)
+        self._compiled: jax.stages.Compiled | None = None
+
+    def __call__(self, *given: Any) -> Any:
+        self._compiled = self._compiled or self._jitted.lower(*given).compile()
+        return self._compiled(*given)
+
+    def predicted_mb(self) -> float:
+        """The most memory that it holds at a time, its arguments included, as the compiler counts it."""
+        assert self._compiled is not None, "called before it was compiled"
+        memory: Any = self._compiled.memory_analysis()
+        return memory.peak_memory_in_bytes / 2**20
+
+
+def _finish(program: _Program, *outputs: Any) -> dict[str, Any]:
+    """Waits for the device; the peak memory that was predicted, and that of the device where it is known."""
     jax.block_until_ready(outputs)
     statistics = jax.devices()[0].memory_stats()
-    return {"device_peak_mb": statistics["peak_bytes_in_use"] / 2**20} if statistics else {}
+    measured = {"device_peak_mb": statistics["peak_bytes_in_use"] / 2**20} if statistics else {}
+    return {"predicted_peak_mb": program.predicted_mb()} | measured
 
 
 # ----------------------------------------------------------------------------------------------------------- sampling
-def _sampler(model: Model, *, max_new_tokens: int, slots: int) -> Callable[..., Completions]:
+def _sampler(model: Model, *, max_new_tokens: int, slots: int) -> _Program:
     """(params, prompts, requests, key) -> Completions; `slots` rows decode at a time, 0 means all."""
-    return jax.jit(
+    return _Program(
         functools.partial(
             sample, model, max_new_tokens=max_new_tokens, rule=TokenRule(), end_ids=(), slots=slots, prefill_tokens=1024
         )
@@ -104,7 +124,7 @@ def rollout(job: Job, gate: Gate) -> None:
     prompts = _prompts(rows)
     owners = np.repeat(np.arange(len(rows)), job.sizes.rows // len(rows))
     requests = _requests(owners, job.sizes.prompt_tokens, job.sizes.new_tokens)
-    gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
+    gate.repeat(lambda: _finish(run, run(params, prompts, requests, jax.random.key(1))))
 
 
 def lengths(job: Job, gate: Gate) -> None:
@@ -119,7 +139,7 @@ def lengths(job: Job, gate: Gate) -> None:
         (_prompts(rows[i : i + size]), _requests(np.arange(size), prompt_tokens, budgets[i : i + size])) for i in starts
     ]
 
-    gate.repeat(lambda: _finish([run(params, *batch, jax.random.key(1)) for batch in batches]))
+    gate.repeat(lambda: _finish(run, [run(params, *batch, jax.random.key(1)) for batch in batches]))
 
 
 def monte_carlo(job: Job, gate: Gate) -> None:
@@ -139,7 +159,7 @@ def monte_carlo(job: Job, gate: Gate) -> None:
         prompts = _prompts(np.repeat(trajectories, len(boundaries) * sizes.children, axis=0), starts)
         owners = np.arange(len(starts))
     requests = _requests(owners, starts, sizes.child_tokens)
-    gate.repeat(lambda: _finish(run(params, prompts, requests, jax.random.key(1))))
+    gate.repeat(lambda: _finish(run, run(params, prompts, requests, jax.random.key(1))))
 
 
 # -------------------------------------------------------------------------------------------------- scoring and update
@@ -154,9 +174,9 @@ def _sequences(job: Job, rows: jax.Array | np.ndarray) -> Sequences:
     )
 
 
-def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Array]]:
-    """(params, rows) -> log-probs, a micro-batch of rows at a time."""
-    run = jax.jit(
+def _scorer(job: Job) -> tuple[_Program, Callable[[PyTree, jax.Array | np.ndarray], list[jax.Array]]]:
+    """The program of a micro-batch, and (params, rows) -> log-probs, a micro-batch of rows at a time."""
+    run = _Program(
         functools.partial(score, _model(job), completion_width=job.sizes.new_tokens, temperature=1.0, chunk=CHUNK)
     )
     size = job.sizes.microbatch
@@ -164,18 +184,18 @@ def _scorer(job: Job) -> Callable[[PyTree, jax.Array | np.ndarray], list[jax.Arr
     def logprobs(params: PyTree, rows: jax.Array | np.ndarray) -> list[jax.Array]:
         return [run(params, _sequences(job, rows[i : i + size])).logprobs for i in range(0, len(rows), size)]
 
-    return logprobs
+    return run, logprobs
 
 
 def scoring(job: Job, gate: Gate) -> None:
     """Log-probs (and entropies) of given completions."""
-    params, rows, logprobs = _params(job), workload.sequences(job), _scorer(job)
-    gate.repeat(lambda: _finish(logprobs(params, rows)))
+    params, rows, (program, logprobs) = _params(job), workload.sequences(job), _scorer(job)
+    gate.repeat(lambda: _finish(program, logprobs(params, rows)))
 
 
 def parity(job: Job, gate: Gate) -> None:
     """The log-probs themselves."""
-    params, rows, logprobs = _params(job), workload.sequences(job), _scorer(job)
+    params, rows, (_, logprobs) = _params(job), workload.sequences(job), _scorer(job)
     with jax.default_matmul_precision("highest"):  # accelerators round float32 products by default
         gate.repeat(lambda: {"logprobs": np.concatenate(logprobs(params, rows)).ravel().tolist()})
 
@@ -202,12 +222,11 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
     )
 
 
-def _learner(job: Job, algorithm: Algorithm) -> Callable[[Trainable, TrainBatch], Trainable]:
+def _learner(job: Job, algorithm: Algorithm) -> _Program:
     """(policy, batch) -> policy after one optimiser step; the old one is donated."""
     config = UpdateConfig(microbatches=job.sizes.sequences // job.sizes.microbatch, shuffle=False)
     model = _model(job)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def step(policy: Trainable, batch: TrainBatch) -> Trainable:
         advantages, returns = algorithm.advantages(batch)
         batch = batch.replace(advantages=advantages, returns=returns)
@@ -215,7 +234,7 @@ def _learner(job: Job, algorithm: Algorithm) -> Callable[[Trainable, TrainBatch]
             model, algorithm, OPTIMIZER, policy, None, batch, jax.random.key(0), config=config, temperature=1.0
         )[0]
 
-    return step
+    return _Program(step, donate=(0,))
 
 
 def _start(params: PyTree) -> Trainable:
@@ -234,7 +253,7 @@ def learn(job: Job, gate: Gate) -> None:
     def run() -> dict[str, Any]:
         nonlocal policy
         policy = step(policy, batch)
-        return _finish(policy)
+        return _finish(step, policy)
 
     gate.repeat(run)
 
@@ -259,7 +278,7 @@ def grpo(job: Job, gate: Gate) -> None:
         reward = np.array([len(set(row)) for row in completions.tokens])
         sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions.tokens], axis=1)
         policy = step(policy, _batch(job, sequences, jnp.asarray(completions.logprobs), reward))
-        return _finish(policy) | {
+        return _finish(step, policy) | {
             "parts": {"generate": [now - then for now, then in zip(generated, began, strict=True)]}
         }
 

@@ -51,6 +51,7 @@ def row(outcome: Outcome, first: Outcome, limits: Limits) -> dict[str, str]:
         "time per token against the first row": "1" if outcome is first else str(_against(outcome, first)),
         "of matmul rate": _share(arm.flops / seconds, limits.flops),
         "of bandwidth": _share(arm.traffic / seconds, limits.traffic),
+        "predicted MB": f"{predicted:.1f}" if (predicted := outcome.first.get("predicted_peak_mb")) else "-",
         "peak MB": f"{memory:.0f}",
         "first call minus steady": f"{outcome.compile_seconds:.1f}",
     }

@@ -10,9 +10,6 @@ import pytest
 from virtual_devices import printed_by
 
 from lilo_jax.models.attention import (
-    PLAIN,
-    Segments,
-    View,
     attend_sequence,
     attention_kernel,
     cudnn,
@@ -22,6 +19,7 @@ from lilo_jax.models.attention import (
     shares_prompts,
     splash,
 )
+from lilo_jax.models.segments import PLAIN, Segments, View
 
 INTERPRETED = functools.partial(splash, interpret=True)
 
@@ -243,7 +241,8 @@ def test_each_device_attends_to_its_own_rows_and_heads():
         import functools
         import jax, jax.numpy as jnp, numpy as np
         from lilo_jax.device.mesh import MeshConfig, make_mesh, sharding
-        from lilo_jax.models.attention import Segments, on_shards, reference, splash
+        from lilo_jax.models.attention import on_shards, reference, splash
+        from lilo_jax.models.segments import Segments
 
         layout = functools.partial(sharding, make_mesh(MeshConfig(data=1, fsdp=2, tensor=2)))
         attend = functools.partial(on_shards, functools.partial(splash, interpret=True), layout)
@@ -278,10 +277,11 @@ def test_splash_compiles_for_a_tpu(monkeypatch):
         import jax, jax.numpy as jnp, numpy as np
         from jax.experimental import topologies
         from lilo_jax.device.mesh import AXES, sharding
-        from lilo_jax.models.attention import PLAIN, Segments, View, attention_kernel, sequence_attention
+        from lilo_jax.models.attention import attention_kernel, sequence_attention
+        from lilo_jax.models.segments import PLAIN, Segments, View
 
         devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-        mesh = jax.sharding.Mesh(np.array(devices).reshape(1, 2, 2), AXES)
+        mesh = jax.sharding.Mesh(np.array(devices).reshape(1, 2, 1, 2), AXES)
         layout = functools.partial(sharding, mesh)
         cases = (
             (64, "bfloat16", True, PLAIN),

@@ -128,7 +128,10 @@ def test_row_compares_seconds_per_token():
     assert cells["time per token against the first row"] == "4.00 [4.00-4.00]"
     assert (cells["of matmul rate"], cells["of bandwidth"]) == ("0.25", "0.50")
     assert (cells["peak MB"], cells["first call minus steady"]) == ("12", "1.0")
-    assert table.row(first, first, Limits())["of matmul rate"] == "-"
+    unknown = table.row(first, first, Limits())
+    assert unknown["of matmul rate"] == unknown["predicted MB"] == "-"
+    first.first["predicted_peak_mb"] = 11.4
+    assert table.row(first, first, Limits())["predicted MB"] == "11.4"
 
 
 def test_parts_of_a_step_are_shown():
@@ -224,6 +227,9 @@ def test_the_accelerator_command_runs_a_tiny_shape_on_cpu(tmp_path, capsys):
     assert "cpu: 1 TFLOP/s" in printed
     assert "| ours |" in printed
     assert "wall s" in printed
+    (scoring,) = json.loads((tmp_path / "results.json").read_text())["experiments"]["scoring"]
+    weights = 4 * 2 * 32 * (128 / 2 + 8 * 4 * 2 + 8 * 2 * 2 + 3 * 64)  # bytes of the matrices
+    assert weights / 2**20 < scoring["first"]["predicted_peak_mb"] < 10 * weights / 2**20
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ ON_A_MESH = """
     import jax, numpy as np
     from lilo_jax.device.inference import InferenceSettings, build_inference
     from lilo_jax.device.layout import weights_layout
-    from lilo_jax.device.mesh import AXES, put_replicated, put_rows, row_shards
+    from lilo_jax.device.mesh import AXES, put_replicated, put_rows, engine_shards
     from lilo_jax.planning.collectives import traffic
     from lilo_jax.sampling.dealing import deal, dealt
     from lilo_jax.models.decoder import DecoderConfig
@@ -106,9 +106,9 @@ ON_A_MESH = """
     )
     names = ["a", "b", "c"] + [chr(i) for i in range(200, 245)]
     results = {}
-    for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2)):
+    for shape in ((1, 1, 1, 1), (8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2)):
         size = int(np.prod(shape))
-        mesh = Mesh(np.array(jax.devices()[:size]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+        mesh = Mesh(np.array(jax.devices()[:size]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 4)
         settings = InferenceSettings(config, RolloutConfig(prefill_tokens=128), (1, 2), 48)
         programs = build_inference(settings, mesh)
         init = jax.jit(programs.model.init)
@@ -123,11 +123,12 @@ ON_A_MESH = """
         key = jax.random.key(7)
         found = jax.device_get(programs.sample(placed, Prompts(tokens, lengths), requests, key, **how))
         assert (found.lengths > 0).sum() == (requests.budget > 0).sum()
-        hand = deal(requests, N, row_shards(mesh))
+        hand = deal(requests, N, engine_shards(mesh))
         own_prompts, own_requests, place = dealt(hand, Prompts(tokens, lengths), requests)
         compiled = programs.sample.program.lower(
-            placed, put_rows(mesh, own_prompts), put_rows(mesh, own_requests), put_replicated(mesh, place), key, None,
-            rule=TokenRule(), max_new_tokens=C, slots=-(-16 // row_shards(mesh)), max_length=0,
+            placed, put_rows(mesh, own_prompts, "requests"), put_rows(mesh, own_requests, "requests"),
+            put_replicated(mesh, place), key, None,
+            rule=TokenRule(), max_new_tokens=C, slots=-(-16 // engine_shards(mesh)), max_length=0,
         ).compile()
         results[str(shape)] = {
             "moved_in_loops": [loop.calls for loop in traffic(compiled.as_text())[1:]],
@@ -144,7 +145,7 @@ ON_A_MESH = """
 )
 def test_tokens_do_not_depend_on_the_mesh(model, adapters):
     found = json.loads(printed_by(ON_A_MESH, json.dumps(model), *adapters, devices=8).splitlines()[-1])
-    one = found.pop("(1, 1, 1)")
+    one = found.pop("(1, 1, 1, 1)")
     assert len(set(one["lengths"])) > 5  # some end early, some are never begun: slots are refilled at different times
     assert len(found) == 4
     for shape, other in found.items():

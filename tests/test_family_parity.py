@@ -12,10 +12,10 @@ import pytest
 
 from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import build_model
-from lilo_jax.models.attention import Segments
 from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_config
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
 from lilo_jax.models.huggingface.weights import named_tensors, places, to_ours
+from lilo_jax.models.segments import Segments
 from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.sampling import TokenRule, sample
 from lilo_jax.types import Prompts, Requests

@@ -39,11 +39,12 @@ from lilo_jax.types import GroupStatistics
 @pytest.mark.parametrize(
     ("config", "devices", "shape"),
     [
-        (MeshConfig(), 1, (1, 1, 1)),
-        (MeshConfig(), 8, (8, 1, 1)),
-        (MeshConfig(fsdp=4), 8, (2, 4, 1)),
-        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
-        (MeshConfig(tensor=8), 8, (1, 1, 8)),
+        (MeshConfig(), 1, (1, 1, 1, 1)),
+        (MeshConfig(), 8, (8, 1, 1, 1)),
+        (MeshConfig(fsdp=4), 8, (2, 4, 1, 1)),
+        (MeshConfig(fsdp=2, sequence=2), 8, (2, 2, 2, 1)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 1, 2)),
+        (MeshConfig(tensor=8), 8, (1, 1, 1, 8)),
     ],
 )
 def test_data_takes_the_devices_that_are_left(config, devices, shape):
@@ -56,6 +57,7 @@ def test_data_takes_the_devices_that_are_left(config, devices, shape):
         (MeshConfig(data=2), 8),
         (MeshConfig(fsdp=3), 8),
         (MeshConfig(tensor=16), 8),
+        (MeshConfig(sequence=3), 8),
         (MeshConfig(data=4, fsdp=2, tensor=2), 8),
         (MeshConfig(data=2, fsdp=2, tensor=2), 1),
     ],
@@ -77,28 +79,28 @@ def spec(mesh_sizes, axes, shape) -> PartitionSpec:
 
 
 def test_rules_spread_rows_weights_and_heads():
-    sizes = (2, 2, 2)
+    sizes = (2, 2, 1, 2)
     assert spec(sizes, ("rows", None), (8, 5)) == PartitionSpec(("data", "fsdp"), None)
-    assert spec(sizes, ("embed", "mlp"), (8, 6)) == PartitionSpec(("fsdp",), ("tensor",))
+    assert spec(sizes, ("embed", "mlp"), (8, 6)) == PartitionSpec(("fsdp", "sequence"), ("tensor",))
     assert spec(sizes, ("layers", "embed", "kv_heads", "head_dim"), (2, 4, 2, 8)) == PartitionSpec(
-        None, ("fsdp",), ("tensor",), None
+        None, ("fsdp", "sequence"), ("tensor",), None
     )
-    assert spec(sizes, ("vocab", "embed"), (10, 4)) == PartitionSpec(("tensor",), ("fsdp",))
+    assert spec(sizes, ("vocab", "embed"), (10, 4)) == PartitionSpec(("tensor",), ("fsdp", "sequence"))
     assert spec(sizes, (), ()) == PartitionSpec()
 
 
 def test_an_axis_that_does_not_divide_stays_whole():
-    sizes = (2, 2, 4)
+    sizes = (2, 2, 1, 4)
     assert spec(sizes, ("rows", None), (6, 5)) == PartitionSpec(None, None)
-    assert spec(sizes, ("embed", "kv_heads", "head_dim"), (4, 2, 8)) == PartitionSpec(("fsdp",), None, None)
+    assert spec(sizes, ("embed", "kv_heads", "head_dim"), (4, 2, 8)) == PartitionSpec(("fsdp", "sequence"), None, None)
     assert spec(sizes, ("vocab", "embed"), (18, 3)) == PartitionSpec(None, None)
 
 
 def test_sharding_wants_a_name_per_dimension_and_knows_its_names():
     with pytest.raises(ValueError, match="zip"):
-        spec((1, 1, 1), ("rows",), (8, 5))
+        spec((1, 1, 1, 1), ("rows",), (8, 5))
     with pytest.raises(KeyError):
-        spec((1, 1, 1), ("colour",), (8,))
+        spec((1, 1, 1, 1), ("colour",), (8,))
 
 
 def test_placing_on_one_device_keeps_values():
@@ -144,10 +146,10 @@ def arguments(config: configuration.Config) -> list[str]:
 
 @pytest.fixture(scope="module", params=[LoraConfig(), LoraConfig(rank=2)], ids=["all weights", "adapters"])
 def runs(request, config, tmp_path_factory):
-    """{devices: (directory, stderr)} of the same run on one device and on 2 x 2 x 2, at the same time."""
+    """{devices: (directory, stderr)} of the same run on one device and on eight, at the same time."""
     config = configuration.replace(config, lora=request.param)
     root = tmp_path_factory.mktemp("mesh")
-    mesh = {1: [], 8: ["--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"]}
+    mesh = {1: [], 8: ["--mesh.fsdp", "2", "--mesh.sequence", "2", "--mesh.tensor", "2"]}
     processes = {}
     for devices, options in mesh.items():
         command = [sys.executable, "-m", "experiments.train", *arguments(config), *options]

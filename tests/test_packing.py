@@ -10,7 +10,6 @@ from virtual_devices import printed_by
 
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
-from lilo_jax.models.attention import PLAIN
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.packing import (
     Pieces,
@@ -25,6 +24,7 @@ from lilo_jax.models.packing import (
     prompt_blocks,
 )
 from lilo_jax.models.scoring import mean_states, score, score_values
+from lilo_jax.models.segments import PLAIN
 from lilo_jax.types import Prompts, Sequences
 
 SLOTS, T = 6, 12
@@ -118,7 +118,7 @@ def test_what_sequences_begin_with():
 def seen(plan):
     """For every place the places that it sees."""
     width = plan.sequence.shape[1]
-    sees = np.asarray(plan.segments.see(PLAIN, slice(0, width), slice(0, width)))
+    sees = np.asarray(plan.segments.see(PLAIN, plan.segments))
     return [set((row * width + np.flatnonzero(sees[row, at])).tolist()) for row, at in np.ndindex(*sees.shape[:2])]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from virtual_devices import printed_by
 
-MESHES = ["(8, 1, 1)", "(1, 8, 1)", "(2, 2, 2)", "(1, 4, 2)"]
+MESHES = ["(8, 1, 1, 1)", "(1, 8, 1, 1)", "(2, 2, 1, 2)", "(1, 2, 2, 2)"]
 SCORES = """
     import functools, json, re, sys
     import jax, jax.numpy as jnp, numpy as np
@@ -30,9 +30,9 @@ SCORES = """
             completion_lengths=rng.integers(0, 11, rows).astype(np.int32),
         )
         weight = rng.normal(size=(rows, 11)).astype(np.float32)
-        for shape in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2)):
+        for shape in ((1, 1, 1, 1), (8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2)):
             size = int(np.prod(shape))
-            mesh = Mesh(np.array(jax.devices()[:size]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+            mesh = Mesh(np.array(jax.devices()[:size]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 4)
             model = model_on(config, mesh)
             params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
             layout = weights_layout(mesh, model.axes, params)
@@ -67,7 +67,7 @@ def scored(request):
 @pytest.mark.parametrize("rows", [16, 12])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_scores_and_gradients_are_those_of_one_device(scored, mesh, rows):
-    one, other = scored[f"{rows} (1, 1, 1)"], scored[f"{rows} {mesh}"]
+    one, other = scored[f"{rows} (1, 1, 1, 1)"], scored[f"{rows} {mesh}"]
     assert np.abs(one["gradient"]).max() > 0.1
     for name in ("logprobs", "entropy", "value", "gradient"):
         largest = np.abs(one[name]).max()
@@ -77,5 +77,5 @@ def test_scores_and_gradients_are_those_of_one_device(scored, mesh, rows):
 @pytest.mark.slow
 def test_gradients_are_summed_over_the_shards_once_and_not_for_every_chunk(scored):
     """Of 16 rows each of 8 shards has 6 chunks; what stood in their loop would be counted 6 times."""
-    counted, written = scored["16 (8, 1, 1)"]["summed"]
+    counted, written = scored["16 (8, 1, 1, 1)"]["summed"]
     assert counted == written > 0

@@ -15,6 +15,7 @@ from lilo_jax.bounds import Count, NotNegative, Positive, Whole
 from lilo_jax.curriculum import CURRICULA
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.device.mesh import MeshConfig
+from lilo_jax.device.reference import ReferencePlace
 from lilo_jax.evaluation.calibration import AuditConfig
 from lilo_jax.evaluation.protocols import EvaluationConfig, Protocol, protocol
 from lilo_jax.grading.rewards import RewardConfig
@@ -48,6 +49,9 @@ class ModelConfig(DecoderConfig):
     """exported critic, or run directory, that the critic starts from; empty: the policy's weights with a new head"""
     reference_dtype: Literal["float32", "bfloat16"] = "float32"
     """of the frozen weights that a KL term keeps the policy near to; bfloat16 takes half the memory"""
+    reference_place: ReferencePlace = "device"
+    """where those lie while nothing is scored by them: on the device, or in its host's memory, from which they are
+    fetched once a step"""
 
     @property
     def decoder(self) -> DecoderConfig:

@@ -108,7 +108,8 @@ def model_on(config: DecoderConfig, mesh: Mesh) -> Model:
         dtype=config.compute_dtype,
         head_dim=config.head_dim,
         plain=plain_attention(config),
+        split=mesh.shape["sequence"] > 1,
     )
-    attend = sequence_attention(kernel, functools.partial(sharding, mesh))
+    attend = sequence_attention(kernel, functools.partial(sharding, mesh), split=mesh.shape["sequence"] > 1)
     model = build_model(config, constrainer(mesh), platform=platform, attend=attend, shards=row_shards_of(mesh))
     return model._replace(shares_prompts=shares_prompts(kernel))

@@ -64,7 +64,7 @@ def state_layout(
 
 
 def sampling_weights(model: Model, params: PyTree, dtype: str) -> PyTree:
-    """The weights as sampling wants them: in `dtype`, and whole on every row shard.
+    """The weights as sampling wants them: in `dtype`, and whole on every shard.
 
     Args:
         model: whose they are.

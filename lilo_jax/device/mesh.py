@@ -17,11 +17,13 @@ from lilo_jax.bounds import Count, Whole
 from lilo_jax.models.row_shards import ALONE, Leading, RowShards
 from lilo_jax.types import Array, Constrain, PyTree
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 RULES: dict[str, tuple[str, ...]] = {
-    "rows": ("data", "fsdp"),  # sequences, requests, prompts
-    "embed": ("fsdp",),  # the model width of a weight; activations keep it whole
+    "rows": ("data", "fsdp"),  # of a batch
+    "tokens": ("sequence",),  # of whole rows: the completions of a batch, and what comes before them
+    "requests": ("data", "fsdp", "sequence"),  # with their prompts: what is sampled
+    "embed": ("fsdp", "sequence"),  # the model width of a weight; activations keep it whole
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
@@ -30,8 +32,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
 }
 
-DECODE_RULES = RULES | {"rows": (), "embed": ()}
-"""While completions are sampled: each row shard has its own rows and whole weights, split over `tensor` alone."""
+DECODE_RULES = RULES | {"rows": (), "tokens": (), "embed": ()}
+"""While completions are sampled: each shard has its own rows and whole weights, split over `tensor` alone."""
 
 LogicalAxes = tuple[str | None, ...]
 Rules = Mapping[str, tuple[str, ...]]
@@ -46,24 +48,27 @@ class MeshConfig:
     """copies of the model, each with its own rows; 0 takes all devices that the other axes leave"""
     fsdp: Count = 1
     """devices over which rows *and* weights are split; weights are gathered where they are used"""
+    sequence: Count = 1
+    """devices that score and train on the same rows, each on its part of their tokens; in all else like fsdp"""
     tensor: Count = 1
     """devices over which heads, MLP and vocabulary are split"""
 
 
-def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
-    """The sizes of (data, fsdp, tensor); raises ValueError, naming the cure, if they do not make `num_devices`."""
-    rest = config.fsdp * config.tensor
+def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:
+    """The sizes of `AXES`; raises ValueError, naming the cure, if they do not make `num_devices`."""
+    rest = config.fsdp * config.sequence * config.tensor
     data = config.data or num_devices // rest
     if data * rest != num_devices:
         raise ValueError(
-            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the "
-            f"{num_devices} devices at hand; choose sizes whose product is {num_devices}, or leave --mesh.data 0"
+            f"mesh data={config.data} x fsdp={config.fsdp} x sequence={config.sequence} x tensor={config.tensor} does "
+            f"not make the {num_devices} devices at hand; choose sizes whose product is {num_devices}, or leave "
+            f"--mesh.data 0"
         )
-    return data, config.fsdp, config.tensor
+    return data, config.fsdp, config.sequence, config.tensor
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of all devices with axes data, fsdp, tensor, all of type Auto."""
+    """A mesh of all devices with the axes of `AXES`, all of type Auto."""
     shape = mesh_shape(config, jax.device_count())
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -75,8 +80,7 @@ def sharding(
     spec = []
     for name, size in zip(axes, shape, strict=True):
         mesh_axes = rules[name] if name is not None else ()
-        parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
-        spec.append(mesh_axes if mesh_axes and size % parts == 0 else None)
+        spec.append(mesh_axes if mesh_axes and size % _parts(mesh, mesh_axes) == 0 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
@@ -87,7 +91,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def row_shards(mesh: Mesh) -> int:
     """How many parts the rows of a batch are split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return _parts(mesh, RULES["rows"])
+
+
+def engine_shards(mesh: Mesh) -> int:
+    """How many parts of the mesh sample for themselves, each with whole weights."""
+    return _parts(mesh, RULES["requests"])
+
+
+def _parts(mesh: Mesh | AbstractMesh, axes: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def constrainer(mesh: Mesh) -> Constrain:
@@ -110,30 +123,33 @@ def row_shards_of(mesh: Mesh) -> RowShards:
 
     Nothing crosses from one row shard to another but what a function itself sends.
     """
-    if row_shards(mesh) == 1:
+    if engine_shards(mesh) == 1:
         return ALONE
+    specs = {
+        None: PartitionSpec(),
+        "tokens": PartitionSpec(RULES["rows"], RULES["tokens"]),
+        "requests": PartitionSpec(RULES["requests"]),
+        "embed": PartitionSpec(RULES["embed"]),
+    }
 
     def run(function: Callable[..., PyTree], arguments: Leading, results: Leading) -> Callable[..., PyTree]:
-        inputs, outputs = (
-            tuple(PartitionSpec(RULES[name]) if name else PartitionSpec() for name in names)
-            for names in (arguments, results)
-        )
+        inputs, outputs = (tuple(specs[name] for name in names) for names in (arguments, results))
         # JAX is not asked to prove that what should be alike on all shards is so.
         return jax.shard_map(
             function,
             mesh=mesh,
             in_specs=inputs,
             out_specs=outputs if len(outputs) > 1 else outputs[0],
-            axis_names=set(RULES["rows"]),
+            axis_names=set(RULES["requests"]),
             check_vma=False,
         )
 
     def embed(size: int) -> str | None:
-        return "embed" if size % mesh.shape["fsdp"] == 0 else None
+        return "embed" if size % _parts(mesh, RULES["embed"]) == 0 else None
 
     def total(x: Array) -> Array:
-        x = jax.lax.psum(x, "data")
-        return jax.lax.psum_scatter(x, "fsdp", tiled=True) if embed(x.shape[0]) else jax.lax.psum(x, "fsdp")
+        x, over = jax.lax.psum(x, "data"), RULES["embed"]
+        return jax.lax.psum_scatter(x, over, tiled=True) if embed(x.shape[0]) else jax.lax.psum(x, over)
 
     def whole(weight: Array, dtype: jax.typing.DTypeLike, *axes: str | None) -> Array:
         """Cast where it lies and only then gathered: of a float32 weight half as many bytes cross the network."""
@@ -141,7 +157,7 @@ def row_shards_of(mesh: Mesh) -> RowShards:
         held = jax.lax.optimization_barrier(cast)  # or XLA would gather first and cast then
         return jax.lax.with_sharding_constraint(held, sharding(mesh, axes, weight.shape, DECODE_RULES))
 
-    return RowShards(row_shards(mesh), run, total, embed, whole)
+    return RowShards(row_shards(mesh), mesh.shape["sequence"], run, total, embed, whole)
 
 
 def unconstrained(x: Array, *axes: str | None) -> Array:
@@ -150,18 +166,20 @@ def unconstrained(x: Array, *axes: str | None) -> Array:
     return x
 
 
-def leading_rows(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """The sharding of an array whose first axis is rows, as `put_rows` places it."""
-    return sharding(mesh, ("rows", *[None] * (len(shape) - 1)), shape) if shape else replicated(mesh)
+def leading_rows(mesh: Mesh, shape: tuple[int, ...], name: str = "rows") -> NamedSharding:
+    """The sharding of an array whose first axis has this logical name, as `put_rows` places it."""
+    return sharding(mesh, (name, *[None] * (len(shape) - 1)), shape) if shape else replicated(mesh)
 
 
-def put_rows(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Places host arrays, which every process holds whole, with their first axis split over the row shards."""
+def put_rows(mesh: Mesh, tree: PyTree, name: str = "rows") -> PyTree:
+    """Places host arrays, which every process holds whole, their first axis, of this logical name, being split."""
 
     def put(leaf: Any) -> Array:
         leaf = np.asarray(leaf)
         with jax.transfer_guard("allow"):  # to JAX what a callback returns is no named transfer
-            return jax.make_array_from_callback(leaf.shape, leading_rows(mesh, leaf.shape), lambda index: leaf[index])
+            return jax.make_array_from_callback(
+                leaf.shape, leading_rows(mesh, leaf.shape, name), lambda index: leaf[index]
+            )
 
     return jax.tree.map(put, tree)
 

@@ -18,6 +18,7 @@ from lilo_jax.device.compiling import announced
 from lilo_jax.device.inference import Sample, Score, model_on, scorer
 from lilo_jax.device.layout import placed_shapes, state_layout, trainable_layout, weights_layout
 from lilo_jax.device.mesh import replicated
+from lilo_jax.device.reference import ReferencePlace, moved, resting_layout, scoring, updating
 from lilo_jax.device.sampling import sampler
 from lilo_jax.keys import StartKeys, start_keys
 from lilo_jax.models import Model
@@ -71,6 +72,7 @@ class ProgramSettings:
     known_ids: int
     lora: LoraConfig
     reference_dtype: str = "float32"
+    reference_place: ReferencePlace = "device"
 
 
 class SftStep(Protocol):
@@ -127,6 +129,7 @@ class Programs(NamedTuple):
         start: (params, critic params or None, StartKeys, Facts) -> TrainState; donates the first two.  Without critic
             params the critic's trunk is a copy of the policy's weights, as the reference is.
         reference: (params) -> the reference of a run that started with them, as `start` makes it.
+        rested: (TrainState) -> the state with its reference where it rests; see `lilo_jax.device.reference`.
         state: what `start` returns, as shapes with shardings.
         propose: (CurriculumState, GroupStatistics, key) -> Proposal.
         estimate, suspicion: what is believed of questions, and which seem to be traps; see `Curriculum`.
@@ -152,6 +155,7 @@ class Programs(NamedTuple):
     features: Callable[..., Float[Array, "layers prompts hidden"]]
     start: Callable[[PyTree, PyTree | None, StartKeys, Facts], TrainState]
     reference: Callable[[PyTree], PyTree]
+    rested: Callable[[TrainState], TrainState]
     state: TrainState
     propose: Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Proposal]
     estimate: Belief | None
@@ -187,6 +191,10 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
     whole_layout = state_layout(
         mesh, model, settings.lora, state_shape, optimizer=parts.optimizer, critic_optimizer=parts.critic_optimizer
     )
+    resting = resting_layout(whole_layout.reference, settings.reference_place)
+    rested = functools.partial(moved, resting)
+    started = jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout)
+    prepare_batch, update_state = _learning(parts, whole_layout)
     sft_layout = trainable_layout(mesh, model.axes, sft_optimizer, jax.eval_shape(start_sft, params_shape))
     everywhere = replicated(mesh)
     return Programs(
@@ -205,9 +213,10 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
             announced("features", functools.partial(_features, model, curriculum.wants, settings.model.num_layers)),
             out_shardings=everywhere,
         ),
-        start=jax.jit(start, donate_argnums=(0, 1), out_shardings=whole_layout),
+        start=lambda *given: rested(started(*given)),
         reference=jax.jit(functools.partial(_reference, settings.reference_dtype), out_shardings=params_layout),
-        state=placed_shapes(state_shape, whole_layout),
+        rested=rested,
+        state=placed_shapes(state_shape, whole_layout.replace(reference=resting)),
         propose=jax.jit(curriculum.propose, out_shardings=everywhere),
         estimate=curriculum.estimate and jax.jit(curriculum.estimate, out_shardings=everywhere),
         suspicion=curriculum.suspicion and jax.jit(curriculum.suspicion, out_shardings=everywhere),
@@ -218,15 +227,22 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
-        prepare=jax.jit(announced("scoring", functools.partial(_prepare, parts))),
+        prepare=prepare_batch,
         deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
-        update=jax.jit(
-            announced("update", functools.partial(_update, parts)),
-            donate_argnums=0,
-            out_shardings=(whole_layout, None),
-        ),
+        update=update_state,
         score=scorer(model, mesh, chunk=chunk),
     )
+
+
+def _learning(parts: "_Parts", layout: TrainState) -> tuple[Prepare, Update]:
+    """`prepare` and `update` of `Programs`; `layout` has the shardings of the state as a step is scored."""
+    update_program = jax.jit(
+        announced("update", functools.partial(_update, parts)),
+        donate_argnums=0,
+        out_shardings=(layout.replace(reference=None), None),
+    )
+    prepare_program = jax.jit(announced("scoring", functools.partial(_prepare, parts)))
+    return scoring(prepare_program, layout.reference), updating(update_program)
 
 
 class _Parts(NamedTuple):

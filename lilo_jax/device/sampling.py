@@ -1,4 +1,4 @@
-"""Sampling on the mesh: every row shard runs the engine for itself, on weights that are gathered once a call."""
+"""Sampling on the mesh: every engine shard runs by itself, on weights that are gathered once a call."""
 
 import functools
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from lilo_jax.device.layout import sampling_weights
 from lilo_jax.device.mesh import (
     RULES,
     constrain_in_shard,
+    engine_shards,
     put_replicated,
     put_rows,
     replicated,
-    row_shards,
 )
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -54,13 +54,13 @@ class _Engine(NamedTuple):
         max_length: int = 0,
     ) -> Completions:
         """Deals the requests to the shards and starts them; the completions are in the order of the requests."""
-        shards = row_shards(self.mesh)
+        shards = engine_shards(self.mesh)
         hand = deal(requests, len(prompts.lengths), shards)
         prompts, requests, place = dealt(hand, prompts, requests)
         return self.program(
             params,
-            put_rows(self.mesh, prompts),
-            put_rows(self.mesh, requests),
+            put_rows(self.mesh, prompts, "requests"),
+            put_rows(self.mesh, requests, "requests"),
             put_replicated(self.mesh, place),
             key,
             stop_table,
@@ -89,7 +89,7 @@ def sampler(
         rollout: for what the engine does not vary from call to call.
         end_ids, known_ids: see `lilo_jax.sampling.sample`.
     """
-    several = row_shards(mesh) > 1
+    several = engine_shards(mesh) > 1
     local = build_model(config, constrain_in_shard, platform=mesh.devices.flat[0].platform) if several else model
     draw = functools.partial(
         sample,
@@ -98,7 +98,7 @@ def sampler(
         known_ids=known_ids,
         min_new_tokens=rollout.min_new_tokens,
         prefill_tokens=rollout.prefill_tokens,
-        most=_over_row_shards if several and mesh.shape["tensor"] > 1 else own,
+        most=_over_shards if several and mesh.shape["tensor"] > 1 else own,
     )
 
     def run(
@@ -111,8 +111,8 @@ def sampler(
         **how: TokenRule | int,
     ) -> Completions:
         weights = sampling_weights(model, params, config.compute_dtype) if several else params
-        leading = (None, "rows", "rows", None, None)
-        on_shard = model.shards.run(functools.partial(draw, **how), leading, ("rows",))
+        leading = (None, "requests", "requests", None, None)
+        on_shard = model.shards.run(functools.partial(draw, **how), leading, ("requests",))
         found = on_shard(weights, prompts, requests, key, stop_table)
 
         def in_order(rows: Array) -> Array:
@@ -129,7 +129,7 @@ def sampler(
     return _Engine(program, mesh)
 
 
-def _over_row_shards(number: Array) -> Array:
-    """The greatest over all row shards."""
-    found = jax.lax.pmax(jnp.asarray(number).astype(jnp.int32), RULES["rows"])
+def _over_shards(number: Array) -> Array:
+    """The greatest over all engine shards."""
+    found = jax.lax.pmax(jnp.asarray(number).astype(jnp.int32), RULES["requests"])
     return found > 0 if jnp.asarray(number).dtype == bool else found

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Int, Key
 
-from lilo_jax.models.attention import Attend, Segments, View, attend_sequence, softcapped
+from lilo_jax.models.attention import PART, Attend, attend_sequence
 from lilo_jax.models.decoder import DecoderConfig, LanguageModel, Pass, ValueModel
 from lilo_jax.models.decoding import Decoding
 from lilo_jax.models.layers import layer_execution, run_trunk, trunk_states
 from lilo_jax.models.projection import project
 from lilo_jax.models.row_shards import ALONE, RowShards
+from lilo_jax.models.segments import Segments, View, softcapped
 from lilo_jax.types import Array, Constrain, PyTree
 
 
@@ -119,26 +120,26 @@ def build_model(
         attend: attention over whole sequences; see `lilo_jax.models.attention`.
         shards: of the mesh.
     """
-    forward = functools.partial(run_trunk, config, constrain)
+    forward, whole = functools.partial(run_trunk, config, constrain), functools.partial(_whole, attend, shards.parts)
     train_layers = layer_execution(config.train_layers, platform, recomputed=config.remat != "none")
 
     def hidden(
         params: PyTree, tokens: Int[Array, "rows tokens"], segments: Segments | None = None
     ) -> Float[Array, "rows tokens embed"]:
-        return forward(params["trunk"], tokens, None, _whole(attend, tokens, segments), train_layers)[0]
+        longer, way = whole(tokens, segments)
+        return forward(params["trunk"], longer, None, way, train_layers)[0][:, : tokens.shape[1]]
 
     def states(
         params: PyTree, tokens: Int[Array, "rows tokens"], segments: Segments | None = None
     ) -> tuple[Float[Array, "rows tokens embed"], ...]:
-        return trunk_states(config, constrain, params["trunk"], tokens, _whole(attend, tokens, segments))
+        longer, way = whole(tokens, segments)
+        found = trunk_states(config, constrain, params["trunk"], longer, way)
+        return tuple(x[:, : tokens.shape[1]] for x in found)
 
     head, out = functools.partial(_head, config), functools.partial(_logits_of, config)
 
     def logits(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens vocabulary"]:
         return out(head(params).astype(x.dtype), x)
-
-    def values(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens"]:
-        return x.astype(jnp.float32) @ params["head"] + params["bias"]
 
     inputs = _metadata(LanguageModel, config, "inputs")
     decoding = Decoding(config, constrain, platform, forward, inputs)
@@ -153,7 +154,7 @@ def build_model(
         head=head,
         project=out,
         logits=logits,
-        values=values,
+        values=_values_of,
         decoding_weights=decoding.weights,
         init_cache=decoding.init_cache,
         extend=decoding.extend,
@@ -174,8 +175,30 @@ def _logits_of(
     return softcapped(jnp.matmul(x, head, preferred_element_type=jnp.float32), config.logit_softcap)
 
 
-def _whole(attend: Attend, tokens: Int[Array, "rows tokens"], segments: Segments | None) -> Pass:
-    """How whole sequences are run: nothing is cached."""
+def _values_of(params: PyTree, x: Float[Array, "*tokens embed"]) -> Float[Array, "*tokens"]:
+    return x.astype(jnp.float32) @ params["head"] + params["bias"]
+
+
+def _divisible(
+    tokens: Int[Array, "rows tokens"], segments: Segments | None, parts: int
+) -> tuple[Int[Array, "rows longer"], Segments | None]:
+    """Rows lengthened to whole parts of `PART` tokens, where they are split into parts; no token sees what is added."""
+    more = -tokens.shape[1] % (parts * PART) if parts > 1 else 0
+
+    def pad(x: Int[Array, "rows tokens"], fill: int = 0) -> Int[Array, "rows longer"]:
+        return jnp.pad(x, ((0, 0), (0, more)), constant_values=fill)
+
+    if segments is None:
+        return pad(tokens), None
+    last = None if segments.last is None else pad(segments.last, -1)
+    return pad(tokens), Segments(pad(segments.own, -1), pad(segments.positions), last)
+
+
+def _whole(
+    attend: Attend, parts: int, tokens: Int[Array, "rows tokens"], segments: Segments | None
+) -> tuple[Int[Array, "rows longer"], Pass]:
+    """The tokens of whole sequences, lengthened where they are split, and how they are run: nothing is cached."""
+    tokens, segments = _divisible(tokens, segments, parts)
     positions = jnp.arange(tokens.shape[1])[None] if segments is None else segments.positions
 
     def mix(
@@ -187,4 +210,4 @@ def _whole(attend: Attend, tokens: Int[Array, "rows tokens"], segments: Segments
     ) -> tuple[Float[Array, "rows tokens heads head_dim"], None]:
         return attend(query, key, value, segments, view), cache
 
-    return Pass(positions, project, mix)
+    return tokens, Pass(positions, project, mix)

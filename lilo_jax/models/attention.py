@@ -13,63 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
+from lilo_jax.models.blockwise import blockwise
+from lilo_jax.models.segments import PLAIN, Segments, View
 from lilo_jax.types import Array
 
 Kernel = Literal["xla", "splash", "cudnn", "reference"]
-
-
-class View(NamedTuple):
-    """What the queries of a layer see, and how its scores are bounded.
-
-    Attributes:
-        window: tokens that a query sees, its own included; 0: all before it.
-        softcap: scores s become softcap tanh(s / softcap); 0: they stay.
-    """
-
-    window: int = 0
-    softcap: float = 0.0
-
-    def sees(self, query_positions: Int[Array, "..."], key_positions: Int[Array, "..."]) -> Bool[Array, "..."]:
-        """Whether a query at one position sees a key at another; broadcast."""
-        seen = key_positions <= query_positions
-        return seen & (key_positions > query_positions - self.window) if self.window else seen
-
-    def bound(self, scores: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The scores, capped."""
-        return softcapped(scores, self.softcap)
-
-
-PLAIN = View()
-
-
-class Segments(NamedTuple):
-    """Which tokens of packed rows see each other: those of one segment, and those of the segments that it continues.
-
-    The segments of a row are numbered as they stand there: worked examples 0, a question 1, two answers to it 2 and 3,
-    another question 4, its answer 5.  The first two have `last` 5 and 3, the others their own number.
-
-    Attributes:
-        own: the segment that a token belongs to.
-        positions: of the tokens in their sequences, by which windows are measured.
-        last: the last segment that continues the token's own, at once or further on; its own if none does.  What
-            continues a segment stands right behind it.  None: no segment continues another.
-    """
-
-    own: Int[Array, "rows tokens"]
-    positions: Int[Array, "rows tokens"]
-    last: Int[Array, "rows tokens"] | None = None
-
-    def see(self, view: View, queries: slice, keys: slice) -> Bool[Array, "rows queries keys"]:
-        """Whether the tokens at some places of a row see those at others."""
-        query, key = (jax.tree.map(lambda x, at=at: x[:, at], self) for at in (queries, keys))
-        own, other = query.own[:, :, None], key.own[:, None]
-        related = own == other if key.last is None else (other <= own) & (own <= key.last[:, None])
-        return related & view.sees(query.positions[:, :, None], key.positions[:, None])
-
-
-def softcapped(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
-    """Cap tanh(x / cap); `x` itself if `cap` is 0."""
-    return cap * jnp.tanh(x / cap) if cap else x
+LONG = 4096
+"""Tokens of a row from which on scores are not stored for a block of queries and all keys, but for two blocks."""
+PART = 128
+"""A row whose tokens are split has a multiple of so many tokens on each device: what `splash` needs."""
 
 
 Attend = Callable[
@@ -94,6 +46,7 @@ def attention_kernel(
     dtype: Literal["float32", "bfloat16"],
     head_dim: int,
     plain: bool = True,
+    split: bool = False,
 ) -> Kernel:
     """The kernel to use: `choice` itself if it can run, and for "auto" the fastest that can.
 
@@ -106,18 +59,20 @@ def attention_kernel(
         dtype: of queries, keys and values.
         head_dim: H.
         plain: whether every layer has the default `View`.
+        split: whether the tokens of a row are split over devices.
 
     Raises:
         ValueError: the chosen kernel cannot run there; the message says why, and the cure.
     """
     obstacles = {
         "xla": "",
-        "reference": "",
+        "reference": split and "knows no rows whose tokens are split (--mesh.sequence)",
         "splash": (platform != "tpu" and f"needs a TPU, not {platform}")
         or (head_dim % 64 and f"needs a head dimension that is a multiple of 64, not {head_dim}"),
         "cudnn": (platform != "gpu" and f"needs a GPU, not {platform}")
         or (dtype != "bfloat16" and f"needs bfloat16, not {dtype}")
         or (not plain and "knows no windows and no capped scores")
+        or (split and "knows no rows whose tokens are split (--mesh.sequence)")
         or ((head_dim % 8 or head_dim > 128) and f"needs a head dimension of 8, 16, ... 128, not {head_dim}"),
     }
     fastest_first: tuple[Kernel, ...] = ("splash", "cudnn", "xla")
@@ -133,18 +88,21 @@ def shares_prompts(kernel: Kernel) -> bool:
     return kernel != "splash"
 
 
-def sequence_attention(kernel: Kernel, sharding: Sharding | None = None) -> Attend:
+def sequence_attention(kernel: Kernel, sharding: Sharding | None = None, *, split: bool = False) -> Attend:
     """Causal softmax(cap(q k^T / sqrt(H))) v over what `Segments` let a token see, computed by `kernel`.
 
     Args:
         kernel: as from `attention_kernel`.
         sharding: how arrays lie on the mesh.  `splash` and `cudnn` are opaque to the compiler, so each device is
             handed its own rows and heads; the others are partitioned by the compiler.  None: one device.
+        split: whether the tokens of a row are split over devices; then each is handed its own tokens as well.
 
     Returns:
         attend(query, key, value, segments, view); the K key heads divide the N query heads, and query head n reads key
         head n // (N / K).  segments: of packed rows; None: a row is one sequence.  view: see `View`.
     """
+    if split and sharding is not None:
+        return functools.partial(on_parts, {"splash": splash_tables, "xla": no_tables}[kernel], sharding)
     opaque = {"splash": splash, "cudnn": cudnn}
     if kernel in opaque:
         return opaque[kernel] if sharding is None else functools.partial(on_shards, opaque[kernel], sharding)
@@ -170,7 +128,7 @@ def reference(
 def _visible(segments: Segments | None, view: View, queries: slice, keys: slice) -> Bool[Array, "#rows queries keys"]:
     """Whether the tokens at some places of a row see those at others."""
     if segments is not None:
-        return segments.see(view, queries, keys)
+        return segments.at(queries).see(view, segments.at(keys))
     return view.sees(jnp.arange(queries.start, queries.stop)[:, None], jnp.arange(keys.start, keys.stop)[None])[None]
 
 
@@ -185,9 +143,11 @@ def attend_sequence(
 
     Queries are taken in up to 8 blocks, of at least 64, each of which meets only the keys up to its own end, and from
     the beginning of its window, unless it may continue a segment further back: of the [T, T] matrix little more than
-    the visible part is computed.
+    the visible part is computed.  Rows of more than `LONG` tokens go to `blockwise`.
     """
     width = query.shape[1]
+    if width > LONG:
+        return blockwise(query, key, value, segments, view)
     block = max(64, -(-width // 8))
     return jnp.concatenate(
         [
@@ -244,35 +204,52 @@ def splash(
     is seen by none of them.  No segment may continue another: see `shares_prompts`.  `interpret` runs the kernel on
     any device, slowly.
     """
-    # Imported here: other platforms need not load the compiler of TPU kernels.
-    from jax.experimental.pallas.ops.tpu import splash_attention as tpu
-
-    _, width, num_heads, dim = query.shape
+    _, width, num_heads, _ = query.shape
     blocks = -(-width // 512)
     block = -(-width // (blocks * 128)) * 128
     padding = blocks * block - width
-    shape = (width + padding, width + padding)
+    kernel = _splash_kernel(num_heads, width + padding, block, view, interpret=interpret)
+    query, key, value = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))) for x in (query, key, value))
+    own = None if segments is None else jnp.pad(segments.own, ((0, 0), (0, padding)), mode="edge")
+    return _run_splash(kernel, query, key, value, own, own)[:, :width]
+
+
+def _splash_kernel(
+    num_heads: int, width: int, block: int, view: View, *, parts: int = 1, interpret: bool = False
+) -> Any:
+    """The kernel for rows of so many tokens, whose queries lie in so many parts."""
+    # Imported here: other platforms need not load the compiler of TPU kernels.
+    from jax.experimental.pallas.ops.tpu import splash_attention as tpu
+
+    shape = (width, width)
     mask = tpu.LocalMask(shape, (view.window - 1, 0), 0) if view.window else tpu.CausalMask(shape)
     sizes: dict[str, Any] = dict.fromkeys(
         ["block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"], block
     )
-    kernel = tpu.make_splash_mha(
+    return tpu.make_splash_mha(
         tpu.MultiHeadMask([mask] * num_heads),
         block_sizes=tpu.BlockSizes(**sizes),
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=parts,
         attn_logits_soft_cap=view.softcap or None,
         interpret=interpret,
     )
-    query = query * jnp.asarray(dim**-0.5, query.dtype)
-    query, key, value = (
-        jnp.swapaxes(jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))), 1, 2) for x in (query, key, value)
-    )
-    ids = None
-    if segments is not None:
-        padded = jnp.pad(segments.own, ((0, 0), (0, padding)), mode="edge")
-        ids = tpu.SegmentIds(padded, padded)
-    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)[:, :width]
+
+
+def _run_splash(
+    kernel: Any,
+    query: Float[Array, "rows queries heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    own: Int[Array, "rows queries"] | None,
+    others: Int[Array, "rows tokens"] | None,
+) -> Float[Array, "rows queries heads head_dim"]:
+    from jax.experimental.pallas.ops.tpu import splash_attention as tpu
+
+    query = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    ids = None if own is None or others is None else tpu.SegmentIds(jnp.asarray(own), jnp.asarray(others))
+    return jnp.swapaxes(jax.vmap(kernel)(query, key, value, ids), 1, 2)
 
 
 def cudnn(
@@ -304,7 +281,104 @@ def on_shards(
     heads, tokens = layout.spec, PartitionSpec(layout.spec[0])
     # Nothing is communicated, so there is no replication to check; kernels do not declare theirs.
     share = functools.partial(jax.shard_map, mesh=layout.mesh, out_specs=heads, check_vma=False)
-    if segments is None:
-        return share(lambda q, k, v: attend(q, k, v, None, view), in_specs=(heads,) * 3)(query, key, value)
     seen = share(lambda q, k, v, s: attend(q, k, v, s, view), in_specs=(heads, heads, heads, tokens))
     return seen(query, key, value, segments)
+
+
+class _Tables(NamedTuple):
+    """What a kernel is handed besides arrays to attend to, as it is split over devices, and how it is run.
+
+    Attributes:
+        tables: arrays; None if it needs none.
+        layout: their partition specs.
+        attend: (tables, query of a part, key, value, segments of the whole row or None, place of the first query).
+    """
+
+    tables: Any
+    layout: Any
+    attend: Callable[..., Float[Array, "rows queries heads head_dim"]]
+
+
+def no_tables(
+    layout: NamedSharding, key: Float[Array, "rows tokens kv_heads head_dim"], num_heads: int, view: View
+) -> _Tables:
+    """Of `blockwise`."""
+    del layout, key, num_heads
+    return _Tables(None, PartitionSpec(), lambda _, q, k, v, segments, first: blockwise(q, k, v, segments, view, first))
+
+
+def splash_tables(
+    layout: NamedSharding,
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    num_heads: int,
+    view: View,
+    *,
+    interpret: bool = False,
+) -> _Tables:
+    """Of `splash`: which blocks of keys each part of the queries meets.
+
+    Args:
+        layout: of the keys.
+        key: of the rows, T a multiple of `PART` tokens for each part.
+        num_heads: of the queries on a device.
+        view: see `View`.
+        interpret: see `splash`.
+    """
+    width = key.shape[1]
+    parts = width // layout.shard_shape(key.shape)[1]
+    block = next(size for size in (512, 256, PART) if width // parts % size == 0)
+    kernel = _splash_kernel(num_heads, width, block, view, parts=parts, interpret=interpret)
+    specs = kernel.manual_sharding_spec(NamedSharding(layout.mesh, PartitionSpec(None, layout.spec[1])))
+
+    def attend(
+        kernel: Any,
+        query: Float[Array, "rows queries heads head_dim"],
+        key: Float[Array, "rows tokens kv_heads head_dim"],
+        value: Float[Array, "rows tokens kv_heads head_dim"],
+        segments: Segments | None,
+        first: Int[Array, ""],
+    ) -> Float[Array, "rows queries heads head_dim"]:
+        if segments is None:
+            return _run_splash(kernel, query, key, value, None, None)
+        own = jax.lax.dynamic_slice_in_dim(segments.own, first, query.shape[1], axis=1)
+        return _run_splash(kernel, query, key, value, own, segments.own)
+
+    return _Tables(kernel, specs, attend)
+
+
+def on_parts(
+    prepared: Callable[..., _Tables],
+    sharding: Sharding,
+    query: Float[Array, "rows tokens heads head_dim"],
+    key: Float[Array, "rows tokens kv_heads head_dim"],
+    value: Float[Array, "rows tokens kv_heads head_dim"],
+    segments: Segments | None,
+    view: View = PLAIN,
+) -> Float[Array, "rows tokens heads head_dim"]:
+    """Attention where the tokens of a row are split: each device has its own queries and gathers keys and values.
+
+    What is gathered is small beside what is not: grouped queries share few key heads, and no other activation leaves
+    its device (Llama Team 2024, section 3.3.2).  Backwards the gradients of keys and values are summed and scattered.
+
+    Args:
+        prepared: (layout, key, heads of a device, view) -> `_Tables` of the kernel.
+        sharding: see `sequence_attention`.
+        query, key, value, segments, view: as `reference` takes them; T is a multiple of `PART` tokens for each device.
+    """
+    layout = sharding(("rows", "tokens", "kv_heads", None), key.shape)
+    rows, parts = layout.spec[:2]
+    num_heads = query.shape[2] * layout.shard_shape(key.shape)[2] // key.shape[2]
+    tables, specs, attend = prepared(layout, key, num_heads, view)
+
+    def on_part(tables: Any, query: Array, key: Array, value: Array, segments: Segments | None) -> Array:
+        key, value = (jax.lax.all_gather(x, parts, axis=1, tiled=True) for x in (key, value))
+        return attend(tables, query, key, value, segments, jax.lax.axis_index(parts) * query.shape[1])
+
+    run = jax.shard_map(
+        on_part,
+        mesh=layout.mesh,
+        in_specs=(specs, layout.spec, layout.spec, layout.spec, PartitionSpec(rows)),
+        out_specs=layout.spec,
+        check_vma=False,
+    )
+    return run(tables, query, key, value, segments)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Num
 
-from lilo_jax.models.attention import PLAIN, View
+from lilo_jax.models.segments import PLAIN, View
 from lilo_jax.types import Array, Constrain
 
 CacheDtype = Literal["compute", "float32", "bfloat16", "int8"]

@@ -21,10 +21,10 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from lilo_jax.models.architecture import Architecture, LayerKind, layer_kinds, query_scale
-from lilo_jax.models.attention import View
 from lilo_jax.models.cache import CacheDtype, LayerCache
 from lilo_jax.models.projection import Project
 from lilo_jax.models.rope import frequencies, rotate
+from lilo_jax.models.segments import View
 from lilo_jax.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from lilo_jax.models.attention import View, softcapped
 from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, placed, take_rows, write
 from lilo_jax.models.decoder import DecoderConfig, Pass
 from lilo_jax.models.layers import layer_execution
 from lilo_jax.models.projection import LowRank, project, project_transposed, project_weights_first, transposed
+from lilo_jax.models.segments import View, softcapped
 from lilo_jax.types import Array, Constrain, PyTree
 
 

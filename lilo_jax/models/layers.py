@@ -154,7 +154,7 @@ def run_trunk(
     x, cache = run_blocks(
         config, trunk["layers"], _embedded(config, constrain, trunk, tokens), cache, way, execution=execution
     )
-    return constrain(bind(lambda: RMSNorm(config), trunk["norm"])(x), "rows", None, None), cache
+    return constrain(bind(lambda: RMSNorm(config), trunk["norm"])(x), "rows", "tokens", None), cache
 
 
 def trunk_states(
@@ -166,7 +166,7 @@ def trunk_states(
     """
     x = _embedded(config, constrain, trunk, tokens)
     inner = [x, *(output for output, _ in _unroll(_layers(config, way), trunk["layers"], x, None))]
-    return (*inner[:-1], constrain(bind(lambda: RMSNorm(config), trunk["norm"])(inner[-1]), "rows", None, None))
+    return (*inner[:-1], constrain(bind(lambda: RMSNorm(config), trunk["norm"])(inner[-1]), "rows", "tokens", None))
 
 
 def _embedded(
@@ -177,4 +177,4 @@ def _embedded(
     cast = constrain(trunk["embedding"].astype(config.compute_dtype), "vocab", "embed")
     table = constrain(jax.lax.optimization_barrier(cast), "vocab", None)
     # The scale is rounded to the compute dtype, as it was when Gemma was trained.
-    return constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", None, None)
+    return constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", "tokens", None)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
-from lilo_jax.models.attention import Segments
+from lilo_jax.models.segments import Segments
 from lilo_jax.types import Array, Prompts, PyTree, Sequences
 
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24)

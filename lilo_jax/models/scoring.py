@@ -51,10 +51,12 @@ def score(
     Returns:
         TokenScores, zero in the padding.
     """
-    hidden, tokens, mask = _completion_states(model, params, sequences, completion_width)
+    parts = model.shards.parts
+    width = -(-completion_width // parts) * parts
+    hidden, tokens, mask = _completion_states(model, params, sequences, width)
     shards = model.shards if hidden.shape[0] % model.shards.number == 0 else ALONE
     columns = streamed(_Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
-    logprobs, entropy = (jnp.where(mask, x, 0) for x in columns)
+    logprobs, entropy = (jnp.where(mask, x, 0)[:, :completion_width] for x in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
@@ -123,7 +125,7 @@ def _streamed_forward(
         logprobs, entropy, log_normalizer = (_join(x, targets.shape) for x in columns)
         return logprobs, entropy, log_normalizer
 
-    run = how.shards.run(on_shard, (None, "rows", "rows"), ("rows",) * 3)
+    run = how.shards.run(on_shard, (None, "tokens", "tokens"), ("tokens",) * 3)
     logprobs, entropy, log_normalizer = run(_whole(how, head, states), states, targets)
     return (logprobs, entropy), (head, states, targets, entropy, log_normalizer)
 
@@ -152,7 +154,7 @@ def _streamed_backward(
         g_head, g_states = jax.lax.scan(pull_back, zeros, tuple(_cut(x, how.chunk) for x in (states, *per_token)))
         return how.shards.total(g_head), _join(g_states, states.shape)
 
-    run = how.shards.run(on_shard, (None, *["rows"] * 6), (how.shards.embed(head.shape[0]), "rows"))
+    run = how.shards.run(on_shard, (None, *["tokens"] * 6), (how.shards.embed(head.shape[0]), "tokens"))
     g_head, g_states = run(_whole(how, head, states), states, *per_token, *cotangents)
     return g_head.astype(head.dtype), g_states, None
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from lilo_jax.config import Config
 from lilo_jax.curriculum.statistics import nothing_collected
 from lilo_jax.device.layout import placed_shapes
-from lilo_jax.device.mesh import leading_rows, replicated, row_shards
+from lilo_jax.device.mesh import engine_shards, leading_rows, replicated
 from lilo_jax.device.programs import Programs
 from lilo_jax.models.lora import combine
 from lilo_jax.types import Estimate, FollowUps, Prompts, PyTree, Requests, Sequences, TrainBatch
@@ -39,12 +39,12 @@ def calls(config: Config, programs: Programs, mesh: Mesh, sizes: Sizes) -> dict[
     rollout, state = config.rollout, programs.state
     compiles: Any = programs  # they are jitted, which their types do not say
     new, rows = rollout.max_new_tokens, programs.curriculum.train_rows
-    key = _placed(mesh, jax.eval_shape(lambda: jax.random.key(0)), by_rows=False)
-    batch = _placed(mesh, _batch(config, programs, sizes.prompt + new), by_rows=True)
-    groups = _placed(mesh, jax.eval_shape(lambda s: nothing_collected(programs.curriculum, s), state.curriculum), False)
+    key = _placed(mesh, jax.eval_shape(lambda: jax.random.key(0)))
+    batch = _placed(mesh, _batch(config, programs, sizes.prompt + new), "rows")
+    groups = _placed(mesh, jax.eval_shape(lambda s: nothing_collected(programs.curriculum, s), state.curriculum))
 
     def sample(num_prompts: int, num_requests: int, prompt: int, *, kept: bool, slots: int) -> jax.stages.Lowered:
-        shards = row_shards(mesh)
+        shards = engine_shards(mesh)
         prompts, requests = -(-num_prompts // shards) * shards, -(-num_requests // shards) * shards
         asked = Requests(
             prompt=_int(requests),
@@ -56,9 +56,9 @@ def calls(config: Config, programs: Programs, mesh: Mesh, sizes: Sizes) -> dict[
         )
         return compiles.sample.program.lower(
             _policy(config, programs),
-            _placed(mesh, Prompts(_int(prompts, prompt), _int(prompts)), by_rows=True),
-            _placed(mesh, asked, by_rows=True),
-            _placed(mesh, _int(num_requests), by_rows=False),
+            _placed(mesh, Prompts(_int(prompts, prompt), _int(prompts)), "requests"),
+            _placed(mesh, asked, "requests"),
+            _placed(mesh, _int(num_requests)),
             key,
             None,
             rule=rollout.rule,
@@ -134,10 +134,10 @@ def _bool(*dimensions: int) -> Any:
     return jax.ShapeDtypeStruct(dimensions, bool)
 
 
-def _placed(mesh: Mesh, tree: PyTree, by_rows: bool) -> PyTree:
-    """Shapes as `put_rows` or `put_replicated` would place arrays of them."""
+def _placed(mesh: Mesh, tree: PyTree, name: str = "") -> PyTree:
+    """Shapes as `put_rows` of a name, or `put_replicated`, would place arrays of them."""
 
     def place(leaf: jax.ShapeDtypeStruct) -> Any:
-        return leading_rows(mesh, np.shape(leaf)) if by_rows else replicated(mesh)
+        return leading_rows(mesh, np.shape(leaf), name) if name else replicated(mesh)
 
     return placed_shapes(tree, jax.tree.map(place, tree))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from lilo_jax.device.reference import HOST_MEMORY
 from lilo_jax.planning.collectives import largest, restored, traffic
 from lilo_jax.planning.topology import GIB, Slice
 from lilo_jax.storage.compilation_cache import cache_directory
@@ -119,9 +120,10 @@ def _written_size(shape: str) -> int:
     return math.prod(map(int, dimensions)) * _WIDTHS.get(dtype, 4)
 
 
-def held(mesh_state: PyTree) -> int:
-    """Bytes of each device that a tree of shapes with shardings takes."""
-    leaves = [x for x in jax.tree.leaves(mesh_state) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+def held(mesh_state: PyTree, *, on_host: bool = False) -> int:
+    """Bytes that a tree of shapes with shardings takes of each device, or for each device of its host."""
+    arrays = [x for x in jax.tree.leaves(mesh_state) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    leaves = [x for x in arrays if (x.sharding.memory_kind == HOST_MEMORY) == on_host]
     total = 0
     for leaf in leaves:
         size = leaf.dtype.itemsize

@@ -10,7 +10,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.device.mesh import MeshConfig, row_shards
+from lilo_jax.device.mesh import row_shards
 from lilo_jax.device.programs import Programs, build_programs
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.planning.arguments import Sizes, calls
@@ -21,11 +21,6 @@ from lilo_jax.report.tables import markdown
 from lilo_jax.training.assembly import program_settings
 from lilo_jax.training.checks import resolve
 from lilo_jax.training.plan import candidates, undivided, weight_count
-
-STATE_IS_AN_ARGUMENT = ("prepare", "update")
-"""Programs that are given all that a run remembers; beside the others the rest of it stays where it is."""
-_SAMPLES = ("sample", "follow_ups")
-"""Programs that are given the policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +51,8 @@ class _Plan(NamedTuple):
         place: the slice.
         state: bytes of each device that a run remembers.
         policy: bytes of the part of it that sampling is given.
+        reference: bytes of the part of it that the update is not given.
+        on_host: bytes that a run remembers of each device in its host's memory.
         programs: by name.
         seconds: of the phases of a step; see `lilo_jax.planning.roofline.phases`.
         whole: sizes that an axis of the mesh does not divide, in sentences.
@@ -66,14 +63,17 @@ class _Plan(NamedTuple):
     place: Slice
     state: int
     policy: int
+    reference: int
+    on_host: int
     programs: dict[str, Compiled]
     seconds: dict[str, Any]
     whole: list[str]
 
     def peak(self, name: str) -> int:
         """Most bytes of each device while a program runs, with what a run keeps there besides."""
-        resident = 0 if name in STATE_IS_AN_ARGUMENT else self.state - (self.policy if name in _SAMPLES else 0)
-        return self.programs[name].peak + resident
+        beside_sampling = self.state - self.policy
+        beside = {"prepare": 0, "update": self.reference, "sample": beside_sampling, "follow_ups": beside_sampling}
+        return self.programs[name].peak + beside.get(name, self.state)
 
     def too_large(self) -> list[str]:
         """The programs that do not fit."""
@@ -114,6 +114,8 @@ def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = l
         place=place,
         state=held(programs.state),
         policy=held((programs.state.policy.params, programs.state.base)),
+        reference=held(programs.state.reference),
+        on_host=held(programs.state.reference, on_host=True),
         programs=found,
         seconds=phases(config, place, sizes, found),
         whole=[*undivided(config, place.mesh.shape)],
@@ -146,7 +148,8 @@ def _check_rows(config: Config, place: Slice) -> None:
     ):
         raise UsageError(
             f"{rows} rows in {parts} minibatches of {config.update.microbatches} micro-batches can't be split over "
-            f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.tensor"
+            f"{row_shards(place.mesh)} row shards: lower --mesh.data or --mesh.fsdp, or raise --mesh.sequence or "
+            f"--mesh.tensor"
         )
 
 
@@ -156,6 +159,8 @@ def lines(plan: _Plan) -> Iterator[str]:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     yield f"{plan.place.name}: {mesh.devices.size} devices of {chip.memory / GIB:.1f} GiB, mesh {shape}"
     yield f"a run remembers {plan.state / GIB:.2f} GiB on each device, {plan.policy / GIB:.2f} of it the policy"
+    if plan.on_host:
+        yield f"in the memory of its host it keeps {plan.on_host / GIB:.2f} GiB for each device: the reference"
     yield from plan.whole
     of_devices = ("arguments", "temporaries", "outputs", "in place", "peak with the state")
     head = ["program", *of_devices, "sent", "sent per turn"]
@@ -221,6 +226,7 @@ def as_record(plan: _Plan) -> dict[str, Any]:
         "memory_per_device": plan.place.chip.memory,
         "state": plan.state,
         "policy": plan.policy,
+        "on_host": plan.on_host,
         "whole": plan.whole,
         "programs": {
             name: {
@@ -291,9 +297,17 @@ def _smaller(config: Config, names: Sequence[str], shards: int) -> Iterator[tupl
     if config.model.reference_dtype == "float32":
         changed = configuration.replace(config, model__reference_dtype="bfloat16")
         yield "--model.reference-dtype bfloat16", changed
+    if config.model.reference_place == "device" and config.algorithm.build().needs_reference and names != ["prepare"]:
+        yield "--model.reference-place host", configuration.replace(config, model__reference_place="host")
     mesh = config.mesh
+    if learning and mesh.fsdp % 2 == 0:
+        changed_mesh = dataclasses.replace(mesh, fsdp=mesh.fsdp // 2, sequence=2 * mesh.sequence)
+        yield (
+            f"--mesh.fsdp {changed_mesh.fsdp} --mesh.sequence {changed_mesh.sequence}",
+            configuration.replace(config, mesh=changed_mesh),
+        )
     if mesh.fsdp % 2 == 0 and config.model.num_kv_heads % (2 * mesh.tensor) == 0:
-        changed_mesh = MeshConfig(data=mesh.data, fsdp=mesh.fsdp // 2, tensor=2 * mesh.tensor)
+        changed_mesh = dataclasses.replace(mesh, fsdp=mesh.fsdp // 2, tensor=2 * mesh.tensor)
         yield (
             f"--mesh.fsdp {mesh.fsdp // 2} --mesh.tensor {2 * mesh.tensor}",
             configuration.replace(config, mesh=changed_mesh),

@@ -7,7 +7,7 @@ taken, and completions are taken to end after `MEAN_LENGTH` of what they may hav
 from typing import NamedTuple
 
 from lilo_jax.config import Config
-from lilo_jax.device.mesh import row_shards
+from lilo_jax.device.mesh import engine_shards
 from lilo_jax.planning.arguments import Sizes
 from lilo_jax.planning.compiling import Compiled
 from lilo_jax.planning.topology import Slice
@@ -57,7 +57,7 @@ def _products(place: Slice, program: Compiled | None, operations: float) -> _Sec
 def _sampling(config: Config, place: Slice, program: Compiled | None, requests: int, sizes: Sizes) -> _Seconds:
     """Of decoding: every turn reads the weights and the keys and values of all slots."""
     model, rollout = config.model, config.rollout
-    shards, tensor = row_shards(place.mesh), place.mesh.shape["tensor"]
+    shards, tensor = engine_shards(place.mesh), place.mesh.shape["tensor"]
     tokens = MEAN_LENGTH * rollout.max_new_tokens
     slots = -(-min(rollout.slots or requests, requests) // shards)
     turns = tokens * -(-requests // (slots * shards))

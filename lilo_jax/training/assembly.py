@@ -164,6 +164,7 @@ def program_settings(config: Config, *, vocabulary: int, end_ids: tuple[int, ...
         known_ids=vocabulary,
         lora=config.lora,
         reference_dtype=config.model.reference_dtype,
+        reference_place=config.model.reference_place,
     )
 
 

@@ -13,6 +13,7 @@ from lilo_jax.config import Config
 from lilo_jax.curriculum.contract import Curriculum, Wants
 from lilo_jax.device import capacity
 from lilo_jax.device.mesh import mesh_shape
+from lilo_jax.device.reference import check_place
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.grading.workers import Grade
 from lilo_jax.models.architecture import Architecture, check_architecture, fields_of, plain_attention
@@ -65,7 +66,9 @@ def validate(config: Config) -> None:
             dtype=model.compute_dtype,
             head_dim=model.head_dim,
             plain=plain_attention(model),
+            split=config.mesh.sequence > 1,
         )
+        check_place(model.reference_place, jax.local_devices()[0])
     except ValueError as error:
         raise UsageError(str(error)) from None
 

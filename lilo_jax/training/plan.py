@@ -20,7 +20,7 @@ import jax
 from lilo_jax.config import Config
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.statistics import nothing_collected
-from lilo_jax.device.mesh import mesh_shape
+from lilo_jax.device.mesh import RULES, mesh_shape
 from lilo_jax.errors import UsageError
 from lilo_jax.models.architecture import Architecture
 from lilo_jax.models.decoder import DecoderConfig
@@ -78,7 +78,8 @@ def _learning_bytes(
     model, algorithm = config.model, config.algorithm.build()
     whole, adapters, learners = weight_count(model), adapter_count(model, config.lora), 1 + algorithm.needs_values
     weights = 4 * (whole + learners * adapters if adapters else learners * whole)
-    reference = SIZE[model.reference_dtype] * whole * (algorithm.needs_reference and not adapters)
+    rests = algorithm.needs_reference and not adapters and model.reference_place == "device"
+    reference = SIZE[model.reference_dtype] * whole * rests
     copies = mesh_shape(config.mesh, jax.device_count())[0]
     trained = copies * learners * (adapters or whole)
     return {"weights": copies * (weights + reference), "optimiser": 8 * trained} | phase(
@@ -255,18 +256,17 @@ def undivided(config: Config, mesh: Mapping[str, int]) -> Iterator[str]:
     """
     model = config.model
     sizes = {
-        "kv heads": (model.num_kv_heads, "tensor", "keys, values and their cache"),
-        "heads": (model.num_heads, "tensor", "queries and the attention's output"),
-        "columns of the MLP": (model.mlp_dim, "tensor", "the MLP's weights and activations"),
-        "tokens of the vocabulary": (model.vocab_size, "tensor", "embeddings, head and logits"),
-        "columns of the model width": (model.embed_dim, "fsdp", "weights, gradients and moments"),
+        "kv heads": (model.num_kv_heads, "kv_heads", "keys, values and their cache"),
+        "heads": (model.num_heads, "heads", "queries and the attention's output"),
+        "columns of the MLP": (model.mlp_dim, "mlp", "the MLP's weights and activations"),
+        "tokens of the vocabulary": (model.vocab_size, "vocab", "embeddings, head and logits"),
+        "columns of the model width": (model.embed_dim, "embed", "weights, gradients and moments"),
     }
-    for name, (size, axis, what) in sizes.items():
-        if size % mesh[axis]:
-            yield (
-                f"--mesh.{axis} {mesh[axis]} does not divide the {size} {name}: {what} are whole on each of "
-                f"{mesh[axis]} devices"
-            )
+    for name, (size, meaning, what) in sizes.items():
+        axes = {axis: mesh[axis] for axis in RULES[meaning] if mesh[axis] > 1}
+        if size % (parts := math.prod(axes.values())):
+            options = " x ".join(f"--mesh.{axis} {count}" for axis, count in axes.items())
+            yield f"{options} does not divide the {size} {name}: {what} are whole on each of {parts} devices"
 
 
 def shown(config: Config, prompt: int, candidates: int, *, memory: int, speed: float, common: int = 0) -> list[str]:

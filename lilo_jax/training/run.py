@@ -279,7 +279,8 @@ def _resumed(
                 "--output-dir"
             )
         adapts = shapes.base is not None
-        state = state.replace(**({"base": params} if adapts else {"reference": assembly.programs.reference(params)}))
+        frozen = {"base": params} if adapts else {"reference": assembly.programs.reference(params)}
+        state = assembly.programs.rested(state.replace(**frozen))
     return state, Ledger.from_dict(record["ledger"], token_flops(shapes)), origin
 
 
