@@ -92,6 +92,7 @@ def compose(
     rows: int | None = None,
     worth: Worth = alike,
     select: Selector = top_k,
+    keep: Selector = top_k,
     remembers: Mapping[str, Tracker] | None = None,
     wants: Wants = NOTHING,
     belief: Belief | None = None,
@@ -104,6 +105,7 @@ def compose(
         source, worth, select: choose questions; see the head of this file.
         rounds: asks for their rollouts.
         gate: on what was collected.
+        keep: which groups are trained on by the gate's merit: the highest, or drawn in proportion to it.
         count: Q, groups trained on.
         rows: B, most rollouts that these can have together; None: `count` groups as large as a round makes them.
         remembers: name to tracker; `state.memory[name]` is what it has in mind.
@@ -124,7 +126,7 @@ def compose(
     return Curriculum(
         init=init,
         propose=functools.partial(rounds.propose, choose),
-        admit=gates.admission(gate, count),
+        admit=gates.admission(gate, count, keep),
         observe=observe,
         feedback=feedback,
         max_rounds=rounds.most,

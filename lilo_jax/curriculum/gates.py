@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Key
 
-from lilo_jax.curriculum.selectors import top_k
+from lilo_jax.curriculum.selectors import Selector, top_k
 from lilo_jax.curriculum.statistics import is_mixed, learnability
 from lilo_jax.types import Admission, Array, CurriculumState, GroupStatistics
 
@@ -108,13 +108,23 @@ def either(first: Gate, second: Gate) -> Gate:
 
 
 def admit(
-    state: CurriculumState, collected: GroupStatistics, key: Key[jax.Array, ""], *, gate: Gate, count: int
+    state: CurriculumState,
+    collected: GroupStatistics,
+    key: Key[jax.Array, ""],
+    *,
+    gate: Gate,
+    count: int,
+    keep: Selector = top_k,
 ) -> Admission:
-    """The `count` groups of highest merit, ties at random; fewer, masked, if the gate lets fewer through."""
+    """`count` groups by merit, as `keep` selects them: the highest, ties at random; fewer, masked, if the gate lets
+    fewer through.
+    """
     del state
-    return Admission(*top_k(gate(collected), key, k=count))
+    return Admission(*keep(gate(collected), key, k=count))
 
 
-def admission(gate: Gate, count: int) -> Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Admission]:
+def admission(
+    gate: Gate, count: int, keep: Selector = top_k
+) -> Callable[[CurriculumState, GroupStatistics, Key[jax.Array, ""]], Admission]:
     """A curriculum's `admit`."""
-    return functools.partial(admit, gate=gate, count=count)
+    return functools.partial(admit, gate=gate, count=count, keep=keep)

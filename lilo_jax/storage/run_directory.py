@@ -231,18 +231,22 @@ def _json(values: Any) -> bytes:
     return (to_json(values, indent=2) + "\n").encode()
 
 
-def _environment() -> dict[str, Any]:
+def current_commit() -> str:
+    """The commit of the sources, with -dirty where they differ from it; "" if they are in no repository."""
     git = shutil.which("git")
-    commit = ""
-    if git:
-        command = [git, "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not git:
+        return ""
+    command = [git, "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),
-        "commit": commit,
+        "commit": current_commit(),
         "command": redacted(sys.argv),
     }
