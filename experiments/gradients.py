@@ -6,6 +6,7 @@ and what needs values or the gradients of single tokens is left out.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -77,7 +78,9 @@ class Correlation(NamedTuple):
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> Correlation:
-    """Of two arrays of one shape."""
+    """Of two arrays of one shape; NaN if one of them is constant."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(math.nan, math.nan, x.size)
     found = scipy.stats.pearsonr(x.ravel(), y.ravel())
     return Correlation(float(found.statistic), float(found.pvalue), x.size)
 

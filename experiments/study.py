@@ -12,6 +12,7 @@ simulator; or settings of the study's own, which its measures read.
 """
 
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ class Finding(NamedTuple):
     def shown(self) -> str:
         """The value with its interval and seeds."""
         if self.value["mean"] is None:
-            return f"{self.what}: never ({self.value['seeds']})"
+            return f"{self.what}: none ({self.value['seeds']})"
         return f"{self.what}: {self.value['mean']:{self.form}}{interval(self.value, self.form)} ({self.value['seeds']})"
 
 
@@ -263,7 +264,8 @@ def is_trained(settings: Any) -> bool:
 
 
 def of_seeds(values: Mapping[int, float]) -> dict[str, Any]:
-    """A value by seed as its mean with the 95% t-interval, for a finding."""
+    """A value by seed as its mean with the 95% t-interval, for a finding; what is no number is left out."""
+    values = {seed: value for seed, value in values.items() if math.isfinite(value)}
     found = interval_of(values)
     return {name: found[name] for name in ("mean", "low", "high")} | {"seeds": str(len(values))}
 

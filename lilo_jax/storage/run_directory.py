@@ -12,6 +12,7 @@ grading.
 """
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -231,8 +232,12 @@ def _json(values: Any) -> bytes:
     return (to_json(values, indent=2) + "\n").encode()
 
 
+@functools.cache
 def current_commit() -> str:
-    """The commit of the sources, with -dirty where they differ from it; "" if they are in no repository."""
+    """The commit of the sources, with -dirty where they differ from it; "" if they are in no repository.
+
+    It is that of the first call: what a process writes into its sources later was not what it ran.
+    """
     git = shutil.which("git")
     if not git:
         return ""
