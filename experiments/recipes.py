@@ -29,7 +29,7 @@ import tyro
 
 from experiments.runner import print_config
 from lilo_jax import config as configuration
-from lilo_jax.config import Config, Launch, Options, SftConfig
+from lilo_jax.config import Config, Launch, Options
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.curriculum.rules.uniform import Uniform
@@ -121,14 +121,6 @@ RECIPES: Mapping[str, Config] = {
     "deepseekmath_7b_math_vineppo": _recipe("realtreetune/deepseekmath-7b-sft-MATH-v2", Math(), VINEPPO, 1000),
 }
 """Name to the recipe with LILO."""
-
-FINE_TUNING = SftConfig(
-    steps=222,
-    batch=64,
-    pack=True,
-    optimizer=OptimizerConfig(learning_rate=1e-5, schedule="linear", warmup_steps=7, beta2=0.999),
-)
-"""How the Rho-1B checkpoints were fine-tuned on GSM8K: two epochs of 7,100 solutions, warm-up 3%."""
 
 ARMS = ("uniform", "lilo", "frontier")
 MACHINE = frozenset({"model.context_length", "update.pack", "update.microbatches"})
