@@ -56,9 +56,9 @@ class Simulated:
 
     def run(self, seeds: Sequence[int], jobs: int) -> dict[str, Any]:
         """Arm to its summary; see `lilo_jax.report.simulation.summarize_cell`."""
-        texts = {rule_text(rule): name for name, rule in self.rules.items()}
+        texts = {name: rule_text(rule) for name, rule in self.rules.items()}
         options = SimulationOptions(
-            rules=",".join(texts),
+            rules=",".join(texts.values()),
             seeds=len(seeds),
             first_seed=seeds[0],
             steps=self.steps,
@@ -67,7 +67,7 @@ class Simulated:
         )
         (cell,) = simulate_cells(options).values()
         found = cell["arms"]
-        return {BASELINE: found[BASELINE]} | {name: found[text] for text, name in texts.items()}
+        return {BASELINE: found[BASELINE]} | {name: found[text] for name, text in texts.items()}
 
 
 def rule_text(rule: Any) -> str:

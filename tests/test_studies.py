@@ -19,7 +19,6 @@ from experiments.presets import tiny, uniform_and_lilo
 from experiments.recipes import ARMS, RECIPES, recipe
 from experiments.study import LABELS, PRESETS, Finding, is_trained, rule_text
 from experiments.study_runs import main, parse, run_name, start_name, verdict_of
-from lilo_jax import bounds
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.literature.mopps import Mopps
@@ -52,13 +51,11 @@ def test_the_configs_of_every_preset_build_and_reload(study):
         assert settings
         for given in filter(is_trained, settings.values()):
             arms = study.arms(given)
-            assert len(arms) > 1
-            assert len({repr(arm) for arm in arms.values()}) == len(arms) - (study.begins in arms)
+            assert len(set(arms.values())) > 1
             for arm in arms.values():
                 pool = getattr(arm.task, "pool", 7000)  # at most what the published sets have
                 arm.curriculum.build(pool_size=pool, questions=arm.rollout.questions, samples=arm.rollout.samples)
                 arm.algorithm.build()
-            bounds.check(arm)
             assert configuration.from_dict(json.loads(json.dumps(configuration.to_dict(arm)))) == arm
 
 

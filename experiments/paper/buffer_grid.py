@@ -28,10 +28,11 @@ GRID: dict[str, tuple[str, tuple[Any, ...]]] = {
     "N": ("candidates", (128, 256, 1280)),
     "rho": ("buffer_fraction", (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)),
 }
-RULES = {
+RULES = {"centre": CENTRE} | {
     f"{letter}={value:g}": dataclasses.replace(CENTRE, **{field: value})
     for letter, (field, values) in GRID.items()
     for value in values
+    if value != getattr(CENTRE, field)
 }
 
 
