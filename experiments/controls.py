@@ -6,8 +6,10 @@ python -m experiments.quickstart --curriculum experiments.controls:Oracle --outp
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from lilo_jax.curriculum import (
     Array,
@@ -143,6 +145,57 @@ class ShuffledScores(Frontier):
             return order()[places], eligible
 
         def worth_of_other(state: CurriculumState, places: Array, key: jax.Array) -> tuple[Array, Array]:
-            return worth(state, jax.numpy.argsort(order())[places], key)
+            return worth(state, jnp.argsort(order())[places], key)
 
         return compose(**parts | {"source": offer, "worth": worth_of_other})
+
+
+SCORES: dict[str, Callable[[Array], Array]] = {
+    "variance": lambda rate: rate * (1 - rate),
+    "mixed": lambda rate: jnp.sign(rate * (1 - rate)),
+    "band": lambda rate: jnp.where((rate >= 0.2) & (rate <= 0.8), 1.0, 0.0),
+    "hardest": lambda rate: jnp.where(rate > 0, 1 - rate, 0.0),
+    "easiest": lambda rate: jnp.where(rate < 1, rate, 0.0),
+    "near_half": lambda rate: 0.5 - jnp.abs(rate - 0.5),
+    "failure": lambda rate: 1 - rate,
+    "random": jnp.zeros_like,
+}
+"""Success rate to what a candidate is ranked by, at least 0; equals come in random order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """LILO with another score of its candidates, another draw by score, or another order of equals."""
+
+    score: Literal["variance", "mixed", "band", "hardest", "easiest", "near_half", "failure", "random"] = "variance"
+    """one of `SCORES`"""
+    drawn: bool = False
+    """in proportion to the score, not the highest"""
+    ties: Literal["random", "first", "last"] = "random"
+    """of equals: at random, or by their place in the data set"""
+    pool_ratio: int = 4
+    """candidates rolled out per question trained on"""
+
+    def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
+        """Rolls out pool_ratio x `questions` candidates and admits `questions` of them by score."""
+        if self.drawn and self.ties != "random":
+            raise ValueError("where groups are drawn there are no ties: leave --curriculum.ties at random")
+        order = {"random": 0.0, "first": -1.0, "last": 1.0}[self.ties]
+
+        def score(collected: GroupStatistics) -> Array:
+            rate = jnp.where(collected.attempts > 0, collected.successes / collected.attempts, jnp.nan)
+            return SCORES[self.score](rate) + 1e-4 * order * collected.place / pool_size
+
+        def draw(state: CurriculumState, collected: GroupStatistics, key: jax.Array) -> Array:
+            scores = score(collected)  # the highest of these are a draw in proportion to the scores
+            return jnp.log(scores) + jax.random.gumbel(key, scores.shape)
+
+        return compose(
+            source=random_pool(pool_size, self.pool_ratio * questions),
+            rounds=once(self.pool_ratio * questions, samples),
+            gate=score,
+            merit=draw if self.drawn else None,
+            count=questions,
+            rows=questions * samples,
+            least_samples=2,
+        )

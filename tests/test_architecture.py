@@ -18,7 +18,7 @@ from lilo_jax.curriculum.features import no_facts
 from lilo_jax.grading.answers import Answer
 
 ROOT = pathlib.Path(__file__).parent.parent
-SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
+SOURCES = sorted([*(ROOT / "lilo_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 PURE = [
     "types.py",
     "bounds.py",

@@ -9,7 +9,15 @@ import pytest
 import reference
 from curriculum_simulation import POOL, QUESTIONS, SAMPLES, Simulation, facts
 
-from experiments.controls import SHUFFLE, Oracle, OracleFrontier, ShuffledFeatures, ShuffledScores, UniformBelieving
+from experiments.controls import (
+    SHUFFLE,
+    Oracle,
+    OracleFrontier,
+    Scored,
+    ShuffledFeatures,
+    ShuffledScores,
+    UniformBelieving,
+)
 from lilo_jax.curriculum.rules.frontier import Frontier
 
 SIZES = {"pool_size": POOL, "questions": QUESTIONS, "samples": SAMPLES}
@@ -100,3 +108,56 @@ def test_the_oracle_of_frontier_prefers_a_third_to_a_half_and_what_differs():
     first, second = rule.propose(rule.init(known), Simulation.empty(4), jax.random.key(0)).places.tolist()[:2]
     assert first in (0, 1, 2)
     assert {first, second} in ({0, 2}, {1, 2})
+
+
+def admit(curriculum, groups, key):
+    return curriculum.admit(curriculum.init(facts(POOL, curriculum.wants)), groups, key)
+
+
+def groups_of(successes):
+    """Collected groups of 10 rollouts, at places in reverse order."""
+    count = len(successes)
+    groups = Simulation.empty(count)
+    groups.place[:], groups.round[:] = np.arange(count)[::-1], 0
+    groups.attempts[:], groups.successes[:] = 10, successes
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("score", "first", "last"),
+    [
+        ("variance", {4}, {0, 6}),
+        ("mixed", {1, 2, 3, 4, 5}, {0, 6}),
+        ("band", {2, 3, 4}, {0, 1, 5, 6}),
+        ("hardest", {1}, {0, 6}),
+        ("easiest", {5}, {0, 6}),
+        ("near_half", {4}, {0, 6}),
+        ("failure", {0}, {6}),
+        ("random", {0, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 4, 5, 6}),
+    ],
+)
+def test_a_score_ranks_candidates_as_its_name_says(score, first, last):
+    """Of success rates 0, .1, .3, .4, .5, .9, 1: who may come first, and who last, whatever the key."""
+    curriculum = Scored(score).build(pool_size=POOL, questions=7, samples=10)
+    groups = groups_of([0, 1, 3, 4, 5, 9, 10])
+    orders = [admit(curriculum, groups, jax.random.key(key)).indices.tolist() for key in range(40)]
+    assert {order[0] for order in orders} == first
+    assert {order[-1] for order in orders} == last
+
+
+def test_equals_are_taken_by_place_or_at_random():
+    groups = groups_of([5, 5, 5, 4])  # places 3, 2, 1, 0
+    for ties, order in (("first", [2, 1, 0, 3]), ("last", [0, 1, 2, 3])):
+        curriculum = Scored(ties=ties).build(pool_size=POOL, questions=4, samples=10)
+        assert admit(curriculum, groups, jax.random.key(0)).indices.tolist() == order
+
+
+def test_candidates_are_drawn_in_proportion_to_the_score():
+    """Of .25 and .09 the first comes first with .25 / .34."""
+    curriculum = Scored(drawn=True).build(pool_size=POOL, questions=1, samples=10)
+    groups = groups_of([5, 1, 0, 10])
+    drawn = jax.vmap(lambda key: admit(curriculum, groups, key).indices[0])(jax.random.split(jax.random.key(0), 4000))
+    shares = np.bincount(np.asarray(drawn), minlength=4) / 4000
+    np.testing.assert_allclose(shares, [0.25 / 0.34, 0.09 / 0.34, 0, 0], atol=0.03)
+    with pytest.raises(ValueError, match="there are no ties"):
+        Scored(drawn=True, ties="first").build(pool_size=POOL, questions=1, samples=10)

@@ -104,6 +104,23 @@ def test_lilo_sequential_spends_its_budget_where_success_varied():
     assert sorted(proposal.continues[proposal.mask].tolist()) == [2, 5]
 
 
+def test_a_prior_lets_lilo_sequential_return_to_groups_that_agreed():
+    """Two rollouts alike, with half a right and half a wrong one besides, are worth 5/6 x 1/6; mixed ones 1/4."""
+    collected = Simulation.empty(Simulation(CURRICULA["lilo_sequential"]()).slots)
+    collected.place[:8], collected.round[:8] = np.arange(8), 0
+    collected.attempts[:8] = collected.rollouts[:8] = 2
+    collected.successes[[2, 5]] = 1
+    drawn = {}
+    for prior in (0.0, 0.5):
+        simulation = Simulation(CURRICULA["lilo_sequential"](rounds=4, prior=prior))
+        proposals = [simulation.propose(simulation.state, collected, key) for key in jax.random.split(KEY, 60)]
+        continued = np.concatenate([np.asarray(p.continues)[np.asarray(p.mask)] for p in proposals])
+        drawn[prior] = np.mean(np.isin(continued, [2, 5], invert=True))
+    assert drawn[0.0] == 0
+    agreed, mixed = 6 * 5 / 36, 2 / 4
+    assert abs(drawn[0.5] - agreed / (agreed + mixed)) < 0.12  # one of 8 a draw
+
+
 @pytest.mark.parametrize("samples", [8, 16, 32])
 def test_lilo_sequential_spends_the_whole_budget_by_what_was_shown(samples):
     """With its defaults; no round asks for more than half of the candidates, or nothing would be left to choose."""

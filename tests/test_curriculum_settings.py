@@ -26,7 +26,7 @@ BAD = {
         "attempts": (0, 1),
         "buffer_fraction": (-0.1, 1.5),
     },
-    "lilo_sequential": {"pool_ratio": (0, 3, 11), "first": (0, 3), "more": (0,), "rounds": (0,)},
+    "lilo_sequential": {"pool_ratio": (0, 3, 11), "first": (0, 3), "more": (0,), "rounds": (0,), "prior": (-0.1,)},
     "plr": {"beta": (0.0,), "staleness": (-0.1, 1.5), "replay": (-0.1, 1.5)},
     "dapo": {"round_ratio": (0, 11), "most_rounds": (0,)},
     "prime": {"oversample": (0, 11), "low": (-0.1, 0.9), "high": (0.1, 1.1)},

@@ -17,7 +17,10 @@ from experiments.arms import labelled
 from experiments.predict_success import PredictOptions
 from experiments.quickstart import BEST, SETTINGS, QuickstartOptions, claims
 from experiments.real_model import RealModelOptions
+from experiments.recipes import RecipeOptions
+from experiments.sceptics import ScepticOptions
 from experiments.simulate_selection import SimulationOptions
+from experiments.study_runs import StudyOptions
 from experiments.sweep import SweepOptions
 from lilo_jax import cli
 from lilo_jax import config as configuration
@@ -49,7 +52,10 @@ OF_MODULE = {
     "predict_success": PredictOptions(),
     "quickstart": QuickstartOptions(),
     "simulate_selection": SimulationOptions(),
+    "paper.grpo": StudyOptions(),
     "real_model": RealModelOptions(),
+    "recipes": RecipeOptions(),
+    "sceptics": ScepticOptions(),
     "sweep": SweepOptions(),
     "train": Options(),
 }

@@ -14,6 +14,7 @@ grading.
 
 import collections
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -238,12 +239,20 @@ def _json(values: Any) -> bytes:
     return (to_json(values, indent=2) + "\n").encode()
 
 
-def _environment() -> dict[str, Any]:
+@functools.cache
+def current_commit() -> str:
+    """The commit of the sources, with -dirty where they differ from it; "" if they are in no repository.
+
+    It is that of the first call: what a process writes into its sources later was not what it ran.
+    """
     git = shutil.which("git")
-    commit = ""
-    if git:
-        command = [git, "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not git:
+        return ""
+    command = [git, "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -252,6 +261,6 @@ def _environment() -> dict[str, Any]:
         "device_kinds": dict(collections.Counter(device.device_kind for device in jax.devices())),
         "cores": os.cpu_count(),
         "processes": jax.process_count(),
-        "commit": commit,
+        "commit": current_commit(),
         "command": redacted(sys.argv),
     }

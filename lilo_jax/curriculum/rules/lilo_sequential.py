@@ -14,9 +14,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Key
+from jaxtyping import Bool, Float, Key
 
-from lilo_jax.bounds import Count
+from lilo_jax.bounds import Count, NotNegative
 from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.contract import Curriculum
 from lilo_jax.curriculum.gates import everything
@@ -39,6 +39,9 @@ class LiloSequential:
     """rollouts that a draw adds"""
     rounds: Count = 4
     """draws are made in so many rounds, or in more if one would draw over half of the candidates"""
+    prior: NotNegative = 0.0
+    """right and wrong rollouts that every candidate is said to have shown besides; above 0 one whose first rollouts
+    agree can still be drawn, 0: as published"""
 
     def build(self, *, pool_size: int, questions: int, samples: int) -> Curriculum:
         """Spends questions x samples rollouts on pool_ratio x `questions` candidates."""
@@ -54,7 +57,7 @@ class LiloSequential:
 
         def go_on(collected: GroupStatistics, key: Key[jax.Array, ""]) -> Bool[Array, "groups"]:
             left = (budget - jnp.sum(collected.rollouts)) // self.more
-            groups, mask = gumbel_top_k(learnability(collected.successes, collected.attempts), key, k=a_round)
+            groups, mask = gumbel_top_k(self._shown(collected), key, k=a_round)
             drawn = mask & (jnp.arange(a_round) < left)
             return jnp.zeros(collected.place.shape, bool).at[groups].max(drawn)
 
@@ -65,3 +68,8 @@ class LiloSequential:
             count=candidates,
             rows=budget,
         )
+
+    def _shown(self, collected: GroupStatistics) -> Float[Array, "groups"]:
+        """p(1 - p) of what each group has shown, and of the prior; NaN where nothing was asked."""
+        asked = jnp.where(collected.attempts > 0, collected.attempts + 2 * self.prior, 0)
+        return learnability(collected.successes + self.prior, asked)

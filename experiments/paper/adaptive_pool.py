@@ -1,0 +1,52 @@
+"""Candidates until the batch is full, and estimates that are remembered.
+
+Claim: none in the paper, which names both as future work.
+Source: Foster et al.  2025, sections 7 to 10.
+Axes: LILO with 4 candidates; candidates until the batch is full, at most 16 times as many; counts that fade (decay .9)
+    and that do not (MoPPS), which screen nothing.
+Expected: no numbers.
+Cost: tiny: two minutes on two cores, in the simulator; paper: item 1 for each arm.
+Command: python -m experiments.paper.adaptive_pool --preset tiny
+Last run: not run.
+"""
+
+from collections.abc import Iterator
+
+from experiments.measures import better, faster
+from experiments.presets import paper, small, under
+from experiments.study import Evidence, Finding, Simulated, Study
+from experiments.study_runs import main
+from lilo_jax.curriculum.literature.dapo import Dapo
+from lilo_jax.curriculum.literature.mopps import Mopps
+from lilo_jax.curriculum.rules.lilo import Lilo
+from lilo_jax.processes.endings import exit_with_message
+
+RULES = {
+    "lilo": Lilo(pool_ratio=4),
+    "until_full": Dapo(round_ratio=1, most_rounds=16),
+    "fading_counts": Mopps(decay=0.9),
+    "counts": Mopps(),
+}
+
+
+def of_every_rule(evidence: Evidence) -> Iterator[Finding]:
+    """Accuracy at equal steps, and tokens, against uniform."""
+    for arm in RULES:
+        yield from better(arm, claim="none")(evidence)
+        yield from faster(arm, "generated_tokens", claim="none")(evidence)
+
+
+STUDY = Study(
+    id=31,
+    module="experiments.paper.adaptive_pool",
+    text=__doc__ or "",
+    tiny={"world": Simulated(RULES)},
+    small={"asdiv": small("rloo", rollout__samples=8)},
+    paper=paper("rho1b_gsm8k_ppo", "rho1b_math_ppo"),
+    arms=under(RULES),
+    measures=(of_every_rule,),
+    seeds=16,
+)
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(STUDY))

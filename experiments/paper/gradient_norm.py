@@ -1,0 +1,60 @@
+"""Whether learnability says how large a policy gradient is.
+
+Claim: p (1 - p) correlates with ||grad J||^2 for every estimator but GRPO's with its division by the deviation.
+Source: Foster et al.  2025, table 5, appendix C; theorem 3.1 bounds it by p (1 - p) times E||sum g||^2.
+Axes: REINFORCE, RLOO, GRPO with and without the division, increments of exact values (PPO, VinePPO), and the exact
+    gradient; checkpoints after 15, 75 and 150 steps of RLOO; groups of 8 rollouts.
+Expected: GSM8K and MATH: REINFORCE .16 and .31, RLOO .15 and .43, GRPO normalised .13 (not significant) and .38,
+    unnormalised .17 and .42, PPO and VinePPO .38 and .71.
+Cost: paper: not done here; tiny: the runs of item 19, and a minute.
+Command: python -m experiments.paper.gradient_norm --preset tiny
+Last run: not run.
+"""
+
+from collections.abc import Iterator
+
+from experiments.gradients import correlation, of_checkpoint
+from experiments.paper.assumption_correlations import checkpoints
+from experiments.presets import paper, small, tiny
+from experiments.study import Claim, Evidence, Finding, Study, of_seeds
+from experiments.study_runs import main
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.tables import markdown
+
+
+def of_every_estimator(evidence: Evidence) -> Iterator[Finding]:
+    """The correlation over questions, at each checkpoint, the mean over seeds."""
+    for checkpoint, runs in evidence.runs.items():
+        found = {seed: of_checkpoint(str(run.path)) for seed, run in runs.items()}
+        for name in next(iter(found.values())).squares:
+            values = {seed: correlation(g.learnability, g.squares[name]).r for seed, g in found.items()}
+            claim: Claim = "none" if name == "grpo_normalised" else "above"
+            yield Finding(f"p(1 - p) and ||grad J||^2, {name}, {checkpoint}", of_seeds(values), 0.0, claim, "+.3f")
+
+
+def significance(evidence: Evidence) -> str:
+    """Sample size and p-value of every correlation, of the first seed."""
+    rows = []
+    for checkpoint, runs in evidence.runs.items():
+        seed, run = next(iter(runs.items()))
+        g = of_checkpoint(str(run.path))
+        for name, squares in g.squares.items():
+            c = correlation(g.learnability, squares)
+            rows.append([checkpoint, name, str(seed), f"{c.r:+.3f}", str(c.n), f"{c.p:.2g}"])
+    return markdown(["checkpoint", "estimator", "seed", "r", "n", "p"], rows, text_columns=2)
+
+
+STUDY = Study(
+    id=20,
+    module="experiments.paper.gradient_norm",
+    text=__doc__ or "",
+    tiny={"chain": tiny("rloo")},
+    small={"sums": small("rloo", "sums")},
+    paper=paper("rho1b_gsm8k_vineppo", "rho1b_math_vineppo"),
+    arms=checkpoints,
+    measures=(of_every_estimator,),
+    show=significance,
+)
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(STUDY))

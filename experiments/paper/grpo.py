@@ -1,0 +1,71 @@
+"""GRPO and Dr. GRPO with and without LILO.
+
+Claim: LILO reaches GRPO's best accuracy in fewer steps, and ends above it on four of five test sets.
+Source: Foster et al.  2025, table 2, figures 3 and 4; the paper leaves template, base model and division by the
+    standard deviation open, so all are here.
+Axes: base model (Qwen2.5-1.5B, its Math sister); template (r1, qwen_math); GRPO, or Dr.  GRPO, which does not divide;
+    uniform, or LILO with 4 candidates per question.
+Expected: mean of five sets 1.5 times fewer steps, 35.5 -> 37.1%; AIME about equal, the other four above.
+Cost: paper: about a day on eight H200 for each arm; tiny: three minutes on two cores.
+Command: python -m experiments.paper.grpo --preset tiny
+Last run: not run.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from experiments.measures import better, faster
+from experiments.presets import paper, small, tiny
+from experiments.study import Evidence, Finding, Study
+from experiments.study_runs import main
+from lilo_jax import config as configuration
+from lilo_jax.config import Config
+from lilo_jax.curriculum.rules.uniform import Uniform
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.rl.dr_grpo import DrGrpo
+
+
+def arms(config: Config) -> dict[str, Config]:
+    """Two advantages x two rules."""
+    dr_grpo = configuration.replace(config, algorithm=DrGrpo())
+    return {
+        "grpo": configuration.replace(config, curriculum=Uniform()),
+        "grpo_lilo": config,
+        "dr_grpo": configuration.replace(dr_grpo, curriculum=Uniform()),
+        "dr_grpo_lilo": dr_grpo,
+    }
+
+
+def in_both_templates(settings: dict[str, Config]) -> dict[str, Config]:
+    """The settings, and those with the other prompt, which ends where the model's turn does."""
+    other = {
+        f"{name}_qwen_math": configuration.replace(
+            config, task=dataclasses.replace(config.task, template="qwen_math"), rollout__stop=()
+        )
+        for name, config in settings.items()
+    }
+    return settings | other
+
+
+def on_every_set(evidence: Evidence) -> Iterator[Finding]:
+    """Steps and final accuracy on each set that was evaluated, LILO beside its own baseline."""
+    for split in evidence.splits():
+        for algorithm in ("grpo", "dr_grpo"):
+            for make in (faster, better):
+                measure = make(f"{algorithm}_lilo", than=algorithm, split=split)
+                yield from (found._replace(what=f"{split}, {found.what}") for found in measure(evidence))
+
+
+STUDY = Study(
+    id=3,
+    module="experiments.paper.grpo",
+    text=__doc__ or "",
+    tiny={"chain": tiny("grpo")},
+    small={"asdiv": small("grpo")},
+    paper=in_both_templates(paper("qwen2_5_1_5b_orz57k_grpo", "qwen2_5_math_1_5b_orz57k_grpo")),
+    arms=arms,
+    measures=(on_every_set,),
+)
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(STUDY))

@@ -1,0 +1,47 @@
+"""Test sets that training had nothing of.
+
+Claim: what LILO gains carries over to harder test sets that were not trained on.
+Source: Foster et al.  2025, table 6.
+Axes: PPO and VinePPO, each uniform and LILO, against the fine-tuned start; sets CollegeMath and OlympiadBench.
+Expected: trained on MATH, CollegeMath 20.3 (start), PPO 25.4 -> 26.4, VinePPO 26.9 -> 28.8%; OlympiadBench 2.6, PPO
+    3.5 -> 3.8, VinePPO 4.1 -> 4.5%; trained on GSM8K: said to improve, no numbers.
+Cost: paper: that of items 1 and 2, whose runs need two more test sets; tiny: the runs of items 1 and 2.  There the set
+    is chains of 11 to 14 steps, where training has at most 10.
+Command: python -m experiments.paper.out_of_distribution --preset tiny
+Last run: not run.
+"""
+
+from collections.abc import Iterator
+
+from experiments.measures import better, gain
+from experiments.presets import paper, small, tiny, uniform_and_lilo
+from experiments.study import TEST, Evidence, Finding, Study
+from experiments.study_runs import main
+from lilo_jax.processes.endings import exit_with_message
+
+SUITES = ("collegemath", "olympiadbench")
+
+
+def on_other_sets(evidence: Evidence) -> Iterator[Finding]:
+    """What PPO or VinePPO gains there, and LILO on top."""
+    for split in evidence.splits():
+        if split not in (TEST, "validation"):
+            yield from gain("uniform", split=split)(evidence)
+            yield from better("lilo", split=split)(evidence)
+
+
+STUDY = Study(
+    id=4,
+    module="experiments.paper.out_of_distribution",
+    text=__doc__ or "",
+    tiny={"ppo": tiny("ppo"), "vineppo": tiny("vineppo")},
+    small={"asdiv": small("ppo", evaluation__suites=("svamp",))},
+    paper=paper(
+        "rho1b_math_ppo", "rho1b_gsm8k_ppo", "rho1b_math_vineppo", "rho1b_gsm8k_vineppo", evaluation__suites=SUITES
+    ),
+    arms=uniform_and_lilo,
+    measures=(on_other_sets,),
+)
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(STUDY))

@@ -1,0 +1,80 @@
+"""Choosing by p(1 - p) without extra rollouts.
+
+Claim: giving rollouts to candidates in proportion to what their first ones show (algorithm 3) makes batches nearly as
+    learnable as LILO's (algorithm 2) at uniform's number of samples.
+Source: Foster et al.  2025, figure 8 and appendix D.1, which gives no number of candidates; its readers then ask for
+    training with it.
+Axes: uniform; algorithm 2 with 4 candidates per question; algorithm 3 with 2 and 3, and 2 with a prior, without which
+    a candidate whose first two rollouts agree is never asked again.
+Expected: learnability of algorithm 3 near that of algorithm 2, at a quarter of its samples.
+Cost: paper: that of item 1; tiny: three minutes on two cores.  1.5 candidates per question are left out: ours are
+    whole.
+Command: python -m experiments.paper.sequential_sampling --preset tiny
+Last run: not run.
+"""
+
+from collections.abc import Iterator
+
+from experiments.measures import better, faster
+from experiments.presets import paper, small, tiny, uniform_and_lilo
+from experiments.study import Evidence, Finding, Study, of_seeds
+from experiments.study_runs import main
+from lilo_jax import config as configuration
+from lilo_jax.config import Config
+from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
+from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.run_directory import RunDirectory
+
+SEQUENTIAL = {
+    "sequential_2": LiloSequential(pool_ratio=2),
+    "sequential_3": LiloSequential(pool_ratio=3),
+    "sequential_2_prior": LiloSequential(pool_ratio=2, prior=0.5),
+}
+
+
+def arms(config: Config) -> dict[str, Config]:
+    """Algorithms 0, 2 and 3."""
+    third = {name: configuration.replace(config, curriculum=rule) for name, rule in SEQUENTIAL.items()}
+    return uniform_and_lilo(config) | third
+
+
+def learnability(run: RunDirectory) -> float:
+    """Mean over the rollouts trained on of s (n - s) / n (n - 1), unbiased where groups have several sizes."""
+    total = rows = 0.0
+    for recorded in run.rollouts().values():
+        groups: dict[int, list[bool]] = {}
+        for row in recorded:
+            if row["admitted"]:
+                groups.setdefault(row["group"], []).append(row["verdict"] == "correct")
+        for outcomes in groups.values():
+            right, n = sum(outcomes), len(outcomes)
+            total, rows = total + right * (n - right) / max(n - 1, 1), rows + n
+    return total / rows
+
+
+def of_batches(evidence: Evidence) -> Iterator[Finding]:
+    """The learnability of the batch under each sampler, less uniform's."""
+    found = {arm: {seed: learnability(run) for seed, run in runs.items()} for arm, runs in evidence.runs.items()}
+    for arm in ("lilo", *SEQUENTIAL):
+        more = {seed: value - found["uniform"][seed] for seed, value in found[arm].items()}
+        yield Finding(f"learnability of the batch, {arm} less uniform", of_seeds(more), 0.0, "above", "+.3f")
+
+
+STUDY = Study(
+    id=16,
+    module="experiments.paper.sequential_sampling",
+    text=__doc__ or "",
+    tiny={"chain": tiny("rloo")},
+    small={"asdiv": small("rloo", rollout__samples=8)},
+    paper=paper("rho1b_math_ppo", "rho1b_gsm8k_ppo"),
+    arms=arms,
+    measures=(
+        of_batches,
+        *(better(arm, claim="none") for arm in SEQUENTIAL),
+        *(faster(arm, "generated_tokens", claim="none") for arm in SEQUENTIAL),
+    ),
+    seeds=2,
+)
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(STUDY))

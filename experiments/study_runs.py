@@ -1,0 +1,234 @@
+"""From a study to its runs and findings: its command line, runs that studies share, and what is written of them.
+
+OUTPUT_DIR/PRESET/runs/START/seed_S/RUN     runs; equal configurations have equal names, so that they run once
+OUTPUT_DIR/PRESET/STUDY/                    table.md, result.json, and a report of each setting
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.presets import SMOLLM2
+from experiments.real_model import with_model
+from experiments.runner import Runs, compare, refuse_ignored
+from experiments.study import BASELINE, PRESETS, Evidence, Finding, Settings, Simulated, Study, is_trained
+from lilo_jax import config as configuration
+from lilo_jax.config import Config, Launch, Options
+from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.report.comparison import choose_split
+from lilo_jax.report.html import write_report
+from lilo_jax.report.simulation import selection_table, write_selection_page
+from lilo_jax.report.summary import summarize
+from lilo_jax.report.tables import markdown
+from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.run_directory import current_commit
+from lilo_jax.training.checks import resolve
+from lilo_jax.training.sft import start_config
+
+VERDICTS = ("disagrees", "open", "agrees", "no claim")
+"""Of a study: the first of these that one of its findings has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOptions:
+    """The command line of a study.  Options of the config change every setting that is trained."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch(output_dir="runs/paper")
+    preset: str = "tiny"
+    """tiny, small or paper"""
+    seeds: int = 0
+    """number of seeds; 0: those of the study"""
+    first_seed: int = 301
+    """the first of them; the others follow"""
+    jobs: int = 0
+    """runs at a time; 0 takes one per CPU core"""
+
+
+def main(study: Study) -> None:
+    """The command of one study: runs it and prints its table."""
+    options, settings = parse(study, sys.argv[1:])
+    if options.launch.print_config:
+        print(to_json(study.described(settings), indent=2))
+        return
+    result = run_study(study, settings, options)
+    print(f"{study.title}\n\n{table(result)}\n\n{study.name}: {result['verdict']}")
+    print(f"written to {directory_of(study, options)}")
+
+
+def parse(study: Study, args: Sequence[str]) -> tuple[StudyOptions, Settings]:
+    """The options, and the settings of the preset with the command line's changes."""
+    preset = configuration.option_value(args, "--preset") or "tiny"
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    read = functools.partial(configuration.parse, args=args, prog=f"python -m {study.module}", description=study.text)
+    options = read(StudyOptions())
+    changed = (
+        configuration.given_fields(options, Options(), args)
+        & configuration.flat(configuration.to_dict(Config())).keys()
+    )
+    settings = {}
+    for name, given in study.preset(preset).items():
+        if is_trained(given):
+            settings[name] = read(StudyOptions(config=given)).config
+            refuse_ignored(settings[name], given, study.arms)
+        elif changed:
+            raise UsageError(
+                f"--{min(changed).replace('_', '-')} would be ignored, because nothing is trained in the preset "
+                f"{preset} of {study.name}: leave it out, or choose another --preset"
+            )
+        else:
+            settings[name] = given
+    if options.seeds < 0:
+        raise UsageError("--seeds must be at least 1, or 0 for those of the study")
+    return options, settings
+
+
+def directory_of(study: Study, options: StudyOptions) -> pathlib.Path:
+    """Where what is found is written."""
+    return pathlib.Path(options.launch.output_dir) / options.preset / study.name
+
+
+def seeds_of(study: Study, options: StudyOptions) -> list[int]:
+    """Of the runs."""
+    number = options.seeds or study.number_of_seeds(options.preset)
+    return list(range(options.first_seed, options.first_seed + number))
+
+
+def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[str, Any]:
+    """Runs what has not been run, measures, and writes the table, the reports and the result, which is returned."""
+    began = cpu_seconds()
+    seeds = seeds_of(study, options)
+    evidence = [collect(study, name, given, seeds, options) for name, given in settings.items()]
+    findings = list(study.findings(evidence))
+    directory = directory_of(study, options)
+    result: dict[str, Any] = {
+        "id": study.id,
+        "name": study.name,
+        "preset": options.preset,
+        "seeds": seeds,
+        "key": key_of(study.described(settings), seeds),
+        "findings": [found._asdict() | {"verdict": found.verdict, "shown": found.shown()} for found in findings],
+        "verdict": verdict_of(findings),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": current_commit(),
+        "command": shlex.join(["python", "-m", study.module, "--preset", options.preset]),
+        "cpu_seconds": cpu_seconds() - began,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    more = "\n\n".join(filter(None, map(study.show, evidence)))
+    write_whole(directory / "table.md", f"# {study.title}\n\n{study.said('Claim')}\n\n{table(result)}\n\n{more}\n")
+    for own in evidence:
+        _write_report(study, own, directory / f"{own.name}.html", result["command"])
+    write_whole(directory / "result.json", to_json(result, indent=1) + "\n")
+    return result
+
+
+def verdict_of(findings: Sequence[Finding]) -> str:
+    """Disagrees if one finding does, else open if one is, else agrees if one does."""
+    found = {finding.verdict for finding in findings}
+    return next((verdict for verdict in VERDICTS if verdict in found), "no claim")
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The findings as Markdown."""
+    rows = [[f["shown"].rpartition(": ")[0], f["shown"].rpartition(": ")[2], f["verdict"]] for f in result["findings"]]
+    return markdown(["measured", "value [95% interval] (seeds)", "verdict"], rows)
+
+
+def collect(study: Study, name: str, settings: Any, seeds: Sequence[int], options: StudyOptions) -> Evidence:
+    """Runs a setting, as far as that has not been done, and hands over what its measures read."""
+    if is_trained(settings):
+        return Evidence(name, settings, seeds, runs=_train(study, settings, seeds, options))
+    if isinstance(settings, Simulated):
+        return Evidence(name, settings, seeds, cell=settings.run(seeds, options.jobs or os.cpu_count() or 1))
+    return Evidence(name, settings, seeds)
+
+
+def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOptions) -> Runs:
+    if config.model.path == SMOLLM2:
+        with_model(configuration.replace(config, model__path=""), pathlib.Path(SMOLLM2))
+    arms = dict(study.arms(config))
+    root = pathlib.Path(options.launch.output_dir) / options.preset / "runs"
+    share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
+    if not study.begins or config.model.path:
+        return share(arms, seeds)
+    first = share({study.begins: arms.pop(study.begins)}, seeds)
+    runs: Runs = {name: {} for name in arms}
+    for seed, begun in first[study.begins].items():
+        start = os.path.relpath(begun.path)
+        again = {n: configuration.replace(arm, model__path=start, sft__steps=0) for n, arm in arms.items()}
+        for name, own in share(again, [seed]).items():
+            runs[name] |= own
+    return first | runs
+
+
+def run_shared(
+    root: pathlib.Path, arms: Mapping[str, Config], seeds: Sequence[int], *, launch: Launch, jobs: int
+) -> Runs:
+    """Runs arms on seeds in places that their configurations name, and so each configuration and seed once.
+
+    Arms that start alike lie in one directory of a comparison, beside the fine-tuning that they share.
+    """
+    starts: dict[str, dict[str, Config]] = {}
+    for name, arm in arms.items():
+        starts.setdefault(start_name(arm), {})[name] = arm
+    runs: Runs = {}
+    for start, group in starts.items():
+        shared = start_config(configuration.replace(next(iter(group.values())), seed=0))
+        named = {run_name(arm): arm for arm in group.values()}
+        found = compare(
+            shared,
+            named,
+            seeds=seeds,
+            launch=dataclasses.replace(launch, output_dir=str(root / start)),
+            jobs=jobs,
+        )
+        runs |= {name: found[run_name(arm)] for name, arm in group.items()}
+    return {name: runs[name] for name in arms}
+
+
+def start_name(config: Config) -> str:
+    """What runs with the same start have in common, as a name."""
+    start = start_config(configuration.replace(config, seed=0))
+    return (
+        f"{configuration.settings_name('task', config.task).rpartition(':')[2]}_{key_of(configuration.to_dict(start))}"
+    )
+
+
+def run_name(config: Config) -> str:
+    """The name of a run's configuration, its seed left out."""
+    names = (configuration.settings_name(field, getattr(config, field)) for field in ("curriculum", "algorithm"))
+    short = "_".join(name.rpartition(":")[2] for name in names)
+    return f"{short}_{key_of(configuration.to_dict(resolve(configuration.replace(config, seed=0))))}"
+
+
+def key_of(*values: Any) -> str:
+    """A short fingerprint of JSON-ready values."""
+    return hashlib.sha256(to_json(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _write_report(study: Study, evidence: Evidence, path: pathlib.Path, command: str) -> None:
+    """The report of a setting, as the comparisons of runs and of simulated rules have it."""
+    if evidence.runs:
+        baseline = BASELINE if BASELINE in evidence.runs else next(iter(evidence.runs))
+        summary = summarize(evidence.runs, choose_split(evidence.runs), baseline)
+        write_report(path, summary, evidence.runs, title=f"{study.title}: {evidence.name}", command=command)
+    elif evidence.cell:
+        cells = {evidence.name: {"arms": evidence.cell}}
+        write_selection_page(path, cells, [selection_table(evidence.cell, study.title)], command)
