@@ -198,7 +198,7 @@ def test_no_array_is_gathered_whole_by_accident(runs):
         assert "Involuntary full rematerialization" not in errors
 
 
-RULES = ("mopps", "cdas", "bots", "frontier", "sec", "dump", "dapo", "greso")
+RULES = ("mopps", "mapp", "cdas", "bots", "frontier", "sec", "dump", "dapo", "greso", "pilot_commit")
 """Beliefs, predictions from features, a diverse set, bandits over categories, several rounds."""
 EIGHT_DEVICES = """
     import functools, json, pathlib, sys
