@@ -2,7 +2,6 @@
 
 import html
 import importlib.util
-import pathlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from lilo_jax.report.tables import (
 )
 from lilo_jax.storage.budgets import BUDGETS
 from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.storage.run_directory import RunDirectory
 
@@ -87,13 +87,13 @@ pre { background: var(--band); padding: 12px 14px; overflow-x: auto; font-size: 
 
 
 def write_report(
-    path: pathlib.Path | str,
+    path: AnyPath | str,
     summary: Mapping[str, Any],
     arms: Arms,
     title: str,
     command: str,
     against: Sequence[str] = MAIN_BUDGETS,
-) -> pathlib.Path:
+) -> AnyPath:
     """The path of a report of compared runs: one HTML file with tables, figures, completions and how it was made.
 
     Args:
@@ -132,9 +132,9 @@ def write_report(
     return write_page(path, title, sections)
 
 
-def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) -> pathlib.Path:
+def write_page(path: AnyPath | str, title: str, sections: Sequence[str]) -> AnyPath:
     """Writes a page of elements in the report's style; returns its path."""
-    path = pathlib.Path(path)
+    path = path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(sections))
     write_whole(path, page)
@@ -142,8 +142,8 @@ def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) ->
 
 
 def report_runs(
-    paths: Iterable[pathlib.Path | str], output: pathlib.Path | str, against: Sequence[str] = MAIN_BUDGETS
-) -> pathlib.Path:
+    paths: Iterable[AnyPath | str], output: AnyPath | str, against: Sequence[str] = MAIN_BUDGETS
+) -> AnyPath:
     """Reports run directories, or directories of them, grouped into arms by what their configs say.
 
     The baseline is a `uniform` arm if there is one; without it, or with one arm only, nothing is compared.  Raises
@@ -153,8 +153,8 @@ def report_runs(
     for name in against:
         if name not in BUDGETS:
             raise unknown_name("budget", name, BUDGETS)
-    runs = [pathlib.Path(path) for path in paths]
-    if pathlib.Path(output).is_dir():
+    runs = [path_of(path) for path in paths]
+    if path_of(output).is_dir():
         raise UsageError(f"--output {output} is a directory; pass a file, such as {output}/report.html")
     arms = group_runs(runs)
     baseline = choose_baseline(arms)
