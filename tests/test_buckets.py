@@ -1,32 +1,43 @@
 """Runs, checkpoints, models and data in a bucket: one in memory, and a real server of S3 on this machine."""
 
 import json
+import logging
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import fsspec
 import jax
 import jax.numpy as jnp
 import pytest
+from test_resume import KILLED_RUN, assert_same_run
 
 from lilo_jax import cli
+from lilo_jax import config as configuration
+from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.grading.journal import Journal
 from lilo_jax.grading.judgement import Judgement
+from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.questions import Verdict
 from lilo_jax.storage import hub, locks
 from lilo_jax.storage.bucket_checkpoints import checkpoints_in
 from lilo_jax.storage.buckets import PART, BucketPath
 from lilo_jax.storage.checked_files import CheckedFiles
 from lilo_jax.storage.checkpoints import COMMITTED, finished_steps, load_arrays, read_record, set_aside
+from lilo_jax.storage.digest import digest_lines
 from lilo_jax.storage.files import append_line, write_whole
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records
 from lilo_jax.storage.paths import path_of
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks import TASKS
+from lilo_jax.training.recorder import Recorder
+from lilo_jax.training.run import run
 
 MEMORY = fsspec.filesystem("memory").__class__
 
@@ -318,3 +329,82 @@ def test_a_bucket_that_cannot_be_reached_is_an_error_and_not_an_empty_one(bucket
             checkpoints.wait()
         outage.clear()
         assert finished_steps(path) == [1]
+
+
+# ------------------------------------------------------------------------------------------------------ a server of S3
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Starts and stops a server of S3 on this machine, which keeps what it holds; it has a bucket `bucket`."""
+    s3fs = pytest.importorskip("s3fs", reason="s3:// needs s3fs")
+    moto = pytest.importorskip("moto.server", reason="the server of S3 is moto")
+    pytest.importorskip("flask_cors", reason="the server of S3 is moto with flask and flask-cors")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # an outage should not take a minute to be noticed
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    servers, ports = [], [0]
+
+    def start():
+        servers.append(moto.ThreadedMotoServer(ip_address="127.0.0.1", port=ports[0], verbose=False))
+        servers[-1].start()
+        ports[0] = servers[-1].get_host_and_port()[1]
+
+    def stop():
+        servers.pop().stop()
+
+    start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{ports[0]}")
+    S3FileSystem = s3fs.S3FileSystem
+    S3FileSystem.clear_instance_cache()
+    S3FileSystem().mkdir("bucket")
+    yield SimpleNamespace(start=start, stop=stop)
+    while servers:
+        stop()
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_a_run_in_s3_that_is_killed_and_cut_off_ends_as_one_on_disk(tiny_run, server, tmp_path, monkeypatch, capsys):
+    """Killed with SIGKILL in step 12, it goes on until the server is away in step 15, and then to its end."""
+    config, expected = tiny_run
+    start = path_of("s3://bucket/start")
+    start.put(pathlib.Path(config.model.path))
+    append_line(path_of("s3://bucket/start/log.txt"), "in parts")
+    config = configuration.replace(config, model__path=str(start), storage__save_every=3)
+    (tmp_path / "config.json").write_text(json.dumps(configuration.to_dict(config)))
+    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "config.json"), "s3://bucket/run", "11"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    directory = RunDirectory("s3://bucket/run")
+    assert 9 <= len(directory.read("metrics")) <= 11
+    assert finished_steps(directory.checkpoints_path)[-1] in (6, 9)
+
+    write_step = Recorder.write_step
+
+    def write_step_without_server(self, step, *args):
+        if step == 14:
+            server.stop()
+        write_step(self, step, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "write_step", write_step_without_server)
+        patched.setattr(sys, "argv", ["run"])
+        with pytest.raises(SystemExit) as caught:
+            exit_with_message(lambda: run(config, Launch(output_dir="s3://bucket/run")))
+    assert caught.value.code == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: s3://bucket/run/\S+ cannot be written \(.*\): .* and the same command goes on", last)
+
+    server.start()
+    assert run(config, Launch(output_dir="s3://bucket/run")).done
+    assert_same_run(directory, expected)
+    assert digest_lines(directory.path) == digest_lines(expected.path)
+    assert not (directory.path / locks.LOCK).exists()
+    assert not list(tmp_path.glob("s3*"))
+
+    monkeypatch.setattr(sys, "argv", ["lilo", "report", "s3://bucket/run", "--output", "s3://bucket/report.html"])
+    cli.main()
+    assert "<svg" in path_of("s3://bucket/report.html").read_text()

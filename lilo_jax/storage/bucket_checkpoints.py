@@ -84,7 +84,7 @@ class BucketCheckpoints(Checkpoints):
         with saving(self._bucket):
             if (self._bucket / str(step) / COMMITTED).exists():
                 return
-            (self._bucket / str(step)).put(self._local / str(step))
+            (self._bucket / str(step)).put(self._local / str(step), but=COMMITTED)
             (self._bucket / str(step) / COMMITTED).write_text(f"step {step} is all here\n")
             for old in finished_steps(self._bucket)[: -self._keep]:
                 remove_step(self._bucket, old)

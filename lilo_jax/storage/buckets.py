@@ -172,9 +172,9 @@ class BucketPath(pathlib.PurePosixPath):
             size = parts[-1] + int(_store(self).info(str(self._part(parts[-1])))["size"]) if parts else 0
         self.write_at(size, content)
 
-    def put(self, folder: pathlib.Path) -> None:
-        """Copies all files under a directory of this machine to beneath it."""
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
+    def put(self, folder: pathlib.Path, *, but: str = "") -> None:
+        """Copies all files under a directory of this machine to beneath it, `but` one of them."""
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / but)
         targets = [str(self / file.relative_to(folder)) for file in files]
         with _reached(self):
             if files:

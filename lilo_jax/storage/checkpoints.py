@@ -27,8 +27,9 @@ from lilo_jax.storage.paths import AnyPath
 from lilo_jax.types import PyTree
 
 STATE, RECORD = "state", "record"
-COMMITTED = "COMPLETE"
-"""The object that a step in a bucket has once all others of it are there."""
+COMMITTED = "commit_success.txt"
+"""The object that a step in a bucket has once all others of it are there; orbax writes a file of that name, so a run that
+was copied there has it too."""
 DAMAGED = "damaged"
 """Where damaged checkpoints are moved to, beside the directory of checkpoints."""
 
