@@ -86,9 +86,10 @@ class BucketPath(pathlib.PurePosixPath):
         yield from (path for path, _ in self._files() if fnmatch.fnmatchcase(path.name, pattern))
 
     def version(self) -> str:
-        """What changes whenever the object does."""
+        """What changes whenever the object does, or one of its parts."""
+        objects = [self._part(begin) for begin in self._begins()] or [self]
         with _reached(self):
-            return str(_store(self).ukey(str(self)))
+            return " ".join(str(_store(self).ukey(str(one))) for one in objects)
 
     # ------------------------------------------------------------------------------------------------------ reading
     def read_bytes(self) -> bytes:

@@ -28,8 +28,8 @@ from lilo_jax.types import PyTree
 
 STATE, RECORD = "state", "record"
 COMMITTED = "commit_success.txt"
-"""The object that a step in a bucket has once all others of it are there; orbax writes a file of that name, so a run that
-was copied there has it too."""
+"""The object that a step in a bucket has once all others of it are there.  orbax writes a file of that name, so a run
+that a person has copied there has it too."""
 DAMAGED = "damaged"
 """Where damaged checkpoints are moved to, beside the directory of checkpoints."""
 

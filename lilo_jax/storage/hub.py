@@ -85,16 +85,24 @@ def local_copy(place: BucketPath, kind: _Kind = MODEL) -> pathlib.Path:
         UsageError: there is nothing to fetch.
     """
     alone = place.is_file()
-    files = [place] if alone else sorted(f for f in place.rglob("*") if any(map(f.match, kind.patterns)))
+    files = [place] if alone else sorted(f for f in place.rglob("*") if _is_fetched(f, kind))
     if not files:
         raise UsageError(f"no {kind.name} in {place}: it holds no {', '.join(kind.patterns)}")
     root = place.parent if alone else place
     versions = "".join(f"{file} {file.version()}\n" for file in files)
     copy = cache_directory() / "buckets" / hashlib.sha256(versions.encode()).hexdigest()[:16]
     if not copy.is_dir():
-        with whole_directory(copy) as directory:
-            root.fetch_files(files, directory)
+        try:
+            with whole_directory(copy) as directory:
+                root.fetch_files(files, directory)
+        except OSError:
+            if not copy.is_dir():  # which another process has made in the meantime
+                raise
     return copy
+
+
+def _is_fetched(file: BucketPath, kind: _Kind) -> bool:
+    return any(map(file.match, kind.patterns)) and not any(map(file.match, kind.ignored))
 
 
 def _snapshot(repository: str, revision: str | None, kind: _Kind) -> pathlib.Path:

@@ -107,7 +107,8 @@ class _BucketLock:
         self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # it grows stale
-            if self._holder() == self._own:
+            holder = self._holder()
+            if holder is not None and holder.mark == self._own.mark:
                 self._file.unlink(missing_ok=True)
 
     def _take(self) -> None:
