@@ -8,6 +8,8 @@ PLOT = ["matplotlib>=3.8"]
 WANDB = ["wandb>=0.18"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
+GCS = ["gcsfs>=2025.3"]  # runs, models and data in gs://
+S3 = ["s3fs>=2025.3"]  # and in s3://
 GGUF = ["gguf>=0.17"]  # reads the files of llama.cpp: `lilo import gguf`
 DEV = [
     *PLOT,
@@ -50,6 +52,7 @@ setup(
         "chex>=0.1.90",
         "datasets>=4.0",
         "filelock>=3.13",
+        "fsspec>=2025.3",
         "huggingface-hub>=0.34",
         "jaxtyping>=0.3.2",
         "jinja2>=3.1.6",
@@ -74,6 +77,8 @@ setup(
         "aot": ["jax[tpu]"],
         "tasks": ["reasoning-gym>=0.1.19"],
         "wandb": WANDB,
+        "gcs": GCS,
+        "s3": S3,
         "gguf": GGUF,
         "docs": DOCS,
         "peers": PEERS,

@@ -17,7 +17,6 @@ VinePPO, whose rollouts from inside the responses cost more than choosing questi
 
 import dataclasses
 import math
-import pathlib
 import sys
 from typing import Annotated, Any
 
@@ -37,6 +36,7 @@ from lilo_jax.report.tables import markdown, speedup_cell
 from lilo_jax.rl.contract import Algorithm
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.types import Array, TrainBatch
 
 ARMS = ("uniform", "lilo", "control")
@@ -109,12 +109,10 @@ def main() -> None:
     refuse_ignored(options.config, config(), every)
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     runs = compare(options.config, every(options.config), seeds=seeds, launch=options.launch, jobs=options.jobs)
-    report(
-        {name: {arm: runs[f"{name}_{arm}"] for arm in ARMS} for name in names}, pathlib.Path(options.launch.output_dir)
-    )
+    report({name: {arm: runs[f"{name}_{arm}"] for arm in ARMS} for name in names}, path_of(options.launch.output_dir))
 
 
-def report(runs: dict[str, Runs], root: pathlib.Path) -> None:
+def report(runs: dict[str, Runs], root: AnyPath) -> None:
     """Prints the table, and writes it beside the numbers it is made of."""
     summaries = {name: summarize(own, split="test", baseline="uniform") for name, own in runs.items()}
     write_whole(root / "summary.json", to_json(summaries, indent=1) + "\n")

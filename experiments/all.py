@@ -35,6 +35,7 @@ from lilo_jax.errors import RunError, Stopped, unknown_name
 from lilo_jax.processes.endings import exit_with_message, message
 from lilo_jax.report.html import table_element, write_page
 from lilo_jax.report.tables import Table
+from lilo_jax.storage.paths import AnyPath, path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +132,9 @@ def _told(result: Mapping[str, Any]) -> Iterator[str]:
 
 def write_index(
     wanted: Sequence[Study], results: Mapping[str, Any], failed: Mapping[str, str], options: AllOptions
-) -> pathlib.Path:
+) -> AnyPath:
     """The page that leads to the reports; returns its path."""
-    root = pathlib.Path(options.launch.output_dir) / options.preset
+    root = path_of(options.launch.output_dir) / options.preset
     rows, links = [], []
     for study in wanted:
         result = results.get(study.name)

@@ -20,9 +20,9 @@ Writes `table.md` and `results.json`, and keeps what it measured: the same comma
 """
 
 import dataclasses
+import io
 import itertools
 import json
-import pathlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,6 +58,7 @@ from lilo_jax.report.tables import interval, markdown, number
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.files import whole_file, write_whole
 from lilo_jax.storage.json_lines import read_records, to_json, write_records
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.tokenizers.encoding import question_ids
 from lilo_jax.tokenizers.lengths import Asked, check_lengths
@@ -114,8 +115,8 @@ def main() -> None:
         return
     _refuse(options)
     keep_compiled_programs()
-    output = pathlib.Path(options.launch.output_dir)
-    source = pathlib.Path(options.from_dir) if options.from_dir else output
+    output = path_of(options.launch.output_dir)
+    source = path_of(options.from_dir) if options.from_dir else output
     if not options.from_dir:
         measure(options, output)
     settings, measured = read(source)
@@ -154,7 +155,7 @@ def _differ(given: Any, usual: Any, field: str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
-def measure(options: PredictOptions, path: pathlib.Path) -> None:
+def measure(options: PredictOptions, path: AnyPath) -> None:
     """Leaves in a directory what is known of the questions; what is there already is not computed again."""
     config = options.config
     source = checked_model(config.model.path)
@@ -199,7 +200,7 @@ def _drawn(splits: Any, options: PredictOptions) -> list[Question]:
     return [pool[i] for i in rng.choice(len(pool), options.questions, replace=False)]
 
 
-def _begin(path: pathlib.Path, settings: dict[str, Any]) -> None:
+def _begin(path: AnyPath, settings: dict[str, Any]) -> None:
     """A directory of measurements with these settings, new or to be gone on with."""
     stored, text = path / SETTINGS, to_json(settings, indent=1) + "\n"
     if stored.is_file():
@@ -221,7 +222,7 @@ def roll_out(
     questions: Sequence[Question],
     prompts: Sequence[Sequence[int]],
     protocol: Protocol,
-    path: pathlib.Path,
+    path: AnyPath,
 ) -> None:
     """Writes a file of graded responses for every block of questions that has none; draws depend on no other block."""
     for start in range(0, len(questions), BLOCK):
@@ -244,14 +245,15 @@ def roll_out(
         print(f"rolled out {start + len(part)} of {len(questions)} questions", file=sys.stderr, flush=True)
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, Any], Measured]:
+def read(path: AnyPath) -> tuple[dict[str, Any], Measured]:
     """The settings of a directory of measurements, and what it holds; tokens that it took are among the settings."""
     if not (path / FEATURES).is_file():
         raise UsageError(f"{path} holds no finished measurements: pass the --output-dir of an earlier call")
     settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-    records = [record for file in sorted((path / ROLLOUTS).glob("*.jsonl")) for _, record in read_records(file)]
+    files: list[AnyPath] = sorted((path / ROLLOUTS).glob("*.jsonl"))
+    records = [record for file in files for _, record in read_records(file)]
     generations = [Generations.of(record) for record in records]
-    stored = np.load(path / FEATURES)
+    stored = np.load(io.BytesIO((path / FEATURES).read_bytes()))
     generated = sum(r.tokens for one in generations for r in one.responses)
     prefilled = int(stored["prefilled"])
     settings["tokens"] = {"generated": generated, "prefilled": prefilled, "scored": 2 * prefilled}
@@ -261,7 +263,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], Measured]:
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
-def report(path: pathlib.Path, about: dict[str, Any], measured: Measured, options: PredictOptions) -> None:
+def report(path: AnyPath, about: dict[str, Any], measured: Measured, options: PredictOptions) -> None:
     """Prints the table, and writes it beside the numbers."""
     measured = graded(measured)
     if len(measured.generations) < 4 * options.folds:

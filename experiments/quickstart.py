@@ -26,7 +26,6 @@ Rates, epochs and shapes were chosen for `uniform` alone, by its final validatio
 """
 
 import dataclasses
-import pathlib
 import shlex
 import sys
 import textwrap
@@ -57,6 +56,7 @@ from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import path_of
 from lilo_jax.storage.redaction import redacted
 
 FOUR_STEPS: dict[str, Any] = {"update__minibatches": 4, "optimizer__learning_rate": 7.5e-4}
@@ -161,7 +161,7 @@ def main() -> None:
 
 def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     """Prints the table and writes `summary.json` and `report.html`."""
-    root = pathlib.Path(options.launch.output_dir)
+    root = path_of(options.launch.output_dir)
     baseline = "uniform" if "uniform" in runs else next(iter(runs))
     summary = summarize(runs, split=options.split, baseline=baseline)
     write_whole(root / "summary.json", to_json(summary, indent=1) + "\n")
@@ -169,7 +169,7 @@ def report(runs: Runs, options: QuickstartOptions, algorithm: str) -> None:
     write_report(root / "report.html", summary, runs, title=f"Quickstart: {algorithm}", command=command)
     if options.results:
         claimed = {"command": command, "commit": _commit(runs)} | {name: summary[name] for name in CLAIMED}
-        write_whole(pathlib.Path(options.results), to_json(claimed, indent=1) + "\n")
+        write_whole(path_of(options.results), to_json(claimed, indent=1) + "\n")
     print(format_table(summary))
     if options.results:
         print(f"For the README:\n\n{claims(summary)}")

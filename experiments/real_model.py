@@ -23,7 +23,6 @@ directory; the same command goes on where it was stopped.
 """
 
 import dataclasses
-import pathlib
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,6 +47,7 @@ from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks import TASKS
@@ -157,13 +157,13 @@ def main() -> None:
         return {label: config_of(name, measured, OWN_RULES) for label, name in names.items()}
 
     refuse_ignored(options.config, default, arms)
-    shared = with_model(options.config, pathlib.Path(options.launch.output_dir).parent / "smollm2")
+    shared = with_model(options.config, path_of(options.launch.output_dir).parent / "smollm2")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = compare(shared, arms(shared), seeds=list(seeds), launch=options.launch, jobs=options.jobs)
     report(runs, options)
 
 
-def with_model(config: Config, directory: pathlib.Path) -> Config:
+def with_model(config: Config, directory: AnyPath) -> Config:
     """The config with a model to start from: the one that was given, or SmolLM2 of its package, imported once."""
     if config.model.path:
         return config
@@ -175,7 +175,7 @@ def with_model(config: Config, directory: pathlib.Path) -> Config:
 
 def report(runs: Runs, options: RealModelOptions) -> None:
     """Prints the tables and writes them, with the report and the completions."""
-    root = pathlib.Path(options.launch.output_dir)
+    root = path_of(options.launch.output_dir)
     baseline = "uniform" if "uniform" in runs else next(iter(runs))
     summary = summarize(runs, split=options.split, baseline=baseline)
     command = shlex.join(["python", "-m", "experiments.real_model", *redacted(sys.argv[1:])])

@@ -23,6 +23,7 @@ from lilo_jax.processes import hosts
 from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.training.checks import check, resolve
 from lilo_jax.training.defaults import settle
@@ -148,7 +149,7 @@ class _Job(NamedTuple):
         return self._replace(launch=dataclasses.replace(self.launch, max_seconds=seconds))
 
     def is_done(self) -> bool:
-        return RunDirectory(pathlib.Path(self.launch.output_dir)).is_done()
+        return RunDirectory(self.launch.output_dir).is_done()
 
 
 _Begun = tuple[_Job, list[_Job]]
@@ -156,7 +157,7 @@ _Begun = tuple[_Job, list[_Job]]
 
 
 def _ready(
-    root: pathlib.Path, config: Config, arms: Mapping[str, Config], seeds: Sequence[int], launch: Launch
+    root: AnyPath, config: Config, arms: Mapping[str, Config], seeds: Sequence[int], launch: Launch
 ) -> list[_Begun]:
     """The runs that can begin, each with those that can when it is done.
 

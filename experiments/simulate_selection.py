@@ -14,7 +14,6 @@ Prints a table per cell, and writes `summary.json`, `table.md` and `report.html`
 import ast
 import concurrent.futures
 import dataclasses
-import pathlib
 import re
 import shlex
 import sys
@@ -51,6 +50,7 @@ from lilo_jax.simulation.world import WorldSettings
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import path_of
 from lilo_jax.storage.redaction import redacted
 from lilo_jax.types import Array, CurriculumState
 
@@ -299,7 +299,7 @@ def _checked(options: SimulationOptions) -> list[str]:
 
 def report(cells: Mapping[str, Any], options: SimulationOptions, command: str) -> None:
     """Prints the tables and writes the report."""
-    root = pathlib.Path(options.output_dir)
+    root = path_of(options.output_dir)
     root.mkdir(parents=True, exist_ok=True)
     how = f"{options.steps} steps of {options.questions} questions x {options.samples} rollouts, {options.seeds} seeds"
     tables = [selection_table(cell["arms"], f"Cell {name}: {how}") for name, cell in cells.items()]

@@ -31,6 +31,7 @@ from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import markdown
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.run_directory import current_commit
 from lilo_jax.training.checks import resolve
 from lilo_jax.training.sft import start_config
@@ -94,9 +95,9 @@ def parse(study: Study, args: Sequence[str]) -> tuple[StudyOptions, Settings]:
     return options, settings
 
 
-def directory_of(study: Study, options: StudyOptions) -> pathlib.Path:
+def directory_of(study: Study, options: StudyOptions) -> AnyPath:
     """Where what is found is written."""
-    return pathlib.Path(options.launch.output_dir) / options.preset / study.name
+    return path_of(options.launch.output_dir) / options.preset / study.name
 
 
 def seeds_of(study: Study, options: StudyOptions) -> list[int]:
@@ -159,7 +160,7 @@ def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOpt
     if config.model.path == SMOLLM2:
         with_model(configuration.replace(config, model__path=""), pathlib.Path(SMOLLM2))
     arms = dict(study.arms(config))
-    root = pathlib.Path(options.launch.output_dir) / options.preset / "runs"
+    root = path_of(options.launch.output_dir) / options.preset / "runs"
     share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
     if not study.begins or config.model.path:
         return share(arms, seeds)
@@ -173,9 +174,7 @@ def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOpt
     return first | runs
 
 
-def run_shared(
-    root: pathlib.Path, arms: Mapping[str, Config], seeds: Sequence[int], *, launch: Launch, jobs: int
-) -> Runs:
+def run_shared(root: AnyPath, arms: Mapping[str, Config], seeds: Sequence[int], *, launch: Launch, jobs: int) -> Runs:
     """Runs arms on seeds in places that their configurations name, and so each configuration and seed once.
 
     Arms that start alike lie in one directory of a comparison, beside the fine-tuning that they share.
@@ -223,7 +222,7 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _write_report(study: Study, evidence: Evidence, path: pathlib.Path, command: str) -> None:
+def _write_report(study: Study, evidence: Evidence, path: AnyPath, command: str) -> None:
     """The report of a setting, as the comparisons of runs and of simulated rules have it."""
     if evidence.runs:
         baseline = BASELINE if BASELINE in evidence.runs else next(iter(evidence.runs))

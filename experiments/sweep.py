@@ -17,7 +17,6 @@ Cost on the quickstart task: 10 to 30 seconds a run on a core, 30 a seed for its
 """
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -35,6 +34,7 @@ from lilo_jax.report.summary import summarize
 from lilo_jax.report.tables import MAIN_BUDGETS, interval, markdown, number, speedup_cell
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.run_directory import RunDirectory
 
 
@@ -90,7 +90,7 @@ def main() -> None:
         }
 
     refuse_ignored(options.config, config(), arms)
-    root = pathlib.Path(options.launch.output_dir)
+    root = path_of(options.launch.output_dir)
 
     def report(runs: Runs) -> None:
         _report(root, _by_algorithm(runs, algorithms, list(names)), options.split, next(iter(names)))
@@ -125,7 +125,7 @@ def _by_algorithm(runs: Runs, algorithms: list[str], labels: list[str]) -> dict[
     return found
 
 
-def _report(root: pathlib.Path, found: Mapping[str, Runs], split: str, baseline: str) -> None:
+def _report(root: AnyPath, found: Mapping[str, Runs], split: str, baseline: str) -> None:
     """Writes the table and the numbers it is made of; algorithms without a finished baseline wait."""
     summaries = {name: summarize(arms, split, baseline) for name, arms in found.items() if baseline in arms}
     rows = [_row(name, arm, summary, found[name]) for name, summary in summaries.items() for arm in summary["arms"]]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,6 @@ from lilo_jax.evaluation.protocols import EvaluationConfig
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling.settings import RolloutConfig
 from lilo_jax.storage.digest import digest_lines, digests
-from lilo_jax.storage.json_lines import check_new_directory, check_output
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.dataset import Dataset
 from lilo_jax.training.opening import LOCK, differing, open_run
@@ -272,13 +270,3 @@ def test_the_same_questions_in_a_moved_file_go_on(asked, tmp_path):
         ends[name] = digests(RunDirectory(copy))
     assert ends["there"] == ends["moved"]
     assert configuration.of_run(RunDirectory(tmp_path / "moved")).task.path == str(tmp_path / "moved.csv")
-
-
-@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", pathlib.Path("gs://bucket/run")])
-def test_a_bucket_is_no_directory(path, tmp_path, monkeypatch):
-    """It was taken for the local directory `gs:`."""
-    monkeypatch.chdir(tmp_path)
-    for look in (RunDirectory, check_output, check_new_directory):
-        with pytest.raises(UsageError, match=r"is in a store of (gs|s3)://, .* give the path there"):
-            look(pathlib.Path(path) if look is not RunDirectory else path)
-    assert not any(tmp_path.iterdir())

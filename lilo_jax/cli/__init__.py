@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,6 +9,7 @@ from typing import NoReturn
 from lilo_jax.cli import measuring, verbs
 from lilo_jax.errors import UsageError
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.storage.paths import path_of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +68,7 @@ def _add_model_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     import_.add_argument(
         "file", metavar="FILE", help="GGUF file, or package:NAME for the one in an installed Python package"
     )
-    import_.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
+    import_.add_argument("--output", type=path_of, required=True, help="directory to write")
 
     generate = verb(
         verbs.generate,
@@ -140,8 +140,8 @@ def _add_grading_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     evaluate.add_argument("--protocol", default="", help="vineppo, oat or greedy, which is taken if left out")
     _add_workers(evaluate)
-    evaluate.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
-    evaluate.add_argument("--generations", type=pathlib.Path, help="grade these again instead of sampling")
+    evaluate.add_argument("--output", type=path_of, required=True, help="directory to write")
+    evaluate.add_argument("--generations", type=path_of, help="grade these again instead of sampling")
     evaluate.add_argument("--grader", default="", help="instead of the protocol's or the task's")
     evaluate.add_argument(
         "--stop", action="append", default=[], help="text that ends a response, beside the protocol's"
@@ -172,7 +172,7 @@ def _add_passrates(verb: Callable[..., argparse.ArgumentParser]) -> None:
     rates.add_argument("model", help="Hugging Face directory, hub id or run directory")
     rates.add_argument("--task", required=True, help="task, NAME or NAME=PATH, or a data file")
     rates.add_argument("--split", default="train", help="of the task")
-    rates.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file")
+    rates.add_argument("--output", type=path_of, required=True, help="JSON-lines file")
     rates.add_argument("--keep", default="", help="LOW,HIGH: success rates of the questions to keep, both included")
     rates.add_argument("--samples", type=_positive, default=8, help="rollouts of each question")
     rates.add_argument("--max-new-tokens", type=_positive, default=256)
@@ -188,14 +188,14 @@ def _add_passrates(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_prompting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", default="", help="prompt style: a name, or a text with {question} in it")
-    parser.add_argument("--template-file", type=pathlib.Path, help="the same from a file")
+    parser.add_argument("--template-file", type=path_of, help="the same from a file")
     parser.add_argument("--chat", action="store_true", help="put prompts as a user's turn into the chat template")
     parser.add_argument("--system", default="", help="content of a system's turn before it")
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", type=pathlib.Path, required=True, help="JSON-lines file")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON-lines file to write")
+    parser.add_argument("--input", type=path_of, required=True, help="JSON-lines file")
+    parser.add_argument("--output", type=path_of, required=True, help="JSON-lines file to write")
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
@@ -219,7 +219,7 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "lilo export runs/latest --output models/mine --dtype bfloat16",
     )
     export.add_argument("run", metavar="RUN", help="run directory")
-    export.add_argument("--output", type=pathlib.Path, required=True, help="directory to write")
+    export.add_argument("--output", type=path_of, required=True, help="directory to write")
     export.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -231,7 +231,7 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "SHA-256 of every part of a run's final state, sub-runs included; equal runs print equal text.",
         "lilo digest runs/latest",
     )
-    digest.add_argument("run", metavar="RUN", type=pathlib.Path, help="run directory")
+    digest.add_argument("run", metavar="RUN", type=path_of, help="run directory")
     compare = verb(
         verbs.compare,
         "Arms against the first: difference of accuracy paired by seed and question with its interval, probability of "
@@ -241,8 +241,8 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     compare.add_argument("arms", nargs="+", metavar="ARM", help="run directory, or ROOT/ARM for ROOT/seed_*/ARM")
     compare.add_argument("--factor", default="curriculum", help="setting in which arms may differ; any: in all")
     report = verb(verbs.report, "An HTML report of one or more runs.", "lilo report runs/a runs/b --output report.html")
-    report.add_argument("runs", type=pathlib.Path, nargs="+", help="run directories")
-    report.add_argument("--output", type=pathlib.Path, required=True, help="HTML file to write")
+    report.add_argument("runs", type=path_of, nargs="+", help="run directories")
+    report.add_argument("--output", type=path_of, required=True, help="HTML file to write")
     report.add_argument(
         "--against",
         default="steps,generated_tokens,seconds",
@@ -252,7 +252,7 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     report.add_argument(
         "--data",
-        type=pathlib.Path,
+        type=path_of,
         metavar="DIR",
         help="also write a CSV and an SVG file of every figure to this folder",
     )

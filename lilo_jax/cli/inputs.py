@@ -1,15 +1,15 @@
 """What verbs are given: files of JSON lines, templates, tasks; each mistake in one sentence."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.classes import class_named
 from lilo_jax.storage.json_lines import read_records
+from lilo_jax.storage.paths import AnyPath, path_of
 
 
-def template_text(template: str, file: pathlib.Path | None) -> str:
+def template_text(template: str, file: AnyPath | None) -> str:
     """The text of --template, or that of --template-file."""
     from lilo_jax.tasks.prompts import template_of
 
@@ -37,19 +37,19 @@ def task_of(source: str, **settings: str) -> Any:
     from lilo_jax.tasks.suites import with_settings
 
     name, _, path = source.partition("=")
-    if pathlib.Path(source).exists() and name not in TASKS:
+    if path_of(source).exists() and name not in TASKS:
         name, path = "dataset", source
     return with_settings(class_named("task (or file)", name, TASKS)(), path=path, **settings)
 
 
-def records_of(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def records_of(path: AnyPath) -> Iterator[tuple[int, dict[str, Any]]]:
     """Numbers and records of a file of JSON lines."""
     if not path.is_file():
         raise UsageError(f"no input file at {path}: pass --input FILE with one JSON object a line")
     return read_records(path)
 
 
-def rows_of(path: pathlib.Path, ids: Any, *, most: int) -> list[list[int]]:
+def rows_of(path: AnyPath, ids: Any, *, most: int) -> list[list[int]]:
     """Token ids of every line, none of them longer than `most` (0: any length)."""
     rows = []
     for number, record in records_of(path):
@@ -61,7 +61,7 @@ def rows_of(path: pathlib.Path, ids: Any, *, most: int) -> list[list[int]]:
     return rows
 
 
-def tokens_of(path: pathlib.Path, number: int, record: dict[str, Any], vocab_size: int) -> list[int]:
+def tokens_of(path: AnyPath, number: int, record: dict[str, Any], vocab_size: int) -> list[int]:
     """The token ids of a line."""
     tokens = record.get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(t, int) and not isinstance(t, bool) for t in tokens):

@@ -1,7 +1,6 @@
 """The verbs that roll questions out and grade: evaluation on test sets, success rates of training questions."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +11,20 @@ from lilo_jax.errors import UsageError
 from lilo_jax.evaluation.protocols import Protocol, protocol
 from lilo_jax.questions import Task
 from lilo_jax.storage.json_lines import check_new_directory, check_output
+from lilo_jax.storage.paths import AnyPath
 
 
 def evaluate(
     model: str | None,
     suite: str,
     protocol: str,
-    output: pathlib.Path,
-    generations: pathlib.Path | None,
+    output: AnyPath,
+    generations: AnyPath | None,
     grader: str,
     stop: Sequence[str],
     shots: int,
     template: str,
-    template_file: pathlib.Path | None,
+    template_file: AnyPath | None,
     chat: bool,
     system: str,
     dtype: str,
@@ -109,11 +109,11 @@ def passrates(
     model: str,
     task: str,
     split: str,
-    output: pathlib.Path,
+    output: AnyPath,
     keep: str,
     grader: str,
     template: str,
-    template_file: pathlib.Path | None,
+    template_file: AnyPath | None,
     chat: bool,
     system: str,
     dtype: str,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import pathlib
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from lilo_jax.config import Config
 from lilo_jax.errors import UsageError
 from lilo_jax.planning import plan as planning
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def plan(experiment: str, options: Sequence[str]) -> None:
 
 def _config_of(experiment: str) -> Config:
     """The config of an experiment module, or of a run directory or its file."""
-    path = pathlib.Path(experiment)
+    path = path_of(experiment)
     if path.is_dir():
         path = path / "config.json"
     if path.is_file():

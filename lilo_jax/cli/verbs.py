@@ -5,7 +5,6 @@ Modules that only one verb needs are imported in it: `lilo --help` should not lo
 
 import importlib.metadata
 import math
-import pathlib
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from lilo_jax.errors import RunError, UsageError
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.storage.json_lines import check_output, write_records
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import PACKAGES
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import Array
@@ -44,8 +44,8 @@ def doctor(model: str | None, prompt: str) -> None:
 
 def generate(
     model: str,
-    input: pathlib.Path,
-    output: pathlib.Path,
+    input: AnyPath,
+    output: AnyPath,
     dtype: str,
     max_new_tokens: int,
     temperature: float,
@@ -54,7 +54,7 @@ def generate(
     seed: int,
     stop: Sequence[str],
     template: str,
-    template_file: pathlib.Path | None,
+    template_file: AnyPath | None,
     chat: bool,
     system: str,
 ) -> None:
@@ -121,7 +121,7 @@ def _is_turn(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
 
 
-def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) -> None:
+def logprobs(model: str, input: AnyPath, output: AnyPath, dtype: str) -> None:
     """Scores the tokens of every line."""
     from lilo_jax.pretrained import inference
     from lilo_jax.pretrained.sources import checked_model, decoder_config
@@ -134,7 +134,7 @@ def logprobs(model: str, input: pathlib.Path, output: pathlib.Path, dtype: str) 
     write_records(output, ({"logprobs": row.tolist()} for row in found))
 
 
-def export(run: str, output: pathlib.Path, dtype: str) -> None:
+def export(run: str, output: AnyPath, dtype: str) -> None:
     """Writes a run's models."""
     from lilo_jax.pretrained.export import export as export_run
 
@@ -142,7 +142,7 @@ def export(run: str, output: pathlib.Path, dtype: str) -> None:
         print(directory)
 
 
-def import_(format: str, file: str, output: pathlib.Path) -> None:
+def import_(format: str, file: str, output: AnyPath) -> None:
     """Writes a model of another format as a Hugging Face directory."""
     from lilo_jax.pretrained.gguf_file import import_gguf
 
@@ -157,14 +157,14 @@ def plan(experiment: str, options: Sequence[str]) -> None:
     plan_for(experiment, options)
 
 
-def digest(run: pathlib.Path) -> None:
+def digest(run: AnyPath) -> None:
     """Prints a run's fingerprints."""
     from lilo_jax.storage.digest import digest_lines
 
     print("\n".join(digest_lines(run)))
 
 
-def report(runs: Sequence[pathlib.Path], output: pathlib.Path, against: str, data: pathlib.Path | None = None) -> None:
+def report(runs: Sequence[AnyPath], output: AnyPath, against: str, data: AnyPath | None = None) -> None:
     """Writes a report and prints where it is."""
     from lilo_jax.report.html import report_runs
 
@@ -178,7 +178,7 @@ def compare(arms: Sequence[str], factor: str) -> None:
     print(paired(arms, factor))
 
 
-def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool, workers: int, deadline: float) -> None:
+def grade(input: AnyPath, output: AnyPath, grader: str, explain: bool, workers: int, deadline: float) -> None:
     """Grades the response of every line against its gold answer, and prints how many got which verdict."""
     from lilo_jax.grading import grader as named
     from lilo_jax.grading.workers import GradingWorkers, judge_all
@@ -207,7 +207,7 @@ def grade(input: pathlib.Path, output: pathlib.Path, grader: str, explain: bool,
     print(f"{len(judgements)} answers: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
 
 
-def _answered(path: pathlib.Path, number: int, record: dict[str, Any]) -> tuple[Question, str]:
+def _answered(path: AnyPath, number: int, record: dict[str, Any]) -> tuple[Question, str]:
     gold, response = record.get("gold"), record.get("response")
     if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not isinstance(response, str):
         raise UsageError(f'{path}, line {number}: expected {{"gold": text or number, "response": text}}')

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,6 +13,7 @@ from lilo_jax.config.files import flat, settings_class
 from lilo_jax.config.options import short_help
 from lilo_jax.config.settings import TABLES
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.paths import path_of
 from lilo_jax.tasks.prompts import template_of
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def _with_template(args: list[str]) -> list[str]:
         return args
     if option_value(args, "--task.template") is not None:
         raise UsageError("--task.template and --task.template-file say the same twice: leave one out")
-    return [*args, f"--task.template={template_of(pathlib.Path(file))}"]
+    return [*args, f"--task.template={template_of(path_of(file))}"]
 
 
 def _take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:

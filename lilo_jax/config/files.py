@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from lilo_jax.config.settings import TABLES, Config
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.classes import class_named
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
 
 
@@ -66,7 +66,7 @@ def _named(field: str, values: Any, naming: Naming) -> Any:
     return build(settings_class(field, values["name"]), settings, naming, (field,))
 
 
-def load(path: pathlib.Path) -> Config:
+def load(path: AnyPath) -> Config:
     """Reads a `config.json`."""
     try:
         content = path.read_bytes()
@@ -77,7 +77,7 @@ def load(path: pathlib.Path) -> Config:
     return from_text(content, path)
 
 
-def from_text(content: bytes, path: pathlib.Path) -> Config:
+def from_text(content: bytes, path: AnyPath) -> Config:
     """The config in the content of the `config.json` at `path`, which a mistake is named by."""
     try:
         values = json.loads(content)

@@ -5,7 +5,6 @@ number.  Config objects stop at the wiring: pure functions take arrays and numbe
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from lilo_jax.rl.optimizer import OptimizerConfig
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.sampling.settings import RolloutConfig
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tasks import TASKS
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tasks.noise import NoiseConfig
@@ -170,7 +170,7 @@ class Launch:
     debug: bool = False
     """show the traceback of an error"""
 
-    def of_part(self, path: pathlib.Path) -> "Launch":
+    def of_part(self, path: AnyPath) -> "Launch":
         """How a run that is a part of this one starts: wherever it is, it goes on to its end."""
         resume: Literal["auto", "previous"] = "previous" if self.resume == "previous" else "auto"
         return dataclasses.replace(self, output_dir=str(path), resume=resume, stop_at=0)

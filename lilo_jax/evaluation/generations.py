@@ -1,7 +1,6 @@
 """Responses to held-out questions with their verdicts: sampled once, kept, graded again, summarised."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from lilo_jax.grading.reading import read
 from lilo_jax.grading.workers import Grade, GradingWorkers
 from lilo_jax.questions import Question, Verdict
 from lilo_jax.storage.json_lines import read_records
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.types import Completions
 
 
@@ -61,7 +61,7 @@ class Generations:
         return cls(Question(**record["question"]), tuple(responses))
 
 
-def read_generations(path: pathlib.Path) -> list[Generations]:
+def read_generations(path: AnyPath) -> list[Generations]:
     """Of a file of records; raises `UsageError` with the line if one is none."""
     if not path.is_file():
         raise UsageError(f"no generations at {path}: pass a file that lilo eval or a run has written")

@@ -17,13 +17,12 @@ from lilo_jax.models.huggingface.weights import named_tensors
 from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
 from lilo_jax.storage.files import whole_directory
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import PyTree
 
 
-def export(
-    run: str, output: pathlib.Path, *, dtype: str = "float32", shard_bytes: int = 5 * 10**9
-) -> list[pathlib.Path]:
+def export(run: str, output: AnyPath, *, dtype: str = "float32", shard_bytes: int = 5 * 10**9) -> list[AnyPath]:
     """Writes the newest weights of a run as Hugging Face model directories; adapters are merged.
 
     `output` holds config.json, generation_config.json, the tokenizer's files and safetensors; `output/critic`, if the

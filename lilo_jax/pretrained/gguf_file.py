@@ -22,6 +22,7 @@ from lilo_jax.pretrained.sources import open_model, weight_shapes
 from lilo_jax.storage.files import whole_directory
 from lilo_jax.storage.hub import refuse_pointer
 from lilo_jax.storage.json_lines import check_new_directory, to_json
+from lilo_jax.storage.paths import AnyPath
 
 if TYPE_CHECKING:
     import gguf
@@ -86,7 +87,7 @@ class _Content(NamedTuple):
     tensors: Mapping[str, "gguf.ReaderTensor"]
 
 
-def import_gguf(source: str, output: pathlib.Path) -> Architecture:
+def import_gguf(source: str, output: AnyPath) -> Architecture:
     """Writes a GGUF file as a Hugging Face directory, whole or not at all; returns what model it is.
 
     Args:

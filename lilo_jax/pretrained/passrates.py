@@ -5,7 +5,6 @@ success rate is smaller, and smaller sets train differently: beside it comes a r
 """
 
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.questions import Question, Task, Verdict
 from lilo_jax.storage.files import append_line, write_whole
 from lilo_jax.storage.json_lines import read_records, to_json, write_records
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.tokenizers.lengths import Asked, check_lengths
 from lilo_jax.types import Completions
@@ -34,7 +34,7 @@ def measure(
     task: Task,
     split: str,
     protocol: Protocol,
-    output: pathlib.Path,
+    output: AnyPath,
     *,
     chat: bool = False,
     system: str = "",
@@ -86,7 +86,7 @@ def measure(
     return known
 
 
-def settle(output: pathlib.Path, settings: dict[str, Any]) -> None:
+def settle(output: AnyPath, settings: dict[str, Any]) -> None:
     """Notes how a file comes about; raises `UsageError` if it came about otherwise."""
     path, text = output.with_name(f"{output.name}.settings.json"), to_json(settings, indent=1) + "\n"
     if output.exists() and not path.exists():
@@ -96,7 +96,7 @@ def settle(output: pathlib.Path, settings: dict[str, Any]) -> None:
     write_whole(path, text)
 
 
-def keep(lines: Sequence[dict[str, Any]], low: float, high: float, output: pathlib.Path, seed: int) -> int:
+def keep(lines: Sequence[dict[str, Any]], low: float, high: float, output: AnyPath, seed: int) -> int:
     """Writes OUTPUT.kept.jsonl, the questions with low <= p <= high, and OUTPUT.control.jsonl, as many at random.
 
     Both are data sets of questions and answers.  Questions of which no rollout was graded are in neither's choice.
@@ -137,7 +137,7 @@ def _line(one: Generations) -> dict[str, Any]:
     }
 
 
-def _known(output: pathlib.Path, questions: Sequence[Question]) -> list[dict[str, Any]]:
+def _known(output: AnyPath, questions: Sequence[Question]) -> list[dict[str, Any]]:
     """The lines that are there; a last one that was cut off is taken away."""
     if not output.exists():
         return []

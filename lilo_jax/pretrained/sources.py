@@ -27,7 +27,9 @@ from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
 from lilo_jax.models.huggingface.weights import stream_weights
 from lilo_jax.models.lora import combine, merge
 from lilo_jax.storage import hub
+from lilo_jax.storage.buckets import BucketPath
 from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
 from lilo_jax.types import PyTree
@@ -76,10 +78,13 @@ def open_model(path: str, revision: str = "") -> PretrainedModel:
         raise UsageError(
             f"{path} is a GGUF file: run `lilo import gguf {path} --output DIRECTORY`, and pass DIRECTORY instead"
         )
-    directory = hub.local_directory(path, revision)
+    place = path_of(path)
+    directory = place if isinstance(place, BucketPath) else hub.local_directory(path, revision)
     if not (directory / "config.json").is_file():
         raise UsageError(f"{path} has no config.json: pass a Hugging Face directory, a hub id or a run directory")
-    return RunModel(directory) if "num_steps" in read_config(directory) else HuggingFaceModel(directory)
+    if "num_steps" in read_config(directory):
+        return RunModel(directory)
+    return HuggingFaceModel(hub.local_copy(directory) if isinstance(directory, BucketPath) else directory)
 
 
 def checked_model(path: str) -> PretrainedModel:
@@ -89,7 +94,7 @@ def checked_model(path: str) -> PretrainedModel:
     return source
 
 
-def _check_ids(tokenizer: Tokenizer, rows: int, directory: pathlib.Path) -> None:
+def _check_ids(tokenizer: Tokenizer, rows: int, directory: AnyPath) -> None:
     if rows and tokenizer.vocab_size > rows:
         raise UsageError(
             f"the tokenizer of {directory} has {tokenizer.vocab_size} ids, more than the {rows} rows of the embedding: "
@@ -97,7 +102,7 @@ def _check_ids(tokenizer: Tokenizer, rows: int, directory: pathlib.Path) -> None
         )
 
 
-def _finite(stream: WeightStream, directory: pathlib.Path) -> WeightStream:
+def _finite(stream: WeightStream, directory: AnyPath) -> WeightStream:
     """The same weights; an infinite one, or one that is no number, is refused."""
     for path, layer, array in stream:
         if not np.isfinite(array).all():
@@ -124,7 +129,7 @@ def _shapes(init: Callable[..., PyTree]) -> PyTree:
     return jax.eval_shape(init, jax.random.key(0))
 
 
-def starting_model(config: Config, path: pathlib.Path) -> PretrainedModel | None:
+def starting_model(config: Config, path: AnyPath) -> PretrainedModel | None:
     """What the run of this config in the directory `path` starts from; None: random weights."""
     if config.num_steps and config.sft.steps:
         return RunModel(path / FINE_TUNED)
@@ -174,7 +179,7 @@ class HuggingFaceModel:
 class RunModel:
     """The newest checkpoint of a run."""
 
-    directory: pathlib.Path
+    directory: AnyPath
 
     @property
     def config(self) -> Config:

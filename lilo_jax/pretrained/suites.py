@@ -1,7 +1,6 @@
 """Published test sets with a model of any kind: responses, verdicts, a table."""
 
 import functools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from lilo_jax.pretrained.sources import PretrainedModel, decoder_config
 from lilo_jax.questions import Task
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json, write_records
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers import prompt_ids, turns
 from lilo_jax.tokenizers.lengths import Asked, check_lengths
 from lilo_jax.types import Completions
@@ -39,7 +39,7 @@ def evaluate_suites(
     tasks: Mapping[str, Task],
     protocol: Protocol,
     *,
-    output: pathlib.Path,
+    output: AnyPath,
     about: dict[str, Any],
     chat: bool = False,
     system: str = "",
@@ -98,7 +98,7 @@ def _shown(
     return iter(tqdm(found, desc=name, total=len(prompts), unit=" questions", disable=None, leave=False))
 
 
-def regrade(directory: pathlib.Path, grade: Grade | None, *, output: pathlib.Path, about: dict[str, Any]) -> dict:
+def regrade(directory: AnyPath, grade: Grade | None, *, output: AnyPath, about: dict[str, Any]) -> dict:
     """The results of stored responses, their verdicts kept or (with `grade`) given anew; nothing is sampled.
 
     Args:
@@ -106,7 +106,7 @@ def regrade(directory: pathlib.Path, grade: Grade | None, *, output: pathlib.Pat
         grade: of another grader, or None.
         output, about: as in `evaluate_suites`.
     """
-    files = sorted(directory.glob("*.jsonl")) if directory.is_dir() else [directory]
+    files: list[AnyPath] = sorted(directory.glob("*.jsonl")) if directory.is_dir() else [directory]
     if not files:
         raise UsageError(f"{directory} holds no responses: pass the --output of an earlier lilo eval")
     found = {file.stem: read_generations(file) for file in files}
@@ -129,9 +129,7 @@ def results(found: Mapping[str, Sequence[Generations]], about: dict[str, Any]) -
     return {**about, "suites": by_suite, "mean_accuracy": float(np.mean(accuracies)) if accuracies else None}
 
 
-def write_results(
-    output: pathlib.Path, found: Mapping[str, Sequence[Generations]], about: dict[str, Any]
-) -> dict[str, Any]:
+def write_results(output: AnyPath, found: Mapping[str, Sequence[Generations]], about: dict[str, Any]) -> dict[str, Any]:
     """Writes the results file and returns what stands in it."""
     found_results = results(found, about)
     write_whole(output / RESULTS, to_json(found_results, indent=1) + "\n")

@@ -1,6 +1,5 @@
 """Which runs belong together: from run directories to arms, a baseline and a split."""
 
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from lilo_jax.config import flat
 from lilo_jax.errors import UsageError
 from lilo_jax.report.summary import Arms
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
 
 BASELINE = "uniform"
@@ -17,7 +17,7 @@ _NOT_AN_ARM = re.compile(r"(seed|num_steps|model\.path|(sft|mesh|storage|audit)\
 """Fields in which runs of one arm may differ."""
 
 
-def group_runs(paths: Sequence[pathlib.Path]) -> dict[str, dict[int, RunDirectory]]:
+def group_runs(paths: Sequence[AnyPath]) -> dict[str, dict[int, RunDirectory]]:
     """Arm name to seed to run.
 
     Runs of one arm differ in seed, length and start only.  An arm is named after its curriculum, with its algorithm
@@ -83,9 +83,10 @@ def differences(runs: Iterable[RunDirectory]) -> list[str]:
     return [key for key in keys if len({own.get(key) for own in settings}) > 1]
 
 
-def runs_in(path: pathlib.Path) -> list[RunDirectory]:
+def runs_in(path: AnyPath) -> list[RunDirectory]:
     """The runs of a directory: itself, or those beneath it that have steps; a comparison has a config beside them."""
-    own, configs = path / "config.json", sorted(path.rglob("config.json"))
+    own: AnyPath = path / "config.json"
+    configs: list[AnyPath] = sorted(path.rglob("config.json"))
     if own in configs and (len(configs) == 1 or (path / "eval.jsonl").exists()):
         return [RunDirectory(path)]
     found = [RunDirectory(config.parent) for config in configs if config != own]

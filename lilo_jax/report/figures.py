@@ -5,7 +5,6 @@ Needs matplotlib, which is imported when a figure is drawn.
 
 import csv
 import io
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from lilo_jax.report.summary import Arms, read_curve
 from lilo_jax.report.tables import MAIN_BUDGETS
 from lilo_jax.report.theme import LIGHT
 from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.paths import AnyPath, path_of
 
 
 def draw_all(summary: Mapping[str, Any], arms: Arms, against: Sequence[str] = MAIN_BUDGETS) -> dict[str, Drawing]:
@@ -46,9 +46,9 @@ def draw_all(summary: Mapping[str, Any], arms: Arms, against: Sequence[str] = MA
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
-def write_data(folder: pathlib.Path | str, drawings: Sequence[Drawing]) -> None:
+def write_data(folder: AnyPath | str, drawings: Sequence[Drawing]) -> None:
     """Writes NAME.csv, the numbers, and NAME.svg, in the colours of a light screen, of every figure into a folder."""
-    folder = pathlib.Path(folder)
+    folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for drawing in drawings:
         table = io.StringIO()

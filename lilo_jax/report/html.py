@@ -1,7 +1,6 @@
 """Reports of runs: what stands in the file, and in which order."""
 
 import importlib.util
-import pathlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from lilo_jax.report.tables import (
     listed,
 )
 from lilo_jax.storage.budgets import BUDGETS
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.redaction import redacted
 
 PLOT = "lilo-jax[plot]"
@@ -34,14 +34,14 @@ PLOT = "lilo-jax[plot]"
 
 
 def write_report(
-    path: pathlib.Path | str,
+    path: AnyPath | str,
     summary: Mapping[str, Any],
     arms: Arms,
     title: str,
     command: str,
     against: Sequence[str] = MAIN_BUDGETS,
-    data: pathlib.Path | str | None = None,
-) -> pathlib.Path:
+    data: AnyPath | str | None = None,
+) -> AnyPath:
     """The path of a report of compared runs: one HTML file with tables, figures, completions and how it was made.
 
     Args:
@@ -94,11 +94,11 @@ def _can_draw() -> bool:
 
 
 def report_runs(
-    paths: Iterable[pathlib.Path | str],
-    output: pathlib.Path | str,
+    paths: Iterable[AnyPath | str],
+    output: AnyPath | str,
     against: Sequence[str] = MAIN_BUDGETS,
-    data: pathlib.Path | str | None = None,
-) -> pathlib.Path:
+    data: AnyPath | str | None = None,
+) -> AnyPath:
     """Reports run directories, or directories of them, grouped into arms by what their configs say.
 
     The baseline is a `uniform` arm if there is one; without it, or with one arm only, nothing is compared.  Raises
@@ -108,10 +108,10 @@ def report_runs(
     for name in against:
         if name not in BUDGETS:
             raise unknown_name("budget", name, BUDGETS)
-    runs = [pathlib.Path(path) for path in paths]
-    if pathlib.Path(output).is_dir():
+    runs = [path_of(path) for path in paths]
+    if path_of(output).is_dir():
         raise UsageError(f"--output {output} is a directory; pass a file, such as {output}/report.html")
-    if data is not None and pathlib.Path(data).exists() and not pathlib.Path(data).is_dir():
+    if data is not None and path_of(data).is_file():
         raise UsageError(f"--data {data} is a file; pass a folder, which gets the files of every figure")
     arms = group_runs(runs)
     baseline = choose_baseline(arms)

@@ -2,7 +2,6 @@
 
 import html
 import importlib.resources
-import pathlib
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from lilo_jax.report.drawing import Drawing
 from lilo_jax.report.tables import Table
 from lilo_jax.report.theme import variables
 from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.paths import AnyPath, path_of
 
 LONG_WORD = 20
 """Characters from which on a word may be broken at its punctuation, so that it fits on a phone."""
@@ -35,9 +35,9 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def write_page(path: pathlib.Path | str, title: str, sections: Sequence[str]) -> pathlib.Path:
+def write_page(path: AnyPath | str, title: str, sections: Sequence[str]) -> AnyPath:
     """Writes a page of elements in the report's style; returns its path."""
-    path = pathlib.Path(path)
+    path = path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = importlib.resources.files(__package__)
     style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

@@ -5,7 +5,6 @@ is the same in both arms and falls out of the difference.  What is left varies o
 drawn anew, with replacement, in a bootstrap of two levels.
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from lilo_jax.errors import UsageError
 from lilo_jax.report.comparison import choose_split, differences, runs_in
 from lilo_jax.report.summary import Arms, read_curve, speedups
 from lilo_jax.report.tables import MAIN_BUDGETS, budget_title, markdown, speedup_cell
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.run_directory import RunDirectory
 
 DRAWS = 2000
@@ -128,8 +128,10 @@ def _level(outcomes: Outcomes) -> tuple[str, str]:
 
 def _runs_of(path: str) -> dict[int, RunDirectory]:
     """Seed to run of an arm."""
-    given = pathlib.Path(path)
-    beside = [given] if given.exists() else sorted(given.parent.glob(f"seed_*/{given.name}"))
+    given = path_of(path)
+    seeds: list[AnyPath] = sorted(given.parent.glob("seed_*"))
+    named: list[AnyPath] = [seed / given.name for seed in seeds]
+    beside = [given] if given.exists() else [each for each in named if each.exists()]
     if not beside:
         raise UsageError(f"{path} is no run directory, and there is no {given.parent}/seed_*/{given.name}")
     runs = [run for each in beside for run in runs_in(each)]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from lilo_jax.report.summary import DIFFERENCE, interval_of, speedups
 from lilo_jax.report.tables import MAIN_BUDGETS, SPREAD, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
 from lilo_jax.storage.json_lines import finite
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.types import Array
 
 BASELINE, TOKENS = "uniform", "generated_tokens"
@@ -138,8 +138,8 @@ def markdown_section(table: Table) -> str:
 
 
 def write_selection_page(
-    path: pathlib.Path, cells: Mapping[str, Mapping[str, Any]], tables: Sequence[Table], command: str
-) -> pathlib.Path:
+    path: AnyPath, cells: Mapping[str, Mapping[str, Any]], tables: Sequence[Table], command: str
+) -> AnyPath:
     """Writes the page: a table and a figure per cell, and the command."""
     sections = ["<h1>Simulated selection</h1>"]
     drawable = importlib.util.find_spec("matplotlib") is not None

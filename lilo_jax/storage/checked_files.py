@@ -6,15 +6,14 @@ them is as if it were not there.
 """
 
 import json
-import os
-import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import xxhash
 
 from lilo_jax.errors import RunError
-from lilo_jax.storage.files import write_whole
+from lilo_jax.storage.files import write_at, write_whole
+from lilo_jax.storage.paths import AnyPath
 
 CHECKSUMS = "checksums.json"
 FORMAT = 3
@@ -31,8 +30,10 @@ Entry = Whole | None
 class CheckedFiles:
     """The files of one directory.  Many may read; one process at a time may write."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: AnyPath) -> None:
         self._root = root
+        self.guard: Callable[[], None] = lambda: None
+        """Called before anything is written down as written; whoever may not write any more raises."""
         self._entries: dict[str, Entry] | None = None
         self._hashers: dict[str, tuple[int, Any]] = {}
 
@@ -75,11 +76,7 @@ class CheckedFiles:
     def append(self, name: str, content: bytes) -> None:
         """Adds to a file, behind what was written before."""
         size, hasher = self._end(name)
-        descriptor = os.open(self._root / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(descriptor, "wb") as file:
-            file.truncate(size)
-            file.seek(size)
-            file.write(content)
+        write_at(self._root / name, size, content)
         hasher.update(content)
         self._hashers[name] = size + len(content), hasher
         self._save({**self._own(), name: (size + len(content), hasher.hexdigest())})
@@ -93,7 +90,7 @@ class CheckedFiles:
 
     def adopt(self, folder: str) -> None:
         """Takes in the files of a folder that something else has written."""
-        files = [file for file in sorted((self._root / folder).rglob("*")) if file.is_file()]
+        files = [file for file in (self._root / folder).rglob("*") if file.is_file()]
         found = {file.relative_to(self._root).as_posix(): _whole(file.read_bytes()) for file in files}
         self._save(self._own() | found)
 
@@ -117,6 +114,7 @@ class CheckedFiles:
         """
         now = self._own_if_whole()
         kept: dict[str, Whole] = {}
+        longer: list[str] = []
         for name, entry in state.items():
             content = self._content(name)
             if content is not None and now.get(name, entry) is None:  # a person has accepted it
@@ -126,12 +124,13 @@ class CheckedFiles:
             if written is None:
                 raise self._damage(name, "is missing" if content is None else "is not what was written there")
             kept[name] = _whole(written)
+            if written != content:
+                longer.append(name)
         self._hashers.clear()
         self._save(kept)
         self.remove(name for name in now if name not in kept)
-        for name, (size, _) in kept.items():
-            if (self._root / name).stat().st_size > size:
-                os.truncate(self._root / name, size)
+        for name in longer:
+            write_at(self._root / name, kept[name][0], b"")
 
     # ------------------------------------------------------------------------------------------------------- inside
     def _listed(self) -> dict[str, Entry]:
@@ -170,6 +169,7 @@ class CheckedFiles:
             return {}
 
     def _save(self, entries: Mapping[str, Entry]) -> None:
+        self.guard()
         content = {"format": FORMAT, "files": entries, "checksum": hash_of([FORMAT, entries])}
         write_whole(self._root / CHECKSUMS, json.dumps(content, indent=0, allow_nan=False) + "\n")
         self._entries = dict(entries)

@@ -10,6 +10,7 @@ Written for orbax-checkpoint below 1: version 1 replaces CheckpointManager, its 
 import contextlib
 import ctypes
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,10 +21,15 @@ import xxhash
 from jax.experimental import multihost_utils
 
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.storage.buckets import BucketPath
 from lilo_jax.storage.checked_files import FORMAT, hash_of
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.types import PyTree
 
 STATE, RECORD = "state", "record"
+COMMITTED = "commit_success.txt"
+"""The object that a step in a bucket has once all others of it are there.  orbax writes a file of that name, so a run
+that a person has copied there has it too."""
 DAMAGED = "damaged"
 """Where damaged checkpoints are moved to, beside the directory of checkpoints."""
 
@@ -31,9 +37,25 @@ DAMAGED = "damaged"
 class Checkpoints:
     """Saves and restores steps under one directory; the one writer there."""
 
-    def __init__(self, path: pathlib.Path, *, keep: int) -> None:
-        self._path = path
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    def __init__(self, path: pathlib.Path, *, keep: int, together: bool = True) -> None:
+        """Opens the directory.
+
+        Args:
+            path: of the checkpoints.
+            keep: the newest so many stay.
+            together: whether all processes save to this directory; else each has its own.
+        """
+        self._path: AnyPath = path
+        several = ocp.options.MultiprocessingOptions()
+        if not together:
+            own = jax.process_index()
+            several = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+            )
+            path.mkdir(parents=True, exist_ok=True)  # orbax makes it for all processes only
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, create=together, multiprocessing_options=several
+        )
         handlers = {STATE: ocp.StandardCheckpointHandler(), RECORD: ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
@@ -47,7 +69,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything saved is on disk."""
-        with _saving(self._path):
+        with saving(self._path):
             self._manager.wait_until_finished()
 
     def save(self, step: int, state: PyTree, record: Mapping[str, Any]) -> None:
@@ -56,7 +78,7 @@ class Checkpoints:
             return
         arrays = _flat(state)
         _give_back()
-        with _saving(self._path):
+        with saving(self._path):
             signed = _signed({"format": FORMAT, "arrays": checksums(arrays), "record": dict(record)})
             items = {STATE: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(signed)}
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -86,30 +108,50 @@ def _give_back() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
-def finished_steps(path: pathlib.Path) -> list[int]:
+def finished_steps(path: AnyPath) -> list[int]:
     """The steps that lie whole under `path`, in order."""
+    steps = _steps(path)
+    return [n for n in steps if (path / str(n) / COMMITTED).exists()] if isinstance(path, BucketPath) else steps
+
+
+def unfinished_steps(path: BucketPath) -> list[int]:
+    """The steps of which a part lies in a bucket, because a copy was cut short."""
+    return [n for n in _steps(path) if not (path / str(n) / COMMITTED).exists()]
+
+
+def _steps(path: AnyPath) -> list[int]:
     return sorted(int(p.name) for p in path.glob("*") if p.name.isdecimal() and p.is_dir())
 
 
-def read_record(path: pathlib.Path, step: int) -> dict[str, Any]:
+def remove_step(path: BucketPath, step: int) -> None:
+    """Deletes a step in a bucket, so that it never counts when a part of it is gone."""
+    (path / str(step) / COMMITTED).unlink(missing_ok=True)
+    (path / str(step)).unlink(missing_ok=True)
+
+
+def read_record(path: AnyPath, step: int) -> dict[str, Any]:
     """The record of a step."""
     return _read(path, step)["record"]
 
 
-def read_arrays(path: pathlib.Path, step: int, prefix: str = "") -> dict[str, np.ndarray]:
+def read_arrays(path: AnyPath, step: int, prefix: str = "") -> dict[str, np.ndarray]:
     """The arrays of a step whose names begin with `prefix`, on the host; needs no knowledge of the model."""
     known = {name: mark for name, mark in _read(path, step)["arrays"].items() if name.startswith(prefix)}
     if not known:
         return {}
     how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in known}
     arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(known, 0), restore_args=how, partial_restore=True)
-    with _reading(path, step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        found = checkpointer.restore(path / str(step) / STATE, args=arguments)
+    with (
+        _at_hand(path, step, STATE) as folder,
+        _reading(path, step),
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
+    ):
+        found = checkpointer.restore(folder, args=arguments)
     _check(path, step, known, found)
     return found
 
 
-def newest(path: pathlib.Path) -> int:
+def newest(path: AnyPath) -> int:
     """The newest finished step under `path`; raises `UsageError` if there is none."""
     steps = finished_steps(path)
     if not steps:
@@ -117,7 +159,7 @@ def newest(path: pathlib.Path) -> int:
     return steps[-1]
 
 
-def load_arrays(path: pathlib.Path, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+def load_arrays(path: AnyPath, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
     """The newest step under `path`, its arrays by name, those that begin with `prefix`, and its record.
 
     A live run may delete a step while it is read: then the next one is taken.
@@ -131,7 +173,7 @@ def load_arrays(path: pathlib.Path, prefix: str = "") -> tuple[int, dict[str, np
                 raise
 
 
-def set_aside(path: pathlib.Path) -> list[int]:
+def set_aside(path: AnyPath) -> list[int]:
     """Moves the newest steps that are damaged to `DAMAGED` beside `path`, until one is whole; returns those moved."""
     moved = []
     for step in reversed(finished_steps(path)):
@@ -141,17 +183,52 @@ def set_aside(path: pathlib.Path) -> list[int]:
         except RunError:
             target = path.with_name(DAMAGED)
             target.mkdir(exist_ok=True)
-            names = {p.name for p in target.iterdir()}
+            names = {p.name for p in target.glob("*")}
             name = next(n for n in (str(step), *(f"{step}-{i}" for i in range(1, 10**6))) if n not in names)
-            (path / str(step)).rename(target / name)
+            _move(path / str(step), target / name)
             moved.append(step)
     return moved
+
+
+def _move(step: AnyPath, target: AnyPath) -> None:
+    if isinstance(step, BucketPath) and isinstance(target, BucketPath):
+        step.copy_to(target)
+        remove_step(step.parent, int(step.name))
+    elif isinstance(step, pathlib.Path):
+        step.rename(target)
+
+
+@contextlib.contextmanager
+def _at_hand(path: AnyPath, step: int, item: str) -> Iterator[pathlib.Path]:
+    """The directory of an item of a step; of one in a bucket a copy, for as long as the block lasts."""
+    found = path / str(step) / item
+    if isinstance(found, pathlib.Path):
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copied = pathlib.Path(folder, item)
+        copied.mkdir()
+        try:
+            found.fetch(copied)
+        except FileNotFoundError as error:
+            raise _damaged(path, step, _first_line(error)) from None
+        yield copied
 
 
 # -------------------------------------------------------------------------------------------------------- checksums
 def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
     """`dtype[shape] XXH3` of every array, by name."""
     return {name: _mark(array) for name, array in arrays.items()}
+
+
+def whole_arrays(tree: PyTree, *, kept: bool) -> PyTree:
+    """The arrays of all processes' shards on this host, one after the other; None for each that is not `kept`."""
+
+    def whole(array: Any) -> Any:
+        found = _on_host(array)
+        return found if kept else None
+
+    return jax.tree.map(whole, tree)
 
 
 def weights_fingerprint(params: PyTree) -> str:
@@ -180,7 +257,7 @@ def _kind(array: Any) -> str:
     return f"{np.dtype(array.dtype).name}[{','.join(map(str, np.shape(array)))}]"
 
 
-def _check(path: pathlib.Path, step: int, known: Mapping[str, str], found: Mapping[str, Any]) -> None:
+def _check(path: AnyPath, step: int, known: Mapping[str, str], found: Mapping[str, Any]) -> None:
     for name, mark in known.items():
         array = found.get(name)
         if not hasattr(array, "dtype") or _mark(array) != mark:  # orbax leaves a placeholder where it finds no array
@@ -205,10 +282,14 @@ def _signature(content: Mapping[str, Any]) -> str:
     return hash_of({name: value for name, value in content.items() if name != "checksum"})
 
 
-def _read(path: pathlib.Path, step: int) -> dict[str, Any]:
+def _read(path: AnyPath, step: int) -> dict[str, Any]:
     """What stands beside the arrays of a step: format, checksums and the record."""
-    with _reading(path, step), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        content = checkpointer.restore(path / str(step) / RECORD)
+    with (
+        _at_hand(path, step, RECORD) as folder,
+        _reading(path, step),
+        ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer,
+    ):
+        content = checkpointer.restore(folder)
     version = content.get("format") if isinstance(content, dict) else None
     if version is None or not isinstance(version, int):
         raise RunError(f"the checkpoint {path}/{step} has no format: an earlier lilo_jax wrote it, or it is damaged")
@@ -222,14 +303,14 @@ def _read(path: pathlib.Path, step: int) -> dict[str, Any]:
     return content
 
 
-def _damaged(path: pathlib.Path, step: int, why: str) -> RunError:
+def _damaged(path: AnyPath, step: int, why: str) -> RunError:
     others = [other for other in finished_steps(path) if other < step]
     cure = f"--resume previous goes on from an earlier one ({others[-1]})" if others else "there is no earlier one"
     return RunError(f"the checkpoint {path}/{step} is damaged ({why}): put a copy of it back; {cure}")
 
 
 @contextlib.contextmanager
-def _reading(path: pathlib.Path, step: int) -> Iterator[None]:
+def _reading(path: AnyPath, step: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever orbax and tensorstore raise at a file that is not theirs any more
@@ -237,16 +318,24 @@ def _reading(path: pathlib.Path, step: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _saving(path: pathlib.Path) -> Iterator[None]:
+def saving(path: AnyPath) -> Iterator[None]:
+    """Says what becomes of the run if a checkpoint cannot be written."""
     try:
         yield
     except Exception as error:  # a full disk, say, in whatever clothes
-        whole = finished_steps(path)
-        intact = f"the one of step {whole[-1]} is intact" if whole else "there is none yet"
+        cause = "" if isinstance(path, BucketPath) else ", perhaps for want of space"
         raise RunError(
-            f"a checkpoint could not be written to {path} ({_first_line(error)}), perhaps for want of space: {intact}, "
-            f"and the same command goes on"
+            f"a checkpoint could not be written to {path} ({_first_line(error)}){cause}: {_intact(path)}, and the same "
+            f"command goes on"
         ) from None
+
+
+def _intact(path: AnyPath) -> str:
+    try:
+        whole = finished_steps(path)
+    except OSError:  # the bucket cannot be reached
+        return "what was saved before is intact"
+    return f"the one of step {whole[-1]} is intact" if whole else "there is none yet"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,23 +1,23 @@
 """Fingerprints of runs: equal runs have equal fingerprints, wherever and whenever they ran."""
 
 import hashlib
-import pathlib
 
 import numpy as np
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
 
 _DETERMINISTIC = ("metrics", "eval", "ledger", "groups")
 
 
-def digest_lines(path: pathlib.Path) -> list[str]:
+def digest_lines(path: AnyPath) -> list[str]:
     """`SHA-256  part` of every array of the newest checkpoint and of every deterministic record, sub-runs included.
 
     Sorted, without absolute paths or timings.
     """
-    configs = sorted(path.rglob("config.json")) if path.is_dir() else []
+    configs: list[AnyPath] = sorted(path.rglob("config.json")) if path.is_dir() else []
     runs = [config.parent for config in configs if (config.parent / "checkpoints").is_dir()]
     if not runs:
         raise UsageError(f"no run with a checkpoint in {path}")

@@ -1,10 +1,15 @@
-"""From a path or a Hugging Face hub id to a local directory."""
+"""From a path, here or in a bucket, or a Hugging Face hub id to a local directory."""
 
+import hashlib
 import pathlib
 import re
 from typing import NamedTuple
 
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.buckets import BucketPath
+from lilo_jax.storage.compilation_cache import cache_directory
+from lilo_jax.storage.files import whole_directory
+from lilo_jax.storage.paths import AnyPath, path_of
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -13,8 +18,10 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 """What git leaves in the place of a large file that it has not fetched."""
 
 
-def refuse_pointer(path: pathlib.Path) -> None:
+def refuse_pointer(path: AnyPath) -> None:
     """Raises `UsageError` if a file is there in name only."""
+    if isinstance(path, BucketPath):  # where git leaves none
+        return
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise UsageError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
@@ -46,13 +53,16 @@ def local_directory(path: str, revision: str = "", *, kind: _Kind = MODEL) -> pa
     """The directory at `path`, or the snapshot of the hub repository of that name, fetched if it is not cached.
 
     Args:
-        path: a directory, or a hub id such as "Qwen/Qwen2.5-1.5B".
+        path: a directory, one in a bucket, or a hub id such as "Qwen/Qwen2.5-1.5B".
         revision: branch, tag or commit of a hub id.
         kind: what to fetch of it.
 
     Raises:
         UsageError: neither can be had; at once where there is no network.
     """
+    place = path_of(path)
+    if isinstance(place, BucketPath):
+        return local_copy(place, kind)
     try:
         directory = pathlib.Path(path).expanduser()
     except RuntimeError:
@@ -64,6 +74,35 @@ def local_directory(path: str, revision: str = "", *, kind: _Kind = MODEL) -> pa
     if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
         raise UsageError(f"no {kind.name} directory at {path!r}")
     return _snapshot(path, revision or None, kind)
+
+
+def local_copy(place: BucketPath, kind: _Kind = MODEL) -> pathlib.Path:
+    """A directory of this machine with what is fetched of one in a bucket, or with the one file that is there.
+
+    It is kept for as long as the bucket holds the same; a file that changes makes another copy.
+
+    Raises:
+        UsageError: there is nothing to fetch.
+    """
+    alone = place.is_file()
+    files = [place] if alone else sorted(f for f in place.rglob("*") if _is_fetched(f, kind))
+    if not files:
+        raise UsageError(f"no {kind.name} in {place}: it holds no {', '.join(kind.patterns)}")
+    root = place.parent if alone else place
+    versions = "".join(f"{file} {file.version()}\n" for file in files)
+    copy = cache_directory() / "buckets" / hashlib.sha256(versions.encode()).hexdigest()[:16]
+    if not copy.is_dir():
+        try:
+            with whole_directory(copy) as directory:
+                root.fetch_files(files, directory)
+        except OSError:
+            if not copy.is_dir():  # which another process has made in the meantime
+                raise
+    return copy
+
+
+def _is_fetched(file: BucketPath, kind: _Kind) -> bool:
+    return any(map(file.match, kind.patterns)) and not any(map(file.match, kind.ignored))
 
 
 def _snapshot(repository: str, revision: str | None, kind: _Kind) -> pathlib.Path:

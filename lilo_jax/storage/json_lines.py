@@ -8,13 +8,14 @@ key that stands twice in an object nobody knows which value is meant.  Half of a
 import codecs
 import json
 import math
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from lilo_jax.errors import UsageError
-from lilo_jax.storage.files import check_local, whole_file
+from lilo_jax.storage.buckets import BucketPath
+from lilo_jax.storage.files import whole_file
+from lilo_jax.storage.paths import AnyPath, path_of
 
 
 def to_json(value: Any, **form: Any) -> str:
@@ -59,7 +60,7 @@ def refuse(error: UsageError) -> NoReturn:
 
 
 def read_records(
-    path: pathlib.Path | str, broken: Callable[[UsageError], None] = refuse
+    path: AnyPath | str, broken: Callable[[UsageError], None] = refuse
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number, from 1, and object of every line that is not blank.
 
@@ -81,10 +82,10 @@ def read_records(
             yield number, record
 
 
-def read_bytes(path: pathlib.Path | str) -> bytes:
+def read_bytes(path: AnyPath | str) -> bytes:
     """What a file of text holds, without a byte order mark."""
     try:
-        return pathlib.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+        return path_of(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -97,7 +98,7 @@ def decoded(where: str, line: bytes) -> str:
         raise UsageError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start + 1})") from None
 
 
-def parse_record(path: pathlib.Path | str, number: int, line: str) -> dict[str, Any]:
+def parse_record(path: AnyPath | str, number: int, line: str) -> dict[str, Any]:
     """The object of one line; raises `UsageError` with its number if it is none."""
     record = parse_value(f"{path}, line {number}", line)
     if not isinstance(record, dict):
@@ -145,10 +146,9 @@ def _object_of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_output(path: pathlib.Path) -> None:
+def check_output(path: AnyPath) -> None:
     """Raises `UsageError` if a file cannot be written there; to be called before what it will hold is computed."""
-    check_local(path)
-    if not path.parent.is_dir():
+    if not isinstance(path, BucketPath) and not path.parent.is_dir():
         raise UsageError(
             f"there is no directory {path.parent} to write {path.name} to: make it, or pass another --output"
         )
@@ -156,17 +156,18 @@ def check_output(path: pathlib.Path) -> None:
         raise UsageError(f"{path} is a directory: pass a file as --output")
 
 
-def check_new_directory(path: pathlib.Path) -> None:
+def check_new_directory(path: AnyPath) -> None:
     """Raises `UsageError` if a directory of results cannot be made there without touching other files."""
-    check_local(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists and is not empty: pass another --output")
+    if isinstance(path, BucketPath):
+        return
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise UsageError(f"{above} is a file: pass another --output")
 
 
-def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+def write_records(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
     """Writes one line per record; the file appears, or replaces an older one, when all of them are there."""
     with whole_file(path) as file:
         for record in records:

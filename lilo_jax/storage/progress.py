@@ -5,7 +5,6 @@ says so once a minute.
 """
 
 import contextlib
-import pathlib
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 import tqdm
 
 from lilo_jax.storage.files import append_line
+from lilo_jax.storage.paths import AnyPath
 
 PATIENCE = 60.0
 """Seconds after which something is said where there is no terminal."""
@@ -26,9 +26,7 @@ WORTH_A_LINE = 1.0
 class Progress:
     """A progress bar over steps, or lines where there is no terminal."""
 
-    def __init__(
-        self, name: str, *, total: int, every: int = 1, bar: bool = True, file: pathlib.Path | None = None
-    ) -> None:
+    def __init__(self, name: str, *, total: int, every: int = 1, bar: bool = True, file: AnyPath | None = None) -> None:
         """Sets it up.
 
         Args:

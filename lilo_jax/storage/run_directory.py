@@ -32,8 +32,9 @@ import jax
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.checked_files import CheckedFiles, Entry
 from lilo_jax.storage.checkpoints import newest
-from lilo_jax.storage.files import append_line, check_local, write_whole
+from lilo_jax.storage.files import append_line, write_whole
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.redaction import redacted
 
 CONFIG, ENVIRONMENT, QUESTIONS = "config.json", "environment.json", "questions.jsonl"
@@ -49,25 +50,24 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sent
 class RunDirectory:
     """Reads and writes one run's files.  Reading changes nothing; who writes holds the lock (see `open_run`)."""
 
-    def __init__(self, path: pathlib.Path | str) -> None:
-        check_local(path)
-        self.path = pathlib.Path(path).absolute()
+    def __init__(self, path: AnyPath | str) -> None:
+        self.path: AnyPath = path_of(path).absolute()
         self.files = CheckedFiles(self.path)
 
     @property
-    def config_path(self) -> pathlib.Path:
+    def config_path(self) -> AnyPath:
         """Where the resolved config is."""
         return self.path / CONFIG
 
     @property
-    def tokenizer_path(self) -> pathlib.Path:
+    def tokenizer_path(self) -> AnyPath:
         """Where the tokenizer is; raises `UsageError` if there is none yet, `RunError` if it is damaged."""
         if not self.files.check_folder(TOKENIZER):
             raise UsageError(f"{self.path} holds no tokenizer: the run has not got as far as its first checkpoint")
         return self.path / TOKENIZER
 
     @property
-    def checkpoints_path(self) -> pathlib.Path:
+    def checkpoints_path(self) -> AnyPath:
         """Where checkpoints are."""
         return self.path / "checkpoints"
 
@@ -184,7 +184,7 @@ class RunDirectory:
         """Writes the config, in place of an earlier one."""
         self.files.write(CONFIG, _json(config))
 
-    def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None:
+    def write_tokenizer(self, save: Callable[[AnyPath], None]) -> None:
         """Has a tokenizer saved where it belongs."""
         save(self.path / TOKENIZER)
         self.files.adopt(TOKENIZER)
@@ -223,7 +223,7 @@ class SilentRunDirectory(RunDirectory):
 
     def store_config(self, config: Mapping[str, Any]) -> None: ...
 
-    def write_tokenizer(self, save: Callable[[pathlib.Path], None]) -> None: ...
+    def write_tokenizer(self, save: Callable[[AnyPath], None]) -> None: ...
 
     def written(self) -> dict[str, Entry]:
         """Nothing: what is saved of it is the first process's."""

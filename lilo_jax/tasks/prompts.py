@@ -3,10 +3,10 @@
 A checkpoint expects the style that it was trained with.  The strings are data, to be matched character for character.
 """
 
-import pathlib
 from collections.abc import Callable
 
 from lilo_jax.errors import UsageError, unknown_name
+from lilo_jax.storage.paths import AnyPath
 
 
 def plain(question: str) -> str:
@@ -52,7 +52,7 @@ STYLES: dict[str, Callable[[str], str]] = {
 }
 
 
-def template_of(file: pathlib.Path) -> str:
+def template_of(file: AnyPath) -> str:
     """A prompt style of one's own from a file, without the newline that ends its last line.
 
     Raises:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage import hub
+from lilo_jax.storage.buckets import BucketPath
 from lilo_jax.storage.json_lines import refuse
+from lilo_jax.storage.paths import path_of
 from lilo_jax.tasks.formats import READERS, Broken
 
 SAMPLES = pathlib.Path(__file__).parent / "samples"
@@ -107,6 +109,9 @@ def split_names(source: Source, path: str, *, revision: str = "") -> set[str]:
 
 def _named_files(source: Source, path: str, revision: str) -> dict[str, list[pathlib.Path]]:
     """Files by the split that they are named after; "" if none of them is named after one."""
+    place = path_of(path)
+    if isinstance(place, BucketPath) and place.is_file():
+        return {"": [hub.local_copy(place) / place.name]}
     if path and _expanded(path).is_file():
         return {"": [_expanded(path)]}
     directory = _directory(source, path, revision)

@@ -1,11 +1,11 @@
 """The tokenizer in a directory: one of Hugging Face's layout, or one that `save` wrote."""
 
 import json
-import pathlib
 from typing import Any
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.hub import refuse_pointer
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers.protocol import Tokenizer
 from lilo_jax.tokenizers.sentence_piece import SentencePiece
 from lilo_jax.tokenizers.settings import SETTINGS, generation_config
@@ -15,12 +15,12 @@ KEPT = ("tokenizer.json", "tokenizer.model", *SETTINGS, "added_tokens.json", "vo
 """Files that belong to a tokenizer, and go wherever it goes."""
 
 
-def has_tokenizer(directory: pathlib.Path) -> bool:
+def has_tokenizer(directory: AnyPath) -> bool:
     """Whether there is a file that `load_tokenizer` can begin with."""
     return any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
 
 
-def load_tokenizer(directory: pathlib.Path) -> Tokenizer:
+def load_tokenizer(directory: AnyPath) -> Tokenizer:
     """The tokenizer of `tokenizer.json`, or else of `tokenizer.model`.
 
     Raises:
@@ -42,7 +42,7 @@ def load_tokenizer(directory: pathlib.Path) -> Tokenizer:
     raise UsageError(f"no tokenizer in {directory}: it needs tokenizer.json or tokenizer.model")
 
 
-def _model_config(directory: pathlib.Path) -> dict[str, Any]:
+def _model_config(directory: AnyPath) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,11 +1,11 @@
 """What the rest of the project needs of a tokenizer."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers.template import ChatTemplate
 
 
@@ -67,6 +67,6 @@ class Tokenizer(Protocol):
         """What each id adds to a text, in UTF-8; b"" for special tokens.  A token may hold a part of a character."""
         ...
 
-    def save(self, directory: pathlib.Path) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Writes files from which `load_tokenizer` makes an equal tokenizer."""
         ...

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -11,6 +10,7 @@ import sentencepiece
 
 from lilo_jax.bounds import Count
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
@@ -156,6 +156,6 @@ class SentencePiece:
 
         return [added(i) for i in range(self.vocab_size)]
 
-    def save(self, directory: pathlib.Path) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Writes the files that it was made from."""
         write_files(self._files, directory)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers.protocol import SpecialIds
 from lilo_jax.tokenizers.template import ChatTemplate
 
@@ -17,7 +17,7 @@ Files = Mapping[str, bytes]
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
 
-def write_files(files: Files, directory: pathlib.Path) -> None:
+def write_files(files: Files, directory: AnyPath) -> None:
     """Writes the files of a tokenizer, byte for byte, to a directory that need not exist."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import tokenizers
 
 from lilo_jax.errors import UsageError
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.tokenizers.protocol import check_text
 from lilo_jax.tokenizers.settings import Files, read_settings, special_ids, write_files
 
@@ -88,7 +88,7 @@ class TokenizerJson:
             table[i] = b"" if added.special else content.encode()
         return table
 
-    def save(self, directory: pathlib.Path) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Writes the files that it was made from."""
         write_files(self._files, directory)
 

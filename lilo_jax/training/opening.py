@@ -1,14 +1,8 @@
 """Opening a run's directory: who may go on with it, with which config and questions, one writer at a time."""
 
 import contextlib
-import datetime
-import os
-import pathlib
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import filelock
 
 from lilo_jax import config as configuration
 from lilo_jax.config import TABLES, Config
@@ -18,9 +12,10 @@ from lilo_jax.questions import Question
 from lilo_jax.storage import questions_file
 from lilo_jax.storage.checked_files import CHECKSUMS
 from lilo_jax.storage.files import TEMPORARY, remove_unfinished
+from lilo_jax.storage.locks import LOCK, lock
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import CONFIG, DESCRIPTION, QUESTIONS, RunDirectory, SilentRunDirectory
 
-LOCK = "lock"
 BEGUN = {LOCK, CHECKSUMS, "log.txt", "FAILED", *DESCRIPTION}
 """What a run that was killed before it had a config may have left."""
 MAY_MOVE = ("mesh", "task.path", "task.revision")
@@ -29,7 +24,7 @@ MAY_MOVE = ("mesh", "task.path", "task.revision")
 
 @contextlib.contextmanager
 def open_run(
-    path: pathlib.Path | str, config: Config, resume: str, questions: Mapping[str, Sequence[Question]]
+    path: AnyPath | str, config: Config, resume: str, questions: Mapping[str, Sequence[Question]]
 ) -> Iterator[RunDirectory]:
     """The directory of a run, new or to be gone on with, locked until the block ends; refuses what does not belong.
 
@@ -58,7 +53,8 @@ def open_run(
         return
     with _told_to_others(), _trouble_with(path):
         directory.path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(directory.path)
+        held = lock(directory.path)
+        directory.files.guard = held.check
     try:
         with _told_to_others(), _trouble_with(path):
             _check(directory, config, "auto" if resume == "never" else resume, questions)
@@ -66,10 +62,10 @@ def open_run(
         hosts.gathered("")
         yield directory
     finally:
-        lock.release()
+        held.release()
 
 
-def _opened_by_the_first(path: pathlib.Path | str) -> RunDirectory:
+def _opened_by_the_first(path: AnyPath | str) -> RunDirectory:
     """The directory when the first process has opened it; raises what kept that one from it."""
     if refused := hosts.gathered("")[0]:
         raise UsageError(refused)
@@ -87,24 +83,11 @@ def _told_to_others() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _trouble_with(path: pathlib.Path | str) -> Iterator[None]:
+def _trouble_with(path: AnyPath | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UsageError(f"{path} cannot be used ({error.strerror or error}): pass another --output-dir") from None
-
-
-def _lock(path: pathlib.Path) -> filelock.BaseFileLock:
-    """The lock of a directory.  The system gives it up when its owner ends, in whatever way, on NFS too."""
-    lock = filelock.FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        owner = (path / LOCK).read_text(encoding="utf-8").strip() or "another process"
-        raise UsageError(f"{owner} writes {path}: wait for it or stop it, or pass another --output-dir") from None
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    (path / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()} (since {now})\n", encoding="utf-8")
-    return lock
 
 
 def _begin(directory: RunDirectory, config: Config, questions: Mapping[str, Sequence[Question]]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from lilo_jax.models.packing import beginning
 from lilo_jax.pretrained.sources import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.processes import hosts
 from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.storage.bucket_checkpoints import checkpoints_in
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import (
     DAMAGED,
@@ -33,6 +33,7 @@ from lilo_jax.storage.checkpoints import (
 from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.compilation_cache import keep_compiled_programs
 from lilo_jax.storage.ledger import Ledger
+from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.questions_file import fingerprint
 from lilo_jax.storage.run_directory import BEFORE, RunDirectory
@@ -117,7 +118,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
         return _run(config, launch, stop, name=name, bar=bar)
 
 
-def load(path: pathlib.Path | str) -> Result:
+def load(path: AnyPath | str) -> Result:
     """The run of a directory, finished or not, for reading; its `state` is None.
 
     Raises:
@@ -198,7 +199,7 @@ def _train(
     _show_plan(assembly, progress)
     with clock.phase("workers"):
         graders.start(assembly.task.grade)
-    with Checkpoints(path, keep=config.storage.keep) as checkpoints:
+    with checkpoints_in(path, keep=config.storage.keep) as checkpoints:
         steps = finished_steps(path)
         record = read_record(path, steps[-1]) if steps else None
         if record and record["questions"] != questions:

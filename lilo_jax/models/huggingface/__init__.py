@@ -5,7 +5,6 @@ To add a family: a file with its `Family`, its configs in `tests/test_family_par
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from lilo_jax.models.huggingface.qwen3 import QWEN3
 from lilo_jax.models.rope import Rope
 from lilo_jax.storage.hub import refuse_pointer
 from lilo_jax.storage.json_lines import to_json
+from lilo_jax.storage.paths import AnyPath
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
@@ -36,7 +36,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def read_architecture(directory: pathlib.Path) -> Architecture:
+def read_architecture(directory: AnyPath) -> Architecture:
     """The architecture that a directory's `config.json` describes.
 
     Raises:
@@ -66,7 +66,7 @@ def architecture_of(values: Mapping[str, Any], where: str) -> Architecture:
     return architecture
 
 
-def read_family(directory: pathlib.Path) -> Family:
+def read_family(directory: AnyPath) -> Family:
     """The family that a directory's `config.json` names."""
     return _family(read_config(directory), str(directory / "config.json"))
 
@@ -136,7 +136,7 @@ def _family(values: Mapping[str, Any], where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def read_config(directory: pathlib.Path) -> dict[str, Any]:
+def read_config(directory: AnyPath) -> dict[str, Any]:
     """The object in a directory's `config.json`, of whatever kind; raises `UsageError` if there is none."""
     path = directory / "config.json"
     try:
