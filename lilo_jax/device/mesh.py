@@ -94,7 +94,7 @@ def slow_axes(shape: tuple[int, int, int], devices: Sequence[jax.Device]) -> Ite
         if across > 1:
             yield (
                 f"--mesh.{axis} spans {across} {kind}, and slow links join these: what it sends in every layer takes "
-                f"them; give --mesh.data a multiple of {len(islands)}, which sends one sum of gradients a step"
+                f"them; give --mesh.data a multiple of {len(islands)}, which sends sums of gradients alone"
             )
     try:
         _hybrid(shape, devices, split=False)
