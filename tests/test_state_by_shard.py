@@ -15,7 +15,7 @@ from lilo_jax.storage.checkpoints import Checkpoints, newest
 from lilo_jax.storage.run_directory import RunDirectory
 
 MEASURED = """
-    import json, pathlib, re, shutil, sys
+    import ctypes, json, pathlib, re, shutil, sys
     import jax
     from lilo_jax.device.mesh import MeshConfig, constrainer, make_mesh
     from lilo_jax.models import build_model
@@ -34,10 +34,11 @@ MEASURED = """
 
     def grown(function):
         function()  # what is compiled and kept by libraries is there after the first time
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = kilobytes("VmRSS")
         kept = function()
-        return (kilobytes("VmHWM") - before) * 1024 / size
+        return (kilobytes("VmHWM") - before) * 1024
 
     def weights():
         mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
@@ -60,11 +61,14 @@ MEASURED = """
 
 @pytest.fixture(scope="module")
 def large(tiny_start, tmp_path_factory):
-    """(directory, bytes of its weights) of a run with a model of 200 MB, its largest weight a tenth of it."""
+    """(directory, bytes of each of its weights) of a run with a model of 190 MB, of nine weights of nearly one size."""
     path = pathlib.Path(shutil.copytree(tiny_start, tmp_path_factory.mktemp("large") / "run"))
     directory = RunDirectory(path)
     config = configuration.of_run(directory)
-    sizes = {"num_layers": 10, "embed_dim": 512, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64, "mlp_dim": 2560}
+    sizes = {
+        "num_layers": 20, "embed_dim": 512, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64, "mlp_dim": 512,
+        "vocab_size": 10_240, "tie_embeddings": False,
+    }  # fmt: skip
     larger = configuration.replace(config, **{f"model__{name}": size for name, size in sizes.items()})
     directory.store_config(configuration.to_dict(larger))
     shapes, rng = weight_shapes(decoder_config(RunModel(path))), np.random.default_rng(0)
@@ -73,16 +77,17 @@ def large(tiny_start, tmp_path_factory):
     shutil.rmtree(directory.checkpoints_path)
     with Checkpoints(directory.checkpoints_path, keep=1) as checkpoints:
         checkpoints.save(step, {"policy": {"params": params}}, {"ledger": {}})
-    return path, sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    return path, [leaf.nbytes for leaf in jax.tree.leaves(params)]
 
 
 @pytest.mark.slow
-def test_no_reader_holds_the_model_but_who_asks_for_all_of_it(large, tmp_path):
-    path, size = large
-    assert 2e8 < size < 3e8
-    found = json.loads(printed_by(MEASURED, path, tmp_path / "exported", size, devices=8).splitlines()[-1])
-    print(found)
-    assert found["everything kept"] > 0.8  # so the measure sees what is held
+def test_no_reader_holds_the_model_but_who_asks_for_all_of_it(large, tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")  # freed is given back, as it is of larger weights anyway
+    path, sizes = large
+    model, largest = sum(sizes), max(sizes)
+    assert model > 8 * largest
+    found = json.loads(printed_by(MEASURED, path, tmp_path / "exported", model, devices=8).splitlines()[-1])
+    assert found["everything kept"] > 0.8 * model  # so the measure sees what is held
     for name in ("one after the other", "digests", "export"):
-        assert found[name] < 0.5, found
-    assert found["weights"] < 1.6, found  # all devices are this host's: the weights once, and not a second time
+        assert found[name] < 4.5 * largest, found  # the weight before, and the next while orbax decodes it
+    assert found["weights"] < 1.6 * model, found  # all devices are this host's: the weights once, and not a second time
