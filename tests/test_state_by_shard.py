@@ -10,6 +10,7 @@ import pytest
 from virtual_devices import printed_by
 
 from lilo_jax import config as configuration
+from lilo_jax.errors import UsageError
 from lilo_jax.pretrained.sources import RunModel, decoder_config, weight_shapes
 from lilo_jax.storage.checkpoints import Checkpoints, newest
 from lilo_jax.storage.run_directory import RunDirectory
@@ -91,3 +92,10 @@ def test_no_reader_holds_the_model_but_who_asks_for_all_of_it(large, tmp_path, m
     for name in ("one after the other", "digests", "export"):
         assert found[name] < 4.5 * largest, found  # the weight before, and the next while orbax decodes it
     assert found["weights"] < 1.6 * model, found  # all devices are this host's: the weights once, and not a second time
+
+
+@pytest.mark.slow
+def test_a_critic_that_was_never_trained_is_refused(large):
+    model = RunModel(large[0])
+    with pytest.raises(UsageError, match="holds no critic: its algorithm trains none"):
+        list(model.stream_at(newest(model.checkpoints), "critic"))

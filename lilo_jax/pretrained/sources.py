@@ -265,7 +265,7 @@ class RunModel:
 
     def _placed(self, part: str, init: Callable[..., PyTree], axes: PyTree, mesh: Mesh) -> PyTree:
         """Each weight in its shards, of which every process reads its own."""
-        shapes, prefix = _shapes(init), f"{part}/params/"
+        shapes, prefix = _shapes(init), self._prefix(part)
         wanted = traverse_util.flatten_dict(placed_shapes(shapes, weights_layout(mesh, axes, shapes)), sep="/")
         named = {prefix + name: shape for name, shape in wanted.items()}
         found = at_newest(self.checkpoints, lambda step: restore_arrays(self.checkpoints, step, named, prefix))
@@ -275,13 +275,15 @@ class RunModel:
         return traverse_util.unflatten_dict({name.removeprefix(prefix): x for name, x in found.items()}, sep="/")
 
     def _arrays(self, part: str, step: int) -> WeightStream:
-        prefix, stream = f"{part}/params/", stream_arrays(self.checkpoints, step, f"{part}/params/")
-        empty = True
-        for name, array in stream:
-            empty = False
+        prefix = self._prefix(part)
+        for name, array in stream_arrays(self.checkpoints, step, prefix):
             yield tuple(name.removeprefix(prefix).split("/")), None, array
-        if empty:
-            raise UsageError(f"{self.directory} holds no {part}: its algorithm trains none")
+
+    def _prefix(self, part: str) -> str:
+        """What the names of the policy's or the critic's weights begin with; refuses a critic that is not there."""
+        if part == "critic" and not self.has_critic():
+            raise UsageError(f"{self.directory} holds no critic: its algorithm trains none")
+        return f"{part}/params/"
 
 
 def _merged(base: WeightStream, trained: dict[tuple[str, ...], np.ndarray], scale: float) -> WeightStream:
