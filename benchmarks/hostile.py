@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tokenizers
+from flax import traverse_util
 
 from lilo_jax import config as configuration
 from lilo_jax.cli import parser
@@ -36,7 +37,7 @@ from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, write_config
 from lilo_jax.models.huggingface.safetensors_files import write_tensors
-from lilo_jax.models.huggingface.weights import named_tensors
+from lilo_jax.models.huggingface.weights import named_tensors, stored_shapes
 from lilo_jax.pretrained.diagnosis import diagnose
 from lilo_jax.pretrained.export import export
 from lilo_jax.questions import Verdict
@@ -325,7 +326,8 @@ def _model() -> pathlib.Path:
     shapes = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
     numbers = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: numbers.standard_normal(leaf.shape).astype(np.float32), shapes)
-    write_tensors(path, named_tensors(params, FAMILIES["qwen2"], dtype=np.float32), shard_bytes=1 << 30)
+    stream = ((name, None, weight) for name, weight in traverse_util.flatten_dict(params).items())
+    write_tensors(path, stored_shapes(FAMILIES["qwen2"], shapes), named_tensors(stream, FAMILIES["qwen2"], shapes))
     for name, values in {
         "tokenizer_config.json": settings,
         "config.json": write_config(config) | {"eos_token_id": 1},

@@ -41,7 +41,7 @@ def write_model(directory: pathlib.Path, gigabytes: float, dtype: str) -> int:
     from lilo_jax.models.decoder import DecoderConfig
     from lilo_jax.models.huggingface import FAMILIES, write_config
     from lilo_jax.models.huggingface.safetensors_files import write_tensors
-    from lilo_jax.models.huggingface.weights import places
+    from lilo_jax.models.huggingface.weights import stored_shapes
 
     stored = np.dtype({"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}[dtype])
     per_layer = 12.1e6  # weights of a layer of this width
@@ -50,16 +50,16 @@ def write_model(directory: pathlib.Path, gigabytes: float, dtype: str) -> int:
         num_layers=layers, embed_dim=1024, num_heads=16, num_kv_heads=8, head_dim=64, mlp_dim=2944, vocab_size=16_384
     )
     (directory / "config.json").write_text(to_json(write_config(config) | {"dtype": dtype}))
-    shapes = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
-    stored_shapes = {name: place.stored for name, place in places(FAMILIES["llama"], shapes).items()}
+    params = jax.eval_shape(build_model(config, unconstrained).init, jax.random.key(0))
+    shapes = stored_shapes(FAMILIES["llama"], params)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         rng = np.random.default_rng(0)
-        for name, shape in stored_shapes.items():
+        for name, shape in shapes.items():
             yield name, (rng.standard_normal(shape, dtype=np.float32) * 0.02).astype(stored)
 
-    write_tensors(directory, tensors(), shard_bytes=SHARD_BYTES)
-    return max(int(np.prod(shape)) for shape in stored_shapes.values()) * stored.itemsize
+    write_tensors(directory, shapes, tensors(), dtype=dtype, shard_bytes=SHARD_BYTES)
+    return max(int(np.prod(shape)) for shape in shapes.values()) * stored.itemsize
 
 
 def resident() -> tuple[int, int]:

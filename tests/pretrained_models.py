@@ -3,7 +3,12 @@
 import pathlib
 import random
 
+import numpy as np
 import pytest
+from flax import traverse_util
+
+from lilo_jax.models.huggingface.safetensors_files import write_tensors
+from lilo_jax.models.huggingface.weights import named_tensors
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -94,3 +99,14 @@ def _save(kind, config, path: pathlib.Path, *, eos_token_id) -> None:
                 weight.add_(0.2 * torch.randn(weight.shape))
     model.generation_config.eos_token_id = eos_token_id
     model.save_pretrained(path)
+
+
+def tensors_of(params, family):
+    """Our weights under the names and in the layout of a family."""
+    stream = ((path, None, np.asarray(leaf)) for path, leaf in traverse_util.flatten_dict(params).items())
+    return dict(named_tensors(stream, family, params))
+
+
+def write_all(directory, tensors, **how):
+    """Writes tensors, by name, as safetensors."""
+    write_tensors(directory, {name: tensor.shape for name, tensor in tensors.items()}, tensors.items(), **how)

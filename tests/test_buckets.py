@@ -15,6 +15,7 @@ import fsspec
 import jax
 import jax.numpy as jnp
 import pytest
+from directories import load_arrays
 from test_resume import KILLED_RUN, assert_same_run
 
 from lilo_jax import cli
@@ -29,7 +30,7 @@ from lilo_jax.storage import hub, locks
 from lilo_jax.storage.bucket_checkpoints import checkpoints_in
 from lilo_jax.storage.buckets import PART, BucketPath
 from lilo_jax.storage.checked_files import CheckedFiles
-from lilo_jax.storage.checkpoints import COMMITTED, finished_steps, load_arrays, read_record, set_aside
+from lilo_jax.storage.checkpoints import COMMITTED, finished_steps, read_record, set_aside
 from lilo_jax.storage.digest import digest_lines
 from lilo_jax.storage.files import append_line, write_whole
 from lilo_jax.storage.json_lines import check_new_directory, check_output, read_records, write_records

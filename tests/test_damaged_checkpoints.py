@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-import xxhash
+from directories import load_arrays
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.storage.checkpoints import Checkpoints, checksums, finished_steps, load_arrays, read_arrays, read_record
+from lilo_jax.storage.checkpoints import Checkpoints, finished_steps, read_record, stream_arrays
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.training.run import run
@@ -51,7 +51,7 @@ def test_every_file_of_a_checkpoint_is_guarded(saved, tmp_path):
             file.unlink() if changed is None else file.write_bytes(changed)
             error = ""
             try:
-                arrays, found = read_arrays(copy, 2), read_record(copy, 2)
+                arrays, found = dict(stream_arrays(copy, 2)), read_record(copy, 2)
             except RunError as refusal:
                 error, refused = str(refusal), refused + 1
             if error:
@@ -74,7 +74,7 @@ def test_an_array_under_another_name_is_damage(saved, tmp_path):
     file = copy / "2" / "state" / "_METADATA"
     file.write_bytes(file.read_bytes().replace(b"mask", b"masc"))
     with pytest.raises(RunError, match=r"/2 is damaged \(mask is not what was written\)"):
-        read_arrays(copy, 2)
+        dict(stream_arrays(copy, 2))
 
 
 def test_a_prefix_is_checked_and_the_earlier_one_is_named(saved, tmp_path):
@@ -91,14 +91,6 @@ def test_a_prefix_is_checked_and_the_earlier_one_is_named(saved, tmp_path):
     shutil.rmtree(copy / "1")
     with pytest.raises(RunError, match="there is no earlier one"):
         load_arrays(copy)
-
-
-def test_every_array_has_its_kind_and_its_hash(saved):
-    _, state, _ = saved
-    assert checksums(state) == {
-        name: f"{kind} {xxhash.xxh3_128_hexdigest(state[name].tobytes())}"
-        for name, kind in (("weights", "float32[8,16]"), ("count", "int32[]"), ("mask", "bool[5]"))
-    }
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pretrained_models import tensors_of, write_all
 
 from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_config
-from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
-from lilo_jax.models.huggingface.weights import named_tensors, places, to_ours
+from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
+from lilo_jax.models.huggingface.weights import places, to_ours
 from lilo_jax.models.segments import Segments
 from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.sampling import TokenRule, sample
@@ -307,7 +308,7 @@ def test_bfloat16_is_as_near_to_float32_as_theirs(pair):
 def test_import_export_import_is_byte_equal(pair, tmp_path):
     """In the stored type and layout: every tensor of the new files has the bytes of the old."""
     family = FAMILIES[pair.config.family]
-    write_tensors(tmp_path, named_tensors(pair.params, family, dtype=np.float32), shard_bytes=20_000)
+    write_all(tmp_path, tensors_of(pair.params, family), shard_bytes=20_000)
     old, new = SafetensorsFiles(pair.path), SafetensorsFiles(tmp_path)
     assert old.shapes == new.shapes
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1

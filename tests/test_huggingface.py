@@ -8,6 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from pretrained_models import tensors_of, write_all
 from safetensors.numpy import save_file
 
 from lilo_jax.device.mesh import unconstrained
@@ -17,7 +18,7 @@ from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, read_architecture, write_config
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles, write_tensors
-from lilo_jax.models.huggingface.weights import named_tensors, places, stream_weights
+from lilo_jax.models.huggingface.weights import places, stream_weights
 from lilo_jax.models.rope import Rope
 from lilo_jax.storage import hub
 
@@ -269,7 +270,7 @@ def test_weights_of_policy_and_critic_go_out_and_in_unchanged(family, dtype, ran
         )
         params = jax.tree.map(lambda w: np.asarray(w).astype(dtype).astype(np.float32), params)
         (directory := tmp_path / name).mkdir()
-        write_tensors(directory, named_tensors(params, FAMILIES[family], dtype=np.dtype(dtype)), shard_bytes=10**9)
+        write_all(directory, tensors_of(params, FAMILIES[family]), dtype=dtype)
         files = SafetensorsFiles(directory)
         assert all(files.tensor(tensor).dtype == dtype for tensor in files.shapes)
         again = stacked(stream_weights(files, FAMILIES[family], shapes), shapes)
@@ -280,7 +281,7 @@ def test_layouts_by_hand():
     """A query of 1 layer, width 2, 1 head of size 4: outputs are rows there, and the last axes here."""
     shapes, _ = small("llama", num_layers=1, embed_dim=2, num_heads=1, num_kv_heads=1, head_dim=4, mlp_dim=3)
     params = jax.tree.map(lambda leaf: np.arange(math.prod(leaf.shape), dtype=np.float32).reshape(leaf.shape), shapes)
-    found = dict(named_tensors(params, FAMILIES["llama"], dtype=np.float32))
+    found = tensors_of(params, FAMILIES["llama"])
     expected_query = [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert found["model.layers.0.self_attn.q_proj.weight"].tolist() == expected_query
     assert found["model.layers.0.self_attn.o_proj.weight"].tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
@@ -293,7 +294,7 @@ def test_layouts_by_hand():
 def saved(tmp_path, random_weights):
     """(directory, its tensors, shapes) of a tied Llama in one file."""
     shapes, _ = small("llama", tie_embeddings=True)
-    tensors = dict(named_tensors(random_weights(shapes), FAMILIES["llama"], dtype=np.float32))
+    tensors = tensors_of(random_weights(shapes), FAMILIES["llama"])
     save_file(tensors, tmp_path / "model.safetensors")
     return tmp_path, tensors, shapes
 
@@ -350,10 +351,24 @@ def test_names_are_those_of_transformers():
             assert ours == {tensor: tuple(weight.shape) for tensor, weight in theirs.items()}, class_name
 
 
+def test_square_matrices_are_turned_both_ways(random_weights, tmp_path):
+    """The MLP as wide as the model: a matrix has the same shape there and here, and is the other way round."""
+    shapes, _ = small("llama", embed_dim=12, mlp_dim=12)
+    params = random_weights(shapes)
+    tensors = tensors_of(params, FAMILIES["llama"])
+    np.testing.assert_array_equal(
+        tensors["model.layers.1.mlp.gate_proj.weight"], np.asarray(params["trunk"]["layers"]["mlp"]["gate"])[1].T
+    )
+    write_all(tmp_path, tensors)
+    again = stacked(stream_weights(SafetensorsFiles(tmp_path), FAMILIES["llama"], shapes), shapes)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
 # --------------------------------------------------------------------------------------------------------------- files
 def test_shards_hold_what_the_index_says(tmp_path):
     tensors = {f"t{i}": np.full((4, 5), i, np.float32) for i in range(7)}
-    write_tensors(tmp_path, iter(tensors.items()), shard_bytes=2 * 80)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    write_tensors(tmp_path, shapes, reversed(tensors.items()), shard_bytes=2 * 80)  # in whatever order they come
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == [*(f"model-{i:05d}-of-00004.safetensors" for i in range(1, 5)), "model.safetensors.index.json"]
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -363,7 +378,7 @@ def test_shards_hold_what_the_index_says(tmp_path):
     for name, array in tensors.items():
         np.testing.assert_array_equal(files.tensor(name), array)
     with pytest.raises(UsageError, match="already"):
-        write_tensors(tmp_path, iter(tensors.items()), shard_bytes=10**9)
+        write_tensors(tmp_path, shapes, tensors.items())
 
 
 def test_a_write_that_fails_leaves_no_model(tmp_path):
@@ -372,7 +387,7 @@ def test_a_write_that_fails_leaves_no_model(tmp_path):
         raise RuntimeError("out of luck")
 
     with pytest.raises(RuntimeError):
-        write_tensors(tmp_path, tensors(), shard_bytes=10)
+        write_tensors(tmp_path, {"a": (100,), "b": (1,)}, tensors(), shard_bytes=10)
     assert not list(tmp_path.glob("model*"))
 
 

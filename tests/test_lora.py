@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from directories import load_arrays
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
@@ -19,7 +20,6 @@ from lilo_jax.models.lora import TARGETS, LoraConfig, adapted, adapter_axes, com
 from lilo_jax.pretrained.sources import open_model
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.storage.digest import digests
 from lilo_jax.training.assembly import assemble
 from lilo_jax.training.checks import check, resolve

@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from directories import load_arrays
 from pretrained_models import write_llama, write_qwen2
 from virtual_devices import printed_by
 
@@ -24,7 +25,6 @@ from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.sampling.settings import RolloutConfig
-from lilo_jax.storage.checkpoints import load_arrays
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.tokenizers.sentence_piece import TokenizerConfig
 from lilo_jax.training.assembly import assemble

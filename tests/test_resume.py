@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from directories import load_arrays
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Launch
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.budgets import BUDGETS
-from lilo_jax.storage.checkpoints import finished_steps, load_arrays
+from lilo_jax.storage.checkpoints import finished_steps
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.training.run import learning_curve, run

@@ -1,11 +1,13 @@
 """A model that cannot be used is refused by every verb as by training, in one line that says what is wrong."""
 
 import json
+import pathlib
 import shutil
 import sys
 
 import numpy as np
 import pytest
+from directories import load_arrays
 from pretrained_models import write_llama, write_qwen2
 from safetensors.numpy import load_file, save_file
 
@@ -18,6 +20,7 @@ from lilo_jax.models import build_model
 from lilo_jax.pretrained.inference import _check_finite
 from lilo_jax.pretrained.sources import checked_model, decoder_config
 from lilo_jax.rl.rloo import Rloo
+from lilo_jax.storage.checkpoints import Checkpoints
 from lilo_jax.storage.hub import POINTER
 from lilo_jax.tasks.chain import Chain
 from lilo_jax.training.checks import resolve
@@ -193,23 +196,18 @@ def test_doctor_on_a_template_without_end(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_run_with_a_weight_that_is_none_is_refused(tiny_run, tmp_path, monkeypatch, capsys):
-    from lilo_jax.pretrained import sources
-
     _, directory = tiny_run
-    source = checked_model(str(directory.path))
-    source.read_through()
-    whole = sources.load_arrays
-
-    def spoilt(*args):
-        step, arrays, record = whole(*args)
-        arrays["policy/params/trunk/norm/scale"] = arrays["policy/params/trunk/norm/scale"] * np.nan
-        return step, arrays, record
-
-    monkeypatch.setattr(sources, "load_arrays", spoilt)
+    checked_model(str(directory.path)).read_through()
+    path = pathlib.Path(shutil.copytree(directory.path, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints")))
+    step, arrays, record = load_arrays(directory.checkpoints_path)
+    arrays["policy/params/trunk/norm/scale"] = arrays["policy/params/trunk/norm/scale"] * np.nan
+    with Checkpoints(path / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(step, arrays, record)
+    source = checked_model(str(path))
     model = build_model(decoder_config(source), lambda x, _: x)
     with pytest.raises(UsageError, match=r"not all finite numbers \(trunk/norm/scale\)"):
         source.weights(model, make_mesh(MeshConfig()))
-    status, out, _ = lilo(monkeypatch, capsys, "doctor", "--model", directory.path)
+    status, out, _ = lilo(monkeypatch, capsys, "doctor", "--model", path)
     assert status == 1
     assert "not all finite numbers (trunk/norm/scale)" in out
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from directories import opened
+from directories import load_arrays, opened
 
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch
 from lilo_jax.device.flops import matrix_weights, token_flops
 from lilo_jax.errors import RunError, UsageError
-from lilo_jax.storage.checkpoints import Checkpoints, finished_steps, load_arrays, read_record
+from lilo_jax.storage.checkpoints import Checkpoints, finished_steps, read_record
 from lilo_jax.storage.digest import digests
 from lilo_jax.storage.ledger import KINDS, PURPOSES, Ledger, training_total
 from lilo_jax.storage.progress import Progress

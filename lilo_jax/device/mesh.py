@@ -6,14 +6,16 @@ axes a meaning is spread.  An axis whose size the mesh does not divide stays who
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.bounds import Count, Whole
+from lilo_jax.errors import UsageError
 from lilo_jax.models.row_shards import ALONE, Leading, RowShards
 from lilo_jax.types import Array, Constrain, PyTree
 
@@ -68,9 +70,83 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of all devices with the axes of `AXES`, all of type Auto."""
-    shape = mesh_shape(config, jax.device_count())
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    """A mesh of all devices with the axes of `AXES`, all of type Auto, laid out as `laid_out` says."""
+    devices = laid_out(mesh_shape(config, jax.device_count()), jax.devices())
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def laid_out(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of the mesh's shape, with the most messages on the fastest links.
+
+    Where the devices are of several slices, or of several hosts that know of no slices, slow links join these: `data`
+    takes them, and the others only the rest, in their order.  Axes that the links of a slice cannot be dealt
+    out to as they are share some.
+
+    Raises:
+        UsageError: slices or hosts have different numbers of devices.
+    """
+    try:
+        return _hybrid(shape, devices, split=False)
+    except NotImplementedError:  # what JAX raises where an axis would need a part of a physical one
+        return _hybrid(shape, devices, split=True)
+
+
+def slow_axes(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> Iterator[str]:
+    """What in the layout of these devices makes messages slow, in sentences; most layouts have nothing."""
+    islands = _islands(devices)
+    kind = "slices" if _have_slices(devices) else "hosts"
+    for axis, across in zip(AXES[1:], _across(shape, len(islands))[1:], strict=True):
+        if across > 1:
+            yield (
+                f"--mesh.{axis} spans {across} {kind}, and slow links join these: what it sends in every layer takes "
+                f"them; give --mesh.data a multiple of {len(islands)}, which sends sums of gradients alone"
+            )
+    try:
+        _hybrid(shape, devices, split=False)
+    except NotImplementedError:
+        sizes = ", ".join(f"{axis} {size}" for axis, size in zip(AXES, shape, strict=True))
+        yield (
+            f"the links of this slice cannot be dealt out to {sizes}: axes of the mesh share links, and wait for each "
+            f"other; sizes that are products of the slice's own sides do not"
+        )
+
+
+def _hybrid(shape: tuple[int, ...], devices: Sequence[jax.Device], *, split: bool) -> np.ndarray:
+    islands = _islands(devices)
+    if len(counts := sorted({len(island) for island in islands})) > 1:
+        raise UsageError(
+            f"slices or hosts have from {counts[0]} to {counts[-1]} devices each: take as many of each of them"
+        )
+    across = _across(shape, len(islands))
+    within = [size // parts for size, parts in zip(shape, across, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(
+        within,
+        across,
+        devices,
+        process_is_granule=not _have_slices(devices),
+        allow_split_physical_axes=split,
+    )
+
+
+def _islands(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """The devices of each slice, or of each host: within one links are fast."""
+    found: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        found.setdefault(device.slice_index if _have_slices(devices) else device.process_index, []).append(device)
+    return list(found.values())
+
+
+def _have_slices(devices: Sequence[jax.Device]) -> bool:
+    return hasattr(devices[0], "slice_index")
+
+
+def _across(shape: tuple[int, ...], islands: int) -> list[int]:
+    """Over how many islands each axis goes: the outermost that can takes them."""
+    across = []
+    for size in shape:
+        across.append(math.gcd(size, islands))
+        islands //= across[-1]
+    return across
 
 
 def sharding(

@@ -1,19 +1,22 @@
 """Weights from files to the devices, one array at a time."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lilo_jax.device.layout import weights_layout
+from lilo_jax.models.huggingface.weights import WeightStream
 from lilo_jax.types import Array, PyTree
 
-WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
-"""Path of a weight in the params, the layer that the array is of (None: all of them), the array, of any float type."""
+
+@jax.jit
+def are_finite(weight: Array) -> Array:
+    """Whether all numbers of an array, wherever its shards lie, are finite; bool []."""
+    return jnp.isfinite(weight).all()
 
 
 def place_weights(init: Callable[..., PyTree], axes: PyTree, mesh: Mesh, stream: WeightStream) -> PyTree:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from lilo_jax.device.mesh import AXES, MeshConfig, mesh_shape
+from lilo_jax.device.mesh import AXES, MeshConfig, laid_out, mesh_shape
 from lilo_jax.errors import UsageError, unknown_name
 
 GIB = 2**30
@@ -76,9 +76,7 @@ def described(name: str, config: MeshConfig) -> Slice:
         sizes = mesh_shape(config, len(devices))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    from jax.experimental import mesh_utils
-
-    laid = mesh_utils.create_device_mesh(sizes, list(devices), allow_split_physical_axes=True)
+    laid = laid_out(sizes, devices)
     return Slice(name, CHIPS[generation], Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES)))
 
 

@@ -1,20 +1,15 @@
 """From a run directory to a directory that Hugging Face transformers loads: policy, and critic beneath it."""
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
-from lilo_jax.device.mesh import MeshConfig, make_mesh, unconstrained
 from lilo_jax.errors import UsageError
-from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, write_config
-from lilo_jax.models.huggingface.safetensors_files import write_tensors
-from lilo_jax.models.huggingface.weights import named_tensors
-from lilo_jax.pretrained.sources import RunModel, decoder_config, open_model
+from lilo_jax.models.huggingface.safetensors_files import SHARD_BYTES, write_tensors
+from lilo_jax.models.huggingface.weights import WeightStream, named_tensors, stored_shapes
+from lilo_jax.pretrained.sources import RunModel, critic_shapes, decoder_config, open_model, weight_shapes
+from lilo_jax.storage.checkpoints import at_newest
 from lilo_jax.storage.files import whole_directory
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath
@@ -22,12 +17,12 @@ from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.types import PyTree
 
 
-def export(run: str, output: AnyPath, *, dtype: str = "float32", shard_bytes: int = 5 * 10**9) -> list[AnyPath]:
+def export(run: str, output: AnyPath, *, dtype: str = "float32", shard_bytes: int = SHARD_BYTES) -> list[AnyPath]:
     """Writes the newest weights of a run as Hugging Face model directories; adapters are merged.
 
     `output` holds config.json, generation_config.json, the tokenizer's files and safetensors; `output/critic`, if the
     run has a critic, the same as a token classifier with one label, whose logit is the value.  All is written beside
-    `output` first and moved there whole.
+    `output` first and moved there whole.  One weight at a time is in memory, whatever the size of the model.
 
     Args:
         run: run directory.
@@ -48,15 +43,19 @@ def export(run: str, output: AnyPath, *, dtype: str = "float32", shard_bytes: in
         raise UsageError(f"{output} is not empty: pass another --output")
     config, tokenizer = decoder_config(source), source.tokenizer()
     settings = write_config(config)
-    mesh = make_mesh(MeshConfig(data=1, fsdp=jax.device_count()))
-    model = build_model(config, unconstrained)
-    with whole_directory(output) as directory:
-        _write(directory, config, settings, tokenizer, source.weights(model, mesh), dtype, shard_bytes)
-        if source.has_critic():
-            family = FAMILIES[config.family]
-            labels = {"id2label": {"0": "value"}, "label2id": {"value": 0}, "architectures": [family.classifier]}
-            critic = source.critic_weights(model, mesh)
-            _write(directory / "critic", config, settings | labels, tokenizer, critic, dtype, shard_bytes)
+
+    def write(step: int) -> None:
+        with whole_directory(output) as directory:
+            weights = source.stream_at(step)
+            _write(directory, config, settings, tokenizer, weights, weight_shapes(config), dtype, shard_bytes)
+            if source.has_critic():
+                family = FAMILIES[config.family]
+                labels = {"id2label": {"0": "value"}, "label2id": {"value": 0}, "architectures": [family.classifier]}
+                weights, beneath = source.stream_at(step, "critic"), directory / "critic"
+                shapes = critic_shapes(config)
+                _write(beneath, config, settings | labels, tokenizer, weights, shapes, dtype, shard_bytes)
+
+    at_newest(source.checkpoints, write)
     return [output, output / "critic"] if source.has_critic() else [output]
 
 
@@ -65,7 +64,8 @@ def _write(
     config: DecoderConfig,
     settings: dict[str, Any],
     tokenizer: Tokenizer,
-    params: PyTree,
+    weights: WeightStream,
+    shapes: PyTree,
     dtype: str,
     shard_bytes: int,
 ) -> None:
@@ -80,11 +80,9 @@ def _write(
     _write_json(directory / "config.json", settings | ids | {"dtype": dtype, "torch_dtype": dtype})
     if not (directory / "generation_config.json").exists():
         _write_json(directory / "generation_config.json", ids)
-    write_tensors(directory, _on_host(params, config, dtype), shard_bytes=shard_bytes)
-
-
-def _on_host(params: PyTree, config: DecoderConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    return named_tensors(params, FAMILIES[config.family], dtype=np.dtype(jax.numpy.dtype(dtype)))
+    family = FAMILIES[config.family]
+    tensors = named_tensors(weights, family, shapes)
+    write_tensors(directory, stored_shapes(family, shapes), tensors, dtype=dtype, shard_bytes=shard_bytes)
 
 
 def _write_json(path: pathlib.Path, values: dict[str, Any]) -> None:

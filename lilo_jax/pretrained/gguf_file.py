@@ -14,7 +14,7 @@ from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES, architecture_of, write_config
 from lilo_jax.models.huggingface.rope import rope_parameters
-from lilo_jax.models.huggingface.safetensors_files import SINGLE, write_one_file
+from lilo_jax.models.huggingface.safetensors_files import write_tensors
 from lilo_jax.models.huggingface.weights import Place, places
 from lilo_jax.models.rope import Rope, frequencies
 from lilo_jax.pretrained.gguf_tokenizer import special_ids, tokenizer_of
@@ -111,7 +111,7 @@ def import_gguf(source: str, output: AnyPath) -> Architecture:
                 (directory / name).write_text(to_json(values, indent=2) + "\n", encoding="utf-8")
             (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
             shapes = {name: place.stored for name, (_, place) in wanted.items()}
-            write_one_file(directory / SINGLE, shapes, _arrays(content, architecture, wanted))
+            write_tensors(directory, shapes, _arrays(content, architecture, wanted))
             open_model(str(directory)).check()
     return architecture
 

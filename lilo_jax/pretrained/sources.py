@@ -1,6 +1,7 @@
 """MODEL: a Hugging Face directory, a hub id or a run directory, and what is read from it to start with.
 
-Weights go to the mesh one stored tensor at a time, each into its shards, as float32 masters.
+No host holds a whole model.  Weights go to the mesh as float32 masters: of files one stored tensor at a time, each into
+its shards; of a checkpoint by shard, each host reading its own.
 """
 
 import collections
@@ -16,19 +17,21 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from lilo_jax.config import Config, of_run
-from lilo_jax.device.mesh import unconstrained
-from lilo_jax.device.weights import WeightStream, place_weights
+from lilo_jax.device.layout import placed_shapes, weights_layout
+from lilo_jax.device.mesh import put_replicated, unconstrained
+from lilo_jax.device.weights import are_finite, place_weights
 from lilo_jax.errors import UsageError
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.architecture import Architecture, fields_of
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import read_architecture, read_config, read_family
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
-from lilo_jax.models.huggingface.weights import stream_weights
+from lilo_jax.models.huggingface.weights import WeightStream, stream_weights
 from lilo_jax.models.lora import combine, merge
+from lilo_jax.models.projection import LowRank
 from lilo_jax.storage import hub
 from lilo_jax.storage.buckets import BucketPath
-from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.checkpoints import at_newest, newest, restore_arrays, stream_arrays
 from lilo_jax.storage.paths import AnyPath, path_of
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
@@ -57,6 +60,10 @@ class PretrainedModel(Protocol):
 
     def read_through(self) -> None:
         """Raises `UsageError` if a weight is not a finite number; reads all of them, one at a time."""
+        ...
+
+    def stream(self) -> WeightStream:
+        """Its policy weights, as they are stored, one at a time on the host."""
         ...
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
@@ -106,11 +113,14 @@ def _finite(stream: WeightStream, directory: AnyPath) -> WeightStream:
     """The same weights; an infinite one, or one that is no number, is refused."""
     for path, layer, array in stream:
         if not np.isfinite(array).all():
-            name = "/".join(path) + ("" if layer is None else f" of layer {layer}")
-            raise UsageError(
-                f"the weights in {directory} are not all finite numbers ({name}): get them again, or take another model"
-            )
+            raise _not_finite("/".join(path) + ("" if layer is None else f" of layer {layer}"), directory)
         yield path, layer, array
+
+
+def _not_finite(name: str, directory: AnyPath) -> UsageError:
+    return UsageError(
+        f"the weights in {directory} are not all finite numbers ({name}): get them again, or take another model"
+    )
 
 
 def decoder_config(source: PretrainedModel, **execution: Any) -> DecoderConfig:
@@ -123,6 +133,12 @@ def decoder_config(source: PretrainedModel, **execution: Any) -> DecoderConfig:
 def weight_shapes(config: DecoderConfig) -> PyTree:
     """The shapes of a policy's weights."""
     return _shapes(build_model(config, unconstrained).init)
+
+
+@functools.lru_cache(maxsize=4)
+def critic_shapes(config: DecoderConfig) -> PyTree:
+    """The shapes of a critic's weights."""
+    return _shapes(build_model(config, unconstrained).init_critic)
 
 
 def _shapes(init: Callable[..., PyTree]) -> PyTree:
@@ -158,7 +174,11 @@ class HuggingFaceModel:
 
     def read_through(self) -> None:
         """Of the safetensors files."""
-        collections.deque(self._stream(weight_shapes(decoder_config(self))), maxlen=0)
+        collections.deque(self.stream(), maxlen=0)
+
+    def stream(self) -> WeightStream:
+        """Of the safetensors files, layer by layer."""
+        return self._stream(weight_shapes(decoder_config(self)))
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the safetensors files."""
@@ -186,6 +206,12 @@ class RunModel:
         """Of the run."""
         return of_run(RunDirectory(self.directory))
 
+    @property
+    def checkpoints(self) -> AnyPath:
+        """Where the run's checkpoints are; refuses those of a finished run without its last one."""
+        RunDirectory(self.directory).newest_step()
+        return RunDirectory(self.directory).checkpoints_path
+
     def architecture(self) -> Architecture:
         """Of the run's config."""
         return Architecture(**fields_of(Architecture, self.config.model))
@@ -201,43 +227,80 @@ class RunModel:
 
     def read_through(self) -> None:
         """Of the policy; the base of adapters first."""
-        start = starting_model(self.config, self.directory) if self.config.lora.rank else None
-        if start is not None:
-            start.read_through()
-        collections.deque(self._stream("policy/params/"), maxlen=0)
+        at_newest(self.checkpoints, lambda step: collections.deque(self.stream_at(step), maxlen=0))
+
+    def stream(self) -> WeightStream:
+        """Of the policy, whole weights; adapters are merged into their base."""
+        return self.stream_at(newest(self.checkpoints))
+
+    def stream_at(self, step: int, part: str = "policy") -> WeightStream:
+        """The policy's or the critic's weights at a checkpoint, one at a time on the host; adapters are merged."""
+        trained = _finite(self._arrays(part, step), self.directory)
+        if not self.config.lora.rank:
+            return trained
+        return _merged(self._start().stream(), {path: array for path, _, array in trained}, self.config.lora.scale)
 
     def weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the policy; adapters are merged into their base."""
         if not self.config.lora.rank:
-            return place_weights(model.init, model.axes, mesh, self._stream("policy/params/"))
-        return self._merged("policy/params/", model, mesh)
+            return self._placed("policy", model.init, model.axes, mesh)
+        return self._on_base("policy", model, mesh)
 
     def critic_weights(self, model: Model, mesh: Mesh) -> PyTree:
         """Of the critic; adapters are merged into their base."""
         if not self.config.lora.rank:
-            return place_weights(model.init_critic, model.critic_axes, mesh, self._stream("critic/params/"))
-        merged = self._merged("critic/params/", model, mesh)
+            return self._placed("critic", model.init_critic, model.critic_axes, mesh)
+        merged = self._on_base("critic", model, mesh)
         return {name: merged[name] for name in model.critic_axes}
 
     def has_critic(self) -> bool:
         """Whether the run trains one."""
         return self.config.algorithm.build().needs_values and bool(self.config.num_steps)
 
-    def _merged(self, prefix: str, model: Model, mesh: Mesh) -> PyTree:
-        config = self.config
-        start = starting_model(config, self.directory)
+    def _start(self) -> PretrainedModel:
+        start = starting_model(self.config, self.directory)
         assert start is not None, "adapters have a base"
-        trained = traverse_util.unflatten_dict({path: array for path, _, array in self._stream(prefix)})
-        return merge(combine(start.weights(model, mesh), trained, config.lora.scale))
+        return start
 
-    def _stream(self, prefix: str) -> WeightStream:
-        return _finite(self._arrays(prefix), self.directory)
+    def _on_base(self, part: str, model: Model, mesh: Mesh) -> PyTree:
+        base = self._start().weights(model, mesh)
+        stream = at_newest(self.checkpoints, lambda step: list(_finite(self._arrays(part, step), self.directory)))
+        trained = traverse_util.unflatten_dict({path: array for path, _, array in stream})
+        return merge(combine(base, put_replicated(mesh, trained), self.config.lora.scale))
 
-    def _arrays(self, prefix: str) -> WeightStream:
-        RunDirectory(self.directory).newest_step()
-        _, arrays, _ = load_arrays(RunDirectory(self.directory).checkpoints_path, prefix)
-        if not arrays:
-            raise UsageError(f"{self.directory} holds no {prefix.partition('/')[0]}: its algorithm trains none")
-        while arrays:  # each is forgotten once it has been placed
-            name, array = arrays.popitem()
+    def _placed(self, part: str, init: Callable[..., PyTree], axes: PyTree, mesh: Mesh) -> PyTree:
+        """Each weight in its shards, of which every process reads its own."""
+        shapes, prefix = _shapes(init), self._prefix(part)
+        wanted = traverse_util.flatten_dict(placed_shapes(shapes, weights_layout(mesh, axes, shapes)), sep="/")
+        named = {prefix + name: shape for name, shape in wanted.items()}
+        found = at_newest(self.checkpoints, lambda step: restore_arrays(self.checkpoints, step, named, prefix))
+        for name, array in found.items():
+            if not jax.device_get(are_finite(array)):
+                raise _not_finite(name.removeprefix(prefix), self.directory)
+        return traverse_util.unflatten_dict({name.removeprefix(prefix): x for name, x in found.items()}, sep="/")
+
+    def _arrays(self, part: str, step: int) -> WeightStream:
+        prefix = self._prefix(part)
+        for name, array in stream_arrays(self.checkpoints, step, prefix):
             yield tuple(name.removeprefix(prefix).split("/")), None, array
+
+    def _prefix(self, part: str) -> str:
+        """What the names of the policy's or the critic's weights begin with; refuses a critic that is not there."""
+        if part == "critic" and not self.has_critic():
+            raise UsageError(f"{self.directory} holds no critic: its algorithm trains none")
+        return f"{part}/params/"
+
+
+def _merged(base: WeightStream, trained: dict[tuple[str, ...], np.ndarray], scale: float) -> WeightStream:
+    """A base with its adapters merged, and then what was trained whole, such as a critic's head."""
+    whole = {path: array for path, array in trained.items() if path[-1] not in ("a", "b")}
+    for path, layer, array in base:
+        if path in whole:
+            continue
+        if (*path, "a") in trained:
+            part = slice(None) if layer is None else slice(layer, layer + 1)
+            a, b = (trained[(*path, name)][part] for name in ("a", "b"))
+            stacked = array if layer is None else array[None]
+            array = np.asarray(merge(LowRank(base=stacked, a=a, b=b, scale=scale))).reshape(array.shape)
+        yield path, layer, array
+    yield from ((path, None, array) for path, array in whole.items())

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from lilo_jax.storage.buckets import BucketPath
 from lilo_jax.storage.checkpoints import (
@@ -20,7 +22,6 @@ from lilo_jax.storage.checkpoints import (
     remove_step,
     saving,
     unfinished_steps,
-    whole_arrays,
 )
 from lilo_jax.storage.compilation_cache import cache_directory
 from lilo_jax.storage.paths import AnyPath
@@ -68,16 +69,10 @@ class BucketCheckpoints(Checkpoints):
         """Saves the state after `step` steps with a JSON record; returns before it is in the bucket."""
         self.wait()
         if jax.process_count() > 1:
-            state = whole_arrays(state, kept=self._is_first)
+            state = _whole(state, kept=self._is_first)
         if self._is_first:
             super().save(step, state, record)
             self._copying = self._thread.submit(self._copy, step)
-
-    def restore(self, step: int, like: PyTree) -> PyTree:
-        """As of `Checkpoints`; each process copies the step here first."""
-        (self._bucket / str(step)).fetch(self._local / str(step))
-        self._manager.reload()
-        return super().restore(step, like)
 
     def _copy(self, step: int) -> None:
         super().wait()
@@ -88,3 +83,15 @@ class BucketCheckpoints(Checkpoints):
             (self._bucket / str(step) / COMMITTED).write_text(f"step {step} is all here\n")
             for old in finished_steps(self._bucket)[: -self._keep]:
                 remove_step(self._bucket, old)
+
+
+def _whole(tree: PyTree, *, kept: bool) -> PyTree:
+    """The arrays of all processes' shards on this host, one after the other; None for each that is not `kept`."""
+
+    def whole(array: Any) -> Any:
+        if array.is_fully_replicated:
+            return np.asarray(array.addressable_data(0)) if kept else None
+        found = multihost_utils.process_allgather(array, tiled=True)
+        return found if kept else None
+
+    return jax.tree.map(whole, tree)

@@ -16,8 +16,8 @@ from lilo_jax.storage.files import write_at, write_whole
 from lilo_jax.storage.paths import AnyPath
 
 CHECKSUMS = "checksums.json"
-FORMAT = 3
-"""Of a run's directory and of its checkpoints; 1 had no checksums, 2 other names of arrays."""
+FORMAT = 4
+"""Of a run's directory and of its checkpoints; 1 had no checksums, 2 other names of arrays, 3 hashes of them."""
 LOOKS = 5
 """Times that a reader looks again at a file that a live run is just replacing."""
 

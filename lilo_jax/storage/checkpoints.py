@@ -11,16 +11,15 @@ import contextlib
 import ctypes
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import xxhash
-from jax.experimental import multihost_utils
 
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.storage.array_checksums import checksums, kind
 from lilo_jax.storage.buckets import BucketPath
 from lilo_jax.storage.checked_files import FORMAT, hash_of
 from lilo_jax.storage.paths import AnyPath
@@ -32,6 +31,7 @@ COMMITTED = "commit_success.txt"
 that a person has copied there has it too."""
 DAMAGED = "damaged"
 """Where damaged checkpoints are moved to, beside the directory of checkpoints."""
+Found = TypeVar("Found")
 
 
 class Checkpoints:
@@ -91,13 +91,7 @@ class Checkpoints:
             like: a tree of arrays or shape structs with the shapes, dtypes and shardings wanted.
         """
         wanted = _flat(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-        known = _read(self._path, step)["arrays"]
-        if different := _differences(known, wanted):
-            raise RunError(f"the checkpoint {self._path}/{step} does not fit this model: {different}")
-        with _reading(self._path, step):
-            arguments = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(wanted)})
-            found = self._manager.restore(step, args=arguments)[STATE]
-        _check(self._path, step, known, found)
+        found = restore_arrays(self._path, step, wanted)
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
 
@@ -134,21 +128,48 @@ def read_record(path: AnyPath, step: int) -> dict[str, Any]:
     return _read(path, step)["record"]
 
 
-def read_arrays(path: AnyPath, step: int, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a step whose names begin with `prefix`, on the host; needs no knowledge of the model."""
-    known = {name: mark for name, mark in _read(path, step)["arrays"].items() if name.startswith(prefix)}
-    if not known:
-        return {}
-    how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in known}
-    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(known, 0), restore_args=how, partial_restore=True)
-    with (
-        _at_hand(path, step, STATE) as folder,
-        _reading(path, step),
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
-    ):
-        found = checkpointer.restore(folder, args=arguments)
+def stream_arrays(path: AnyPath, step: int, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Name and array of a step, of those whose names begin with `prefix`; needs no knowledge of the model.
+
+    One array at a time is on the host, whole and checked.
+    """
+    with _at_hand(path, step, STATE) as folder:
+        for name, mark in _known(path, step, prefix).items():
+            with _reading(path, step):
+                found = _restored(folder, {name: 0}, {name: ocp.RestoreArgs(restore_type=np.ndarray)})
+            _check(path, step, {name: mark}, found)
+            yield name, found.pop(name)
+
+
+def restore_arrays(
+    path: AnyPath, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str = ""
+) -> dict[str, jax.Array]:
+    """The arrays of a step whose names begin with `prefix`, each process reading its own shards; all must call it.
+
+    Args:
+        path: of the checkpoints.
+        step: a finished one.
+        wanted: shape, dtype and sharding of every such array, by its whole name.
+        prefix: "" for all.
+    """
+    known = _known(path, step, prefix)
+    if different := _differences(known, wanted):
+        raise RunError(f"the checkpoint {path}/{step} does not fit this model: {different}")
+    how = ocp.checkpoint_utils.construct_restore_args(dict(wanted))
+    with _at_hand(path, step, STATE) as folder, _reading(path, step):
+        found = _restored(folder, dict(wanted), how)
     _check(path, step, known, found)
     return found
+
+
+def _known(path: AnyPath, step: int, prefix: str) -> dict[str, str]:
+    return {name: mark for name, mark in _read(path, step)["arrays"].items() if name.startswith(prefix)}
+
+
+def _restored(folder: pathlib.Path, item: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+    arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+    with _reader(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(folder, args=arguments)
 
 
 def newest(path: AnyPath) -> int:
@@ -159,15 +180,15 @@ def newest(path: AnyPath) -> int:
     return steps[-1]
 
 
-def load_arrays(path: AnyPath, prefix: str = "") -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
-    """The newest step under `path`, its arrays by name, those that begin with `prefix`, and its record.
+def at_newest(path: AnyPath, read: Callable[[int], Found]) -> Found:
+    """What `read` finds in the newest step under `path`.
 
     A live run may delete a step while it is read: then the next one is taken.
     """
     while True:
         step = newest(path)
         try:
-            return step, read_arrays(path, step, prefix), read_record(path, step)
+            return read(step)
         except RunError:
             if newest(path) == step:
                 raise
@@ -178,7 +199,8 @@ def set_aside(path: AnyPath) -> list[int]:
     moved = []
     for step in reversed(finished_steps(path)):
         try:
-            read_arrays(path, step)
+            for _ in stream_arrays(path, step):
+                pass
             break
         except RunError:
             target = path.with_name(DAMAGED)
@@ -215,52 +237,24 @@ def _at_hand(path: AnyPath, step: int, item: str) -> Iterator[pathlib.Path]:
         yield copied
 
 
+def _reader(handler: ocp.CheckpointHandler) -> ocp.Checkpointer:
+    """What reads without waiting for other processes: the first one may be the only one that reads."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 # -------------------------------------------------------------------------------------------------------- checksums
-def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """`dtype[shape] XXH3` of every array, by name."""
-    return {name: _mark(array) for name, array in arrays.items()}
-
-
-def whole_arrays(tree: PyTree, *, kept: bool) -> PyTree:
-    """The arrays of all processes' shards on this host, one after the other; None for each that is not `kept`."""
-
-    def whole(array: Any) -> Any:
-        found = _on_host(array)
-        return found if kept else None
-
-    return jax.tree.map(whole, tree)
-
-
 def weights_fingerprint(params: PyTree) -> str:
-    """One hash of all weights of a model."""
+    """One hash of all weights of a model; all processes must call it."""
     return hash_of(checksums(_flat(params)))
 
 
-def _mark(array: Any) -> str:
-    host = np.ascontiguousarray(_on_host(array))
-    return f"{_kind(array)} {xxhash.xxh3_128_hexdigest(host.reshape(-1).view(np.uint8).data)}"
-
-
-def _on_host(array: Any) -> Any:
-    """The array's values.  It is asked through a handle that is forgotten: an array keeps what it has once given."""
-    if not isinstance(array, jax.Array):
-        return array
-    if array.is_fully_replicated:
-        return np.asarray(array.addressable_data(0))
-    if not array.is_fully_addressable:  # one array at a time, whatever the model's size
-        return multihost_utils.process_allgather(array, tiled=True)
-    parts = [shard.data for shard in array.addressable_shards]
-    return jax.device_get(jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts))
-
-
-def _kind(array: Any) -> str:
-    return f"{np.dtype(array.dtype).name}[{','.join(map(str, np.shape(array)))}]"
-
-
 def _check(path: AnyPath, step: int, known: Mapping[str, str], found: Mapping[str, Any]) -> None:
+    whole = {name: array for name, array in found.items() if hasattr(array, "dtype")}  # or orbax has not found it
+    marks = checksums({name: whole[name] for name in known if name in whole})
     for name, mark in known.items():
-        array = found.get(name)
-        if not hasattr(array, "dtype") or _mark(array) != mark:  # orbax leaves a placeholder where it finds no array
+        if marks.get(name) != mark:
             raise _damaged(path, step, f"{name} is not what was written")
 
 
@@ -268,7 +262,7 @@ def _differences(known: Mapping[str, str], wanted: Mapping[str, Any]) -> str:
     """What the first array that differs is there and here; "" if none does."""
     kinds = {name: mark.split()[0] for name, mark in known.items()}
     for name in sorted(kinds.keys() | wanted.keys()):
-        there, here = kinds.get(name, "missing"), _kind(wanted[name]) if name in wanted else "missing"
+        there, here = kinds.get(name, "missing"), kind(wanted[name]) if name in wanted else "missing"
         if there != here:
             return f"{name} is {there} there and {here} here"
     return ""
@@ -287,7 +281,7 @@ def _read(path: AnyPath, step: int) -> dict[str, Any]:
     with (
         _at_hand(path, step, RECORD) as folder,
         _reading(path, step),
-        ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer,
+        _reader(ocp.JsonCheckpointHandler()) as checkpointer,
     ):
         content = checkpointer.restore(folder)
     version = content.get("format") if isinstance(content, dict) else None

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from lilo_jax.errors import UsageError
-from lilo_jax.storage.checkpoints import load_arrays
+from lilo_jax.storage.checkpoints import at_newest, read_record, stream_arrays
 from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
 
@@ -35,9 +35,16 @@ def digest_lines(path: AnyPath) -> list[str]:
 def digests(directory: RunDirectory) -> dict[str, str]:
     """SHA-256 of every array of a run's newest checkpoint, and of the ledger in its record, by name, sorted."""
     directory.newest_step()
-    _, arrays, record = load_arrays(directory.checkpoints_path)
+    path = directory.checkpoints_path
+    return at_newest(path, lambda step: _of_step(path, step))
+
+
+def _of_step(path: AnyPath, step: int) -> dict[str, str]:
+    """The digests of a step; one array at a time is on the host."""
+    record = read_record(path, step)
     found = {"record": hashlib.sha256(repr(sorted(record["ledger"].items())).encode()).hexdigest()}
-    for name, array in arrays.items():
-        content = f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
-        found[name] = hashlib.sha256(content).hexdigest()
+    for name, array in stream_arrays(path, step):
+        hasher = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        found[name] = hasher.hexdigest()
     return dict(sorted(found.items()))

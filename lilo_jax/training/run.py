@@ -13,6 +13,7 @@ from lilo_jax.config import Config, Launch, of_run
 from lilo_jax.device import capacity
 from lilo_jax.device.compiling import watched
 from lilo_jax.device.flops import token_flops
+from lilo_jax.device.mesh import slow_axes
 from lilo_jax.errors import RunError, Stopped, UsageError
 from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import start_keys, stream_key
@@ -230,7 +231,8 @@ def _train(
 def _show_plan(assembly: Assembly, progress: Progress) -> None:
     """Says what the steps will need, if that is worth saying."""
     config, programs, prompt = assembly.config, assembly.programs, assembly.pool.tokens.shape[1]
-    for line in undivided(config, assembly.mesh.shape):
+    devices = assembly.mesh.devices
+    for line in (*undivided(config, assembly.mesh.shape), *slow_axes(devices.shape, jax.devices())):
         progress.line(line)
     common = beginning(assembly.pool.tokens, assembly.pool.lengths)
     if config.num_steps and sum(plan_bytes(config, prompt, common).values()) >= WORTH_SAYING:

@@ -5,18 +5,20 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.hub import refuse_pointer
 from lilo_jax.storage.json_lines import to_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FLOATS = ("F32", "BF16", "F16")
+STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""Types of weights, and what a file calls them."""
+SHARD_BYTES = 5 * 10**9
 
 
 class SafetensorsFiles:
@@ -35,10 +37,10 @@ class SafetensorsFiles:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118, not a dictionary
                     piece = file.get_slice(name)
-                    if piece.get_dtype() not in FLOATS:
+                    if piece.get_dtype() not in STORED.values():
                         raise UsageError(
-                            f"{path}: {name} is stored as {piece.get_dtype()}, not as one of {', '.join(FLOATS)}: "
-                            f"convert the model to floats"
+                            f"{path}: {name} is stored as {piece.get_dtype()}, not as one of "
+                            f"{', '.join(STORED.values())}: convert the model to floats"
                         )
                     self.shapes[name], self._file_of[name] = tuple(piece.get_shape()), path
         _check_index(directory, self._file_of)
@@ -103,14 +105,37 @@ def _opened(path: pathlib.Path) -> Iterator[safe_open]:
         raise UsageError(f"{path} is not a whole safetensors file ({error}): get it again") from None
 
 
-def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarray]], *, shard_bytes: int) -> None:
+class _Slot(NamedTuple):
+    """Where a tensor is written.
+
+    Attributes:
+        file: its shard.
+        begin: its first byte in the file.
+        shape: it has.
+    """
+
+    file: pathlib.Path
+    begin: int
+    shape: tuple[int, ...]
+
+
+def write_tensors(
+    directory: pathlib.Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    *,
+    dtype: str = "float32",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
     """Writes `model.safetensors`, or shards of at most about `shard_bytes` with their index.
 
-    No more than one shard is in memory.
+    Each tensor is written as it comes: no more than one of them is in memory.
 
     Args:
         directory: exists.
-        tensors: name and array, one at a time.
+        shapes: of all tensors, by name, in the order in which they are to stand.
+        tensors: name and array, one at a time, in any order.
+        dtype: float32, bfloat16 or float16.
         shard_bytes: a shard is closed before it would grow beyond this.
 
     Raises:
@@ -118,56 +143,62 @@ def write_tensors(directory: pathlib.Path, tensors: Iterable[tuple[str, np.ndarr
     """
     if taken := sorted(directory.glob("model*.safetensors*")):
         raise UsageError(f"{directory} has {taken[0].name} already: write to another directory")
-    shards: list[tuple[pathlib.Path, list[str]]] = []
-    part: dict[str, np.ndarray] = {}
-    size = total = 0
-
-    def close() -> None:
-        path = directory / f"shard-{len(shards):05d}.tmp"
-        save_file(part, path, metadata={"format": "pt"})
-        shards.append((path, list(part)))
-        part.clear()
-
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    shards = _divided({name: math.prod(shape) * kind.itemsize for name, shape in shapes.items()}, shard_bytes)
+    files = [directory / f"shard-{number:05d}.tmp" for number in range(len(shards))]
+    slots: dict[str, _Slot] = {}
+    for path, names in zip(files, shards, strict=True):
+        slots |= _begun(path, {name: shapes[name] for name in names}, kind)
+    left = set(shapes)
     for name, array in tensors:
-        if part and size + array.nbytes > shard_bytes:
-            close()
-            size = 0
-        part[name] = np.ascontiguousarray(array)
-        size, total = size + array.nbytes, total + array.nbytes
-    close()
-    if len(shards) == 1:
-        shards[0][0].rename(directory / SINGLE)
+        left.remove(name)
+        assert array.shape == slots[name].shape, f"{name} is {array.shape} and should be {slots[name].shape}"
+        with open(slots[name].file, "r+b") as file:
+            file.seek(slots[name].begin)
+            file.write(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8).data)
+    assert not left, f"{len(left)} tensors have not come, such as {min(left)}"
+    _named(directory, files, shards, kind.itemsize * sum(map(math.prod, shapes.values())))
+
+
+def _divided(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Names in order, cut where a shard would have more than `most` bytes."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > most:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _begun(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], kind: np.dtype) -> dict[str, _Slot]:
+    """A safetensors file with its header, as long as it will be; where its tensors go."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    begins, end = {}, 0
+    for name, shape in shapes.items():
+        begins[name], end = end, end + kind.itemsize * math.prod(shape)
+        header[name] = {"dtype": STORED[kind.name], "shape": list(shape), "data_offsets": [begins[name], end]}
+    text = to_json(header).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return {name: _Slot(path, 8 + len(text) + begin, tuple(shapes[name])) for name, begin in begins.items()}
+
+
+def _named(directory: pathlib.Path, files: list[pathlib.Path], shards: list[list[str]], total: int) -> None:
+    """Gives whole files their names, and several an index."""
+    if len(files) == 1:
+        files[0].rename(directory / SINGLE)
         return
     weight_map: dict[str, str] = {}
-    for number, (path, names) in enumerate(shards, start=1):
-        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    for number, (path, names) in enumerate(zip(files, shards, strict=True), start=1):
+        final = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         path.rename(directory / final)
         weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     temporary = directory / "index.tmp"
     temporary.write_text(to_json(index, indent=2) + "\n", encoding="utf-8")
     temporary.rename(directory / INDEX)  # last: without it, shards are an unfinished download to a reader
-
-
-def write_one_file(
-    path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, np.ndarray]]
-) -> None:
-    """Writes float32 tensors as one safetensors file; no more than one of them is in memory.
-
-    Args:
-        path: of the file.
-        shapes: of all tensors, by name.
-        tensors: name and array, one at a time, in the order of `shapes`.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-    text = to_json(header).encode()
-    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for (name, array), (wanted, shape) in zip(tensors, shapes.items(), strict=True):
-            assert (name, array.shape) == (wanted, shape), f"{name} is not {wanted} of {shape}"
-            file.write(np.ascontiguousarray(array, "<f4").data)

@@ -5,10 +5,9 @@ one slice of a stacked weight.  Both directions only move numbers, so that a rou
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -16,6 +15,9 @@ from lilo_jax.errors import UsageError
 from lilo_jax.models.huggingface.family import CRITIC_NAMES, Family
 from lilo_jax.models.huggingface.safetensors_files import SafetensorsFiles
 from lilo_jax.types import PyTree
+
+WeightStream = Iterable[tuple[tuple[str, ...], int | None, np.ndarray]]
+"""Path of a weight in the params, the layer that the array is of (None: all of them), the array, of any float type."""
 
 TWO_INPUTS = {"output"}
 """Weights with two axes of inputs, heads and head size; every other matrix has one."""
@@ -81,7 +83,7 @@ def _inputs(path: tuple[str, ...]) -> int:
 def to_ours(stored: np.ndarray, place: Place) -> np.ndarray:
     """A tensor in our layout: a view of the same numbers."""
     inputs = _inputs(place.path)
-    if place.stored == place.shape or not inputs or len(place.shape) == 1:
+    if place.path == ("trunk", "embedding") or not inputs or len(place.shape) == 1:
         return stored.reshape(place.shape)
     outputs = place.shape[inputs:]
     arranged = stored.reshape(*outputs, *place.shape[:inputs])
@@ -96,9 +98,7 @@ def to_stored(ours: np.ndarray, place: Place) -> np.ndarray:
     return np.moveaxis(ours, range(inputs), range(-inputs, 0)).reshape(place.stored)
 
 
-def stream_weights(
-    files: SafetensorsFiles, family: Family, shapes: PyTree
-) -> Iterator[tuple[tuple[str, ...], int | None, np.ndarray]]:
+def stream_weights(files: SafetensorsFiles, family: Family, shapes: PyTree) -> WeightStream:
     """Path, layer (None: the weight has none) and array in our layout of every weight, after all have been checked.
 
     Args:
@@ -138,16 +138,24 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def named_tensors(params: PyTree, family: Family, *, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and array, in their layout, of every weight, one at a time on the host.
+def named_tensors(stream: WeightStream, family: Family, shapes: PyTree) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and array, in their layout, of every weight that a stream brings, one at a time, in its order.
 
     Args:
-        params: of a policy or critic, on devices or not.
+        stream: path, layer (None: all of them) and array of weights; others than those of `shapes` are passed over.
         family: names the tensors.
-        dtype: of the arrays.
+        shapes: of the policy or critic wanted.
     """
-    flat = traverse_util.flatten_dict(params)
-    for name, place in places(family, params).items():
-        leaf = flat[place.path]
-        ours = np.asarray(jax.device_get(leaf if place.layer is None else leaf[place.layer]))
-        yield name, to_stored(ours, place).astype(dtype)
+    named: dict[tuple[str, ...], list[tuple[str, Place]]] = {}
+    for name, place in places(family, shapes).items():
+        named.setdefault(place.path, []).append((name, place))
+    for path, layer, array in stream:
+        for name, place in named.get(path, []):
+            if layer in (None, place.layer):
+                whole = layer is not None or place.layer is None
+                yield name, to_stored(array if whole else array[place.layer], place)
+
+
+def stored_shapes(family: Family, shapes: PyTree) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a file, by name, in the order of its layers; `shapes` as in `places`."""
+    return {name: place.stored for name, place in places(family, shapes).items()}
