@@ -22,7 +22,7 @@ class Sink(Protocol):
     run: str
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes finite numbers by name."""
+        """Takes finite numbers by name, of a step or (`eval/...`) of an evaluation, which comes before its step."""
 
     def histograms(self, step: int, counts: Mapping[str, Sequence[int]]) -> None:
         """Takes histograms by name: how many groups had 0, 1, 2, ... correct rollouts."""

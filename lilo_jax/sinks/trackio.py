@@ -16,7 +16,7 @@ class Trackio:
     def __init__(self, directory: RunDirectory, run: str) -> None:
         import trackio
 
-        self._histogram = trackio.Histogram
+        self._histogram, self._finish = trackio.Histogram, trackio.finish
         self.run = run or f"{run_name(directory)} {secrets.token_hex(2)}"
         with contextlib.redirect_stdout(sys.stderr):  # what it says is no result of a command
             self._run: Any = trackio.init(
@@ -37,7 +37,7 @@ class Trackio:
 
     def close(self, *, failed: bool) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+            self._finish()
 
 
 def open_sink(directory: RunDirectory, run: str) -> Trackio:
