@@ -8,8 +8,8 @@ PLOT = ["matplotlib>=3.8"]
 SINKS = {  # trackers that records also go to: `--log NAME`
     "mlflow": ["mlflow>=3.0"],
     "tensorboard": ["tensorboard>=2.16"],
-    "trackio": ["trackio>=0.20"],
-    "wandb": ["wandb>=0.19"],
+    "trackio": ["trackio>=0.33"],
+    "wandb": ["wandb>=0.21"],
 }
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with

@@ -13,7 +13,7 @@ LEVELS, PLAIN_LEVELS = " ▁▂▃▄▅▆▇█", " .-=#"
 """A cell that is filled by so many parts; the second where the terminal has no blocks."""
 ROWS = 4
 """Of a curve."""
-LABEL = 8
+LABEL = 10
 """Columns of its numbers."""
 
 

@@ -147,5 +147,5 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 def one_line(error: Exception) -> str:
     """What an error says, on one line, without the end of a long one."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
