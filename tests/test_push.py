@@ -50,7 +50,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, self.headers.get("Authorization")))
-        if self.server.status != 200:
+        if self.server.status != 200 and self.server.refused in self.path:
             return self._answer(self.server.status, {"error": "you may not"})
         if self.path == "/api/repos/create":
             asked = json.loads(body)
@@ -88,7 +88,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.address = f"http://127.0.0.1:{server.server_port}"
-    server.asked, server.files, server.status, server.created = [], {}, 200, None
+    server.asked, server.files, server.created = [], {}, None
+    server.status, server.refused = 200, ""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -175,8 +176,9 @@ def test_a_repository_can_be_named_and_private(run, hub):
 
 
 @pytest.mark.parametrize(("status", "says"), [(401, "hf auth login"), (403, "hf auth login"), (400, "the hub refuses")])
-def test_a_refusal_is_one_sentence_and_leaves_nothing(run, hub, status, says):
-    hub.status = status
+@pytest.mark.parametrize("at", ["/repos/create", "/commit/"])
+def test_a_refusal_is_one_sentence_and_leaves_nothing(run, hub, status, says, at):
+    hub.status, hub.refused = status, at
     with pytest.raises(UsageError, match=says):
         push(str(run.path), "org/model", offline=None)
     assert [p.name for p in run.path.parent.iterdir()] == ["mine"]

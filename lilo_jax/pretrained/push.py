@@ -48,6 +48,9 @@ def push(run: str, to: str = "", *, offline: pathlib.Path | None, dtype: str = "
             f"the Hugging Face hub cannot be reached ({error}): {kept} holds what would be there, and "
             f"`hf upload {name} {kept}` uploads it"
         ) from None
+    except UsageError:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise
     shutil.rmtree(kept)
     return address
 

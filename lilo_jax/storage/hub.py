@@ -172,8 +172,10 @@ def upload(folder: pathlib.Path, repository: str) -> str:
 
 def _answer(repository: str, error: Exception) -> Exception:
     """`UsageError` if the hub has answered, with what it said; `ConnectionError` if it has not."""
+    from huggingface_hub import errors
+
     status, text = getattr(getattr(error, "response", None), "status_code", None), " ".join(str(error).split())[:300]
-    if status in (401, 403):
+    if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         return UsageError(
             f"the hub does not let you write {repository}: `hf auth login` with a token that may, or --to"
         )
