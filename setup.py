@@ -5,7 +5,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PLOT = ["matplotlib>=3.8"]
-WANDB = ["wandb>=0.18"]
+SINKS = {  # trackers that records also go to: `--log NAME`
+    "mlflow": ["mlflow>=3.0"],
+    "tensorboard": ["tensorboard>=2.16"],
+    "trackio": ["trackio>=0.33"],
+    "wandb": ["wandb>=0.21"],
+}
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 PEERS = ["rlax==0.1.9", "torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"]  # what losses are compared with
 GCS = ["gcsfs>=2025.3"]  # runs, models and data in gs://
@@ -64,6 +69,7 @@ setup(
         "numpy>=2.0",
         "pebble>=5.0.7",
         "pyarrow>=15.0",
+        "rich>=13.7",
         "tqdm>=4.66",
         "tyro>=0.9.1",
         "xxhash>=3.5",
@@ -76,7 +82,7 @@ setup(
         "cuda13": ["jax[cuda13]"],
         "aot": ["jax[tpu]"],
         "tasks": ["reasoning-gym>=0.1.19"],
-        "wandb": WANDB,
+        **SINKS,
         "gcs": GCS,
         "s3": S3,
         "gguf": GGUF,

@@ -22,6 +22,7 @@ from lilo_jax.errors import RunError, Stopped, UsageError, unknown_name
 from lilo_jax.processes import hosts
 from lilo_jax.processes.lifetime import MortalSpawnProcess, context_of
 from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.sinks import chosen_sinks
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath
 from lilo_jax.storage.run_directory import RunDirectory
@@ -117,6 +118,7 @@ def compare(
     config, arms = resolve(config), {name: resolve(arm) for name, arm in arms.items()}
     for arm in arms.values():
         check(arm)
+    chosen_sinks(launch.log)
     with open_run(launch.output_dir, config, launch.resume, {}) as root:
         ready = _ready(root.path, config, arms, seeds, launch)
         runs = {name: {seed: RunDirectory(root.path / f"seed_{seed}" / name) for seed in seeds} for name in arms}

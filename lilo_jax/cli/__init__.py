@@ -226,6 +226,15 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         default="float32",
         help="of the written weights; float32 loses nothing",
     )
+    _add_push(verb)
+    watch = verb(
+        verbs.watch,
+        "A run in the terminal while it goes on: accuracy, reward, entropy, zero-variance share, the frontier, speed, "
+        "tokens by purpose, time left.  Ctrl-C ends the view, not the run.",
+        "lilo watch runs/latest",
+    )
+    watch.add_argument("run", metavar="RUN", type=path_of, help="run directory")
+    watch.add_argument("--once", action="store_true", help="show it one time, as where there is no terminal")
     digest = verb(
         verbs.digest,
         "SHA-256 of every part of a run's final state, sub-runs included; equal runs print equal text.",
@@ -255,6 +264,22 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         type=path_of,
         metavar="DIR",
         help="also write a CSV and an SVG file of every figure to this folder",
+    )
+
+
+def _add_push(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    push = verb(
+        verbs.push,
+        "Uploads the policy of a run to the Hugging Face hub, with a model card made from the run.  `hf auth login` "
+        "first; --offline writes the same to a directory.",
+        "lilo push runs/latest --to USER/NAME",
+    )
+    push.add_argument("run", metavar="RUN", help="run directory")
+    push.add_argument("--to", default="", metavar="USER/NAME", help="repository; else your own of the run's name")
+    push.add_argument("--offline", type=path_of, metavar="DIR", help="directory to write, instead of an upload")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the written weights"
     )
 
 

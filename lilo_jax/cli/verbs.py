@@ -171,6 +171,20 @@ def report(runs: Sequence[AnyPath], output: AnyPath, against: str, data: AnyPath
     print(report_runs(runs, output, [name.strip() for name in against.split(",")], data))
 
 
+def watch(run: AnyPath, once: bool) -> None:
+    """Shows a run while it goes on."""
+    from lilo_jax.report.watch import watch as watch_run
+
+    watch_run(run, once=once)
+
+
+def push(run: str, to: str, offline: AnyPath | None, dtype: str, private: bool) -> None:
+    """Uploads a run's model with its card, or writes what would be uploaded."""
+    from lilo_jax.pretrained.push import push as push_run
+
+    print(push_run(run, to, offline=offline, dtype=dtype, private=private))
+
+
 def compare(arms: Sequence[str], factor: str) -> None:
     """Prints arms against the first of them."""
     from lilo_jax.report.paired import compare as paired

@@ -165,6 +165,8 @@ class Launch:
     """seconds from SIGTERM, SIGHUP or Ctrl-C to the end of the process at the latest; Ctrl-C twice ends at once"""
     graders: Whole = 0
     """processes for what cannot be graded at once; 0: one per core, started when first needed"""
+    log: str = ""
+    """sinks that the records also go to, with commas between: tensorboard, wandb, mlflow, trackio (docs/runs.md)"""
     print_config: bool = False
     """print the resolved config as JSON and exit"""
     debug: bool = False

@@ -1,9 +1,9 @@
-"""From a path, here or in a bucket, or a Hugging Face hub id to a local directory."""
+"""From a path, here or in a bucket, or a Hugging Face hub id to a local directory; and from one to a repository."""
 
 import hashlib
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lilo_jax.errors import UsageError
 from lilo_jax.storage.buckets import BucketPath
@@ -148,3 +148,76 @@ def _trouble(repository: str, revision: str | None, kind: _Kind, error: Exceptio
         f"{f'answers with status {answer}' if answer else 'cannot be reached'}: pass a directory, or run once where "
         f"there is a network (HF_HOME says where the cache is)"
     )
+
+
+def check_name(name: str) -> None:
+    """Raises `UsageError` if no repository can be called so."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.utils.validate_repo_id(name)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise UsageError(f"{name!r} cannot be the name of a repository: {error} (--to USER/NAME)") from None
+
+
+def card_of(path: str, revision: str, *, online: bool) -> Any:
+    """The `ModelCard` of a model in a directory or on the hub; None where there is none, or it cannot be had."""
+    import huggingface_hub
+
+    try:
+        local = pathlib.Path(path).expanduser() / "README.md"
+        if not local.is_file():
+            local = pathlib.Path(
+                huggingface_hub.hf_hub_download(
+                    path, "README.md", revision=revision or None, local_files_only=not online, etag_timeout=5
+                )
+            )
+        return huggingface_hub.ModelCard.load(local)
+    except Exception:  # it is not there, or no card: a model need not have one
+        return None
+
+
+def own_repository(name: str, *, private: bool) -> str:
+    """USER/NAME of a model repository, made if it is not there.
+
+    Raises:
+        UsageError: the hub refuses.
+        ConnectionError: it does not answer.
+    """
+    import huggingface_hub
+
+    try:
+        return huggingface_hub.HfApi().create_repo(name, private=private or None, exist_ok=True).repo_id
+    except Exception as error:  # whatever an absent network raises, in one of several HTTP libraries
+        raise _answer(name, error) from None
+
+
+def upload(folder: pathlib.Path, repository: str) -> str:
+    """Uploads a directory in one commit, and returns the repository's address.
+
+    Raises:
+        UsageError: the hub refuses.
+        ConnectionError: it does not answer.
+    """
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    try:
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a run of lilo_jax")
+    except Exception as error:
+        raise _answer(repository, error) from None
+    return f"{api.endpoint}/{repository}"
+
+
+def _answer(repository: str, error: Exception) -> Exception:
+    """`UsageError` if the hub has answered, with what it said; `ConnectionError` if it has not."""
+    from huggingface_hub import errors
+
+    status, text = getattr(getattr(error, "response", None), "status_code", None), " ".join(str(error).split())[:300]
+    if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
+        return UsageError(
+            f"the hub does not let you write {repository}: `hf auth login` with a token that may, or --to"
+        )
+    if status is not None or isinstance(error, ValueError):
+        return UsageError(f"the hub refuses {repository}: {text}")
+    return ConnectionError(text)

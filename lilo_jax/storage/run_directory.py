@@ -71,6 +71,11 @@ class RunDirectory:
         """Where checkpoints are."""
         return self.path / "checkpoints"
 
+    def must_exist(self) -> None:
+        """Raises `UsageError` if there is no run."""
+        if not self.config_path.exists():
+            raise UsageError(f"no run in {self.path}")
+
     def config_values(self) -> dict[str, Any]:
         """What stands in `config.json`, as it was written."""
         return json.loads(self._described(CONFIG))

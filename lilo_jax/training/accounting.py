@@ -11,7 +11,7 @@ from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.training.collection import Collected, Collector
-from lilo_jax.types import Admission, Array, Estimate, GroupStatistics, TrainState
+from lilo_jax.types import Admission, Array, CurriculumState, Estimate, GroupStatistics, TrainState
 
 MOST_SUSPECTS = 100
 
@@ -88,6 +88,23 @@ def _describe_groups(collector: Collector, statistics: GroupStatistics, groups: 
     if difficulties and None not in difficulties:
         found[f"curriculum/{name}_difficulty_mean"] = float(np.mean(difficulties))
     return found
+
+
+def describe_pool(state: CurriculumState) -> dict[str, float]:
+    """Which shares of the pool have been graded never, were always right, never right, or sometimes.  They add up to 1.
+
+    Args:
+        state: after the step's groups were observed, which ended with the admission that the host has waited for.
+    """
+    attempts, successes = jax.device_get((state.attempts, state.successes))
+    unseen, solved, unsolved = attempts == 0, successes == attempts, successes == 0
+    shares = {
+        "unseen": unseen,
+        "solved": solved & ~unseen,
+        "unsolved": unsolved & ~unseen,
+        "mixed": ~(solved | unsolved),
+    }
+    return {f"curriculum/pool_{name}_fraction": float(np.mean(mask)) for name, mask in shares.items()}
 
 
 def _mean(values: Array) -> float | None:

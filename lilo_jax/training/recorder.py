@@ -8,6 +8,7 @@ import jax
 
 from lilo_jax.errors import RunError
 from lilo_jax.evaluation.held_out import Evaluation
+from lilo_jax.sinks.feed import Feed
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.progress import Progress
 from lilo_jax.storage.run_directory import RunDirectory
@@ -36,9 +37,19 @@ _IN_VAIN = {
 class Recorder:
     """Holds back each step's records until the next step has been dispatched, or until `flush`."""
 
-    def __init__(self, directory: RunDirectory, progress: Progress, *, generations: str = "last") -> None:
-        """`generations`: which evaluations keep their responses: last, all or none."""
+    def __init__(
+        self, directory: RunDirectory, progress: Progress, feed: Feed | None = None, *, generations: str = "last"
+    ) -> None:
+        """Sets it up.
+
+        Args:
+            directory: to write to.
+            progress: to show with.
+            feed: what else gets the records.
+            generations: which evaluations keep their responses: last, all or none.
+        """
         self._directory, self.progress, self._generations = directory, progress, generations
+        self._feed = feed or Feed({}, directory, {})
         self._in_vain = dict.fromkeys(_IN_VAIN, 0)
         self._pending: tuple[int, dict[str, Any], Metrics, dict[str, int], dict[str, float]] | None = None
 
@@ -61,6 +72,7 @@ class Recorder:
         self._directory.append("metrics", {"step": step, **description, **values})
         self._directory.append("timings", {"step": step, **seconds})
         self._directory.append("ledger", {"step": step, **ledger})
+        self._feed.step(step, description | values, seconds, ledger)
         success = description.get("curriculum/collected_success_mean")
         note = f"success {success:.3f}" if success is not None else "nothing collected"
         if "curriculum/groups_wanted" in description:
@@ -89,6 +101,7 @@ class Recorder:
                     only=self._generations == "last",
                 )
         records = [evaluation.record for evaluation in evaluations]
+        self._feed.evaluation(records)
         self.progress.evaluation(records[0]["step"], {r["split"]: r["accuracy"] for r in records})
 
 

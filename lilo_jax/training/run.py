@@ -21,6 +21,8 @@ from lilo_jax.models.packing import beginning
 from lilo_jax.pretrained.sources import FINE_TUNED, PretrainedModel, open_model, starting_model
 from lilo_jax.processes import hosts
 from lilo_jax.processes.stop_request import StopRequest
+from lilo_jax.sinks import chosen_sinks
+from lilo_jax.sinks.feed import Feed, feeding
 from lilo_jax.storage.bucket_checkpoints import checkpoints_in
 from lilo_jax.storage.budgets import spent
 from lilo_jax.storage.checkpoints import (
@@ -115,6 +117,7 @@ def run(config: Config, launch: Launch | None = None, *, name: str = "train", ba
     launch = Launch() if launch is None else launch
     keep_compiled_programs()
     check(launch)
+    chosen_sinks(launch.log)
     with StopRequest(grace=launch.grace, max_seconds=launch.max_seconds) as stop:
         return _run(config, launch, stop, name=name, bar=bar)
 
@@ -140,7 +143,10 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
     questions = checks.questions_of(config, task)
     asked = configuration.flat(configuration.to_dict(config))
     hosts.agree("at the start", lambda: asked | {"the questions": fingerprint(questions), "jax": jax.__version__})
-    with open_run(launch.output_dir, config, launch.resume, questions) as directory:
+    with (
+        open_run(launch.output_dir, config, launch.resume, questions) as directory,
+        feeding(chosen_sinks(launch.log), directory, config.num_steps) as feed,
+    ):
         if directory.is_done():
             return Result(directory, done=True, state=None)
         if config.num_steps and config.sft.steps:
@@ -153,7 +159,7 @@ def _run(config: Config, launch: Launch, stop: StopRequest, *, name: str, bar: b
         progress = Progress(name, total=config.num_steps, every=max(config.num_steps // 4, 1), bar=bar, file=own)
         try:
             with watched(progress), assembly.graders:
-                state = _train(assembly, directory, progress, start, stop, launch, fingerprint(questions))
+                state = _train(assembly, directory, progress, feed, start, stop, launch, fingerprint(questions))
         except Stopped as stopped:
             directory.log(str(stopped))
             raise
@@ -182,6 +188,7 @@ def _train(
     assembly: Assembly,
     directory: RunDirectory,
     progress: Progress,
+    feed: Feed,
     start: PretrainedModel | None,
     stop: StopRequest,
     launch: Launch,
@@ -193,7 +200,8 @@ def _train(
         for step in set_aside(path) if hosts.is_first() else ():
             progress.line(f"the checkpoint of step {step} is damaged and was moved to {DAMAGED}/")
         hosts.wait()
-    recorder, clock = Recorder(directory, progress, generations=config.storage.generations), PhaseClock(progress.doing)
+    recorder = Recorder(directory, progress, feed, generations=config.storage.generations)
+    clock = PhaseClock(progress.doing)
     journal, graders = Journal(directory.path / "verdicts"), assembly.graders
     journal.turn_to(BEFORE)
     graders.keep(journal)
@@ -206,6 +214,7 @@ def _train(
         if record and record["questions"] != questions:
             raise UsageError(f"the questions are not those of the checkpoint {path}/{steps[-1]}: give those back")
         directory.rewind(record["files"] if record else None)
+        feed.catch_up(progress.line)
         if record:
             state, ledger, origin = _resumed(assembly, checkpoints, steps[-1], record, start)
             progress.line(f"resumed after step {steps[-1]}")

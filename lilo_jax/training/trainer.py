@@ -20,7 +20,7 @@ from lilo_jax.storage.clock import PhaseClock
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tasks.steps import newlines
-from lilo_jax.training.accounting import book, describe, group_record, rollout_records, suspects
+from lilo_jax.training.accounting import book, describe, describe_pool, group_record, rollout_records, suspects
 from lilo_jax.training.assembly import Assembly
 from lilo_jax.training.collection import Collected, Collector, collect, training_batch
 from lilo_jax.training.facts import refresh_facts
@@ -58,6 +58,7 @@ def train(
             break
         believed = believe(collector, state, collected, step, clock)
         admission, state = admit(collector, state, collected, step, clock)
+        pool = describe_pool(state.curriculum)
         hosts.agree(f"in step {step}", functools.partial(decisions, collected, admission))
         batch = make_batch(assembly, state, collected, admission, believed, step, ledger, clock)
         state, learned = update(assembly, state, batch, step, clock)
@@ -71,7 +72,7 @@ def train(
             recorder.flush()
         with clock.phase("update"):  # the next step samples from the result: there is nothing left to do meanwhile
             jax.block_until_ready(learned)
-        recorder.write_step(step, description | audited, learned, ledger, clock.take())
+        recorder.write_step(step, description | pool | audited, learned, ledger, clock.take())
         done = step + 1
         if done % config.evaluation.every == 0 or done == config.num_steps:
             recorder.flush()
