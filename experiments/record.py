@@ -91,7 +91,8 @@ def _plain(cells: list[str]) -> list[str]:
 def _status(result: Mapping[str, Any] | None) -> str:
     if result is None:
         return "not run"
-    return f"{result['verdict']}, {len(result['seeds'])} seeds, {result['date']}"
+    minutes = result["cpu_seconds"] / 60
+    return f"{result['verdict']}, {len(result['seeds'])} seeds, {result['date']}, {minutes:.1f} CPU-minutes"
 
 
 def last_run(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:

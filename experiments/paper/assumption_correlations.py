@@ -1,13 +1,13 @@
 """Whether the assumptions of theorem 3.1 hold.
 
 Claim: what the proof takes to be uncorrelated is so, and the other factor of each bound hardly moves with the score.
-Source: Foster et al.  2025, tables 3 and 4, appendix C, which gives neither sample sizes nor the test.
+Source: Foster et al. 2025, tables 3 and 4, appendix C, which gives neither sample sizes nor the test.
 Axes: pairs of quantities of tokens, responses and questions; checkpoints after 15, 75 and 150 steps of RLOO.
 Expected: table 4, all not significant: g_t.g_t' with products of increments .036 (GSM8K) and .013 (MATH), ||g_t||^2
     with the increment -.003 and -.003, with t -.007 and -.005, with learnability -.006 and .011; table 3, small:
     -.046, -.017, -.033 (GSM8K), -.032, -.021, -.032 (MATH).
-Cost: paper: a backward pass for each rollout, not done here; tiny: two minutes on two cores, with exact values and
-    success rates, as each question has one right sequence of tokens; small and paper: table 3 alone.
+Cost: paper: a backward pass for each rollout, not done here; tiny: minutes on two cores, with exact values and success
+    rates, as each question has one right sequence of tokens; small and paper: table 3 alone.
 Command: python -m experiments.paper.assumption_correlations --preset tiny
 Last run: not run.
 """

@@ -2,7 +2,7 @@
 
 Claim: training accuracy rises faster with LILO, and at equal training accuracy test accuracy is the same: one line for
     all runs.
-Source: Foster et al.  2025, figures 9 and 10.
+Source: Foster et al. 2025, figures 9 and 10.
 Axes: PPO and VinePPO on MATH and GSM8K; uniform and LILO; training accuracy is that of questions drawn at random,
     LILO's candidates among them.
 Expected: all runs on one line; on GSM8K training accuracy nears 95% while the test stays below 60%.
