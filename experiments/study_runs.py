@@ -161,7 +161,7 @@ def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOpt
     arms = dict(study.arms(config))
     root = pathlib.Path(options.launch.output_dir) / options.preset / "runs"
     share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
-    if not study.begins or config.model.path:
+    if study.begins not in arms:
         return share(arms, seeds)
     first = share({study.begins: arms.pop(study.begins)}, seeds)
     runs: Runs = {name: {} for name in arms}

@@ -23,8 +23,8 @@ OAT_ZERO = "sail/Qwen2.5-Math-1.5B-Oat-Zero"
 
 
 def arms(config: Config) -> dict[str, Config]:
-    """The first run, and two that go on."""
-    first = {} if config.model.path else {"first": config}
+    """The first run, where the model has had none, and two that go on."""
+    first = {} if config.model.path == OAT_ZERO else {"first": config}
     return first | uniform_and_lilo(config)
 
 
