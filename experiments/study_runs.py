@@ -62,8 +62,10 @@ def main(study: Study) -> None:
         print(to_json(study.described(settings), indent=2))
         return
     result = run_study(study, settings, options)
-    print(f"{study.title}\n\n{table(result)}\n\n{study.name}: {result['verdict']}")
-    print(f"written to {directory_of(study, options)}")
+    written = directory_of(study, options)
+    print(
+        f"{(written / 'table.md').read_text(encoding='utf-8')}\n{study.name}: {result['verdict']}; reports: {written}"
+    )
 
 
 def parse(study: Study, args: Sequence[str]) -> tuple[StudyOptions, Settings]:
