@@ -9,7 +9,8 @@ on.  A study that fails is told of and the others go on; the command then ends w
 PRESET/index.html with the report of every study, and records what was measured: `experiments/README.md`, `results.json`
 beside it, and the line "Last run" of each docstring (`--record DIR` writes them to another directory).
 
-Cost at tiny: about one to three minutes a study on two cores.
+What was measured lies in OUTPUT_DIR/PRESET/STUDY/result.json with the CPU time that it took; a study whose settings and
+seeds are those of its result is not measured again: delete the file after a change of its measures.
 """
 
 import dataclasses

@@ -95,9 +95,9 @@ def of_checkpoint(path: str) -> Gradients:
     loaded = load(source, tokenizer=tokenizer, stop=config.rollout.stop)
     questions, chat, width = task.splits["train"][:QUESTIONS], chat_of(config, task), config.rollout.max_new_tokens
     prompts = [question_ids(tokenizer, question, chat=chat) for question in questions]
-    protocol = Protocol(
-        SAMPLES, config.rollout.temperature, config.rollout.top_p, width, stop=config.rollout.stop, seed=config.seed
-    )
+    rule = config.rollout
+    temperature, top_p = (1.0, 1.0) if task.unique_answers else (rule.temperature, rule.top_p)  # exact rates are at 1
+    protocol = Protocol(SAMPLES, temperature, top_p, width, stop=rule.stop, seed=config.seed)
     drawn = list(generate(loaded, prompts, protocol))
     rollouts = _Rollouts(
         np.stack([np.asarray(c.tokens)[:, :width] for c in drawn]), np.stack([np.asarray(c.lengths) for c in drawn])
@@ -106,7 +106,7 @@ def of_checkpoint(path: str) -> Gradients:
         right = encode_pairs(tokenizer, [(q.prompt, q.answer) for q in questions], chat=chat)
         return _exact(loaded, prompts, rollouts, right)
     reward = np.array([_rewards(task, tokenizer, config, q, own) for q, own in zip(questions, drawn, strict=True)])
-    return _sampled(loaded, prompts, rollouts, reward)
+    return _sampled(loaded, prompts, rollouts, reward, temperature)
 
 
 class _Rollouts(NamedTuple):
@@ -129,10 +129,10 @@ def _rewards(task: Task, tokenizer: Tokenizer, config: Config, question: Questio
 
 
 def _sampled(
-    loaded: LoadedModel, prompts: Sequence[Sequence[int]], rollouts: _Rollouts, reward: np.ndarray
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], rollouts: _Rollouts, reward: np.ndarray, temperature: float
 ) -> Gradients:
     rows, width = _rows(prompts, rollouts), rollouts.tokens.shape[2]
-    size = squared_gradients(loaded.programs.model, completion_width=width)
+    size = squared_gradients(loaded.programs.model, completion_width=width, temperature=temperature)
     squares = _squares(size, loaded.params, rows, rollouts.mask, advantages(reward))
     alone = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), rows)
     ones = rollouts.mask.reshape(-1, 1, width).astype(np.float32)
@@ -152,9 +152,9 @@ def _exact(loaded: LoadedModel, prompts: Sequence[Sequence[int]], rollouts: _Rol
     success = np.exp(logprobs.sum(axis=1))
     reward, increments = outcome(*rollouts, _completions(right, width), np.asarray(right.completion_lengths), logprobs)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-    products = np.asarray(token_products(model, completion_width=width)(params, flat), np.float64)
+    products = np.asarray(token_products(model, completion_width=width, temperature=1.0)(params, flat), np.float64)
     products = products.reshape(*rollouts.mask.shape, width)
-    size = squared_gradients(model, completion_width=width)
+    size = squared_gradients(model, completion_width=width, temperature=1.0)
     weights = advantages(reward) | {"ppo_vineppo": increments}
     squares = _squares(size, params, rows, rollouts.mask, weights)
     # grad p = p grad log p: the expectation of every unbiased estimator.

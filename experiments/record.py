@@ -31,7 +31,7 @@ This page is written by `experiments.all` from `results.json` and the docstrings
 decoder, or the simulator where a module says so: it can agree with a claim about language models, and cannot prove it.
 A value stands with its 95% interval and its seeds.  A study *agrees* when every interval lies on the claimed side,
 *disagrees* when one lies on the other, and is *open* when one includes both; *no claim*: nobody had said what to
-expect.
+expect.  What was claimed to be nothing agrees when its interval includes nothing, as a wide one easily does.
 """
 
 
@@ -91,7 +91,8 @@ def _plain(cells: list[str]) -> list[str]:
 def _status(result: Mapping[str, Any] | None) -> str:
     if result is None:
         return "not run"
-    return f"{result['verdict']}, {len(result['seeds'])} seeds, {result['date']}"
+    minutes = result["cpu_seconds"] / 60
+    return f"{result['verdict']}, {len(result['seeds'])} seeds, {result['date']}, {minutes:.1f} CPU-minutes"
 
 
 def last_run(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -63,8 +63,10 @@ def main(study: Study) -> None:
         print(to_json(study.described(settings), indent=2))
         return
     result = run_study(study, settings, options)
-    print(f"{study.title}\n\n{table(result)}\n\n{study.name}: {result['verdict']}")
-    print(f"written to {directory_of(study, options)}")
+    written = directory_of(study, options)
+    print(
+        f"{(written / 'table.md').read_text(encoding='utf-8')}\n{study.name}: {result['verdict']}; reports: {written}"
+    )
 
 
 def parse(study: Study, args: Sequence[str]) -> tuple[StudyOptions, Settings]:
@@ -162,7 +164,7 @@ def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOpt
     arms = dict(study.arms(config))
     root = path_of(options.launch.output_dir) / options.preset / "runs"
     share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
-    if not study.begins or config.model.path:
+    if study.begins not in arms:
         return share(arms, seeds)
     first = share({study.begins: arms.pop(study.begins)}, seeds)
     runs: Runs = {name: {} for name in arms}

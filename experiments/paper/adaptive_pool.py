@@ -1,13 +1,21 @@
 """Candidates until the batch is full, and estimates that are remembered.
 
 Claim: none in the paper, which names both as future work.
-Source: Foster et al.  2025, sections 7 to 10.
+Source: Foster et al. 2025, sections 7 to 10.
 Axes: LILO with 4 candidates; candidates until the batch is full, at most 16 times as many; counts that fade (decay .9)
     and that do not (MoPPS), which screen nothing.
 Expected: no numbers.
-Cost: tiny: two minutes on two cores, in the simulator; paper: item 1 for each arm.
+Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.adaptive_pool --preset tiny
-Last run: not run.
+Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 167438c:
+    final accuracy, lilo less uniform: +0.151 [+0.117, +0.184] (16)
+    times fewer generated tokens, lilo against uniform: 0.46 [0.42, 0.53] (16/16)
+    final accuracy, until_full less uniform: +0.156 [+0.123, +0.189] (16)
+    times fewer generated tokens, until_full against uniform: 0.64 [0.57, 0.75] (16/16)
+    final accuracy, fading_counts less uniform: +0.013 [+0.005, +0.020] (16)
+    times fewer generated tokens, fading_counts against uniform: 1.08 (14/16)
+    final accuracy, counts less uniform: -0.054 [-0.069, -0.040] (16)
+    times fewer generated tokens, counts against uniform: 1.09 (2/16)
 """
 
 from collections.abc import Iterator

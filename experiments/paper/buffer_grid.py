@@ -5,7 +5,7 @@ Source: a gap of the first author's fork of VinePPO.
 Axes: refresh T in 1, 2, 5, 10, 25, 50; kept K in 64, 128, 256; candidates N in 128, 256, 1280; share rho in 0, .1,
     .25, .5, .75, 1; around (T, N, K, rho) = (10, 256, 128, .5).
 Expected: rarer refreshes and larger shares of an old buffer are worse; no numbers.
-Cost: tiny: three minutes on two cores, in the simulator; paper: item 1 for each of 14 arms.
+Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each of 14 arms.
 Command: python -m experiments.paper.buffer_grid --preset tiny
 Last run: not run.
 """

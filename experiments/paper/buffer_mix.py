@@ -4,7 +4,7 @@ Claim: the more of the batch comes from an old buffer the worse; with none the r
 Source: presets of the first author's fork of VinePPO ("fast", "very fast", each also with a low mix, and a check p0).
 Axes: share rho of .1 and .5 at (T, N, K) = (10, 256, 64) and (5, 128, 64); rho 0 as a check against uniform.
 Expected: no numbers; rho 0 must match uniform.
-Cost: paper: that of item 1 for each arm; tiny: three minutes on two cores.
+Cost: paper: that of item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.buffer_mix --preset tiny
 Last run: not run.
 """

@@ -2,12 +2,12 @@
 
 Claim: the policy learns the questions of the buffer by heart: they are answered better than questions drawn afresh,
     the more so the rarer the refresh, and test accuracy suffers.
-Source: Foster et al.  2025, figure 11; presets of the first author's fork of VinePPO.
+Source: Foster et al. 2025, figure 11; presets of the first author's fork of VinePPO.
 Axes: refresh T, candidates N, kept K, share rho of the batch: rec (50, 1280, 256, .5), fast (10, 256, 64, .5), very
     fast (5, 128, 64, .5), every step (1, 256, 64, 1).  The author's presets change T, N and K together; item 24 does
     not.
 Expected: training accuracy on the buffer far above that on fresh questions after some iterations, but for every step.
-Cost: paper: 241 iterations of PPO, about a day on four L40S for each arm; tiny: three minutes on two cores.
+Cost: paper: 241 of item 1's iterations for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.buffer_refresh --preset tiny
 Last run: not run.
 """

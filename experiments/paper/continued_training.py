@@ -1,10 +1,10 @@
 """Going on with a model that RL has already trained on these questions.
 
 Claim: learnable questions are left, LILO finds them, and accuracy hardly moves.
-Source: Foster et al.  2025, figure 7.
+Source: Foster et al. 2025, figure 7.
 Axes: GRPO from Oat-Zero-1.5B on its own training set; uniform and LILO.
 Expected: batches with learnability far above 0; test accuracy about flat.  Values only in the figure.
-Cost: paper: about a day on eight H200 for each arm; tiny: two minutes on two cores.  There the start is a run of LILO
+Cost: paper: about a day on eight H200 for each arm; tiny: minutes on two cores.  There the start is a run of LILO
     itself, 150 steps long.
 Command: python -m experiments.paper.continued_training --preset tiny
 Last run: not run.
@@ -23,8 +23,8 @@ OAT_ZERO = "sail/Qwen2.5-Math-1.5B-Oat-Zero"
 
 
 def arms(config: Config) -> dict[str, Config]:
-    """The first run, and two that go on."""
-    first = {} if config.model.path else {"first": config}
+    """The first run, where the model has had none, and two that go on."""
+    first = {} if config.model.path == OAT_ZERO else {"first": config}
     return first | uniform_and_lilo(config)
 
 

@@ -1,10 +1,10 @@
 """LILO beside DAPO's dynamic sampling, at equal generated samples.
 
 Claim: none in the paper; its readers ask whether ranking mixed questions adds anything to dropping the others.
-Source: a gap of Foster et al.  2025; Yu et al.  2025 (DAPO), equation 11.
+Source: a gap of Foster et al. 2025; Yu et al. 2025 (DAPO), equation 11.
 Axes: uniform; LILO with 4 candidates per question; DAPO, rounds of 3 times the batch until it is full, at most 10.
 Expected: no numbers.
-Cost: paper: item 1 for each arm; tiny: three minutes on two cores.
+Cost: paper: item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.dynamic_sampling --preset tiny
 Last run: not run.
 """

@@ -1,10 +1,10 @@
 """LILO beside a baseline that may generate as much.
 
 Claim: none in the paper, which compares at equal steps, LILO having generated four times as much.
-Source: a gap of Foster et al.  2025, seen by its readers.
+Source: a gap of Foster et al. 2025, seen by its readers.
 Axes: uniform, and uniform with batches of 4 times as many questions, against LILO; in steps, tokens and seconds.
 Expected: by the paper's own numbers PPO with LILO needs 1.6 to 2.1 times more samples than uniform, VinePPO a third.
-Cost: paper: four times item 1; tiny: three minutes on two cores.
+Cost: paper: four times item 1; tiny: minutes on two cores.
 Command: python -m experiments.paper.equal_samples --preset tiny
 Last run: not run.
 """

@@ -2,12 +2,15 @@
 
 Claim: ||grad J||^2 is at most p (1 - p) E||sum g||^2, a small step gains beta ||grad J||^2, and on average over
     questions ||grad J||^2 grows with p (1 - p).
-Source: Foster et al.  2025, equation 1 and theorem 3.1 (RLOO); this project adds the check, which is exact.
+Source: Foster et al. 2025, equation 1 and theorem 3.1 (RLOO); this project adds the check, which is exact.
 Axes: softmax policies over 8 answers of random logits, every one with a random set of right answers.
 Expected: the bound holds in every case; relative error of the step's gain goes to 0 with beta; correlation above 0.
 Cost: seconds at every preset.  Tests with several tokens and tied parameters: tests/test_rl_theory.py.
 Command: python -m experiments.paper.exact_bandit --preset tiny
-Last run: not run.
+Last run: tiny, agrees; seeds 301 to 312, 2026-11-29, commit 167438c:
+    largest ||grad J||^2 / (p(1 - p) E||g||^2): 0.621 [0.597, 0.646] (12)
+    largest relative error of beta ||grad J||^2, beta 0.001: 7.0e-05 [6.7e-05, 7.2e-05] (12)
+    correlation of p(1 - p) with ||grad J||^2: 0.927 [0.926, 0.929] (12)
 """
 
 import dataclasses

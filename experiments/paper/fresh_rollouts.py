@@ -1,11 +1,11 @@
 """Training on the rollouts that chose the questions, or on fresh ones.
 
 Claim: none in the paper, which reuses them; choosing by them conditions them on mixed outcomes.
-Source: a gap of Foster et al.  2025; its algorithm 2 has both forms.
+Source: a gap of Foster et al. 2025; its algorithm 2 has both forms.
 Axes: uniform; LILO, reusing; the same choice with 8 fresh rollouts of each question (a buffer that is filled anew
     every step and used up by it).
 Expected: fresh rollouts cost a quarter more and are less learnable than those that chose; no numbers.
-Cost: paper: item 1 for each arm; tiny: two minutes on two cores.
+Cost: paper: item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.fresh_rollouts --preset tiny
 Last run: not run.
 """

@@ -2,7 +2,7 @@
 
 Claim: training accuracy rises faster with LILO, and at equal training accuracy test accuracy is the same: one line for
     all runs.
-Source: Foster et al.  2025, figures 9 and 10.
+Source: Foster et al. 2025, figures 9 and 10.
 Axes: PPO and VinePPO on MATH and GSM8K; uniform and LILO; training accuracy is that of questions drawn at random,
     LILO's candidates among them.
 Expected: all runs on one line; on GSM8K training accuracy nears 95% while the test stays below 60%.
@@ -39,8 +39,10 @@ def off_the_line(evidence: Evidence) -> Iterator[Finding]:
     gaps = {}
     for seed, run in evidence.runs["lilo"].items():
         (train, test), (x, y) = points(run), points(evidence.runs["uniform"][seed])
-        slope, start = np.polyfit(x, y, 1)
         shared = train <= x.max()
+        if np.ptp(x) == 0 or not shared.any():  # no line, or none of it that both have been on
+            continue
+        slope, start = np.polyfit(x, y, 1)
         gaps[seed] = float(np.mean((test - (slope * train + start))[shared]))
     yield Finding("test accuracy at equal training accuracy, lilo less uniform", of_seeds(gaps), 0.0, "near", "+.3f")
 

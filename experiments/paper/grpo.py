@@ -1,12 +1,12 @@
 """GRPO and Dr. GRPO with and without LILO.
 
 Claim: LILO reaches GRPO's best accuracy in fewer steps, and ends above it on four of five test sets.
-Source: Foster et al.  2025, table 2, figures 3 and 4; the paper leaves template, base model and division by the
+Source: Foster et al. 2025, table 2, figures 3 and 4; the paper leaves template, base model and division by the
     standard deviation open, so all are here.
-Axes: base model (Qwen2.5-1.5B, its Math sister); template (r1, qwen_math); GRPO, or Dr.  GRPO, which does not divide;
+Axes: base model (Qwen2.5-1.5B, its Math sister); template (r1, qwen_math); GRPO, or Dr. GRPO, which does not divide;
     uniform, or LILO with 4 candidates per question.
 Expected: mean of five sets 1.5 times fewer steps, 35.5 -> 37.1%; AIME about equal, the other four above.
-Cost: paper: about a day on eight H200 for each arm; tiny: three minutes on two cores.
+Cost: paper: about a day on eight H200 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.grpo --preset tiny
 Last run: not run.
 """

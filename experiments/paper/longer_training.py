@@ -4,7 +4,7 @@ Claim: LILO's lead is not that of a faster start only: it is still there after t
 Source: the first author's fork of VinePPO (3000 iterations on MATH, 2025 on GSM8K, warm-up 1%).
 Axes: uniform and LILO, three times as long.
 Expected: no numbers.
-Cost: paper: three times item 1; tiny: three minutes on two cores.
+Cost: paper: three times item 1; tiny: minutes on two cores.
 Command: python -m experiments.paper.longer_training --preset tiny
 Last run: not run.
 """

@@ -2,11 +2,11 @@
 
 Claim: p (1 - p) cannot tell what can be learned from what is random: coin flips score highest, and LILO trains on
     them.
-Source: Foster et al.  2025, sections 7 to 10 (limits), which tests none of it.
+Source: Foster et al. 2025, sections 7 to 10 (limits), which tests none of it.
 Axes: a quarter of the training questions judged by a coin; a tenth of all verdicts turned round; uniform, LILO, and
     frontier, which suspects such questions.
 Expected: share of coin flips in the batch above a quarter with LILO. No numbers.
-Cost: paper: item 1 for each arm; tiny: three minutes on two cores.  Partial credit is left out: our p (1 - p) counts
+Cost: paper: item 1 for each arm; tiny: minutes on two cores.  Partial credit is left out: our p (1 - p) counts
     outcomes, whatever is earned.
 Command: python -m experiments.paper.noisy_rewards --preset tiny
 Last run: not run.

@@ -1,10 +1,10 @@
 """Dividing by the deviation, and whitening.
 
 Claim: theorem 3.1 promises LILO less where advantages are divided by their deviation: GRPO, and whitened PPO.
-Source: a gap of Foster et al.  2025, whose PPO whitens blocks of 16 rows and whose GRPO's division is not said.
-Axes: GRPO and Dr.  GRPO; PPO and VinePPO with and without whitening; each uniform and LILO.
+Source: a gap of Foster et al. 2025, whose PPO whitens blocks of 16 rows and whose GRPO's division is not said.
+Axes: GRPO and Dr. GRPO; PPO and VinePPO with and without whitening; each uniform and LILO.
 Expected: no numbers.
-Cost: paper: items 1 to 3, twice; tiny: four minutes on two cores.
+Cost: paper: items 1 to 3, twice; tiny: minutes on two cores.
 Command: python -m experiments.paper.normalisation --preset tiny
 Last run: not run.
 """

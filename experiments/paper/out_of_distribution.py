@@ -1,7 +1,7 @@
 """Test sets that training had nothing of.
 
 Claim: what LILO gains carries over to harder test sets that were not trained on.
-Source: Foster et al.  2025, table 6.
+Source: Foster et al. 2025, table 6.
 Axes: PPO and VinePPO, each uniform and LILO, against the fine-tuned start; sets CollegeMath and OlympiadBench.
 Expected: trained on MATH, CollegeMath 20.3 (start), PPO 25.4 -> 26.4, VinePPO 26.9 -> 28.8%; OlympiadBench 2.6, PPO
     3.5 -> 3.8, VinePPO 4.1 -> 4.5%; trained on GSM8K: said to improve, no numbers.

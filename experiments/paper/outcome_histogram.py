@@ -1,7 +1,7 @@
 """How many questions are always solved, never solved, or mixed.
 
 Claim: most questions are answered alike in all their rollouts and teach nothing; LILO's batches have few of them.
-Source: Foster et al.  2025, section 1, and the abstract of its first version, which asserts it without a number.
+Source: Foster et al. 2025, section 1, and the abstract of its first version, which asserts it without a number.
 Axes: PPO, GRPO; uniform and LILO; shares of groups with success rate 0, 1 and between, of all steps.
 Expected: more than half without variance under uniform; fewer under LILO. No number survives.
 Cost: that of items 1 and 3, whose runs these are; nothing besides.

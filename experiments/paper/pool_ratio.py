@@ -1,11 +1,11 @@
 """How many candidates per question, and how to spend a fixed number of screening rollouts.
 
 Claim: none in the paper, which takes 4 (and 8 once).
-Source: a gap of Foster et al.  2025, seen by its readers.
+Source: a gap of Foster et al. 2025, seen by its readers.
 Axes: 1, 2, 4, 8, 16 candidates per question at 8 rollouts; and candidates x rollouts = 32: 16 x 2, 8 x 4, 4 x 8, 2 x
     16.
 Expected: more candidates, fewer steps, at the cost of tokens; no numbers.
-Cost: tiny: two minutes on two cores, in the simulator; paper: item 1 for each arm.
+Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.pool_ratio --preset tiny
 Last run: not run.
 """

@@ -1,10 +1,10 @@
 """How many candidates VinePPO needs on GSM8K.
 
 Claim: where training accuracy nears 95%, four candidates per question no longer fill a batch, and eight do better.
-Source: Foster et al.  2025, figure 2 (right).
+Source: Foster et al. 2025, figure 2 (right).
 Axes: uniform; LILO with 4 and 8 candidates per question.
 Expected: 8 above 4 above uniform; values only in the figure.
-Cost: paper: about a week on four L40S for each arm; tiny: two minutes on two cores.
+Cost: paper: about a week on four L40S for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.pool_size --preset tiny
 Last run: not run.
 """

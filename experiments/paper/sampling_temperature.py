@@ -1,11 +1,11 @@
 """How rollouts are drawn.
 
 Claim: none in the paper, which has 0.6 and 0.9 with PPO, and 1 and 1 with GRPO.
-Source: a reviewer of Foster et al.  2025 (NeurIPS 2025): the best number of rollouts may vary with temperature and
+Source: a reviewer of Foster et al. 2025 (NeurIPS 2025): the best number of rollouts may vary with temperature and
     top-p.
 Axes: temperature .6, .8, 1 and top-p .9, 1, of the rollouts that choose and are trained on; uniform and LILO.
 Expected: no numbers.
-Cost: paper: item 1 for each of 12 arms; tiny: four minutes on two cores.
+Cost: paper: item 1 for each of 12 arms; tiny: minutes on two cores.
 Command: python -m experiments.paper.sampling_temperature --preset tiny
 Last run: not run.
 """

@@ -1,12 +1,12 @@
 """Other scores of the same candidates.
 
 Claim: choosing by p (1 - p) is what helps, not drawing four times as many questions.
-Source: gaps of Foster et al.  2025, seen by its readers; the random control is the first author's.
+Source: gaps of Foster et al. 2025, seen by its readers; the random control is the first author's.
 Axes: 4 candidates per question, ranked by p (1 - p); mixed ones at random (as DAPO); in the band .2 to .8; the hardest
     that is solved at all; the easiest that is not always; nearness to 1/2; drawn in proportion to p (1 - p) or 1 - p;
     at random.  Ranking by the size of advantages is that by p (1 - p).
 Expected: p (1 - p) above the random control; no numbers.
-Cost: tiny: two minutes on two cores, in the simulator; paper: item 1 for each arm.
+Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.score_alternatives --preset tiny
 Last run: not run.
 """

@@ -2,13 +2,12 @@
 
 Claim: giving rollouts to candidates in proportion to what their first ones show (algorithm 3) makes batches nearly as
     learnable as LILO's (algorithm 2) at uniform's number of samples.
-Source: Foster et al.  2025, figure 8 and appendix D.1, which gives no number of candidates; its readers then ask for
+Source: Foster et al. 2025, figure 8 and appendix D.1, which gives no number of candidates; its readers then ask for
     training with it.
 Axes: uniform; algorithm 2 with 4 candidates per question; algorithm 3 with 2 and 3, and 2 with a prior, without which
     a candidate whose first two rollouts agree is never asked again.
 Expected: learnability of algorithm 3 near that of algorithm 2, at a quarter of its samples.
-Cost: paper: that of item 1; tiny: three minutes on two cores.  1.5 candidates per question are left out: ours are
-    whole.
+Cost: paper: that of item 1; tiny: minutes on two cores.  1.5 candidates per question are left out: ours are whole.
 Command: python -m experiments.paper.sequential_sampling --preset tiny
 Last run: not run.
 """

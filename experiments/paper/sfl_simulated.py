@@ -2,12 +2,12 @@
 
 Claim: a buffer of the most learnable levels beats uniform sampling (domain randomisation) and prioritised level
     replay.
-Source: Rutherford et al.  2024 (SFL, arXiv 2408.15099), on JaxNav, Minigrid and XLand; here the simulator's students
+Source: Rutherford et al. 2024 (SFL, arXiv 2408.15099), on JaxNav, Minigrid and XLand; here the simulator's students
     of item-response theory stand in for the agents, a fast regression test.
 Axes: SFL with N 5000 candidates, K 100 kept, T 50 steps, L 8 attempts, rho .5 (the JaxNav code) and with N 1000, K
     1000, T 10, L 2 and 32, rho 1; uniform; PLR.
 Expected: SFL above uniform and PLR; larger N and rho better, larger T worse (their appendix I).
-Cost: two minutes on two cores; small and paper are larger worlds of the same kind.
+Cost: minutes on two cores; small and paper are larger worlds of the same kind.
 Command: python -m experiments.paper.sfl_simulated --preset tiny
 Last run: not run.
 """

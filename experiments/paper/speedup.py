@@ -2,7 +2,7 @@
 
 Claim: LILO's fewer steps are paid for with more generated samples where rollouts are few per question (PPO), and
     hardly where they are many (VinePPO).
-Source: Foster et al.  2025, table 2 with the costs of table 1; the paper counts steps alone.
+Source: Foster et al. 2025, table 2 with the costs of table 1; the paper counts steps alone.
 Axes: PPO, VinePPO; budgets: steps, seconds, generated tokens, tokens trained on, FLOPs, to the baseline's best.
 Expected: PPO 2.5 and 1.9 times fewer steps are 1.6 and 2.1 times more samples; VinePPO 3.2 times fewer steps are about
     3.1 times fewer samples and seconds.

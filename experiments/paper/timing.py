@@ -2,7 +2,7 @@
 
 Claim: LILO multiplies the seconds of sampling by 4, which is a quarter more of PPO's iteration and next to nothing of
     VinePPO's.
-Source: Foster et al.  2025, table 1; GRPO, which it leaves out, is here too.
+Source: Foster et al. 2025, table 1; GRPO, which it leaves out, is here too.
 Axes: PPO, VinePPO, GRPO; uniform and LILO; seconds of sampling, of training, in all.
 Expected: PPO 20 -> 80 s sampling, 220 -> 280 s in all (1.27 times); VinePPO 1500 -> 1550, 2000 -> 2050 s (1.025
     times).

@@ -1,12 +1,12 @@
 """Training on all four times as many samples, instead of on the best quarter.
 
 Claim: who trains on everything that LILO generates can rival it per iteration, but needs much longer.
-Source: Foster et al.  2025, figure 12; all six forms from the first author's fork of VinePPO.
+Source: Foster et al. 2025, figure 12; all six forms from the first author's fork of VinePPO.
 Axes: 4 times as many questions, or rollouts per question; naively (4 times the optimiser steps), with a quarter of the
     learning rate, or with minibatches of 4 times the size; against LILO, which generates as much and trains on a
     quarter.
 Expected: accuracy near LILO's at best; several times the seconds of training.
-Cost: paper: about four times item 1 for each arm; tiny: four minutes on two cores.
+Cost: paper: about four times item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.train_on_everything --preset tiny
 Last run: not run.
 """

@@ -1,10 +1,10 @@
 """VinePPO with and without LILO.
 
 Claim: LILO reaches VinePPO's best test accuracy in fewer steps, and ends above it.
-Source: Foster et al.  2025, table 2 and figure 2.
+Source: Foster et al. 2025, table 2 and figure 2.
 Axes: training set; uniform, or LILO with 4 candidates per question (8 on GSM8K); 9 rollouts from every state.
 Expected: MATH 3.2 times fewer steps, 22.8 -> 24.9%; GSM8K 3.3 times fewer steps, 53.2 -> 55.9%.
-Cost: paper: about a week on four L40S for each training set; tiny: two minutes on two cores.
+Cost: paper: about a week on four L40S for each training set; tiny: minutes on two cores.
 Command: python -m experiments.paper.vineppo --preset tiny
 Last run: not run.
 """
