@@ -36,6 +36,7 @@ from lilo_jax.errors import RunError, Stopped, unknown_name
 from lilo_jax.processes.endings import exit_with_message, message
 from lilo_jax.report.html import table_element, write_page
 from lilo_jax.report.tables import Table
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath, path_of
 
 
@@ -94,7 +95,7 @@ def main() -> None:
     args = of_a_study(sys.argv[1:])
     parsed = {study.name: parse(study, args)[1] for study in wanted}
     if options.launch.print_config:
-        print(json.dumps({study.name: study.described(parsed[study.name]) for study in wanted}, indent=2))
+        print(to_json({study.name: study.described(parsed[study.name]) for study in wanted}, indent=2))
         return
     results, failed = {}, {}
     for number, study in enumerate(wanted, 1):

@@ -50,20 +50,20 @@ def crossed(mesh, name):
     """Over how many slices or hosts each axis goes."""
     owner = np.vectorize(lambda device: getattr(device, name), otypes=[int])(mesh)
     return tuple(
-        max(len(set(line)) for line in np.moveaxis(owner, a, -1).reshape(-1, owner.shape[a])) for a in range(3)
+        max(len(set(line)) for line in np.moveaxis(owner, a, -1).reshape(-1, owner.shape[a])) for a in range(4)
     )
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((2, 4, 1), (2, 1, 1)),
-        ((4, 2, 1), (2, 1, 1)),
-        ((8, 1, 1), (2, 1, 1)),
-        ((2, 1, 4), (2, 1, 1)),
-        ((1, 8, 1), (1, 2, 1)),
-        ((1, 2, 4), (1, 2, 1)),
-        ((1, 1, 8), (1, 1, 2)),
+        ((2, 4, 1, 1), (2, 1, 1, 1)),
+        ((4, 2, 1, 1), (2, 1, 1, 1)),
+        ((8, 1, 1, 1), (2, 1, 1, 1)),
+        ((2, 1, 1, 4), (2, 1, 1, 1)),
+        ((1, 8, 1, 1), (1, 2, 1, 1)),
+        ((1, 2, 1, 4), (1, 2, 1, 1)),
+        ((1, 1, 1, 8), (1, 1, 1, 2)),
     ],
 )
 def test_the_outermost_axis_that_can_takes_the_slow_links(shape, expected):
@@ -73,7 +73,7 @@ def test_the_outermost_axis_that_can_takes_the_slow_links(shape, expected):
         assert sorted(mesh.flat) == sorted(devices)
         assert crossed(mesh, name) == expected
         told = list(slow_axes(shape, devices))
-        assert len(told) == (expected[1] > 1) + (expected[2] > 1)
+        assert len(told) == (expected[1] > 1) + (expected[3] > 1)
         if told:
             assert told[0].startswith(f"--mesh.{'fsdp' if expected[1] > 1 else 'tensor'} spans 2 ")
             assert ("hosts" if name == "process_index" else "slices") in told[0]
@@ -82,30 +82,30 @@ def test_the_outermost_axis_that_can_takes_the_slow_links(shape, expected):
 
 def test_slow_links_are_shared_out_where_data_cannot_take_all():
     """Six hosts, data 2 x fsdp 3 x tensor 4: data goes over two of them, fsdp over three."""
-    assert crossed(laid_out((2, 3, 4), hosts(4, 4, 4, 4, 4, 4)), "process_index") == (2, 3, 1)
+    assert crossed(laid_out((2, 3, 1, 4), hosts(4, 4, 4, 4, 4, 4)), "process_index") == (2, 3, 1, 1)
 
 
 def test_hosts_of_one_slice_are_not_divided():
     """The chips of a slice have fast links whatever hosts they are on: here by rows, and an axis goes down columns."""
     devices = [Tpu(4 * i + j, 0, (i, j, 0), process_index=i) for i in range(4) for j in range(4)]
-    assert not list(slow_axes((1, 4, 4), devices))
-    assert sorted(crossed(laid_out((1, 4, 4), devices), "process_index")) == [1, 1, 4]
+    assert not list(slow_axes((1, 4, 1, 4), devices))
+    assert sorted(crossed(laid_out((1, 4, 1, 4), devices), "process_index")) == [1, 1, 1, 4]
 
 
 def test_a_physical_axis_is_split_where_it_must_be_and_that_is_told():
     devices = slices(1, 4, 2)
     with pytest.raises(NotImplementedError):  # of 4 x 2 chips no axes of 2, 2 and 2
         mesh_utils.create_device_mesh((2, 2, 2), devices)
-    mesh = laid_out((2, 2, 2), devices)
+    mesh = laid_out((2, 2, 1, 2), devices)
     assert sorted(mesh.flat) == sorted(devices)
-    [told] = slow_axes((2, 2, 2), devices)
-    assert "cannot be dealt out to data 2, fsdp 2, tensor 2" in told
-    assert not list(slow_axes((1, 4, 2), devices))
+    [told] = slow_axes((2, 2, 1, 2), devices)
+    assert "cannot be dealt out to data 2, fsdp 2, sequence 1, tensor 2" in told
+    assert not list(slow_axes((1, 4, 1, 2), devices))
 
 
 def test_unequal_hosts_are_refused():
     with pytest.raises(UsageError, match="from 2 to 4 devices each"):
-        laid_out((6, 1, 1), hosts(4, 2))
+        laid_out((6, 1, 1, 1), hosts(4, 2))
 
 
 @pytest.mark.slow
@@ -118,6 +118,6 @@ def test_two_slices_of_libtpu():
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4", num_slices=2).devices
     assert len(devices) == 16
-    assert crossed(laid_out((2, 4, 2), devices), "slice_index") == (2, 1, 1)
-    assert crossed(laid_out((1, 16, 1), devices), "slice_index") == (1, 2, 1)
-    assert not list(slow_axes((2, 2, 4), devices))
+    assert crossed(laid_out((2, 4, 1, 2), devices), "slice_index") == (2, 1, 1, 1)
+    assert crossed(laid_out((1, 16, 1, 1), devices), "slice_index") == (1, 2, 1, 1)
+    assert not list(slow_axes((2, 2, 1, 4), devices))

@@ -17,7 +17,7 @@ from experiments.arms import labelled
 from experiments.predict_success import PredictOptions
 from experiments.quickstart import BEST, SETTINGS, QuickstartOptions, claims
 from experiments.real_model import RealModelOptions
-from experiments.recipes import RecipeOptions
+from experiments.recipes import RECIPES, RecipeOptions
 from experiments.sceptics import ScepticOptions
 from experiments.simulate_selection import SimulationOptions
 from experiments.study_runs import StudyOptions
@@ -266,8 +266,10 @@ def test_the_docs_list_every_algorithm_and_options_that_exist():
     origins = text[text.index("## The settings of their origins") :]
     commands = re.findall(r"^python -m experiments.train ([^\n]*)", origins, re.MULTILINE)
     configs = [configuration.parse(Options(), shlex.split(c), prog="", description="").config for c in commands]
-    assert [c.update.epochs * c.update.minibatches for c in configs] == [16, 1, 8]
-    assert [c.rollout.questions * c.rollout.samples for c in configs][::2] == [512, 1024]
+    assert [c.sft.steps for c in configs] == [222]
+    recipes = [RECIPES[name] for name in re.findall(r"--recipe (\w+)", origins)]
+    assert [c.update.epochs * c.update.minibatches for c in recipes] == [16, 8]
+    assert [c.rollout.questions * c.rollout.samples for c in recipes] == [512, 1024]
     options = re.findall(r"^\| `(--[^`]+)` \|", text, re.MULTILINE)
     assert len(options) >= 6
     for option in options:

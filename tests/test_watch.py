@@ -146,7 +146,7 @@ def test_it_refreshes_until_the_run_has_ended_and_goes_on_past_a_look_that_fails
             directory.mark("DONE", "5 steps")
 
     monkeypatch.setattr(module.time, "sleep", sleep)
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, highlight=False)
+    console = Console(file=io.StringIO(), width=300, force_terminal=True, highlight=False)  # no path is broken
     watch(directory.path, once=False, console=console)
     text = console.file.getvalue()
     assert len(looks) == 3

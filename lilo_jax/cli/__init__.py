@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _add_model_verbs(verb)
     _add_grading_verbs(verb)
     _add_run_verbs(verb)
+    _add_verbs_of_several_runs(verb)
     return parser
 
 
@@ -241,6 +242,9 @@ def _add_run_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "lilo digest runs/latest",
     )
     digest.add_argument("run", metavar="RUN", type=path_of, help="run directory")
+
+
+def _add_verbs_of_several_runs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     compare = verb(
         verbs.compare,
         "Arms against the first: difference of accuracy paired by seed and question with its interval, probability of "

@@ -21,6 +21,7 @@ import filelock
 
 from lilo_jax.errors import RunError, UsageError
 from lilo_jax.storage.buckets import BucketPath
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath
 
 LOCK = "lock"
@@ -82,7 +83,7 @@ class _Holder:
 
     def content(self) -> bytes:
         """What stands in the object."""
-        return (json.dumps(dataclasses.asdict(self)) + "\n").encode()
+        return (to_json(dataclasses.asdict(self)) + "\n").encode()
 
     def is_gone(self) -> bool:
         """Whether it has ended, as far as can be seen from here."""
