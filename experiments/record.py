@@ -30,8 +30,9 @@ python -m experiments.paper.ppo --preset paper --print-config  # every number of
 This page is written by `experiments.all` from `results.json` and the docstrings.  *tiny* is the chain task and a small
 decoder, or the simulator where a module says so: it can agree with a claim about language models, and cannot prove it.
 A value stands with its 95% interval and its seeds.  A study *agrees* when every interval lies on the claimed side,
-*disagrees* when one lies on the other, and is *open* when one includes both; *no claim*: nobody had said what to
-expect.  What was claimed to be nothing agrees when its interval includes nothing, as a wide one easily does.
+*disagrees* when one lies on the other, and is *open* when one includes both, or when fewer than five seeds have a range
+and no interval; *no claim*: nobody had said what to expect.  What was claimed to be nothing agrees when its interval
+includes nothing, as a wide one easily does.
 """
 
 

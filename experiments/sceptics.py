@@ -59,7 +59,7 @@ def rows(path: str, found: Mapping[str, Any]) -> Iterator[list[str]]:
     for arm, needed in found["speedup"].items():
         own = found["final"][arm]["by_seed"]
         points = {int(seed): 100 * (own[seed] - baseline[seed]) for seed in own if seed in baseline}
-        gap = interval_of(points, within=(-100, 100))
+        gap = interval_of(points)
         excludes = gap["low"] > 0 or gap["high"] < 0
         generated = (training_total(found["ledger"][name], "generated") for name in (arm, found["baseline"]))
         yield [

@@ -20,7 +20,7 @@ COMMAND = re.compile(r"^(?:lilo|python -m experiments\.train) .*$", re.MULTILINE
 LONG = re.compile(r"experiments\.train (?!--num-steps 10 |--help|--print)")
 """Training of more than a minute."""
 FROM_THE_HUB = re.compile(r"math500,|--suite gsm8k")
-OF_ANOTHER_TEST = re.compile(r"lilo import gguf FILE |lilo plan |lilo compare ")
+OF_ANOTHER_TEST = re.compile(r"lilo import gguf FILE |lilo plan |lilo compare |lilo report runs/quickstart ")
 """test_gguf.py writes the files that it imports, test_planning.py needs a compiler, test_paired.py several runs."""
 USERS_TURNS = "{% for turn in messages if turn.role == 'user' %}{{ turn.content }}{% endfor %}"
 """A chat template."""

@@ -270,7 +270,7 @@ def test_weights_of_policy_and_critic_go_out_and_in_unchanged(family, dtype, ran
         )
         params = jax.tree.map(lambda w: np.asarray(w).astype(dtype).astype(np.float32), params)
         (directory := tmp_path / name).mkdir()
-        write_all(directory, tensors_of(params, FAMILIES[family]), dtype=dtype)
+        write_all(directory, tensors_of(params, FAMILIES[family]), dtype=np.dtype(dtype).name)
         files = SafetensorsFiles(directory)
         assert all(files.tensor(tensor).dtype == dtype for tensor in files.shapes)
         again = stacked(stream_weights(files, FAMILIES[family], shapes), shapes)

@@ -62,7 +62,7 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
     summary = json.loads((root / "summary.json").read_text())["rloo"]
     assert set(summary["arms"]) == {"uniform", "lilo"}
     for arm, cells in zip(("uniform", "lilo"), body, strict=True):
-        assert cells[3].startswith(f"{summary['final'][arm]['mean']:.3f} [")
+        assert cells[3].startswith(f"{summary['final'][arm]['mean']:.3f} (")
         tokens = [run["generated_tokens"][-1] for run in summary["arms"][arm]]
         if arm == "lilo":
             assert cells[4:7] == tuple(speedup_cell(summary["speedup"][arm][budget]) for budget in MAIN_BUDGETS)

@@ -226,6 +226,7 @@ def as_record(plan: _Plan) -> dict[str, Any]:
         "memory_per_device": plan.place.chip.memory,
         "state": plan.state,
         "policy": plan.policy,
+        "reference": plan.reference,
         "on_host": plan.on_host,
         "whole": plan.whole,
         "programs": {

@@ -12,7 +12,7 @@ from lilo_jax.report.accuracy_figures import accuracy_figure
 from lilo_jax.report.drawing import arm_colours
 from lilo_jax.report.page import figure_element, table_element, write_page
 from lilo_jax.report.speedup import ENOUGH, WINDOW, Curve, accuracy_at, smooth
-from lilo_jax.report.summary import DIFFERENCE, interval_of, speedups
+from lilo_jax.report.summary import ACCURACY, DIFFERENCE, interval_of, speedups
 from lilo_jax.report.tables import MAIN_BUDGETS, SPREAD, Table, interval, markdown, number, speedup_cell, tokens
 from lilo_jax.simulation.run import Trace
 from lilo_jax.storage.json_lines import finite
@@ -86,7 +86,7 @@ def _row(trace: Trace, own: Mapping[int, Curve], baseline: Mapping[int, Curve]) 
     mean = mean_curve(own)
     return {
         "speedup": speedups(baseline, own, MAIN_BUDGETS),
-        "final": interval_of(final),
+        "final": interval_of(final, ACCURACY),
         "gap_at_steps": interval_of({seed: final[seed] - target[seed] for seed in own}, DIFFERENCE),
         "gap_at_tokens": interval_of({seed: at_tokens[seed] - target[seed] for seed in own}, DIFFERENCE),
         "flat_collected": totals.collected_flat / max(totals.collected, 1),

@@ -28,8 +28,8 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the baseline's budget, at which accuracies are compared."""
 SUCCESS_BUDGETS = ("generated_tokens", "steps")
 """Budgets at whose shares they are."""
-ACCURACY, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-"""What an accuracy, and the difference between two, can be."""
+ACCURACY, DIFFERENCE, ANY = (0.0, 1.0), (-1.0, 1.0), (-math.inf, math.inf)
+"""What an accuracy, the difference between two, and any other number can be."""
 
 
 def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def summarize(arms: Arms, split: str, baseline: str | None) -> dict[str, Any]:
         "split": split,
         "arms": {name: [_curve_record(seed, c) for seed, c in own.items()] for name, own in curves.items()},
         "speedup": {name: speedups(curves[str(baseline)], curves[name]) for name in others},
-        "start": {name: interval_of(values) for name, values in start.items()},
-        "final": {name: interval_of(values) for name, values in final.items()},
+        "start": {name: interval_of(values, ACCURACY) for name, values in start.items()},
+        "final": {name: interval_of(values, ACCURACY) for name, values in final.items()},
         "gap_to_baseline": {name: _gap(final[name], final[str(baseline)]) for name in others},
         "questions": _questions(arms, split),
         "at_budget": {budget: _at_shares(curves, baseline or next(iter(arms)), budget) for budget in SUCCESS_BUDGETS},
@@ -132,7 +132,7 @@ def mean_interval(
     return mean, float(max(mean - half, within[0])), float(min(mean + half, within[1]))
 
 
-def interval_of(values: Mapping[int, float], within: tuple[float, float] = ACCURACY) -> dict[str, Any]:
+def interval_of(values: Mapping[int, float], within: tuple[float, float] = ANY) -> dict[str, Any]:
     """Mean over seeds with its 95% t-interval, or the range of fewer than `ENOUGH`, and the values."""
     mean, low, high = mean_interval(values.values(), within)
     return {"mean": mean, "low": low, "high": high, "by_seed": {str(seed): value for seed, value in values.items()}}
@@ -189,11 +189,11 @@ def _at_shares(curves: Mapping[str, Mapping[int, Curve]], reference: str, budget
     found: dict[str, Any] = {}
     for arm, own in curves.items():
         at = {
-            f"{share:.0%}": interval_of({s: accuracy_at(c, budget, share * total) for s, c in own.items()})
+            f"{share:.0%}": interval_of({s: accuracy_at(c, budget, share * total) for s, c in own.items()}, ACCURACY)
             for share in SHARES
         }
         areas = {s: area for s, c in own.items() if (area := area_under(c, budget, total)) is not None}
-        found[arm] = {**at, "area": interval_of(areas)}
+        found[arm] = {**at, "area": interval_of(areas, ACCURACY)}
     return found
 
 

@@ -239,8 +239,8 @@ def interval(values: Mapping[str, Any], form: str) -> str:
 
 
 def is_range(values: Mapping[str, Any]) -> bool:
-    """Whether `low` and `high` are of too few seeds to be more than a range."""
-    return sum(value is not None for value in values["by_seed"].values()) < ENOUGH
+    """Whether `low` and `high` are of too few seeds to be more than a range; what has no seeds has an interval."""
+    return "by_seed" in values and sum(value is not None for value in values["by_seed"].values()) < ENOUGH
 
 
 def tokens(count: float) -> str:
