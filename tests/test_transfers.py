@@ -59,7 +59,7 @@ def test_the_host_waits_for_the_device_only_where_it_needs_a_result(tiny_config,
     steps = " ".join(happened).split("collect")[2:4]  # in the first one programs are compiled
     for step in steps:
         before, after = step.split("update")
-        assert before.split() == ["fetch"] * 5  # proposal, expected lengths, completions, admission, beliefs
+        assert before.split() == ["fetch"] * 5  # proposal, lengths, completions, admission, its counts
         first, *others = after.split()
         assert first == "book"
         assert others.count("wait") == 1

@@ -43,7 +43,7 @@ def _purposes(collector: Collector, collected: Collected, admission: Admission) 
 
 def describe(collector: Collector, collected: Collected, admission: Admission) -> dict[str, Any]:
     """What was collected and what was admitted, for the metrics: histograms, zero-variance shares, difficulty."""
-    statistics: GroupStatistics = jax.device_get(collected.statistics)
+    statistics = collected.statistics
     admitted = admission.indices[admission.mask]
     filled = np.flatnonzero(collected.place >= 0)
     verdicts = {v: sum(r.verdict is v for r in collected.rollouts) for v in Verdict}
@@ -139,7 +139,7 @@ def group_record(collected: Collected, admission: Admission, believed: Estimate 
     `question` is the place in the pool, `correct` of `graded` the rollouts with a verdict, `admitted` whether it was
     trained on, and `belief` the success rate that was believed before; None where nothing was.
     """
-    groups, statistics = np.flatnonzero(collected.place >= 0), jax.device_get(collected.statistics)
+    groups, statistics = np.flatnonzero(collected.place >= 0), collected.statistics
     record = {
         "question": collected.place[groups].tolist(),
         "correct": statistics.successes[groups].astype(int).tolist(),

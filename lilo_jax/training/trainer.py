@@ -64,6 +64,7 @@ def train(
         state, learned = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
             book(collector, config.update, collected, admission, ledger)
+            collected.statistics = jax.device_get(collected.statistics)
             description = describe(collector, collected, admission)
             if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
                 directory.write_rollouts(step, rollout_records(assembly.pool, collected, admission))
