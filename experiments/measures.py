@@ -1,6 +1,6 @@
 """What studies measure: speed-ups, accuracies and metrics of one arm beside another's, paired by seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from experiments.study import BASELINE, Claim, Evidence, Finding, Measure, Part, of_seeds
 from lilo_jax.report.tables import budget_title
@@ -34,6 +34,15 @@ def better(arm: str = "lilo", *, than: str = BASELINE, claim: Claim = "above", s
         yield Finding(f"final accuracy{where}, {arm} less {than}", of_seeds(_whole(gap)), 0.0, claim, "+.3f")
 
     return measure
+
+
+def compared(arms: Iterable[str]) -> tuple[Measure, ...]:
+    """Accuracy at equal steps, and tokens, against uniform, of arms of which nobody has claimed anything."""
+    return tuple(
+        measure
+        for arm in arms
+        for measure in (better(arm, claim="none"), faster(arm, "generated_tokens", claim="none"))
+    )
 
 
 def gain(arm: str, *, claim: Claim = "above", split: str = "") -> Measure:

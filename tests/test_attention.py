@@ -266,6 +266,7 @@ def test_each_device_attends_to_its_own_rows_and_heads():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu")
 def test_splash_compiles_for_a_tpu(monkeypatch):
     """Forward and backward for a described v5e slice of four chips, packed and not, with rows and heads split."""

@@ -18,11 +18,9 @@ Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 167438c:
     times fewer generated tokens, counts against uniform: 1.09 (2/16)
 """
 
-from collections.abc import Iterator
-
-from experiments.measures import better, faster
+from experiments.measures import compared
 from experiments.presets import paper, small, under
-from experiments.study import Evidence, Finding, Simulated, Study
+from experiments.study import Simulated, Study
 from experiments.study_runs import main
 from lilo_jax.curriculum.literature.dapo import Dapo
 from lilo_jax.curriculum.literature.mopps import Mopps
@@ -37,13 +35,6 @@ RULES = {
 }
 
 
-def of_every_rule(evidence: Evidence) -> Iterator[Finding]:
-    """Accuracy at equal steps, and tokens, against uniform."""
-    for arm in RULES:
-        yield from better(arm, claim="none")(evidence)
-        yield from faster(arm, "generated_tokens", claim="none")(evidence)
-
-
 STUDY = Study(
     id=31,
     module="experiments.paper.adaptive_pool",
@@ -52,7 +43,7 @@ STUDY = Study(
     small={"asdiv": small("rloo", rollout__samples=8)},
     paper=paper("rho1b_gsm8k_ppo", "rho1b_math_ppo"),
     arms=under(RULES),
-    measures=(of_every_rule,),
+    measures=compared(RULES),
     seeds=16,
 )
 

@@ -11,12 +11,11 @@ Last run: not run.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-from experiments.measures import better, faster
+from experiments.measures import compared
 from experiments.presets import paper, small, under
-from experiments.study import Evidence, Finding, Simulated, Study
+from experiments.study import Simulated, Study
 from experiments.study_runs import main
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.processes.endings import exit_with_message
@@ -36,13 +35,6 @@ RULES = {"centre": CENTRE} | {
 }
 
 
-def of_every_cell(evidence: Evidence) -> Iterator[Finding]:
-    """Accuracy at equal steps, and tokens, against uniform."""
-    for arm in RULES:
-        yield from better(arm, claim="none")(evidence)
-        yield from faster(arm, "generated_tokens", claim="none")(evidence)
-
-
 STUDY = Study(
     id=24,
     module="experiments.paper.buffer_grid",
@@ -51,7 +43,7 @@ STUDY = Study(
     small={"asdiv": small("rloo")},
     paper=paper("rho1b_gsm8k_ppo"),
     arms=under(RULES),
-    measures=(of_every_cell,),
+    measures=compared(RULES),
     seeds=16,
 )
 

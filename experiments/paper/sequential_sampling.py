@@ -14,7 +14,7 @@ Last run: not run.
 
 from collections.abc import Iterator
 
-from experiments.measures import better, faster
+from experiments.measures import compared
 from experiments.presets import paper, small, tiny, uniform_and_lilo
 from experiments.study import Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
@@ -69,8 +69,7 @@ STUDY = Study(
     arms=arms,
     measures=(
         of_batches,
-        *(better(arm, claim="none") for arm in SEQUENTIAL),
-        *(faster(arm, "generated_tokens", claim="none") for arm in SEQUENTIAL),
+        *compared(SEQUENTIAL),
     ),
     seeds=2,
 )
