@@ -156,7 +156,7 @@ def main() -> None:
         measured = configuration.replace(shared, evaluation__splits=(options.split,))
         return {label: config_of(name, measured, OWN_RULES) for label, name in names.items()}
 
-    refuse_ignored(options.config, default, arms)
+    refuse_ignored(options.config, default, arms, sys.argv[1:])
     shared = with_model(options.config, path_of(options.launch.output_dir).parent / "smollm2")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = compare(shared, arms(shared), seeds=list(seeds), launch=options.launch, jobs=options.jobs)
