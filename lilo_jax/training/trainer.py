@@ -118,7 +118,8 @@ def audit_belief(
         return {}
     with clock.phase("audit"):
         believe = estimate and functools.partial(estimate, state.curriculum)
-        return audit(assembly.probe, settings, assembly.policy(state), believe, step, ledger)
+        visits = jax.device_get(state.curriculum.visits)
+        return audit(assembly.probe, settings, assembly.policy(state), believe, visits, step, ledger)
 
 
 def believe(
