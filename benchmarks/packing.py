@@ -3,19 +3,24 @@
     python -m benchmarks.packing                              # a decoder of 4 layers; groups of 8 with prompts of 112
     python -m benchmarks.packing --model DIR --steps 2        # a Hugging Face directory, all weights trained
     python -m benchmarks.packing --forms shared --microbatches 4
+    python -m benchmarks.packing --together --prompt 256 --new-tokens 64 --full --steps 7
 
 Each form is a process of its own that takes `--steps` updates by RLOO after one that is not counted.  Prints one JSON
-object a line: the tokens that were computed, CPU seconds of an update (the median) and of its compilation, the bytes of
-the program beside its arguments, and the peak resident set; then the ratios to the first form.
+object a line: the tokens that were computed, CPU seconds of an update and of the scoring before it (medians), those of
+compiling the update, the bytes of its program beside its arguments, and the peak resident set; then the ratios to the
+first form.  With `--together` all forms are in one process and take turns, so that a slow minute hits each of them; the
+ratios are then medians over the turns, with their range, and there are no sizes.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +36,7 @@ from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
 from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.optimizer import OptimizerConfig
+from lilo_jax.rl.prepare import prepare, prepare_blocks
 from lilo_jax.rl.rloo import Rloo
 from lilo_jax.rl.update import UpdateConfig, deal, update
 from lilo_jax.storage.json_lines import to_json
@@ -55,15 +61,18 @@ class Work(NamedTuple):
     remat: str
     chunk: int
     steps: int
+    full: bool
 
 
 def training_batch(work: Work, vocabulary: int) -> TrainBatch:
-    """Groups of one prompt each; a completion has a third of the new tokens on average.  Host arrays."""
+    """Groups of one prompt each; a completion has a third of the new tokens on average, or all.  Host arrays."""
     rng = np.random.default_rng(0)
     rows, width = work.groups * work.samples, work.prompt + work.new_tokens
     tokens = rng.integers(vocabulary, size=(rows, width)).astype(np.int32)
     tokens[:, : work.prompt] = np.repeat(tokens[: work.groups, : work.prompt], work.samples, axis=0)
     lengths = rng.integers(1, max(2 * work.new_tokens // 3, 2), rows).astype(np.int32)
+    if work.full:
+        lengths = np.full(rows, work.new_tokens, np.int32)
     zeros = np.zeros((rows, work.new_tokens), np.float32)
     return TrainBatch(
         sequences=cut_rows(Sequences(tokens, np.full(rows, work.prompt, np.int32), lengths)),
@@ -96,41 +105,104 @@ def load(work: Work) -> tuple[Model, PyTree]:
     return model, source.weights(model, mesh)
 
 
-def measure(form: str, work: Work) -> dict[str, Any]:
-    """Updates in this process."""
-    model, params = load(work)
+class Prepared(NamedTuple):
+    """A form that is ready to run.
+
+    Attributes:
+        scoring, update: run it once.
+        found: its name, and what is known of it before it runs.
+    """
+
+    scoring: Callable[[], None]
+    update: Callable[[], None]
+    found: dict[str, Any]
+
+
+def prepared(form: str, work: Work, model: Model, params: PyTree) -> Prepared:
+    """Scoring and update of a form, compiled; the weights are given away."""
     optimizer, algorithm = OptimizerConfig().build(100), Rloo().build()
     config = UpdateConfig(microbatches=work.microbatches, chunk=work.chunk, pack=form != "plain")
     batch = training_batch(work, params["trunk"]["embedding"].shape[0])
     key = jax.random.key(0)
-    plans = None
+    plans, scored = None, None
     if config.pack:
-        plans = pack_blocks(batch.sequences, np.asarray(deal(key, batch.informative, config)), share=form == "shared")
+        blocks = (np.asarray(deal(key, batch.informative, config)), prepare_blocks(len(batch.row_mask), config))
+        plans, scored = (pack_blocks(batch.sequences, rows, share=form == "shared") for rows in blocks)
 
     def step(policy: Trainable, batch: TrainBatch, plans: PackedRows | None) -> Trainable:
         return update(
             model, algorithm, optimizer, policy, None, batch, key, plans, config=config, temperature=1.0
         )[0]  # fmt: skip
 
-    batch, plans = jax.tree.map(jnp.asarray, (batch, plans))
+    def score(params: PyTree, batch: TrainBatch, plans: PackedRows | None) -> TrainBatch:
+        return prepare(model, algorithm, params, None, None, batch, plans, config=config, temperature=1.0)[0]
+
+    tokens = batch.sequences.tokens if plans is None else plans.sequence
+    batch, plans, scored = jax.tree.map(jnp.asarray, (batch, plans, scored))
     policy = Trainable(params=params, optimizer=jax.jit(optimizer.init)(params))
-    del params
     began = time.process_time()
     run = jax.jit(step, donate_argnums=0).lower(policy, batch, plans).compile()
-    compiled, seconds = time.process_time() - began, []
-    for _ in range(1 + work.steps):
-        began = time.process_time()
+    compiled = time.process_time() - began
+    run_scoring = jax.jit(score).lower(policy.params, batch, scored).compile()
+
+    def take_step() -> None:
+        nonlocal policy
         policy = jax.block_until_ready(run(policy, batch, plans))
-        seconds.append(time.process_time() - began)
-    return {
+
+    def take_scores() -> None:
+        jax.block_until_ready(run_scoring(policy.params, batch, scored))
+
+    found = {
         "packing": form,
-        "tokens": batch.sequences.tokens.size if plans is None else plans.sequence.size,
-        "shape": list(batch.sequences.tokens.shape if plans is None else plans.sequence.shape[1:]),
-        "cpu_seconds": statistics.median(seconds[1:]),
+        "tokens": tokens.size,
+        "shape": list(tokens.shape if plans is None else tokens.shape[1:]),
         "compile_cpu_seconds": compiled,
         "temporary_bytes": getattr(run.memory_analysis(), "temp_size_in_bytes", None),
+    }
+    return Prepared(take_scores, take_step, found)
+
+
+def measure(form: str, work: Work) -> dict[str, Any]:
+    """Updates in this process."""
+    ready = prepared(form, work, *load(work))
+    seconds = turns([ready], work.steps)[0]
+    medians = {f"{name}_cpu_seconds": statistics.median(values) for name, values in seconds.items()}
+    return ready.found | {
+        "cpu_seconds": medians["update_cpu_seconds"],
+        "scoring_cpu_seconds": medians["scoring_cpu_seconds"],
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def turns(forms: Sequence[Prepared], steps: int) -> list[dict[str, list[float]]]:
+    """CPU seconds of scoring, update and both, by form; each form runs once a turn, and the first does not count."""
+    found: list[dict[str, list[float]]] = [{"scoring": [], "update": [], "both": []} for _ in forms]
+    for turn in range(1 + steps):
+        for form, seconds in zip(forms, found, strict=True):
+            began = time.process_time()
+            form.scoring()
+            scored = time.process_time()
+            form.update()
+            if turn:
+                ended = time.process_time()
+                parts = {"scoring": scored - began, "update": ended - scored, "both": ended - began}
+                for name, value in parts.items():
+                    seconds[name].append(value)
+    return found
+
+
+def together(forms: Sequence[str], work: Work) -> Iterator[dict[str, Any]]:
+    """Each form's medians, and how many times less than the first it takes, turn by turn: median, least, most."""
+    model, params = load(work)
+    ready = [prepared(form, work, model, jax.tree.map(jnp.copy, params)) for form in forms]
+    found = turns(ready, work.steps)
+    for form, seconds in zip(ready, found, strict=True):
+        medians = {f"{name}_cpu_seconds": statistics.median(values) for name, values in seconds.items()}
+        less = {}
+        for name, values in seconds.items():
+            ratios = [first / own for first, own in zip(found[0][name], values, strict=True)]
+            less[f"{name}_times_less"] = [round(f(ratios), 3) for f in (statistics.median, min, max)]
+        yield {"packing": form.found["packing"], "tokens": form.found["tokens"], **medians, **less}
 
 
 def main() -> None:
@@ -143,16 +215,28 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=UpdateConfig().chunk)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--forms", default=",".join(FORMS), help="in this order")
+    parser.add_argument("--full", action="store_true", help="completions have all new tokens")
+    parser.add_argument("--core", type=int, help="pin to this core, and compute with one thread")
+    parser.add_argument("--together", action="store_true", help="all forms in this process, in turns")
     parser.add_argument("--inside", action="store_true", help="measure the one form in this process")
     arguments = vars(parser.parse_args())
     inside, forms = arguments.pop("inside"), arguments.pop("forms").split(",")
+    alternating, core = arguments.pop("together"), arguments.pop("core")
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+        os.environ["NPROC"] = "1"  # read when the first array is made
     for form in forms:
         if form not in FORMS:
             raise unknown_name("form", form, FORMS)
     if inside:
         print(to_json(measure(forms[0], Work(**arguments))))
         return
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
+    if alternating:
+        for record in together(forms, Work(**arguments)):
+            print(to_json(record), flush=True)
+        return
+    full = ["--full"] if arguments.pop("full") else []
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()] + full
     found = []
     for form in forms:
         command = [sys.executable, "-m", "benchmarks.packing", "--inside", "--forms", form, *given]

@@ -1,6 +1,7 @@
 """The benchmarks: counts against hand-worked cases, arithmetic of the tables, and tiny runs without any peer."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, checkpoint, flops, ours, selection, table, workload
+from benchmarks import accelerator, checkpoint, flops, growth, ours, packing, selection, table, workload
 from benchmarks.arena import Arm, Outcome, compete
 from benchmarks.suite import EXPERIMENTS, Setting
 from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Shape, Sizes
+from lilo_jax.storage.json_lines import to_json
 from lilo_jax.types import Proposal
 
 SMALL = Shape(num_layers=1, embed_dim=2, num_heads=1, num_kv_heads=1, head_dim=2, mlp_dim=3, vocab_size=5)
@@ -270,3 +272,66 @@ def test_groups_that_are_served_are_those_that_were_proposed():
     assert served.round.tolist() == [0, -1, 0]
     assert served.attempts.tolist() == served.rollouts.tolist() == [4, 0, 4]
     assert np.all(served.successes <= served.attempts)
+
+
+# -------------------------------------------------------------------------------------------------------------- growth
+def test_exponents_are_slopes_in_logarithms():
+    points = [growth.Point(n, {"square": 3.0 * n**2, "level": 5.0, "once": 0.0}) for n in (2, 4, 16)]
+    points[0].values["once"] = 1.0
+    assert growth.exponent(points, "square") == pytest.approx(2)
+    assert growth.exponent(points, "level") == pytest.approx(0, abs=1e-12)
+    assert growth.curves(points) == ["square", "level"]
+    cells = [cell.strip() for cell in growth.table({"width": points}).splitlines()[2].strip("|").split("|")]
+    assert cells == ["width of the model", "2, 4, 16", "square", "12", "1.00, 4.00, 64.00", "2.00"]
+
+
+def test_weights_of_the_planned_models():
+    assert [round(growth.weights(shape) / 1e9, 2) for shape in growth.QWEN.values()] == [0.49, 1.54, 7.07]
+
+
+def test_points_of_other_axes_stay_and_are_drawn(tmp_path, monkeypatch, capsys):
+    (tmp_path / "growth.json").write_text(
+        to_json({"depth": [growth.Point(n, {"update": 0.1 * n})._asdict() for n in (1, 2)]})
+    )
+    doubled = growth.AXES["questions"]._replace(points=lambda rounds: (growth.Point(n, {"a": 2 * n}) for n in (1, 2)))
+    monkeypatch.setitem(growth.AXES, "questions", doubled)
+    monkeypatch.setattr(sys, "argv", ["growth", "--axes", "questions", "--output-dir", str(tmp_path)])
+    growth.main()
+    assert list(growth.read(tmp_path / "growth.json")) == ["questions", "depth"]
+    assert capsys.readouterr().out.count("| 1.00, 2.00 | 1.00 |") == 2
+    assert "layers of the model" in (tmp_path / "growth.svg").read_text()
+
+
+def test_a_phase_is_measured_once(monkeypatch):
+    calls = []
+    works = {"scoring": lambda job, gate: gate.repeat(lambda: calls.append(job))}
+    monkeypatch.setattr(ours, "WORKS", works)
+    monkeypatch.setattr(growth, "_MEASURED", {})
+    assert growth.measured("scoring", growth.SHAPE, TINY, 3) == growth.measured("scoring", growth.SHAPE, TINY, 3) >= 0
+    assert calls == [Job("scoring", "", growth.SHAPE, TINY)] * 4
+
+
+# ------------------------------------------------------------------------------------------------------------- packing
+def test_forms_take_turns_and_the_first_turn_does_not_count():
+    done = []
+    forms = [
+        packing.Prepared(functools.partial(done.append, f"{n}s"), functools.partial(done.append, f"{n}u"), {})
+        for n in "ab"
+    ]
+    found = packing.turns(forms, 3)
+    assert done == ["as", "au", "bs", "bu"] * 4
+    assert [{name: len(values) for name, values in seconds.items()} for seconds in found] == [
+        {"scoring": 3, "update": 3, "both": 3}
+    ] * 2
+
+
+@pytest.mark.slow
+def test_shared_prompts_compute_fewer_tokens():
+    work = packing.Work("", 2, 2, 8, 4, microbatches=1, remat="none", chunk=64, steps=1, full=True)
+    batch = packing.training_batch(work, 16)
+    assert batch.sequences.completion_lengths.tolist() == [4] * 4
+    plain, shared = packing.together(["plain", "shared"], work)
+    assert plain["tokens"] == 4 * 12
+    assert 2 * (8 + 2 * 4) <= shared["tokens"] < plain["tokens"]
+    assert plain["both_times_less"] == [1.0, 1.0, 1.0]
+    assert shared["update_cpu_seconds"] > 0

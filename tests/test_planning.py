@@ -61,6 +61,25 @@ def test_collectives_of_loops_count_as_often_as_they_run():
     assert (loop.loop, loop.calls, loop.size) == ("v", {"all-gather": 1}, {"all-gather": 16})
 
 
+@pytest.mark.parametrize(
+    ("groups", "sent"),
+    [
+        ("{{0},{1},{2},{3}}", 0),
+        ("[4,1]<=[4]", 0),
+        ("mesh['a'=4,'b'=1,'c'=1] {'b','c'}", 0),
+        ("{{0,1},{2,3}}", 32),
+        ("[2,2]<=[4]", 32),
+        ("mesh['a'=4,'b'=1] {'a','b'}", 32),
+        ("mesh['a'=4] {'a':(1)2}", 32),
+        ("{}", 32),
+    ],
+)
+def test_a_collective_among_one_device_sends_nothing(groups, sent):
+    line = f"  ROOT %r = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={groups}, to_apply=%add"
+    once, *loops = traffic(f"ENTRY %main (p: f32[8]) -> f32[8] {{\n{line}\n}}\n")
+    assert (once.total, loops) == (sent, [])
+
+
 def test_sizes_of_shapes():
     assert size_of("f32[]") == 4
     assert size_of("(bf16[2,3]{1,0}, s8[5])") == 17

@@ -1,7 +1,9 @@
 """Programs that run per row shard: equal to one device's on every mesh, and nothing sent inside their loops."""
 
+import ast
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from virtual_devices import printed_by
@@ -79,3 +81,68 @@ def test_gradients_are_summed_over_the_shards_once_and_not_for_every_chunk(score
     """Of 16 rows each of 8 shards has 6 chunks; what stood in their loop would be counted 6 times."""
     counted, written = scored["16 (8, 1, 1, 1)"]["summed"]
     assert counted == written > 0
+
+
+EMBEDDED = """
+    import json
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import AxisType, Mesh
+    from lilo_jax.device.mesh import AXES, constrainer, put_rows, sharding
+    from lilo_jax.models.decoder import DecoderConfig
+    from lilo_jax.models.layers import _embedded
+    from lilo_jax.planning.collectives import traffic
+
+    config = DecoderConfig(vocab_size=512, embed_dim=64, compute_dtype="bfloat16")
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(512, size=(16, 8)).astype(np.int32)
+    tokens[:, :3] = 3
+    table = rng.normal(size=(512, 64)).astype(np.float32)
+    results = {}
+    for shape in ((8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (2, 2, 1, 2), (1, 2, 2, 2), (2, 2, 2, 1)):
+        mesh = Mesh(np.array(jax.devices()).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 4)
+        layout = sharding(mesh, ("vocab", "embed"), table.shape)
+
+        def loss(table, tokens):
+            states = _embedded(config, constrainer(mesh), {"embedding": table}, tokens)
+            return jnp.sum(states.astype(jnp.float32) * jnp.arange(64)[None, None]), states
+
+        program = jax.jit(jax.grad(loss, has_aux=True), out_shardings=(layout, None))
+        arguments = jax.device_put(table, layout), put_rows(mesh, tokens)
+        lowered = program.lower(*arguments).compile()
+        gradient, states = lowered(*arguments)
+        (moved,) = traffic(lowered.as_text())
+        results[str(shape)] = {
+            "gradient": gradient.tolist(), "states": states.astype(jnp.float32).tolist(), "moved": moved.size,
+        }
+    results["tokens"], results["table"] = tokens.tolist(), table.tolist()
+    print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return json.loads(printed_by(EMBEDDED, devices=8).splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [*MESHES, "(1, 1, 8, 1)", "(2, 2, 2, 1)"])
+def test_embeddings_are_rows_of_the_table_and_their_gradients_are_added_up_in_float32(embedded, mesh):
+    tokens, table = np.array(embedded["tokens"]), np.array(embedded["table"], np.float32)
+    rounded = table.astype(jnp.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(embedded[mesh]["states"], rounded[tokens])
+    # A gradient of 0 .. 63 for each time that a token occurs, which bfloat16 could not count to 16 times.
+    counts = np.bincount(tokens.ravel(), minlength=512)
+    assert counts.max() > 16
+    np.testing.assert_array_equal(embedded[mesh]["gradient"], counts[:, None] * np.arange(64.0)[None])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["(1, 8, 1, 1)", "(1, 1, 8, 1)", "(2, 2, 1, 2)", "(1, 2, 2, 2)", "(2, 2, 2, 1)"])
+def test_embeddings_are_exchanged_and_the_table_is_not_gathered(embedded, mesh):
+    """All states of the batch are 16 x 8 x 64 numbers, of which a device exchanges its part; the table is 512 x 64."""
+    data, _, sequence, _ = ast.literal_eval(mesh)
+    moved = embedded[mesh]["moved"]
+    exchanges = 1 + (sequence not in (1, 8))  # one for each axis that the width is split over
+    assert moved["all-to-all"] <= 2 * exchanges * 2 * 16 * 8 * 64 // data
+    assert moved.get("all-gather", 0) <= 4 * 16 * 8  # the tokens
+    assert moved.get("collective-permute", 0) == 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -23,9 +24,11 @@ AXES = ("data", "fsdp", "sequence", "tensor")
 
 RULES: dict[str, tuple[str, ...]] = {
     "rows": ("data", "fsdp"),  # of a batch
+    "copies": ("data",),  # of a batch, where each copy of the model needs all of its rows
     "tokens": ("sequence",),  # of whole rows: the completions of a batch, and what comes before them
     "requests": ("data", "fsdp", "sequence"),  # with their prompts: what is sampled
     "embed": ("fsdp", "sequence"),  # the model width of a weight; activations keep it whole
+    "width": ("fsdp",),  # the model width of activations, where rows are not split over it
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
@@ -34,7 +37,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
 }
 
-DECODE_RULES = RULES | {"rows": (), "tokens": (), "embed": ()}
+DECODE_RULES = RULES | {"rows": (), "copies": (), "tokens": (), "embed": (), "width": ()}
 """While completions are sampled: each shard has its own rows and whole weights, split over `tensor` alone."""
 
 LogicalAxes = tuple[str | None, ...]
@@ -224,8 +227,14 @@ def row_shards_of(mesh: Mesh) -> RowShards:
         return "embed" if size % _parts(mesh, RULES["embed"]) == 0 else None
 
     def total(x: Array) -> Array:
-        x, over = jax.lax.psum(x, "data"), RULES["embed"]
-        return jax.lax.psum_scatter(x, over, tiled=True) if embed(x.shape[0]) else jax.lax.psum(x, over)
+        over = RULES["embed"]
+        if not embed(x.shape[0]):
+            return jax.lax.psum(x, ("data", *over))
+        # Each shard sends each other one its part: compilers for some TPUs make of a `psum_scatter` a sum that all
+        # devices hold whole, which sends twice as much.
+        parts = jax.lax.all_to_all(x, over, 0, 0, tiled=True)
+        own = jnp.sum(parts.reshape(_parts(mesh, over), -1, *x.shape[1:]), axis=0)
+        return jax.lax.psum(own, "data")
 
     def whole(weight: Array, dtype: jax.typing.DTypeLike, *axes: str | None) -> Array:
         """Cast where it lies and only then gathered: of a float32 weight half as many bytes cross the network."""

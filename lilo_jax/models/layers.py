@@ -172,9 +172,11 @@ def trunk_states(
 def _embedded(
     config: DecoderConfig, constrain: Constrain, trunk: PyTree, tokens: Int[Array, "rows tokens"]
 ) -> Float[Array, "rows tokens embed"]:
-    # A table sharded on the model width would make the lookup's output awkwardly laid out: gather it first, in the
-    # compute type, which without the barrier would be cast to after gathering.
-    cast = constrain(trunk["embedding"].astype(config.compute_dtype), "vocab", "embed")
-    table = constrain(jax.lax.optimization_barrier(cast), "vocab", None)
+    # Each device looks up its part of the model width for all tokens of its copy, and the parts are exchanged: of the
+    # table nothing is sent, neither rows nor their gradients, which are added up in the type of the weights.
+    table = trunk["embedding"]
+    parts = constrain(table[constrain(tokens, "copies", None)].astype(config.compute_dtype), "copies", None, "embed")
+    # One axis of the mesh after the other: a compiler that is to exchange over both at once replicates instead.
+    whole = constrain(constrain(parts, "copies", "tokens", "width"), "rows", "tokens", None)
     # The scale is rounded to the compute dtype, as it was when Gemma was trained.
-    return constrain(table[tokens] * jnp.asarray(config.embedding_scale, table.dtype), "rows", "tokens", None)
+    return whole * jnp.asarray(config.embedding_scale, config.compute_dtype)

@@ -1,7 +1,8 @@
 """What a compiled program sends between devices, read from its text.
 
 XLA's own counts take the body of a loop once.  Here it counts as often as the loop runs, where the compiler knows that;
-a loop of unknown length, such as that of decoding, is reported by itself, per turn.
+a loop of unknown length, such as that of decoding, is reported by itself, per turn.  A collective among one device,
+which a mesh axis of size 1 leaves behind, sends nothing and is not counted.
 """
 
 import re
@@ -20,6 +21,9 @@ _CALLED = re.compile(r"(?:to_apply|calls|true_computation|false_computation)=%?(
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _KNOWN_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+_ALONE = re.compile(r"replica_groups=(?:\{\{\d+\}|\[\d+,1\])")
+_AXIS_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_AXIS = re.compile(r"('\w+')=(\d+)")
 REDUCERS = ("reduce", "sort", "scatter", "map", "reduce-window", "select-and-scatter")
 """Operations that call scalar functions."""
 
@@ -138,9 +142,17 @@ def _kind(program: dict[str, list[_Instruction]], instruction: _Instruction) -> 
     """The collective that an instruction is; empty if it is none."""
     kind = instruction.operation.removesuffix("-start")
     if kind in KINDS:
-        return kind
+        return "" if _is_alone(instruction) else kind
     fused = instruction.operation == "fusion" and next(_callees(program, instruction), "")
     return "reduce-scatter" if fused and "reduce-scatter" in fused else ""
+
+
+def _is_alone(collective: _Instruction) -> bool:
+    """Whether each of its groups is one device; they are written one by one, as a table, or as axes of a mesh."""
+    if not (named := _AXIS_GROUPS.search(collective.rest)):
+        return _ALONE.search(collective.rest) is not None
+    sizes = dict(_AXIS.findall(named[1]))
+    return all(sizes.get(axis.strip()) == "1" for axis in named[2].split(","))
 
 
 def _callees(program: dict[str, list[_Instruction]], instruction: _Instruction) -> Iterator[str]:
