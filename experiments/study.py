@@ -88,6 +88,7 @@ class Finding(NamedTuple):
         than: what it is compared with: 1 for a ratio, 0 for a difference.
         claim: of the source.
         form: of the numbers.
+        said: the value in words, where it is more than a number with its interval.
     """
 
     what: str
@@ -95,6 +96,7 @@ class Finding(NamedTuple):
     than: float
     claim: Claim
     form: str = ".3f"
+    said: str = ""
 
     @property
     def verdict(self) -> str:
@@ -115,6 +117,8 @@ class Finding(NamedTuple):
 
     def shown(self) -> str:
         """The value with its interval and seeds."""
+        if self.said:
+            return f"{self.what}: {self.said}"
         if self.value["mean"] is None:
             return f"{self.what}: none ({self.value['seeds']})"
         return f"{self.what}: {self.value['mean']:{self.form}}{interval(self.value, self.form)} ({self.value['seeds']})"

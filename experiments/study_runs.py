@@ -1,9 +1,11 @@
 """From a study to its runs and findings: its command line, runs that studies share, and what is written of them.
 
 OUTPUT_DIR/PRESET/runs/START/seed_S/RUN     runs; equal configurations have equal names, so that they run once
-OUTPUT_DIR/PRESET/STUDY/                    table.md, result.json, and a report of each setting
+OUTPUT_DIR/PRESET/STUDY/                    table.md, result.json, a report of each setting; cpu_seconds.txt: what every
+                                            call for it took, those that did not get to their end too
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -12,7 +14,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -20,7 +22,7 @@ import tyro
 from experiments.presets import SMOLLM2
 from experiments.real_model import with_model
 from experiments.runner import Runs, compare, refuse_ignored
-from experiments.study import BASELINE, PRESETS, Evidence, Finding, Settings, Simulated, Study, is_trained
+from experiments.study import BASELINE, PRESETS, Arms, Evidence, Finding, Settings, Simulated, Study, is_trained
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import UsageError, unknown_name
@@ -32,12 +34,13 @@ from lilo_jax.report.tables import markdown
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath, path_of
-from lilo_jax.storage.run_directory import current_commit
+from lilo_jax.storage.run_directory import RunDirectory, current_commit
 from lilo_jax.training.checks import resolve
 from lilo_jax.training.sft import start_config
 
 VERDICTS = ("disagrees", "open", "agrees", "no claim")
 """Of a study: the first of these that one of its findings has."""
+CPU_TIME = "cpu_seconds.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +113,11 @@ def seeds_of(study: Study, options: StudyOptions) -> list[int]:
 
 def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[str, Any]:
     """Runs what has not been run, measures, and writes the table, the reports and the result, which is returned."""
-    began = cpu_seconds()
-    seeds = seeds_of(study, options)
-    evidence = [collect(study, name, given, seeds, options) for name, given in settings.items()]
-    findings = list(study.findings(evidence))
-    directory = directory_of(study, options)
+    directory, seeds = directory_of(study, options), seeds_of(study, options)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _counting(directory / CPU_TIME) as spent:
+        evidence = [collect(study, name, given, seeds, options) for name, given in settings.items()]
+        findings = list(study.findings(evidence))
     result: dict[str, Any] = {
         "id": study.id,
         "name": study.name,
@@ -126,9 +129,8 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[s
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
         "command": shlex.join(["python", "-m", study.module, "--preset", options.preset]),
-        "cpu_seconds": cpu_seconds() - began,
+        "cpu_seconds": spent(),
     }
-    directory.mkdir(parents=True, exist_ok=True)
     more = "\n\n".join(filter(None, map(study.show, evidence)))
     write_whole(directory / "table.md", f"# {study.title}\n\n{study.said('Claim')}\n\n{table(result)}\n\n{more}\n")
     for own in evidence:
@@ -161,19 +163,53 @@ def collect(study: Study, name: str, settings: Any, seeds: Sequence[int], option
 def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOptions) -> Runs:
     if config.model.path == SMOLLM2:
         with_model(configuration.replace(config, model__path=""), pathlib.Path(SMOLLM2))
-    arms = dict(study.arms(config))
-    root = path_of(options.launch.output_dir) / options.preset / "runs"
-    share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
-    if study.begins not in arms:
+    share = functools.partial(run_shared, runs_root(options), launch=options.launch, jobs=options.jobs)
+    begun, arms = _in_turn(study, config)
+    if not begun:
         return share(arms, seeds)
-    first = share({study.begins: arms.pop(study.begins)}, seeds)
+    first = share(begun, seeds)
     runs: Runs = {name: {} for name in arms}
-    for seed, begun in first[study.begins].items():
-        start = os.path.relpath(begun.path)
-        again = {n: configuration.replace(arm, model__path=start, sft__steps=0) for n, arm in arms.items()}
-        for name, own in share(again, [seed]).items():
+    for seed, run in first[study.begins].items():
+        for name, own in share(_going_on(arms, run.path), [seed]).items():
             runs[name] |= own
     return first | runs
+
+
+def _in_turn(study: Study, config: Config) -> tuple[dict[str, Config], dict[str, Config]]:
+    """The arm whose runs the others go on with, if there is one, and the others."""
+    arms = dict(study.arms(config))
+    return {name: arms.pop(name) for name in [study.begins] if name in arms}, arms
+
+
+def _going_on(arms: Arms, start: AnyPath) -> dict[str, Config]:
+    path = os.path.relpath(start)
+    return {name: configuration.replace(arm, model__path=path, sft__steps=0) for name, arm in arms.items()}
+
+
+def planned(study: Study, settings: Settings, options: StudyOptions) -> dict[AnyPath, bool]:
+    """Where every run of a study lies, fine-tunings left out, and whether it is done."""
+    root, found = runs_root(options), dict[AnyPath, bool]()
+    for config in filter(is_trained, settings.values()):
+        begun, arms = _in_turn(study, config)
+        for seed in seeds_of(study, options):
+            first = [_place(root, arm, seed) for arm in begun.values()]
+            later = _going_on(arms, first[0]) if first else arms
+            places = [*first, *(_place(root, arm, seed) for arm in later.values())]
+            found |= {place: RunDirectory(place).is_done() for place in places}
+    return found
+
+
+def _place(root: AnyPath, config: Config, seed: int) -> AnyPath:
+    try:
+        name = run_name(config)
+    except UsageError:  # the model that it starts from is not here yet
+        name = key_of(configuration.to_dict(config))
+    return root / start_name(config) / f"seed_{seed}" / name
+
+
+def runs_root(options: StudyOptions) -> AnyPath:
+    """Where the runs that studies share lie."""
+    return path_of(options.launch.output_dir) / options.preset / "runs"
 
 
 def run_shared(root: AnyPath, arms: Mapping[str, Config], seeds: Sequence[int], *, launch: Launch, jobs: int) -> Runs:
@@ -219,9 +255,21 @@ def key_of(*values: Any) -> str:
     return hashlib.sha256(to_json(values, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
-    return sum(os.times()[:4])
+@contextlib.contextmanager
+def _counting(path: AnyPath) -> Iterator[Callable[[], float]]:
+    """Adds the CPU seconds of the block to those that a file has, and hands over what reads them.
+
+    They are those of this process and of its children that have ended.
+    """
+    before, began = _read(path), sum(os.times()[:4])
+    try:
+        yield functools.partial(_read, path)
+    finally:
+        write_whole(path, f"{before + sum(os.times()[:4]) - began:.2f}\n")
+
+
+def _read(path: AnyPath) -> float:
+    return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
 
 def _write_report(study: Study, evidence: Evidence, path: AnyPath, command: str) -> None:

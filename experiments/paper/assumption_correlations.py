@@ -2,7 +2,7 @@
 
 Claim: what the proof takes to be uncorrelated is so, and the other factor of each bound hardly moves with the score.
 Source: Foster et al. 2025, tables 3 and 4, appendix C, which gives neither sample sizes nor the test.
-Axes: pairs of quantities of tokens, responses and questions; checkpoints after 15, 75 and 150 steps of RLOO.
+Axes: pairs of quantities of tokens, responses and questions; checkpoints after a tenth, half and all of RLOO's steps.
 Expected: table 4, all not significant: g_t.g_t' with products of increments .036 (GSM8K) and .013 (MATH), ||g_t||^2
     with the increment -.003 and -.003, with t -.007 and -.005, with learnability -.006 and .011; table 3, small:
     -.046, -.017, -.033 (GSM8K), -.032, -.021, -.032 (MATH).

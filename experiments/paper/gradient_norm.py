@@ -3,7 +3,7 @@
 Claim: p (1 - p) correlates with ||grad J||^2 for every estimator but GRPO's with its division by the deviation.
 Source: Foster et al. 2025, table 5, appendix C; theorem 3.1 bounds it by p (1 - p) times E||sum g||^2.
 Axes: REINFORCE, RLOO, GRPO with and without the division, increments of exact values (PPO, VinePPO), and the exact
-    gradient; checkpoints after 15, 75 and 150 steps of RLOO; groups of 8 rollouts.
+    gradient; checkpoints after a tenth, half and all of RLOO's steps; groups of 8 rollouts.
 Expected: GSM8K and MATH: REINFORCE .16 and .31, RLOO .15 and .43, GRPO normalised .13 (not significant) and .38,
     unnormalised .17 and .42, PPO and VinePPO .38 and .71.
 Cost: paper: not done here; tiny: the runs of item 19.

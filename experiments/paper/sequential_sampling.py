@@ -71,7 +71,6 @@ STUDY = Study(
         of_batches,
         *compared(SEQUENTIAL),
     ),
-    seeds=2,
 )
 
 if __name__ == "__main__":
