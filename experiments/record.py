@@ -28,7 +28,7 @@ python -m experiments.paper.ppo --preset paper --print-config  # every number of
 ```
 
 This page is written by `experiments.all` from `results.json` and the docstrings.  *tiny* is the chain task and a small
-decoder, 100 steps long, or the simulator where a module says so: it can agree with a claim about language models, and
+decoder, 60 steps long, or the simulator where a module says so: it can agree with a claim about language models, and
 cannot prove it.  Most studies have five seeds there; wide grids of trained arms have two, which decide nothing.
 A value stands with its 95% interval and its seeds.  A study *agrees* when every interval lies on the claimed side,
 *disagrees* when one lies on the other, and is *open* when one includes both, or when fewer than five seeds have a range
