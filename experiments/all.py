@@ -154,10 +154,12 @@ def write_index(
     for study in wanted:
         result = results.get(study.name)
         status = result["verdict"] if result else failed.get(study.name, "not run")
-        measured = "; ".join(finding["shown"] for finding in result["findings"]) if result else ""
-        rows.append([str(study.id), study.name, study.title, measured, status])
-        pages = sorted(page.name for page in (root / study.name).glob("*.html"))
-        linked = ", ".join(f'<a href="{study.name}/{page}">{page.removesuffix(".html")}</a>' for page in pages)
+        findings = result["findings"] if result else []
+        first = f"{findings[0]['shown']} (1 of {len(findings)})" if findings else ""
+        rows.append([str(study.id), study.name, study.title, first, status])
+        pages = sorted(page.stem for page in (root / study.name).glob("*.html"))
+        pages.sort(key=lambda page: page != "findings")
+        linked = ", ".join(f'<a href="{study.name}/{page}.html">{page}</a>' for page in pages)
         links.append(f"<li>{study.id} {study.name}: {linked or 'no report'}</li>")
     columns = ["", "study", "shows", "measured [95% interval] (seeds)", "verdict"]
     table = Table(f"Studies at {options.preset}", columns, rows, text_columns=5)

@@ -115,6 +115,15 @@ class Finding(NamedTuple):
             return "open"
         return "agrees" if above == (self.claim == "above") else "disagrees"
 
+    @property
+    def claimed(self) -> str:
+        """How the value should stand, in words."""
+        if self.claim == "none":
+            return "nothing"
+        if self.said:
+            return {"above": "less", "below": "more", "near": "as much"}[self.claim]
+        return f"{'about' if self.claim == 'near' else self.claim} {self.than:g}"
+
     def shown(self) -> str:
         """The value with its interval and seeds."""
         if self.said:

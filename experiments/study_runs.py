@@ -28,9 +28,10 @@ from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.comparison import choose_split
 from lilo_jax.report.html import write_report
+from lilo_jax.report.page import escaped, scrolling, sentence, table_element, write_page
 from lilo_jax.report.simulation import selection_table, write_selection_page
 from lilo_jax.report.summary import summarize
-from lilo_jax.report.tables import markdown
+from lilo_jax.report.tables import Table, markdown
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath, path_of
@@ -41,6 +42,7 @@ from lilo_jax.training.sft import start_config
 VERDICTS = ("disagrees", "open", "agrees", "no claim")
 """Of a study: the first of these that one of its findings has."""
 CPU_TIME = "cpu_seconds.txt"
+COLUMNS = ("measured", "value [95% interval] or (range) (seeds)", "claimed", "verdict")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,10 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[s
         "preset": options.preset,
         "seeds": seeds,
         "key": key_of(study.described(settings), seeds),
-        "findings": [found._asdict() | {"verdict": found.verdict, "shown": found.shown()} for found in findings],
+        "findings": [
+            found._asdict() | {"verdict": found.verdict, "claimed": found.claimed, "shown": found.shown()}
+            for found in findings
+        ],
         "verdict": verdict_of(findings),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
@@ -133,6 +138,7 @@ def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[s
     }
     more = "\n\n".join(filter(None, map(study.show, evidence)))
     write_whole(directory / "table.md", f"# {study.title}\n\n{study.said('Claim')}\n\n{table(result)}\n\n{more}\n")
+    _write_findings(study, result, more, directory / "findings.html")
     for own in evidence:
         _write_report(study, own, directory / f"{own.name}.html", result["command"])
     write_whole(directory / "result.json", to_json(result, indent=1) + "\n")
@@ -147,8 +153,14 @@ def verdict_of(findings: Sequence[Finding]) -> str:
 
 def table(result: Mapping[str, Any]) -> str:
     """The findings as Markdown."""
-    rows = [[f["shown"].rpartition(": ")[0], f["shown"].rpartition(": ")[2], f["verdict"]] for f in result["findings"]]
-    return markdown(["measured", "value [95% interval] (seeds)", "verdict"], rows)
+    return markdown(COLUMNS, _cells(result), text_columns=len(COLUMNS))
+
+
+def _cells(result: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [*f["shown"].rpartition(": ")[::2], f["claimed"], f["verdict"]]  # what is measured, and the value
+        for f in result["findings"]
+    ]
 
 
 def collect(study: Study, name: str, settings: Any, seeds: Sequence[int], options: StudyOptions) -> Evidence:
@@ -270,6 +282,16 @@ def _counting(path: AnyPath) -> Iterator[Callable[[], float]]:
 
 def _read(path: AnyPath) -> float:
     return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+
+
+def _write_findings(study: Study, result: Mapping[str, Any], more: str, path: AnyPath) -> None:
+    """What the study claims and found, on a page."""
+    made = f"{result['command']}, {len(result['seeds'])} seeds, {result['date']}, commit {result['commit'][:7]}"
+    said = [f"{label}: {study.said(label)}" for label in ("Claim", "Source", "Axes", "Expected")]
+    shown = Table(f"Measured: {result['verdict']}", COLUMNS, _cells(result), [made], text_columns=len(COLUMNS))
+    sections = [f"<h1>{sentence(study.title)}</h1>", *(f"<p>{sentence(line)}</p>" for line in said)]
+    sections += [table_element(shown)] + ([scrolling("more", f"<pre>{escaped(more)}</pre>")] if more else [])
+    write_page(path, study.title, sections)
 
 
 def _write_report(study: Study, evidence: Evidence, path: AnyPath, command: str) -> None:

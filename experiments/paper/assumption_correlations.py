@@ -9,31 +9,7 @@ Expected: table 4, all not significant: g_t.g_t' with products of increments .03
 Cost: paper: a backward pass for each rollout, not done here; tiny: minutes on two cores, with exact values and success
     rates, as each question has one right sequence of tokens; small and paper: table 3 alone.
 Command: python -m experiments.paper.assumption_correlations --preset tiny
-Last run: tiny, disagrees; seeds 301 to 303, 2026-11-29, commit 9d7d8cc:
-    table 3, r^2 and ||sum g||^2, tenth: -0.426 [-0.670, -0.181] (3)
-    table 3, (r - p)^2 and ||sum g||^2, tenth: +0.419 [+0.296, +0.541] (3)
-    table 3, learnability and ||sum g||^2, tenth: +0.039 [-0.154, +0.231] (3)
-    table 4, g_t.g_t' and A_t A_t', tenth: +0.025 [-0.071, +0.120] (3)
-    table 4, ||g_t||^2 and A_t, tenth: -0.451 [-0.602, -0.299] (3)
-    as the proof needs it, ||g_t||^2 and A_t^2, tenth: +0.530 [+0.369, +0.690] (3)
-    table 4, ||g_t||^2 and t, tenth: -0.022 [-0.049, +0.006] (3)
-    table 4, ||g_t||^2 and learnability, tenth: +0.006 [-0.054, +0.067] (3)
-    table 3, r^2 and ||sum g||^2, half: -0.373 [-0.774, +0.028] (3)
-    table 3, (r - p)^2 and ||sum g||^2, half: +0.350 [-0.055, +0.754] (3)
-    table 3, learnability and ||sum g||^2, half: +0.110 [-0.454, +0.673] (3)
-    table 4, g_t.g_t' and A_t A_t', half: +0.078 [-0.264, +0.419] (3)
-    table 4, ||g_t||^2 and A_t, half: -0.303 [-0.891, +0.286] (3)
-    as the proof needs it, ||g_t||^2 and A_t^2, half: +0.402 [+0.068, +0.735] (3)
-    table 4, ||g_t||^2 and t, half: -0.004 [-0.066, +0.058] (3)
-    table 4, ||g_t||^2 and learnability, half: +0.031 [-0.171, +0.232] (3)
-    table 3, r^2 and ||sum g||^2, end: -0.377 [-0.504, -0.250] (3)
-    table 3, (r - p)^2 and ||sum g||^2, end: +0.486 [-0.300, +1.271] (3)
-    table 3, learnability and ||sum g||^2, end: +0.008 [-0.326, +0.342] (3)
-    table 4, g_t.g_t' and A_t A_t', end: +0.062 [-0.189, +0.313] (3)
-    table 4, ||g_t||^2 and A_t, end: -0.454 [-1.182, +0.273] (3)
-    as the proof needs it, ||g_t||^2 and A_t^2, end: +0.499 [-0.289, +1.288] (3)
-    table 4, ||g_t||^2 and t, end: -0.043 [-0.065, -0.021] (3)
-    table 4, ||g_t||^2 and learnability, end: +0.008 [-0.148, +0.164] (3)
+Last run: not run.
 """
 
 from collections.abc import Iterator
