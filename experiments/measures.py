@@ -1,5 +1,6 @@
 """What studies measure: speed-ups, accuracies and metrics of one arm beside another's, paired by seed."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,7 +48,8 @@ def needed(speedup: Mapping[str, Any]) -> str:
 
 
 def _times(factor: Mapping[str, Any], word: str) -> str:
-    return f"{factor['mean']:.2f} times {word or 'as much'}{interval(factor, '.2f')}"
+    ends = re.sub(r"(?<=[\[(])0\.00|inf", "never", interval(factor, ".2f"))
+    return f"{factor['mean']:.2f} times {word or 'as much'}{ends}"
 
 
 def better(arm: str = "lilo", *, than: str = BASELINE, claim: Claim = "above", split: str = "") -> Measure:

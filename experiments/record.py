@@ -33,6 +33,8 @@ python -m experiments.paper.ppo --preset paper --print-config  # every number of
 This page is written by `experiments.all` from `results.json` and the docstrings.  *tiny* is the chain task and a small
 decoder, 60 steps long, or the simulator where a module says so: it can agree with a claim about language models, and
 cannot prove it.  Most studies have five seeds there; wide grids of trained arms have two, which decide nothing.
+Seconds are wall clock, of whatever else the machine did at that time.  Where an arm did not reach the other's accuracy
+on every seed the median seed is told, and nothing decided.
 A value stands with its 95% interval and its seeds.  A study *agrees* when every interval lies on the claimed side,
 *disagrees* when one lies on the other, and is *open* when one includes both, or when fewer than five seeds have a range
 and no interval; *no claim*: nobody had said what to expect.  What was claimed to be nothing agrees when its interval

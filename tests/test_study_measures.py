@@ -118,7 +118,7 @@ def test_an_arm_that_never_arrives_says_so(tmp_path):
     assert next(iter(faster()(few))).shown().endswith("not reached on most seeds (1/5)")
     most = evidence(tmp_path / "most", {"uniform": [UNIFORM] * 5, "lilo": [*[TWICE] * 4, UNIFORM / 2]})
     (finding,) = faster()(most)
-    assert "1.60 times less [0.00, 1.60] in the median seed, not reached on all (4/5)" in finding.shown()
+    assert "1.60 times less [never, 1.60] in the median seed, not reached on all (4/5)" in finding.shown()
     assert finding.verdict == "open"  # an interval of those that arrived says nothing of all
     assert needed({"mean": 1.0, "low": 1.0, "high": 1.0, "reached": 1, "of": 1, "by_seed": {"1": 1.0}}).startswith(
         "1.00 times as much"
