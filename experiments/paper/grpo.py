@@ -48,7 +48,7 @@ def in_both_templates(settings: dict[str, Config]) -> dict[str, Config]:
 
 
 def on_every_set(evidence: Evidence) -> Iterator[Finding]:
-    """Steps and final accuracy on each set that was evaluated, LILO beside its own baseline; validation is for tuning."""
+    """Steps and final accuracy on each set but the one for tuning, LILO beside its own baseline."""
     for split in evidence.splits():
         for algorithm in ("grpo", "dr_grpo") if split != "validation" else ():
             for make in (faster, better):
