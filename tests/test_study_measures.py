@@ -7,6 +7,7 @@ import pytest
 
 import experiments.all
 from experiments.measures import better_at, faster, in_every_budget, needed
+from experiments.paper.generalisation import off_the_line
 from experiments.study import Evidence, Finding, is_trained
 from experiments.study_runs import verdict_of
 from lilo_jax.config import Config
@@ -123,6 +124,16 @@ def test_an_arm_that_never_arrives_says_so(tmp_path):
     assert needed({"mean": 1.0, "low": 1.0, "high": 1.0, "reached": 1, "of": 1, "by_seed": {"1": 1.0}}).startswith(
         "1.00 times as much"
     )
+
+
+def test_who_climbs_faster_is_not_off_the_line_for_it(tmp_path):
+    """Training and test accuracy are equal after every step: half a step of the difference in slope is left."""
+    runs = {
+        arm: {1: written(tmp_path / arm, slope=slope, seed=1, training=slope)}
+        for arm, slope in (("uniform", UNIFORM), ("lilo", TWICE))
+    }
+    (finding,) = off_the_line(Evidence("chain", Config(), [1], runs=runs))
+    assert finding.value["mean"] == pytest.approx((TWICE - UNIFORM) / 2)
 
 
 @pytest.mark.parametrize("seeds", [2, 5])

@@ -27,11 +27,15 @@ TRAINED = "curriculum/collected_success_mean"
 
 
 def points(run: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
-    """Training accuracy, the mean over the steps since the last evaluation, and test accuracy, at each evaluation."""
+    """Training accuracy between two evaluations, and test accuracy, the mean of both: the later favours who climbs.
+
+    Half a step is left between the two: the steps are those of the models before each update.
+    """
     tested = [(r["step"], r["accuracy"]) for r in run.read("eval") if r["split"] == TEST]
     success = np.array([r[TRAINED] for r in run.read("metrics")])
     spans = [(before, after) for (before, _), (after, _) in itertools.pairwise(tested)]
-    return np.array([success[a:b].mean() for a, b in spans]), np.array([accuracy for _, accuracy in tested[1:]])
+    test = [(before + after) / 2 for (_, before), (_, after) in itertools.pairwise(tested)]
+    return np.array([success[a:b].mean() for a, b in spans]), np.array(test)
 
 
 def off_the_line(evidence: Evidence) -> Iterator[Finding]:
