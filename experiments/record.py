@@ -87,7 +87,7 @@ def readme(studies: Sequence[Study], results: Mapping[str, Mapping[str, Any]]) -
                 *(_status(results.get(preset, {}).get(study.name)) for preset in PRESETS),
             ]
         )
-    parts = [_HEAD, markdown(columns, [_plain(row) for row in rows], text_columns=len(columns)) + "\n"]
+    parts = [_HEAD, markdown(columns, rows, text_columns=len(columns)) + "\n"]
     parts += [f"## Measured at tiny\n\n{_total(tiny, len(ordered))}\n"] if tiny else []
     parts += [_section(study, tiny[study.name]) for study in ordered if study.name in tiny]
     return "\n".join(parts)
@@ -112,12 +112,8 @@ def _total(results: Mapping[str, Mapping[str, Any]], studies: int) -> str:
 def _section(study: Study, result: Mapping[str, Any]) -> str:
     """All that a study has found, beside what was claimed."""
     rows = [[f["shown"], f["claimed"], f["verdict"]] for f in result["findings"]]
-    found = markdown(("measured", "claimed", "verdict"), [_plain(row) for row in rows], text_columns=3)
+    found = markdown(("measured", "claimed", "verdict"), rows, text_columns=3)
     return f"### {study.id} {study.name}\n\n{study.said('Claim')}  {_status(result).capitalize()}.\n\n{found}\n"
-
-
-def _plain(cells: list[str]) -> list[str]:
-    return [cell.replace("|", r"\|") for cell in cells]
 
 
 def _status(result: Mapping[str, Any] | None) -> str:

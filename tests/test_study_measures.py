@@ -8,6 +8,7 @@ import pytest
 import experiments.all
 from experiments.measures import better_at, faster, in_every_budget, needed
 from experiments.paper.generalisation import off_the_line
+from experiments.paper.sequential_sampling import learnability
 from experiments.study import Evidence, Finding, is_trained
 from experiments.study_runs import verdict_of
 from lilo_jax.config import Config
@@ -41,6 +42,7 @@ def written(path, *, slope, seed, generated=100, flops=1000, training=0.0):
         metrics = {f"curriculum/{kind}_{name}": v for kind in ("collected", "admitted") for name, v in METRICS.items()}
         metrics |= {f"curriculum/{kind}_success_mean": 0.2 + training * step for kind in ("collected", "admitted")}
         run.append("metrics", {"step": step, **metrics} | ({"audit/success_mean": 0.3} if step % EVERY == 0 else {}))
+        run.append("groups", {"step": step, "correct": [3, 2, 1], "graded": [4, 2, 2], "admitted": [True, True, False]})
         run.append("timings", {"step": step, "sample": 0.5 * generated / 100, "update": 0.25})
         spent = {"train/generated": generated, "train/trained": 250, "train/flops": flops}
         run.append("ledger", {"step": step, **{name: value * (step + 1) for name, value in spent.items()}})
@@ -134,6 +136,12 @@ def test_who_climbs_faster_is_not_off_the_line_for_it(tmp_path):
     }
     (finding,) = off_the_line(Evidence("chain", Config(), [1], runs=runs))
     assert finding.value["mean"] == pytest.approx((TWICE - UNIFORM) / 2)
+
+
+def test_learnability_of_groups_of_several_sizes(tmp_path):
+    """Unbiased p (1 - p) of 3 right of 4 is 3 x 1 / (4 x 3), of 2 of 2 nothing; of four rollouts and of two."""
+    run = written(tmp_path / "run", slope=UNIFORM, seed=1)
+    assert learnability(run) == pytest.approx((4 * 1 / 4 + 2 * 0) / 6)
 
 
 @pytest.mark.parametrize("seeds", [2, 5])

@@ -40,14 +40,10 @@ def arms(config: Config) -> dict[str, Config]:
 def learnability(run: RunDirectory) -> float:
     """Mean over the rollouts trained on of s (n - s) / n (n - 1), unbiased where groups have several sizes."""
     total = rows = 0.0
-    for recorded in run.rollouts().values():
-        groups: dict[int, list[bool]] = {}
-        for row in recorded:
-            if row["admitted"]:
-                groups.setdefault(row["group"], []).append(row["verdict"] == "correct")
-        for outcomes in groups.values():
-            right, n = sum(outcomes), len(outcomes)
-            total, rows = total + right * (n - right) / max(n - 1, 1), rows + n
+    for step in run.read("groups"):
+        for right, n, admitted in zip(step["correct"], step["graded"], step["admitted"], strict=True):
+            if admitted:
+                total, rows = total + right * (n - right) / max(n - 1, 1), rows + n
     return total / rows
 
 

@@ -211,9 +211,16 @@ def budget_table(summary: Mapping[str, Any]) -> Table:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
-    """Cells in Markdown: columns of text to the left, the others to the right."""
+    """Cells in Markdown: columns of text to the left, the others to the right.
+
+    >>> print(markdown(["norm", "is"], [["||g||", "2"]]))
+    | norm | is |
+    | --- | ---: |
+    | \\|\\|g\\|\\| | 2 |
+    """
     rule = [*["---"] * text_columns, *["---:"] * (len(columns) - text_columns)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+    plain = ([cell.replace("|", r"\|") for cell in cells] for cells in (columns, rule, *rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in plain)
 
 
 # ------------------------------------------------------------------------------------------------------ text of a cell
