@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.study import BASELINE, Claim, Evidence, Finding, Measure, Part, of_seeds
 from lilo_jax.report.speedup import accuracy_at, smooth
-from lilo_jax.report.summary import read_curve
+from lilo_jax.report.summary import ACCURACY, DIFFERENCE, read_curve
 from lilo_jax.report.tables import budget_title, interval, median_times, times
 
 COLLECTED, ADMITTED = "curriculum/collected_", "curriculum/admitted_"
@@ -57,7 +57,9 @@ def better(arm: str = "lilo", *, than: str = BASELINE, claim: Claim = "above", s
 
     def measure(evidence: Evidence) -> Iterator[Finding]:
         gap = evidence.summary(than, split)["gap_to_baseline"][arm]["by_seed"]
-        yield Finding(f"final accuracy{_on(split)}, {arm} less {than}", of_seeds(_whole(gap)), 0.0, claim, "+.3f")
+        yield Finding(
+            f"final accuracy{_on(split)}, {arm} less {than}", of_seeds(_whole(gap), DIFFERENCE), 0.0, claim, "+.3f"
+        )
 
     return measure
 
@@ -74,7 +76,7 @@ def better_at(
             reached = accuracy_at(own, budget, float(other.budget(budget)[-1]))
             gap[seed] = reached - float(smooth(other.accuracy)[-1])
         what = f"accuracy{_on(split)} at equal {budget_title(budget)}, {arm} less {than}"
-        yield Finding(what, of_seeds(gap), 0.0, claim, "+.3f")
+        yield Finding(what, of_seeds(gap, DIFFERENCE), 0.0, claim, "+.3f")
 
     return measure
 
@@ -102,7 +104,7 @@ def gain(arm: str, *, claim: Claim = "above", split: str = "") -> Measure:
         summary = evidence.summary(split=split)
         start, final = (summary[moment][arm]["by_seed"] for moment in ("start", "final"))
         gained = {int(seed): final[seed] - start[seed] for seed in final}
-        yield Finding(f"final less first accuracy{_on(split)}, {arm}", of_seeds(gained), 0.0, claim, "+.3f")
+        yield Finding(f"final less first accuracy{_on(split)}, {arm}", of_seeds(gained, DIFFERENCE), 0.0, claim, "+.3f")
 
     return measure
 
@@ -115,7 +117,7 @@ def metric(
     def measure(evidence: Evidence) -> Iterator[Finding]:
         own, other = (evidence.of_metric(name, each, part) for each in (arm, than))
         paired = {seed: own[seed] - other[seed] for seed in own if seed in other}
-        yield Finding(f"{what}, {arm} less {than}", of_seeds(paired), 0.0, claim, "+.3f")
+        yield Finding(f"{what}, {arm} less {than}", of_seeds(paired, DIFFERENCE), 0.0, claim, "+.3f")
 
     return measure
 
@@ -124,7 +126,7 @@ def level(name: str, what: str, arm: str, *, than: float = 0.0, claim: Claim = "
     """A metric of an arm, over all steps or a part of them."""
 
     def measure(evidence: Evidence) -> Iterator[Finding]:
-        yield Finding(f"{what}, {arm}", of_seeds(evidence.of_metric(name, arm, part)), than, claim)
+        yield Finding(f"{what}, {arm}", of_seeds(evidence.of_metric(name, arm, part), ACCURACY), than, claim)
 
     return measure
 
@@ -135,7 +137,7 @@ def trend(name: str, what: str, arm: str = "lilo", *, claim: Claim = "below") ->
     def measure(evidence: Evidence) -> Iterator[Finding]:
         early, late = evidence.of_metric(name, arm, "early"), evidence.of_metric(name, arm, "late")
         risen = {seed: late[seed] - early[seed] for seed in late}
-        yield Finding(f"{what}, last less first third, {arm}", of_seeds(risen), 0.0, claim, "+.3f")
+        yield Finding(f"{what}, last less first third, {arm}", of_seeds(risen, DIFFERENCE), 0.0, claim, "+.3f")
 
     return measure
 

@@ -23,13 +23,15 @@ from experiments.simulate_selection import SimulationOptions, simulate_cells
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.report.comparison import choose_split
-from lilo_jax.report.summary import interval_of, summarize
+from lilo_jax.report.summary import ANY, interval_of, summarize
 from lilo_jax.report.tables import interval, is_range
 
 PRESETS = ("tiny", "small", "paper")
 LABELS = ("Claim", "Source", "Axes", "Expected", "Cost", "Command", "Last run")
 BASELINE = "uniform"
 TEST = "test"
+CORRELATION, RATIO = (-1.0, 1.0), (0.0, math.inf)
+"""What they can be."""
 
 Settings = Mapping[str, Any]
 """By name: see the head of this file."""
@@ -278,13 +280,13 @@ def is_trained(settings: Any) -> bool:
     return isinstance(settings, Config)
 
 
-def of_seeds(values: Mapping[int, float]) -> dict[str, Any]:
+def of_seeds(values: Mapping[int, float], within: tuple[float, float] = ANY) -> dict[str, Any]:
     """A value by seed as its mean with the 95% t-interval, or the range of few seeds, for a finding.
 
-    What is no number is left out.
+    The interval is no wider than what the value can be, and what is no number is left out.
     """
     values = {seed: value for seed, value in values.items() if math.isfinite(value)}
-    return interval_of(values) | {"seeds": str(len(values))}
+    return interval_of(values, within) | {"seeds": str(len(values))}
 
 
 def study_files() -> list[pathlib.Path]:

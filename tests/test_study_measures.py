@@ -9,7 +9,7 @@ import experiments.all
 from experiments.measures import better_at, faster, in_every_budget, needed
 from experiments.paper.generalisation import off_the_line
 from experiments.paper.sequential_sampling import learnability
-from experiments.study import Evidence, Finding, is_trained
+from experiments.study import CORRELATION, Evidence, Finding, is_trained, of_seeds
 from experiments.study_runs import verdict_of
 from lilo_jax.config import Config
 from lilo_jax.storage.run_directory import RunDirectory
@@ -161,3 +161,10 @@ def test_a_study_finds_something_in_its_records(study, seeds, tmp_path):
                 assert finding.verdict == ("no claim" if finding.claim == "none" else "open")
         assert verdict_of(findings) in ("agrees", "disagrees", "open", "no claim")
         assert isinstance(study.show(of), str)
+
+
+def test_an_interval_is_no_wider_than_what_a_correlation_can_be():
+    found = of_seeds({1: 0.6, 2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: float("nan")}, CORRELATION)
+    assert found["high"] == 1.0
+    assert found["low"] == pytest.approx(0.92 - 2.7764 * 0.17889 / 5**0.5, abs=1e-3)  # t of 4 degrees, deviation .179
+    assert found["seeds"] == "5"

@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.gradients import Correlation, Gradients, TokenGradients, correlation, of_checkpoint
 from experiments.presets import paper, small, tiny
-from experiments.study import Evidence, Finding, Study, of_seeds
+from experiments.study import CORRELATION, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
@@ -68,7 +68,11 @@ def of_every_checkpoint(evidence: Evidence) -> Iterator[Finding]:
         for name in next(iter(found.values())):
             values = {seed: own[name].r for seed, own in found.items()}
             yield Finding(
-                f"{name}, {checkpoint}", of_seeds(values), 0.0, "none" if "table 3" in name else "near", "+.3f"
+                f"{name}, {checkpoint}",
+                of_seeds(values, CORRELATION),
+                0.0,
+                "none" if "table 3" in name else "near",
+                "+.3f",
             )
 
 

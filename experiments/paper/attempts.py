@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.measures import better, faster
 from experiments.presets import paper, small, uniform_and_lilo
-from experiments.study import Evidence, Finding, Study, of_seeds
+from experiments.study import CORRELATION, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
@@ -60,7 +60,7 @@ def of_screening(evidence: Evidence) -> Iterator[Finding]:
             rate = rng.binomial(n, p) / n
             found[n][seed] = rank_correlation(rate * (1 - rate), reference) or 0.0
     for n, values in found.items():
-        yield Finding(f"rank correlation, {n} rollouts", of_seeds(values), 0.0, "none")
+        yield Finding(f"rank correlation, {n} rollouts", of_seeds(values, CORRELATION), 0.0, "none")
     for few, many in ((2, 8), (8, 32)):
         more = {seed: found[many][seed] - found[few][seed] for seed in evidence.seeds}
         yield Finding(f"rank correlation, {many} less {few} rollouts", of_seeds(more), 0.0, "above", "+.3f")

@@ -21,6 +21,7 @@ from experiments.presets import paper, small, tiny, uniform_and_lilo
 from experiments.study import TEST, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import DIFFERENCE
 from lilo_jax.storage.run_directory import RunDirectory
 
 TRAINED = "curriculum/collected_success_mean"
@@ -48,7 +49,9 @@ def off_the_line(evidence: Evidence) -> Iterator[Finding]:
             continue
         slope, start = np.polyfit(x, y, 1)
         gaps[seed] = float(np.mean((test - (slope * train + start))[shared]))
-    yield Finding("test accuracy at equal training accuracy, lilo less uniform", of_seeds(gaps), 0.0, "near", "+.3f")
+    yield Finding(
+        "test accuracy at equal training accuracy, lilo less uniform", of_seeds(gaps, DIFFERENCE), 0.0, "near", "+.3f"
+    )
 
 
 STUDY = Study(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from experiments.gradients import correlation, of_checkpoint
 from experiments.paper.assumption_correlations import checkpoints
 from experiments.presets import paper, small, tiny
-from experiments.study import Claim, Evidence, Finding, Study, of_seeds
+from experiments.study import CORRELATION, Claim, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import markdown
@@ -29,7 +29,9 @@ def of_every_estimator(evidence: Evidence) -> Iterator[Finding]:
         for name in next(iter(found.values())).squares:
             values = {seed: correlation(g.learnability, g.squares[name]).r for seed, g in found.items()}
             claim: Claim = "none" if name == "grpo_normalised" else "above"
-            yield Finding(f"p(1 - p) and ||grad J||^2, {name}, {checkpoint}", of_seeds(values), 0.0, claim, "+.3f")
+            yield Finding(
+                f"p(1 - p) and ||grad J||^2, {name}, {checkpoint}", of_seeds(values, CORRELATION), 0.0, claim, "+.3f"
+            )
 
 
 def significance(evidence: Evidence) -> str:

@@ -22,6 +22,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import DIFFERENCE
 from lilo_jax.storage.run_directory import RunDirectory
 
 SEQUENTIAL = {
@@ -52,7 +53,9 @@ def of_batches(evidence: Evidence) -> Iterator[Finding]:
     found = {arm: {seed: learnability(run) for seed, run in runs.items()} for arm, runs in evidence.runs.items()}
     for arm in ("lilo", *SEQUENTIAL):
         more = {seed: value - found["uniform"][seed] for seed, value in found[arm].items()}
-        yield Finding(f"learnability of the batch, {arm} less uniform", of_seeds(more), 0.0, "above", "+.3f")
+        yield Finding(
+            f"learnability of the batch, {arm} less uniform", of_seeds(more, DIFFERENCE), 0.0, "above", "+.3f"
+        )
 
 
 STUDY = Study(

@@ -16,6 +16,7 @@ from experiments.presets import paper, small, under
 from experiments.study import Evidence, Finding, Simulated, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import DIFFERENCE
 
 RULES = {"random": Scored(), "first": Scored(ties="first"), "last": Scored(ties="last")}
 
@@ -26,7 +27,7 @@ def less_random(evidence: Evidence) -> Iterator[Finding]:
     for arm in ("first", "last"):
         own, random = final[arm]["by_seed"], final["random"]["by_seed"]
         less = {int(seed): own[seed] - random[seed] for seed in own}
-        yield Finding(f"final accuracy, {arm} by index less random", of_seeds(less), 0.0, "near", "+.4f")
+        yield Finding(f"final accuracy, {arm} by index less random", of_seeds(less, DIFFERENCE), 0.0, "near", "+.4f")
 
 
 STUDY = Study(
