@@ -145,6 +145,7 @@ def train_batch(drawn: Drawn) -> TrainBatch:
             completion_lengths=jnp.asarray(drawn.lengths),
         ),
         row_mask=jnp.asarray(drawn.row_mask),
+        informative=jnp.asarray(drawn.row_mask),
         group=jnp.asarray(drawn.group),
         reward=jnp.asarray(drawn.reward),
         sampler_logprobs=jnp.asarray(drawn.sampler_logprobs),

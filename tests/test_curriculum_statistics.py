@@ -175,6 +175,7 @@ def test_group_signals_are_means_over_the_groups_tokens():
     batch = TrainBatch(
         sequences=Sequences(tokens=empty, prompt_lengths=empty, completion_lengths=empty),
         row_mask=np.ones(5, bool),
+        informative=np.ones(5, bool),
         group=group,
         reward=np.zeros(5, np.float32),
         sampler_logprobs=zeros,

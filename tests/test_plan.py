@@ -54,8 +54,9 @@ def compiled_bytes(config, prompt):
     rows, new = config.rollout.questions * config.rollout.samples, config.rollout.max_new_tokens
     whole, table = np.zeros(rows, np.int32), np.zeros((rows, new), np.float32)
     batch = TrainBatch(
-        sequences=Sequences(np.zeros((rows, prompt + new), np.int32), whole, whole), row_mask=whole > 0, group=whole,
-        reward=table[:, 0], sampler_logprobs=table, place=whole[: config.rollout.questions],
+        sequences=Sequences(np.zeros((rows, prompt + new), np.int32), whole, whole), row_mask=whole > 0,
+        informative=whole > 0, group=whole, reward=table[:, 0], sampler_logprobs=table,
+        place=whole[: config.rollout.questions],
         group_mask=whole[: config.rollout.questions] > 0, reasoning_step=table.astype(np.int32),
         follow_ups=FollowUps.none(table.shape), old_logprobs=table, reference_logprobs=table, old_values=table,
         advantages=table, returns=table,

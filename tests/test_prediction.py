@@ -9,12 +9,11 @@ import scipy.special
 import scipy.stats
 
 from lilo_jax.device.regressions import fitted_logits
-from lilo_jax.evaluation.calibration import rank_correlation
+from lilo_jax.evaluation.calibration import auroc, rank_correlation
 from lilo_jax.evaluation.prediction import (
     MEASURES,
     PENALTIES,
     agreement_of_halves,
-    auroc,
     ceiling,
     correlation,
     cross_validated,

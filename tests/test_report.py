@@ -319,7 +319,7 @@ def test_audits_are_averaged_and_shown(tmp_path):
     summary = summarize({"lilo": {0: run}}, split="test", baseline=None)
     assert summary["audit"] == {"lilo": {"brier": pytest.approx(0.2), "spearman": 0.5, "success_mean": 0.4}}
     text = " ".join(Page(report.report_runs([run.path], tmp_path / "r.html").read_text(encoding="utf-8")).text)
-    assert re.search(r"lilo\s+0\.2000\s+-\s+-\s+0\.5000\s+-\s+0\.4000\s+-\s", text)
+    assert re.search(r"lilo\s+all\s+0\.2000\s+-\s+-\s+-\s+0\.5000\s+-\s+0\.4000\s+-\s", text)
 
 
 def test_curves_are_drawn_against_what_is_asked_for(arms, root, tmp_path):

@@ -120,9 +120,9 @@ def test_a_fall_is_told_from_a_dip():
 @pytest.mark.parametrize(
     ("name", "values", "says"),
     [
-        ("policy/entropy", [0.5] * 30 + [0.001] * 3, "the entropy of a token went to 0.0010 nats"),
-        ("policy/entropy", [0.001] * 30 + [0.5] * 3, ""),
-        ("policy/entropy", [0.001] * 2, ""),  # too few steps to say
+        ("rollout/surprisal_mean", [0.5] * 30 + [0.001] * 3, "the surprisal of a sampled token went to 0.0010 nats"),
+        ("rollout/surprisal_mean", [0.001] * 30 + [0.5] * 3, ""),
+        ("rollout/surprisal_mean", [0.001] * 2, ""),  # too few steps to say
         ("curriculum/admitted_zero_variance_fraction", [0.0] * 30 + [1.0] * 3, "no group of the last 3 steps had any"),
         ("curriculum/admitted_zero_variance_fraction", [1.0] * 32 + [0.9], ""),
         ("curriculum/admitted_zero_variance_fraction", [None] * 33, ""),

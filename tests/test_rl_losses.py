@@ -70,6 +70,7 @@ def random_batch(seed, *, garbage=0.0, extra_rows=0, extra_slots=0):
             completion_lengths=jnp.asarray(np.pad(length, (0, extra_rows)).astype(np.int32)),
         ),
         row_mask=jnp.asarray(np.pad(row_mask, (0, extra_rows))),
+        informative=jnp.asarray(np.pad(row_mask, (0, extra_rows))),
         group=jnp.zeros(ROWS + extra_rows, jnp.int32),
         reward=jnp.zeros(ROWS + extra_rows),
         sampler_logprobs=jnp.zeros((ROWS + extra_rows, SLOTS + extra_slots)),
@@ -330,6 +331,8 @@ def test_token_mean_and_sequence_mean_worked_by_hand():
     batch = batch.replace(
         sequences=Sequences(**rows, completion_lengths=jnp.array([1, 3])),
         row_mask=jnp.ones(2, bool),
+        informative=jnp.ones(2, bool),
+        sampler_logprobs=jnp.zeros((2, 4)),
         old_logprobs=jnp.zeros((2, 4)),
         reference_logprobs=jnp.where(ones, jnp.log(2.0), 0),
         old_values=jnp.zeros((2, 4)),

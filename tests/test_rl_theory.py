@@ -185,6 +185,7 @@ def batch_of(world, rows, values, *, group=None, row_mask=None):
             completion_lengths=lengths,
         ),
         row_mask=row_mask,
+        informative=row_mask,
         group=jnp.asarray(group),
         reward=jnp.where(row_mask, jnp.asarray(world.reward, jnp.float32)[rows], 7),
         sampler_logprobs=old,

@@ -15,13 +15,13 @@ from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.packing import pack_blocks
-from lilo_jax.models.scoring import completion_mask, live_tokens, score, score_values
+from lilo_jax.models.scoring import completion_mask, informative_sequences, live_tokens, score, score_values
 from lilo_jax.rl import ALGORITHMS as TABLE
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.ppo import Ppo
 from lilo_jax.rl.reinforce_pp import ReinforcePp
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.rl.update import UpdateConfig, accumulate_gradients, cut_minibatch, deal, update
+from lilo_jax.rl.update import UpdateConfig, _spread, accumulate_gradients, cut_minibatch, deal, update
 from lilo_jax.rl.vineppo import VinePpo
 from lilo_jax.types import FollowUps, Sequences, Trainable, TrainBatch
 
@@ -79,6 +79,7 @@ def training_batch(name):
     batch = TrainBatch(
         sequences=sequences,
         row_mask=jnp.asarray([1, 1, 1, 0, 1, 1, 0, 1], bool),
+        informative=jnp.asarray([1, 1, 1, 0, 1, 1, 0, 1], bool),
         group=jnp.asarray([0, 0, 0, 1, 1, 1, 1, 1], jnp.int32),
         reward=jnp.asarray(rng.normal(size=ROWS), jnp.float32),
         sampler_logprobs=zeros,
@@ -146,6 +147,7 @@ def padded(batch, *, rows=0, slots=0):
         ),
         sequences=sequences,
         row_mask=pad(batch.row_mask, 0, False),
+        informative=pad(batch.informative, 0, False),
         group=pad(batch.group, 0, 0),
         reward=pad(batch.reward, 0, 5.0),
         **{name: pad(getattr(batch, name), slots, 2.0) for name in names},
@@ -381,21 +383,93 @@ def test_unshuffled_minibatches_are_consecutive_rows_and_plain_steps():
 
 def test_rows_are_dealt_once_per_epoch_and_strided_over_micro_batches():
     config = UpdateConfig(epochs=3, minibatches=2, microbatches=2)
-    dealt = np.asarray(deal(jax.random.key(0), 16, config))
+    dealt = np.asarray(deal(jax.random.key(0), jnp.ones(16, bool), config))
     assert dealt.shape == (6, 2, 4)
     for epoch in dealt.reshape(3, -1):
         assert sorted(epoch) == list(range(16))
     assert not np.array_equal(dealt[:2], dealt[2:4])
-    in_order = deal(jax.random.key(0), 16, dataclasses.replace(config, epochs=1, shuffle=False))
+    in_order = deal(jax.random.key(0), jnp.ones(16, bool), dataclasses.replace(config, epochs=1, shuffle=False))
     np.testing.assert_array_equal(in_order[0], [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
 def test_packing_keeps_the_rows_of_a_minibatch_and_puts_neighbours_into_one_micro_batch():
     config = UpdateConfig(epochs=3, minibatches=2, microbatches=2)
     dealt, packed = (
-        np.asarray(deal(jax.random.key(0), 16, dataclasses.replace(config, pack=p))) for p in (False, True)
+        np.asarray(deal(jax.random.key(0), jnp.ones(16, bool), dataclasses.replace(config, pack=p)))
+        for p in (False, True)
     )
     np.testing.assert_array_equal(np.sort(dealt.reshape(6, -1)), packed.reshape(6, -1))
+
+
+def test_informative_rows_are_spread_evenly_and_neighbours_stay_together():
+    rows, informative = jnp.arange(8) * 10, jnp.asarray([0, 1, 1, 0, 0, 0, 1, 1], bool)
+    spread = _spread(rows, informative, parts=2)
+    np.testing.assert_array_equal(spread, [[0, 10, 20, 30], [40, 50, 60, 70]])
+    spread = _spread(rows, jnp.asarray([1, 1, 1, 1, 0, 0, 0, 0], bool), parts=4)
+    np.testing.assert_array_equal(spread, [[0, 40], [10, 50], [20, 60], [30, 70]])
+    rng = np.random.default_rng(0)
+    for share in (0, 0.2, 0.7, 1):
+        informative = rng.random(24) < share
+        spread = np.asarray(_spread(jnp.arange(24), jnp.asarray(informative), parts=3))
+        assert sorted(spread.ravel()) == list(range(24))
+        counts = informative[spread].sum(axis=1)
+        assert counts.max() - counts.min() <= 1
+        kept = spread.ravel()[informative[spread.ravel()]]
+        np.testing.assert_array_equal(kept, np.flatnonzero(informative))
+
+
+WITHOUT_CRITIC_KL_OR_WHITENING = {"rloo", "reinforce", "dapo", "dr_grpo", "gspo", "cispo"}
+
+
+def with_one_group_of_equal_rewards(name):
+    """The first group has equal rewards, zero for an algorithm without a baseline."""
+    batch = training_batch(name)
+    batch = batch.replace(reward=jnp.where(batch.group == 0, 0, batch.reward))
+    algorithm = ALGORITHMS[name].build()
+    advantages, returns = jit(algorithm.advantages)(batch)
+    return algorithm, batch.replace(advantages=advantages, returns=returns)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_rows_without_a_gradient_are_known_where_nothing_but_the_advantage_gives_one(name):
+    algorithm, batch = with_one_group_of_equal_rewards(name)
+    assert (algorithm.informative is not None) == (name in WITHOUT_CRITIC_KL_OR_WHITENING)
+    if algorithm.informative is not None:
+        unread = batch.replace(old_logprobs=None, reference_logprobs=None, old_values=None, advantages=None)
+        against_others = name != "reinforce"  # its baseline is the mean of the batch
+        expected = batch.row_mask & ((batch.group != 0) | (not against_others))
+        np.testing.assert_array_equal(algorithm.informative(unread), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WITHOUT_CRITIC_KL_OR_WHITENING))
+def test_rows_without_a_gradient_may_be_left_out(name):
+    """Gradients of each micro-batch's rows and of all, whatever stands in the rows that are left out."""
+    algorithm, batch = with_one_group_of_equal_rewards(name)
+    expected = gradients_of(name, batch)[0]
+    informative = algorithm.informative(batch)
+    unread = jnp.where(informative[:, None], batch.old_logprobs, jnp.nan)
+    left_out = batch.replace(informative=informative, old_logprobs=unread)
+    assert float(optax.tree.norm(expected)) > 1e-3
+    for microbatches in (1, 4):
+        assert relative_difference(gradients_of(name, left_out, microbatches=microbatches)[0], expected) < 1e-5
+
+
+@pytest.mark.slow
+def test_an_update_of_packed_rows_without_those_that_have_no_gradient_is_the_same():
+    algorithm, batch = with_one_group_of_equal_rewards("rloo")
+    config = UpdateConfig(epochs=2, minibatches=2, microbatches=2, chunk=3, pack=True)
+    tokens = np.pad(batch.sequences.tokens, ((0, 0), (0, PROMPT + SLOTS)))
+    batch = batch.replace(sequences=batch.sequences.replace(tokens=tokens))
+    informative = batch.replace(informative=algorithm.informative(batch))
+    policy, _, _ = run_update(Rloo(), batch, config, key=3)
+    dealt = np.asarray(deal(jax.random.key(3), informative.informative, config))
+    plans = pack_blocks(informative_sequences(informative), dealt)
+    packed, _, metrics = run_update(Rloo(), informative, config, key=3, plans=plans)
+    for a, b in zip(jax.tree.leaves(packed.params), jax.tree.leaves(policy.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    lengths = np.asarray(batch.sequences.prompt_lengths + batch.sequences.completion_lengths)
+    assert float(metrics["update/useful_tokens"].total) <= config.epochs * lengths[informative.informative].sum()
 
 
 @pytest.mark.slow
@@ -414,7 +488,7 @@ def test_packed_rows_leave_the_update_as_it_is(shared):
     batch = batch.replace(sequences=batch.sequences.replace(tokens=tokens))
     lengths = np.asarray(batch.sequences.prompt_lengths + batch.sequences.completion_lengths)
     key = jax.random.key(3)
-    plans = pack_blocks(batch.sequences, np.asarray(deal(key, ROWS, config)))
+    plans = pack_blocks(informative_sequences(batch), np.asarray(deal(key, batch.informative, config)))
     assert plans.sequence.shape == (4, 2, 1, tokens.shape[1])
     policy, critic, metrics = run_update(PLAIN_PPO, batch, config, key=3)
     packed_policy, packed_critic, packed_metrics = run_update(PLAIN_PPO, batch, config, key=3, plans=plans)
@@ -424,7 +498,9 @@ def test_packed_rows_leave_the_update_as_it_is(shared):
     live, computed = np.asarray(batch.row_mask), plans.sequence.size
     assert float(metrics["update/useful_tokens"].total) == config.epochs * lengths[live].sum()
     assert float(metrics["update/computed_tokens"].total) == config.epochs * ROWS * tokens.shape[1]
-    assert float(packed_metrics["update/useful_tokens"].total) == useful(batch, np.asarray(deal(key, ROWS, config)))
+    assert float(packed_metrics["update/useful_tokens"].total) == useful(
+        batch, np.asarray(deal(key, batch.informative, config))
+    )
     assert float(packed_metrics["update/computed_tokens"].total) == computed
 
 

@@ -16,7 +16,7 @@ from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.row_shards import ALONE
-from lilo_jax.models.scoring import _cut, _join, _Streaming, completion_mask, score, score_values, streamed
+from lilo_jax.models.scoring import _Chunks, _Streaming, completion_mask, score, score_values, streamed
 from lilo_jax.types import Sequences
 
 SLOTS = 5
@@ -137,20 +137,25 @@ def dense(z, targets):
 
 
 def test_streamed_gradients_in_float64_are_those_of_automatic_differentiation():
-    """Each output alone and both together, both factors of the projection; one chunk is near-deterministic."""
+    """Each output alone and both together, both factors of the projection; one chunk is near-deterministic.
+
+    What stands outside of the mask is never read.
+    """
     with jax.enable_x64(True):
         rng = np.random.default_rng(3)
         states, head = jnp.asarray(rng.normal(size=(4, 3, 6))), jnp.asarray(rng.normal(size=(6, 11)))
         states = states.at[0].multiply(30)
         targets = jnp.asarray(rng.integers(11, size=(4, 3)))
-        weights = jnp.asarray(rng.normal(size=(2, 4, 3)))
+        mask = jnp.asarray(rng.random((4, 3)) < 0.7)
+        weights = jnp.where(mask[None], jnp.asarray(rng.normal(size=(2, 4, 3))), 0)
 
         def loss(outputs, share):
             return jnp.sum(weights[0] * outputs[0] * (1 - share) + weights[1] * outputs[1] * share)
 
         def ours(factors, share):
             how = _Streaming(lambda head, states: states @ head, ALONE, temperature=0.7, chunk=4)
-            return loss(streamed(how, factors[1], factors[0], targets), share)
+            padded = jnp.where(mask[:, :, None], factors[0], jnp.nan)
+            return loss(streamed(how, factors[1], padded, targets, mask), share)
 
         def plain(factors, share):
             return loss(dense(factors[0] @ factors[1] / 0.7, targets), share)
@@ -164,13 +169,22 @@ def test_streamed_gradients_in_float64_are_those_of_automatic_differentiation():
             )
 
 
-@pytest.mark.parametrize(("rows", "slots", "chunk"), [(4, 7, 8), (4, 7, 1), (6, 3, 4), (3, 5, 100), (5, 2, 4)])
-def test_no_more_tokens_than_a_chunk_are_projected_at_a_time_and_each_comes_back_to_its_place(rows, slots, chunk):
-    x = np.arange(rows * slots).reshape(rows, slots)
-    cut = _cut(jnp.asarray(x), chunk)
-    assert cut.shape[1] <= chunk
-    assert cut.size < rows * (slots + cut.shape[0])
-    np.testing.assert_array_equal(_join(cut, x.shape), x)
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+@pytest.mark.parametrize(("rows", "slots", "chunk"), [(4, 7, 8), (4, 7, 1), (6, 3, 4), (3, 5, 100), (64, 32, 1000)])
+def test_no_more_tokens_than_a_chunk_are_projected_at_a_time_and_each_comes_back_to_its_place(
+    rows, slots, chunk, share
+):
+    rng = np.random.default_rng(rows)
+    x, mask = rng.normal(size=(rows, slots)), rng.random((rows, slots)) < share
+    cut = _Chunks.of(jnp.asarray(mask), chunk)
+    assert cut.size <= chunk
+    assert mask.sum() <= cut.number * cut.size < mask.sum() + cut.size
+    taken = [cut.take(jnp.asarray(x), jnp.int32(i)) for i in range(cut.number)]
+    np.testing.assert_allclose(np.concatenate([[], *taken])[: mask.sum()], x[mask], rtol=1e-6)
+    found = jnp.full((rows, slots), -9.0)
+    for i, values in enumerate(taken):
+        found = cut.put(found, jnp.int32(i), values)
+    np.testing.assert_allclose(found, np.where(mask, x, -9), rtol=1e-6)
 
 
 def test_padding_columns_change_nothing(params, sequences):

@@ -93,6 +93,10 @@ def test_a_sweep_writes_its_table_and_goes_on_with_what_is_new(sweep_with):
         (["--arms", "uniform,a:Rule,b:Rule"], "two arms would be called Rule"),
         (["--optimizer.learning-rate", "0.009"], "--optimizer.learning-rate would be ignored, .* rloo_uniform"),
         (["--algorithm", "dapo"], "--algorithm would be ignored"),
+        (
+            ["--algorithm", "grpo"],
+            "--algorithm would be ignored",
+        ),  # what all arms have in common without a command line
         (["--curriculum", "lilo"], "--curriculum would be ignored"),
         (["--arms", "uniform,uniform@8x4", "--rollout.samples", "16"], "--rollout.samples .* rloo_uniform@8x4"),
         (["--seed", "3"], "choose them with --first-seed"),

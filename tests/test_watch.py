@@ -37,7 +37,7 @@ def directory(tmp_path):
     found = opened(tmp_path / "run", Config(num_steps=10))
     evaluate(found, 0)
     for step in range(4):
-        record = {"curriculum/collected_histogram": [3, 0, 1], "policy/entropy": 2.0 - step / 2}
+        record = {"curriculum/collected_histogram": [3, 0, 1], "rollout/surprisal_mean": 2.0 - step / 2}
         record |= {f"curriculum/pool_{name}_fraction": share for name, share in POOL.items()}
         found.append("metrics", {"step": step, "curriculum/collected_reward_mean": step / 4, **record})
         found.append("timings", {"step": step, "sample": 20.0, "update": 10.0, "compile": 99.0})
@@ -89,7 +89,7 @@ def test_a_frame_says_what_the_run_has_recorded(directory):
         "lilo with ppo on chain; step 4 of 10; last step ended 0 s ago",
         "accuracy on test 0.400",
         "reward 0.750",
-        "entropy 0.500",
+        "surprisal 0.500",
         "0/2 ",
         "unseen █",
         "50.0%",
@@ -108,7 +108,7 @@ def test_the_width_is_respected(directory, width, encoding):
     file.flush()
     lines = file.buffer.getvalue().decode(encoding).splitlines()
     assert max(map(len, lines)) <= width
-    beside = [line for line in lines if "entropy" in line and "zero-variance" in line]
+    beside = [line for line in lines if "surprisal" in line and "zero-variance" in line]
     assert bool(beside) == (width >= 90)
 
 

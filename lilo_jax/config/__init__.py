@@ -1,6 +1,6 @@
 """Settings of a run: what they are, how they are written down, and how a command line changes them."""
 
-from lilo_jax.config.command_line import command_line, given_fields, option_value, parse
+from lilo_jax.config.command_line import command_line, given_fields, named_fields, option_value, parse
 from lilo_jax.config.files import (
     flat,
     from_dict,
@@ -28,6 +28,7 @@ __all__ = [
     "from_text",
     "given_fields",
     "load",
+    "named_fields",
     "of_run",
     "option_value",
     "parse",

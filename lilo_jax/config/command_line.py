@@ -79,9 +79,14 @@ def given_fields(options: T, default: T, args: Sequence[str]) -> frozenset[str]:
         args: of the command line.
     """
     there, here = (flat(dataclasses.asdict(each.config)) for each in (options, default))  # type: ignore[attr-defined]
+    return named_fields(args) | {name for name in here if here[name] != there.get(name)}
+
+
+def named_fields(args: Sequence[str]) -> frozenset[str]:
+    """Dotted names of the fields that a command line names; of a choice such as `--algorithm` also "algorithm.name"."""
     named = [arg[2:].partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
     plain = [re.sub(r"(^|\.)no_(?=[^.]*$)", r"\1", name) for name in named]  # a switch that is turned off
-    return frozenset([*named, *plain, *(name for name in here if here[name] != there.get(name))])
+    return frozenset([*named, *plain, *(f"{name}.name" for name in named)])
 
 
 def option_value(args: Sequence[str], flag: str) -> str | None:

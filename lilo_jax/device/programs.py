@@ -139,8 +139,9 @@ class Programs(NamedTuple):
         admit: (CurriculumState, GroupStatistics, key, step) -> (Admission, CurriculumState with all observed); donates
             the first.
         follow_up_requests: (TrainBatch) -> rollouts wanted, or None; see `FollowUpRequests`.
+        informative: (TrainBatch) -> rows that can have a gradient, or None; see `Algorithm`.
         prepare: fills in log-probs, values and advantages.
-        deal: (key, rows of the batch) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
+        deal: (key, informative rows) -> rows of each micro-batch; see `lilo_jax.rl.update.deal`.
         update: all optimiser steps on a batch, and the curriculum's feedback; donates the state.
             Plans of `prepare` and `update` are `lilo_jax.models.packing.pack_blocks` of `prepare_blocks` and of `deal`.
         score: see `lilo_jax.models.scoring.score`.
@@ -167,8 +168,9 @@ class Programs(NamedTuple):
         [CurriculumState, GroupStatistics, Key[jax.Array, ""], Int[Array, ""]], tuple[Admission, CurriculumState]
     ]
     follow_up_requests: Callable[[TrainBatch], Int[Array, "rows completion"]] | None
+    informative: Callable[[TrainBatch], Bool[Array, "rows"]] | None
     prepare: Prepare
-    deal: Callable[[Key[jax.Array, ""], int], Int[Array, "steps microbatches microbatch_rows"]]
+    deal: Callable[[Key[jax.Array, ""], Bool[Array, "rows"]], Int[Array, "steps microbatches microbatch_rows"]]
     update: Update
     score: Score
 
@@ -227,8 +229,9 @@ def build_programs(settings: ProgramSettings, mesh: Mesh) -> Programs:
         statistics=jax.jit(group_statistics, out_shardings=everywhere),
         admit=jax.jit(functools.partial(_admit, curriculum), donate_argnums=0, out_shardings=everywhere),
         follow_up_requests=algorithm.follow_ups and jax.jit(algorithm.follow_ups.wanted, out_shardings=everywhere),
+        informative=algorithm.informative and jax.jit(algorithm.informative, out_shardings=everywhere),
         prepare=prepare_batch,
-        deal=jax.jit(functools.partial(deal, config=settings.update), static_argnums=1, out_shardings=everywhere),
+        deal=jax.jit(functools.partial(deal, config=settings.update), out_shardings=everywhere),
         update=update_state,
         score=scorer(model, mesh, chunk=chunk),
     )

@@ -44,7 +44,8 @@ def audit_measures(
 
     `success_mean`, `reward_mean` and `learnability_mean` are unbiased estimates for the whole pool, whatever the
     curriculum trains on; `mixed_fraction` is the share of questions with right and wrong attempts.
-    `brier`, `ece`, `spearman` and `regret` judge the belief, and are absent without one.
+    `brier`, `ece`, `auroc` (of being solved more often than not), `spearman` (of p (1 - p)) and `regret` judge the
+    belief, and are absent without one.
 
     Args:
         belief: float [Q], in [0, 1]; NaN where nothing is believed: such questions are left out of the measures of the
@@ -70,6 +71,7 @@ def audit_measures(
     return found | {
         "brier": brier(belief, successes, attempts),
         "ece": calibration_error(belief, successes / attempts),
+        "auroc": auroc(belief, successes / attempts > 0.5),
         "spearman": rank_correlation(variance, learnability),
         "regret": regret(variance, learnability, max(len(belief) // CHOSEN, 1)),
     }
@@ -112,6 +114,17 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(np.sum(a * b) / norm) if norm > 0 else None
 
 
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """The chance that a positive question scores above a negative one, ties counting half; None without either kind.
+
+    Source: Hanley and McNeil 1982.
+    """
+    ones, zeros = int(np.sum(positive)), int(np.sum(~positive))
+    if not ones or not zeros:
+        return None
+    return float((ranks(scores)[positive].mean() - (ones - 1) / 2) / zeros)
+
+
 def ranks(values: np.ndarray) -> np.ndarray:
     """Float64 [Q]: how many values are smaller, and half of the others that are equal."""
     _, index, count = np.unique(values, return_inverse=True, return_counts=True)
@@ -134,6 +147,22 @@ def regret(scores: np.ndarray, learnability: np.ndarray, count: int) -> float | 
     chosen = np.argsort(-scores, kind="stable")[:count]
     best = np.sort(learnability)[::-1][:count]
     return float(best.mean() - learnability[chosen].mean())
+
+
+def by_visits(
+    belief: np.ndarray, successes: np.ndarray, attempts: np.ndarray, rewards: np.ndarray, visits: np.ndarray
+) -> dict[str, float | None]:
+    """`audit_measures` of the questions that were rolled out never, once, and often: `brier_never`, `brier_once`, ...
+
+    Args:
+        belief, successes, attempts, rewards: as there.
+        visits: int [Q], how often each question was rolled out before.
+    """
+    found: dict[str, float | None] = {}
+    for name, mask in {"never": visits == 0, "once": visits == 1, "often": visits > 1}.items():
+        measures = audit_measures(belief[mask], successes[mask], attempts[mask], rewards[mask])
+        found |= {f"{measure}_{name}": value for measure, value in measures.items()}
+    return found
 
 
 def _mean(values: np.ndarray) -> float | None:

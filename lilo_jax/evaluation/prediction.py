@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lilo_jax.device.regressions import fitted_logits
-from lilo_jax.evaluation.calibration import CHOSEN, rank_correlation, ranks, reference_learnability
+from lilo_jax.evaluation.calibration import CHOSEN, auroc, rank_correlation, reference_learnability
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Of the ridge; the one that predicts best inside the training folds is taken."""
@@ -63,17 +63,6 @@ def log_loss(predicted: np.ndarray, successes: np.ndarray, attempts: np.ndarray)
     """Mean over all rollouts of -log of the probability that was given to the outcome, in nats."""
     m = np.clip(predicted, SAFE, 1 - SAFE)
     return float(-np.sum(successes * np.log(m) + (attempts - successes) * np.log1p(-m)) / np.sum(attempts))
-
-
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """The chance that a positive question scores above a negative one, ties counting half; None without either kind.
-
-    Source: Hanley and McNeil 1982.
-    """
-    ones, zeros = int(np.sum(positive)), int(np.sum(~positive))
-    if not ones or not zeros:
-        return None
-    return float((ranks(scores)[positive].mean() - (ones - 1) / 2) / zeros)
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -1,7 +1,7 @@
 """Teacher forcing: log-probs, entropies and values of given completions, streamed over the vocabulary.
 
-Only the hidden states of completion positions are projected to the vocabulary, a chunk of tokens at a time, and the
-backward pass projects each chunk again: the logits of all positions never exist together.
+Only the hidden states of completion tokens are projected to the vocabulary, a chunk of tokens at a time and no padding,
+and the backward pass projects each chunk again: the logits of all tokens never exist together.
 """
 
 import functools
@@ -25,6 +25,14 @@ def completion_mask(sequences: Sequences, completion_width: int) -> Bool[Array, 
 def live_tokens(batch: TrainBatch) -> Bool[Array, "rows completion"]:
     """The completion tokens of the rows that are trained on."""
     return completion_mask(batch.sequences, batch.sampler_logprobs.shape[1]) & batch.row_mask[:, None]
+
+
+def informative_sequences(batch: TrainBatch) -> Sequences:
+    """The sequences of a batch, without a token in the rows that are not computed."""
+    sequences, computed = batch.sequences, batch.informative
+    return sequences.replace(
+        prompt_lengths=sequences.prompt_lengths * computed, completion_lengths=sequences.completion_lengths * computed
+    )
 
 
 def score(
@@ -55,8 +63,8 @@ def score(
     width = -(-completion_width // parts) * parts
     hidden, tokens, mask = _completion_states(model, params, sequences, width)
     shards = model.shards if hidden.shape[0] % model.shards.number == 0 else ALONE
-    columns = streamed(_Streaming(model.project, shards, temperature, chunk), model.head(params), hidden, tokens)
-    logprobs, entropy = (jnp.where(mask, x, 0)[:, :completion_width] for x in columns)
+    how = _Streaming(model.project, shards, temperature, chunk)
+    logprobs, entropy = (x[:, :completion_width] for x in streamed(how, model.head(params), hidden, tokens, mask))
     return TokenScores(logprobs=logprobs, entropy=entropy)
 
 
@@ -75,6 +83,7 @@ def streamed(
     head: Float[Array, "embed vocabulary"],
     states: Float[Array, "rows completion embed"],
     targets: Int[Array, "rows completion"],
+    mask: Bool[Array, "rows completion"],
 ) -> tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]]:
     """Log-prob of each target and entropy of its distribution, with the logits of one chunk at a time.
 
@@ -83,20 +92,21 @@ def streamed(
         l = z_y - logsumexp(z)              dl/dz_j = 1[j = y] - p_j
         H = -sum_j p_j log p_j              dH/dz_j = -p_j (log p_j + H)
 
-    The backward pass projects each chunk once more and keeps of the forward pass only logsumexp(z) and H.  On a mesh W
-    is gathered once a pass, in the type of h, and its gradient, added up in float32 on each row shard, is summed over
-    the shards once.
+    Tokens outside of the mask are not projected.  The backward pass projects each chunk once more and keeps of the
+    forward pass only logsumexp(z) and H.  On a mesh W is gathered once a pass, in the type of h, and its gradient,
+    added up in float32 on each row shard, is summed over the shards once.
 
     Args:
         how: see `_Streaming`.
         head: W.
         states: h.
         targets: y.
+        mask: which are meant.
 
     Returns:
-        l and H.
+        l and H; 0 outside of the mask.
     """
-    return _streamed_forward(how, head, states, targets)[0]
+    return _streamed_forward(how, head, states, targets, mask)[0]
 
 
 def _streamed_forward(
@@ -104,12 +114,13 @@ def _streamed_forward(
     head: Float[Array, "embed vocabulary"],
     states: Float[Array, "rows completion embed"],
     targets: Int[Array, "rows completion"],
+    mask: Bool[Array, "rows completion"],
 ) -> tuple[tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]], tuple]:
-    def on_shard(head: Array, states: Array, targets: Array) -> tuple[Array, Array, Array]:
-        def project(
-            _: None, inputs: tuple[Float[Array, "chunk embed"], Int[Array, "chunk"]]
-        ) -> tuple[None, tuple[Float[Array, "chunk"], Float[Array, "chunk"], Float[Array, "chunk"]]]:
-            states, targets = inputs
+    def on_shard(head: Array, states: Array, targets: Array, mask: Array) -> tuple[Array, Array, Array]:
+        cut, per_token = _Chunks.of(mask, how.chunk), (states, targets)
+
+        def project(i: Array, columns: tuple[Array, ...]) -> tuple[Array, ...]:
+            states, targets = (cut.take(x, i) for x in per_token)
             z = how.project(head, states) / how.temperature
             top = jnp.max(z, axis=-1, keepdims=True)
             powers = jnp.exp(z - top)
@@ -119,44 +130,44 @@ def _streamed_forward(
             # A comparison fuses with the reduction; a gather would walk through memory once more.
             chosen = jnp.sum(jnp.where(_one_hot(targets, z), z, 0), axis=-1)
             log_normalizer = top[:, 0] + log_total
-            return None, (chosen - log_normalizer, entropy, log_normalizer)
+            found = (chosen - log_normalizer, entropy, log_normalizer)
+            return tuple(cut.put(column, i, x) for column, x in zip(columns, found, strict=True))
 
-        _, columns = jax.lax.scan(project, None, (_cut(states, how.chunk), _cut(targets, how.chunk)))
-        logprobs, entropy, log_normalizer = (_join(x, targets.shape) for x in columns)
-        return logprobs, entropy, log_normalizer
+        dtype = jnp.promote_types(states.dtype, jnp.float32)
+        return jax.lax.fori_loop(0, cut.number, project, (jnp.zeros(mask.shape, dtype),) * 3)
 
-    run = how.shards.run(on_shard, (None, "tokens", "tokens"), ("tokens",) * 3)
-    logprobs, entropy, log_normalizer = run(_whole(how, head, states), states, targets)
-    return (logprobs, entropy), (head, states, targets, entropy, log_normalizer)
+    run = how.shards.run(on_shard, (None, *["tokens"] * 3), ("tokens",) * 3)
+    logprobs, entropy, log_normalizer = run(_whole(how, head, states), states, targets, mask)
+    return (logprobs, entropy), (head, states, targets, mask, entropy, log_normalizer)
 
 
 def _streamed_backward(
     how: _Streaming,
     residuals: tuple,
     cotangents: tuple[Float[Array, "rows completion"], Float[Array, "rows completion"]],
-) -> tuple[Float[Array, "embed vocabulary"], Float[Array, "rows completion embed"], None]:
-    head, states, *per_token = residuals
+) -> tuple[Float[Array, "embed vocabulary"], Float[Array, "rows completion embed"], None, None]:
+    head, states, targets, mask, *columns = residuals
 
-    def on_shard(head: Array, states: Array, *per_token: Array) -> tuple[Array, Array]:
-        def pull_back(
-            total: Float[jax.Array, "embed vocabulary"], inputs: tuple
-        ) -> tuple[Float[jax.Array, "embed vocabulary"], Float[Array, "chunk embed"]]:
-            states, targets, *columns = inputs
+    def on_shard(head: Array, mask: Array, *per_token: Array) -> tuple[Array, Array]:
+        cut = _Chunks.of(mask, how.chunk)
+
+        def pull_back(i: Array, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
+            states, targets, *columns = (cut.take(x, i) for x in per_token)
             entropy, log_normalizer, g_logprob, g_entropy = (x[:, None] for x in columns)
             raw, transpose = jax.vjp(how.project, head, states)
             log_p = raw / how.temperature - log_normalizer
             gradient = jnp.where(_one_hot(targets, raw), g_logprob, 0)
             gradient -= jnp.exp(log_p) * (g_logprob + g_entropy * (log_p + entropy))
             g_head, g_states = transpose(gradient / how.temperature)
-            return total + g_head, g_states
+            return gradients[0] + g_head, cut.put(gradients[1], i, g_states)
 
-        zeros = jnp.zeros(head.shape, jnp.promote_types(head.dtype, jnp.float32))
-        g_head, g_states = jax.lax.scan(pull_back, zeros, tuple(_cut(x, how.chunk) for x in (states, *per_token)))
-        return how.shards.total(g_head), _join(g_states, states.shape)
+        zeros = jnp.zeros(head.shape, jnp.promote_types(head.dtype, jnp.float32)), jnp.zeros_like(per_token[0])
+        g_head, g_states = jax.lax.fori_loop(0, cut.number, pull_back, zeros)
+        return how.shards.total(g_head), g_states
 
-    run = how.shards.run(on_shard, (None, *["tokens"] * 6), (how.shards.embed(head.shape[0]), "tokens"))
-    g_head, g_states = run(_whole(how, head, states), states, *per_token, *cotangents)
-    return g_head.astype(head.dtype), g_states, None
+    run = how.shards.run(on_shard, (None, *["tokens"] * 7), (how.shards.embed(head.shape[0]), "tokens"))
+    g_head, g_states = run(_whole(how, head, states), mask, states, targets, *columns, *cotangents)
+    return g_head.astype(head.dtype), g_states, None, None
 
 
 streamed.defvjp(_streamed_forward, _streamed_backward)
@@ -172,23 +183,41 @@ def _one_hot(targets: Int[Array, "chunk"], logits: Float[Array, "chunk vocabular
     return jnp.arange(logits.shape[-1])[None] == targets[:, None]
 
 
-def _cut(x: Shaped[Array, "rows completion ..."], chunk: int) -> Shaped[Array, "chunks chunk ..."]:
-    """Rows as m chunks of n <= max(chunk, 1) tokens.
+class _Chunks(NamedTuple):
+    """The tokens under a mask as chunks of n <= max(chunk, 1), an eighth of all tokens at most.
 
-    A chunk takes every m-th position of all rows; where B alone exceeds `chunk`, one position of every (B / n)-th row.
+    Attributes:
+        places: those of the tokens among all of them, rows end to end; then a place beyond the last.
+        size: n.
+        number: of the chunks that hold a token.
     """
-    rows, width = x.shape[:2]
-    if rows <= chunk:
-        num_chunks = -(-width // (chunk // rows))
-        x = jnp.pad(x, [(0, 0), (0, -width % num_chunks)] + [(0, 0)] * (x.ndim - 2))
-    else:
-        num_chunks = width * next(parts for parts in range(2, rows + 1) if rows % parts == 0 and rows // parts <= chunk)
-    return x.reshape(-1, num_chunks, *x.shape[2:]).swapaxes(0, 1)
 
+    places: Int[Array, "places"]
+    size: int
+    number: Int[Array, ""]
 
-def _join(x: Shaped[Array, "chunks chunk ..."], shape: tuple[int, ...]) -> Shaped[Array, "rows completion ..."]:
-    """The inverse of `_cut` for rows of this shape."""
-    return x.swapaxes(0, 1).reshape(shape[0], -1, *x.shape[2:])[:, : shape[1]]
+    @classmethod
+    def of(cls, mask: Bool[Array, "rows completion"], chunk: int) -> "_Chunks":
+        """Those of at most `chunk` tokens."""
+        size = min(chunk, -(-mask.size // 8))
+        places = jnp.flatnonzero(mask, size=-(-mask.size // size) * size, fill_value=mask.size)
+        return cls(places, size, -(-jnp.sum(mask) // size))
+
+    def take(self, x: Shaped[Array, "rows completion ..."], i: Int[Array, ""]) -> Shaped[Array, "chunk ..."]:
+        """What stands at the tokens of chunk i; 0 where it holds none."""
+        return self._all(x).at[self._chunk(i)].get(mode="fill", fill_value=0)
+
+    def put(
+        self, x: Shaped[Array, "rows completion ..."], i: Int[Array, ""], values: Shaped[Array, "chunk ..."]
+    ) -> Shaped[Array, "rows completion ..."]:
+        """`x` with these values at the tokens of chunk i."""
+        return self._all(x).at[self._chunk(i)].set(values.astype(x.dtype), mode="drop").reshape(x.shape)
+
+    def _chunk(self, i: Int[Array, ""]) -> Int[Array, "chunk"]:
+        return jax.lax.dynamic_slice_in_dim(self.places, i * self.size, self.size)
+
+    def _all(self, x: Shaped[Array, "rows completion ..."]) -> Shaped[jax.Array, "tokens ..."]:
+        return jnp.reshape(x, (-1, *x.shape[2:]))
 
 
 def score_values(

@@ -103,6 +103,7 @@ def _batch(config: Config, programs: Programs, tokens: int) -> TrainBatch:
     return TrainBatch(
         sequences=Sequences(_int(rows, tokens), _int(rows), _int(rows)),
         row_mask=_bool(rows),
+        informative=_bool(rows),
         group=_int(rows),
         reward=_float(rows),
         sampler_logprobs=table(),

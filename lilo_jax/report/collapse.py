@@ -12,13 +12,13 @@ LOST = 1 / 3
 LOST_AT_LEAST = 0.05
 """Accuracy that it has lost at least: of a poor best, a third is noise."""
 DECIDED = 0.01
-"""Nats of entropy of a token below which a policy samples one response only."""
+"""Nats of surprisal of a token below which a policy samples one response only."""
 TAIL, LEAST_TAIL = 10, 3
 """A run ends with its last tenth of steps, three at least."""
 RULES = (
     f"A run has collapsed if its smoothed accuracy ends {LOST:.0%} or more, and at least {LOST_AT_LEAST}, below its "
-    f"best; if the mean entropy of a token over the last tenth of steps is below {DECIDED} nats; or if none of the "
-    f"groups trained on in these steps has any variance"
+    f"best; if the mean surprisal of a sampled token, which estimates the entropy, is below {DECIDED} nats over the "
+    f"last tenth of steps; or if none of the groups trained on in these steps has any variance"
 )
 
 
@@ -26,13 +26,13 @@ def collapses(run: RunDirectory, curve: Curve) -> list[str]:
     """What happened to a run by each of the `RULES` that it meets, as clauses; nothing if it meets none."""
     metrics = run.read("metrics")
     tail = metrics[-max(len(metrics) // TAIL, LEAST_TAIL) :]
-    entropy, flat = (
+    surprisal, flat = (
         [record[name] for record in tail if record.get(name) is not None]
-        for name in ("policy/entropy", "curriculum/admitted_zero_variance_fraction")
+        for name in ("rollout/surprisal_mean", "curriculum/admitted_zero_variance_fraction")
     )
     found = [fall(curve)]
-    if _enough(entropy) and np.mean(entropy) < DECIDED:
-        found.append(f"the entropy of a token went to {np.mean(entropy):.4f} nats")
+    if _enough(surprisal) and np.mean(surprisal) < DECIDED:
+        found.append(f"the surprisal of a sampled token went to {np.mean(surprisal):.4f} nats")
     if _enough(flat) and min(flat) == 1:
         found.append(f"no group of the last {len(tail)} steps had any variance")
     return [clause for clause in found if clause]

@@ -172,15 +172,33 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
 
 def audit_table(summary: Mapping[str, Any]) -> Table:
     """What audits say of the curricula's beliefs and of the whole pool."""
-    measures = ("brier", "learnability_mean", "ece", "spearman", "regret", "success_mean", "reward_mean")
-    rows = [[arm, *(number(found.get(name), ".4f") for name in measures)] for arm, found in summary["audit"].items()]
+    measures = ("brier", "learnability_mean", "ece", "auroc", "spearman", "regret", "success_mean", "reward_mean")
+    kinds = {"": "all", "_never": "never", "_once": "once", "_often": "often"}
+    rows = [
+        [arm, visits, *(number(found.get(name + kind), ".4f") for name in measures)]
+        for arm, found in summary["audit"].items()
+        for kind, visits in kinds.items()
+        if any(found.get(name + kind) is not None for name in measures)
+    ]
     notes = [
-        "on training questions drawn uniformly, mean over audits and seeds; Brier score of the believed success rates "
-        "(at best the mean p(1 - p)); ECE: expected calibration error; rank correlation of believed and measured "
+        "on training questions drawn uniformly, all and those that had been rolled out never, once or often, mean over "
+        "audits and seeds; Brier score of the believed success rates (at best the mean p(1 - p)); ECE: expected "
+        "calibration error; AUROC: of being solved more often than not; rank correlation of believed and measured "
         "p(1 - p); regret: measured p(1 - p) of the best eighth of the questions less that of the eighth that the "
         "belief ranks first"
     ]
-    columns = ["arm", "Brier", "at best", "ECE", "rank correlation", "regret", "success", "reward"]
+    columns = [
+        "arm",
+        "rolled out",
+        "Brier",
+        "at best",
+        "ECE",
+        "AUROC",
+        "rank correlation",
+        "regret",
+        "success",
+        "reward",
+    ]
     return Table("Audit", columns, rows, notes)
 
 

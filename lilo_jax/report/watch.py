@@ -26,7 +26,7 @@ NARROW = 90
 """Columns below which one plot stands above the other."""
 CURVES = {
     "reward": "curriculum/collected_reward_mean",
-    "entropy": "policy/entropy",
+    "surprisal": "rollout/surprisal_mean",
     "zero-variance share": "curriculum/collected_zero_variance_fraction",
 }
 """What is drawn beside accuracy, and the metric that it is."""

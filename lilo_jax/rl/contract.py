@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lilo_jax.types import Array, Metrics, Minibatch, PyTree, TokenScores, TrainBatch
 
@@ -35,6 +35,8 @@ class Algorithm(NamedTuple):
         remember: (batch) -> memory after the step.
         least_samples: rollouts of a question without which it learns nothing: 2 for what compares within groups.
         needs_belief: whether `belief` must be filled, so that the curriculum must have one.
+        informative: (batch) -> rows that can have a gradient, from rewards and beliefs alone; None: all may.  A group
+            of equal rewards has none where an advantage compares within groups and nothing else is in the loss.
 
     >>> from lilo_jax.rl.ppo import Ppo
     >>> Ppo().build().needs_values
@@ -50,6 +52,7 @@ class Algorithm(NamedTuple):
     remember: Callable[[TrainBatch], PyTree] = lambda batch: batch.memory
     least_samples: int = 1
     needs_belief: bool = False
+    informative: Callable[[TrainBatch], Bool[Array, "rows"]] | None = None
 
     @property
     def needs_values(self) -> bool:

@@ -56,6 +56,7 @@ def policy_gradient(
         least_samples: rollouts of a question at least; 2 where `advantage` compares within groups.
         needs_belief: whether `advantage` reads what the curriculum believes.
     """
+    without_gradient_at_zero = whiten is left_as_they_are and not kl_coefficient
     kl = [kl_to_reference(coefficient=kl_coefficient, clamp=kl_clamp, aggregate=aggregate)] if kl_coefficient else []
     return Algorithm(
         advantages=functools.partial(_advantages, advantage, whiten, importance_cap),
@@ -63,6 +64,7 @@ def policy_gradient(
         needs_reference=kl_coefficient != 0,
         least_samples=least_samples,
         needs_belief=needs_belief,
+        informative=(lambda batch: advantage(batch) != 0) if without_gradient_at_zero else None,
     )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
-from lilo_jax.models.scoring import live_tokens, score, score_values
+from lilo_jax.models.scoring import informative_sequences, live_tokens, score, score_values
 from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.metrics import advantage_metrics, follow_up_metrics, sampler_metrics, value_metrics
 from lilo_jax.rl.update import UpdateConfig
@@ -70,7 +70,7 @@ def prepare(
         )
 
     blocks = prepare_blocks(batch.row_mask.shape[0], config)
-    rows = jax.tree.map(lambda x: x[blocks], (batch.sequences, batch.sampler_logprobs))
+    rows = jax.tree.map(lambda x: x[blocks], (informative_sequences(batch), batch.sampler_logprobs))
     filled = jax.lax.map(forward, (*rows, plans))
     order = np.argsort(blocks, axis=None)
     old, reference_logprobs, values = (x.reshape(-1, width)[order] for x in filled)
@@ -84,7 +84,7 @@ def _metrics(algorithm: Algorithm, batch: TrainBatch, config: UpdateConfig) -> M
     mask = live_tokens(batch)
     metrics = advantage_metrics(batch, mask)
     if config.old_logprobs == "scored":
-        metrics |= sampler_metrics(batch, mask)
+        metrics |= sampler_metrics(batch, mask & batch.informative[:, None])
     if algorithm.needs_values:
         metrics |= value_metrics(batch, mask)
     if algorithm.follow_ups:

@@ -1,6 +1,7 @@
 """One update: epochs x minibatches of optimiser steps, each accumulated over micro-batches."""
 
 import dataclasses
+import functools
 from typing import Annotated, Literal
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lilo_jax.bounds import Count
 from lilo_jax.models import Model
 from lilo_jax.models.packing import PackedRows, packed
-from lilo_jax.models.scoring import completion_mask, score, score_values
+from lilo_jax.models.scoring import informative_sequences, live_tokens, score, score_values
 from lilo_jax.rl.contract import Algorithm
 from lilo_jax.types import Array, Mean, Metrics, Minibatch, PyTree, Sequences, Trainable, TrainBatch
 
@@ -41,9 +42,10 @@ class UpdateConfig:
     """an optimiser step whose mean ratio exceeds this leaves the policy as it is (VinePPO: 10); one with a gradient
     that is not finite, or without a row, leaves policy and critic as they are"""
     pack: bool = False
-    """cut rows to the longest sequence, compute a prompt once for its samples, and let several sequences share a row,
-    where that saves a quarter of the tokens; micro-batches take whole groups where they can.  There are four lengths
-    and a few sizes of packed rows, each compiled when it first occurs"""
+    """cut rows to the longest sequence, leave out those without a gradient, such as groups of equal rewards, compute a
+    prompt once for its samples, and let several sequences share a row, where that saves a quarter of the tokens;
+    micro-batches take whole groups where they can.  There are four lengths and a few sizes of packed rows, each
+    compiled when it first occurs"""
 
 
 def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, denominator: str) -> Minibatch:
@@ -54,10 +56,10 @@ def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, deno
         rows: of the batch.
         denominator: see `UpdateConfig.denominator`.
     """
-    sequences, row_mask = jax.tree.map(lambda x: x[rows], (batch.sequences, batch.row_mask))
-    mask = completion_mask(sequences, batch.old_logprobs.shape[1]) & row_mask[:, None]
-    live = mask.astype(jnp.float32)
-    tokens = jnp.maximum(live.sum(), 1)
+    live, row_mask = live_tokens(batch)[rows], batch.row_mask[rows]
+    mask = live & batch.informative[rows, None]
+    sequences = jax.tree.map(lambda x: x[rows], informative_sequences(batch))
+    tokens = jnp.maximum(live.astype(jnp.float32).sum(), 1)
     live_rows: Array | int = jnp.maximum(row_mask.sum(), 1)
     if denominator == "capacity":
         tokens, live_rows = tokens * rows.shape[0] / live_rows, rows.shape[0]
@@ -69,8 +71,8 @@ def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, deno
     return Minibatch(
         sequences=sequences,
         mask=mask,
-        token_weight=live / tokens,
-        sequence_weight=live / live_rows,
+        token_weight=mask.astype(jnp.float32) / tokens,
+        sequence_weight=mask.astype(jnp.float32) / live_rows,
         old_logprobs=cut(batch.old_logprobs),
         reference_logprobs=cut(batch.reference_logprobs),
         old_values=cut(batch.old_values),
@@ -80,24 +82,39 @@ def cut_minibatch(batch: TrainBatch, rows: Int[Array, "minibatch_rows"], *, deno
 
 
 def deal(
-    key: Key[jax.Array, ""], num_rows: int, config: UpdateConfig
+    key: Key[jax.Array, ""], informative: Bool[Array, "rows"], config: UpdateConfig
 ) -> Int[Array, "steps microbatches microbatch_rows"]:
     """Which rows each optimiser step takes, by micro-batch; there are epochs x minibatches steps.
 
     Args:
         key: consumed; shuffles each epoch, if `config.shuffle`.
-        num_rows: B; minibatches x microbatches divides it.
+        informative: which of B rows are computed; minibatches x microbatches divides B.
         config: see `UpdateConfig`.
     """
+    num_rows = len(informative)
 
     def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
-        if config.pack:  # rows come group after group: in order, those of a prompt meet in one micro-batch
-            return jnp.sort(order.reshape(config.minibatches, -1)).reshape(config.minibatches, config.microbatches, -1)
+        if config.pack:
+            rows = jnp.sort(order.reshape(config.minibatches, -1))
+            return jax.vmap(functools.partial(_spread, parts=config.microbatches))(rows, informative[rows])
         # Strided rows: every micro-batch takes equally many rows of each row shard of the mesh.
         return order.reshape(config.minibatches, -1, config.microbatches).swapaxes(1, 2)
 
     return jnp.concatenate(jax.vmap(epoch_rows)(jax.random.split(key, config.epochs)))
+
+
+def _spread(rows: Int[Array, "rows"], informative: Bool[Array, "rows"], *, parts: int) -> Int[Array, "parts part_rows"]:
+    """Rows in parts with equally many informative ones each, within one.
+
+    Rows come group after group: informative neighbours stay together, so that those of a prompt meet in one part.
+    """
+    size, number = len(rows) // parts, jnp.sum(informative)
+    part = (jnp.cumsum(informative) - 1) * parts // jnp.maximum(number, 1)
+    room = size - jnp.bincount(jnp.where(informative, part, parts), length=parts)
+    rest = jnp.searchsorted(jnp.cumsum(room), jnp.cumsum(~informative) - 1, side="right")
+    order = jnp.argsort(jnp.where(informative, part, rest), stable=True)
+    return rows[order].reshape(parts, size)
 
 
 def accumulate_gradients(
@@ -180,7 +197,7 @@ def update(
     Returns:
         The new policy and critic, and metrics added up over all optimiser steps.
     """
-    lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.row_mask
+    lengths = (batch.sequences.prompt_lengths + batch.sequences.completion_lengths) * batch.informative
 
     def optimiser_step(carry: tuple, inputs: tuple[Int[Array, "parts _"], PackedRows | None]) -> tuple[tuple, Metrics]:
         policy, critic = carry
@@ -208,7 +225,7 @@ def update(
         counts = _token_counts(minibatch.sequences, lengths[parts], step_plans)
         return (policy, critic), metrics | counts
 
-    dealt = deal(key, batch.row_mask.shape[0], config)
+    dealt = deal(key, batch.informative, config)
     (policy, critic), metrics = jax.lax.scan(optimiser_step, (policy, critic), (dealt, plans))
     return policy, critic, jax.tree.map(jnp.sum, metrics)
 

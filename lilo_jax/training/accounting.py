@@ -50,11 +50,13 @@ def describe(collector: Collector, collected: Collected, admission: Admission) -
     rows = max(len(collected.rollouts), 1)
     lengths = [len(r.completion_ids) for r in collected.rollouts]
     truncated = [not r.ended for r in collected.rollouts]
+    logprobs = np.concatenate([r.sampler_logprobs for r in collected.rollouts] or [np.zeros(0)])
     description: dict[str, Any] = {
         "curriculum/groups_collected": len(filled),
         "curriculum/groups_admitted": len(admitted),
         "curriculum/groups_wanted": len(admission.mask),
         "rollout/length_mean": float(np.mean(lengths)) if lengths else 0.0,
+        "rollout/surprisal_mean": float(-np.mean(logprobs)) if logprobs.size else None,
         "rollout/truncated_fraction": float(np.mean(truncated)) if truncated else 0.0,
         "rollout/unparsable_fraction": sum(r.ended and r.verdict is Verdict.NO_ANSWER for r in collected.rollouts)
         / rows,

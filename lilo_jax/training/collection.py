@@ -325,14 +325,15 @@ def training_batch(
     def column(values: list, dtype: type) -> np.ndarray:
         return np.pad(np.array(values, dtype), (0, num_rows - len(values)))
 
-    zeros = np.zeros((num_rows, width), np.float32)
+    zeros, graded = np.zeros((num_rows, width), np.float32), column([r.graded for r in rows], bool)
     return TrainBatch(
         sequences=Sequences(
             tokens=tokens,
             prompt_lengths=np.maximum(column([len(r.prompt_ids) for r in rows], np.int32), 1),
             completion_lengths=column([len(r.completion_ids) for r in rows], np.int32),
         ),
-        row_mask=column([r.graded for r in rows], bool),
+        row_mask=graded,
+        informative=graded,
         group=column([admitted[r.group] for r in rows], np.int32),
         reward=column([r.reward for r in rows], np.float32),
         sampler_logprobs=logprobs,

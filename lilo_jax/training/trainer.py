@@ -12,6 +12,7 @@ from lilo_jax.evaluation.held_out import Evaluation, evaluate
 from lilo_jax.grading.journal import Journal
 from lilo_jax.keys import stream_key
 from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
+from lilo_jax.models.scoring import informative_sequences
 from lilo_jax.processes import hosts
 from lilo_jax.processes.stop_request import StopRequest
 from lilo_jax.rl.prepare import prepare_blocks
@@ -117,7 +118,8 @@ def audit_belief(
         return {}
     with clock.phase("audit"):
         believe = estimate and functools.partial(estimate, state.curriculum)
-        return audit(assembly.probe, settings, assembly.policy(state), believe, step, ledger)
+        visits = jax.device_get(state.curriculum.visits)
+        return audit(assembly.probe, settings, assembly.policy(state), believe, visits, step, ledger)
 
 
 def believe(
@@ -162,7 +164,13 @@ def make_batch(
     asked = believed if collector.programs.algorithm.needs_belief else None
     batch = training_batch(collector, collected, admission, asked)
     batch = add_follow_ups(collector, split, assembly.policy(state), batch, step, ledger, clock)
-    return batch.replace(sequences=cut_rows(batch.sequences)) if assembly.config.update.pack else batch
+    if not assembly.config.update.pack:
+        return batch
+    batch = batch.replace(sequences=cut_rows(batch.sequences))
+    if (informative := collector.programs.informative) is not None:
+        with clock.phase("score"):
+            batch = batch.replace(informative=jax.device_get(informative(batch)))
+    return batch
 
 
 def update(
@@ -174,9 +182,9 @@ def update(
     """
     programs, config = assembly.programs, assembly.config.update
     with clock.phase("score"):
-        key, rows = stream_key(assembly.config.seed, "update", step), len(batch.row_mask)
-        dealt = _plans(assembly, batch, programs.deal(key, rows) if config.pack else None)
-        plans = _plans(assembly, batch, prepare_blocks(rows, config))
+        key = stream_key(assembly.config.seed, "update", step)
+        dealt = _plans(assembly, batch, programs.deal(key, batch.informative) if config.pack else None)
+        plans = _plans(assembly, batch, prepare_blocks(len(batch.row_mask), config))
         batch, prepared = programs.prepare(state, put_rows(assembly.mesh, batch), plans)
     with clock.phase("update"):
         state, updated = programs.update(state, batch, key, dealt)
@@ -188,7 +196,7 @@ def _plans(assembly: Assembly, batch: TrainBatch, blocks: Array | None) -> Packe
     if not assembly.config.update.pack or blocks is None:
         return None
     plans = pack_blocks(
-        batch.sequences,
+        informative_sequences(batch),
         np.asarray(blocks),
         multiple=row_shards(assembly.mesh),
         share=assembly.programs.model.shares_prompts,
