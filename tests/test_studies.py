@@ -88,6 +88,13 @@ def test_a_recipe_differs_between_arms_by_its_curriculum_alone(name):
     assert len({configuration.replace(config, curriculum=Lilo()) for config in configs}) == 1
 
 
+def test_pools_of_every_size_are_simulated_and_every_way_to_spend_32_rollouts():
+    (study,) = (study for study in STUDIES if study.name == "pool_ratio")
+    ratios, *spent = study.tiny.values()
+    assert [rule.pool_ratio for rule in ratios.rules.values()] == [1, 2, 4, 8, 16]
+    assert [next(iter(cell.rules.values())).pool_ratio * cell.samples for cell in spent] == [32] * 4
+
+
 def test_unknown_recipes_presets_and_studies_are_refused():
     with pytest.raises(UsageError, match="did you mean 'rho1b_math_ppo'"):
         recipe("rho1b_math_pp")
