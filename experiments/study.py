@@ -23,13 +23,15 @@ from experiments.simulate_selection import SimulationOptions, simulate_cells
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.report.comparison import choose_split
-from lilo_jax.report.summary import interval_of, summarize
+from lilo_jax.report.summary import ANY, interval_of, summarize
 from lilo_jax.report.tables import interval, is_range
 
 PRESETS = ("tiny", "small", "paper")
 LABELS = ("Claim", "Source", "Axes", "Expected", "Cost", "Command", "Last run")
 BASELINE = "uniform"
 TEST = "test"
+CORRELATION, RATIO = (-1.0, 1.0), (0.0, math.inf)
+"""What they can be."""
 
 Settings = Mapping[str, Any]
 """By name: see the head of this file."""
@@ -88,6 +90,7 @@ class Finding(NamedTuple):
         than: what it is compared with: 1 for a ratio, 0 for a difference.
         claim: of the source.
         form: of the numbers.
+        said: the value in words, where it is more than a number with its interval.
     """
 
     what: str
@@ -95,6 +98,7 @@ class Finding(NamedTuple):
     than: float
     claim: Claim
     form: str = ".3f"
+    said: str = ""
 
     @property
     def verdict(self) -> str:
@@ -113,8 +117,19 @@ class Finding(NamedTuple):
             return "open"
         return "agrees" if above == (self.claim == "above") else "disagrees"
 
+    @property
+    def claimed(self) -> str:
+        """How the value should stand, in words."""
+        if self.claim == "none":
+            return "nothing"
+        if self.said:
+            return {"above": "less", "below": "more", "near": "as much"}[self.claim]
+        return f"{'about' if self.claim == 'near' else self.claim} {self.than:g}"
+
     def shown(self) -> str:
         """The value with its interval and seeds."""
+        if self.said:
+            return f"{self.what}: {self.said}"
         if self.value["mean"] is None:
             return f"{self.what}: none ({self.value['seeds']})"
         return f"{self.what}: {self.value['mean']:{self.form}}{interval(self.value, self.form)} ({self.value['seeds']})"
@@ -265,13 +280,13 @@ def is_trained(settings: Any) -> bool:
     return isinstance(settings, Config)
 
 
-def of_seeds(values: Mapping[int, float]) -> dict[str, Any]:
+def of_seeds(values: Mapping[int, float], within: tuple[float, float] = ANY) -> dict[str, Any]:
     """A value by seed as its mean with the 95% t-interval, or the range of few seeds, for a finding.
 
-    What is no number is left out.
+    The interval is no wider than what the value can be, and what is no number is left out.
     """
     values = {seed: value for seed, value in values.items() if math.isfinite(value)}
-    return interval_of(values) | {"seeds": str(len(values))}
+    return interval_of(values, within) | {"seeds": str(len(values))}
 
 
 def study_files() -> list[pathlib.Path]:

@@ -1,9 +1,11 @@
 """From a study to its runs and findings: its command line, runs that studies share, and what is written of them.
 
 OUTPUT_DIR/PRESET/runs/START/seed_S/RUN     runs; equal configurations have equal names, so that they run once
-OUTPUT_DIR/PRESET/STUDY/                    table.md, result.json, and a report of each setting
+OUTPUT_DIR/PRESET/STUDY/                    table.md, result.json, a report of each setting; cpu_seconds.txt: what every
+                                            call for it took, those that did not get to their end too
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -12,7 +14,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -20,24 +22,27 @@ import tyro
 from experiments.presets import SMOLLM2
 from experiments.real_model import with_model
 from experiments.runner import Runs, compare, refuse_ignored
-from experiments.study import BASELINE, PRESETS, Evidence, Finding, Settings, Simulated, Study, is_trained
+from experiments.study import BASELINE, PRESETS, Arms, Evidence, Finding, Settings, Simulated, Study, is_trained
 from lilo_jax import config as configuration
 from lilo_jax.config import Config, Launch, Options
 from lilo_jax.errors import UsageError, unknown_name
 from lilo_jax.report.comparison import choose_split
 from lilo_jax.report.html import write_report
+from lilo_jax.report.page import escaped, scrolling, sentence, table_element, write_page
 from lilo_jax.report.simulation import selection_table, write_selection_page
 from lilo_jax.report.summary import summarize
-from lilo_jax.report.tables import markdown
+from lilo_jax.report.tables import Table, markdown
 from lilo_jax.storage.files import write_whole
 from lilo_jax.storage.json_lines import to_json
 from lilo_jax.storage.paths import AnyPath, path_of
-from lilo_jax.storage.run_directory import current_commit
+from lilo_jax.storage.run_directory import RunDirectory, current_commit
 from lilo_jax.training.checks import resolve
 from lilo_jax.training.sft import start_config
 
 VERDICTS = ("disagrees", "open", "agrees", "no claim")
 """Of a study: the first of these that one of its findings has."""
+CPU_TIME = "cpu_seconds.txt"
+COLUMNS = ("measured", "value [95% interval] or (range) (seeds)", "claimed", "verdict")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,27 +115,30 @@ def seeds_of(study: Study, options: StudyOptions) -> list[int]:
 
 def run_study(study: Study, settings: Settings, options: StudyOptions) -> dict[str, Any]:
     """Runs what has not been run, measures, and writes the table, the reports and the result, which is returned."""
-    began = cpu_seconds()
-    seeds = seeds_of(study, options)
-    evidence = [collect(study, name, given, seeds, options) for name, given in settings.items()]
-    findings = list(study.findings(evidence))
-    directory = directory_of(study, options)
+    directory, seeds = directory_of(study, options), seeds_of(study, options)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _counting(directory / CPU_TIME) as spent:
+        evidence = [collect(study, name, given, seeds, options) for name, given in settings.items()]
+        findings = list(study.findings(evidence))
     result: dict[str, Any] = {
         "id": study.id,
         "name": study.name,
         "preset": options.preset,
         "seeds": seeds,
         "key": key_of(study.described(settings), seeds),
-        "findings": [found._asdict() | {"verdict": found.verdict, "shown": found.shown()} for found in findings],
+        "findings": [
+            found._asdict() | {"verdict": found.verdict, "claimed": found.claimed, "shown": found.shown()}
+            for found in findings
+        ],
         "verdict": verdict_of(findings),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
         "command": shlex.join(["python", "-m", study.module, "--preset", options.preset]),
-        "cpu_seconds": cpu_seconds() - began,
+        "cpu_seconds": spent(),
     }
-    directory.mkdir(parents=True, exist_ok=True)
     more = "\n\n".join(filter(None, map(study.show, evidence)))
     write_whole(directory / "table.md", f"# {study.title}\n\n{study.said('Claim')}\n\n{table(result)}\n\n{more}\n")
+    _write_findings(study, result, more, directory / "findings.html")
     for own in evidence:
         _write_report(study, own, directory / f"{own.name}.html", result["command"])
     write_whole(directory / "result.json", to_json(result, indent=1) + "\n")
@@ -145,8 +153,14 @@ def verdict_of(findings: Sequence[Finding]) -> str:
 
 def table(result: Mapping[str, Any]) -> str:
     """The findings as Markdown."""
-    rows = [[f["shown"].rpartition(": ")[0], f["shown"].rpartition(": ")[2], f["verdict"]] for f in result["findings"]]
-    return markdown(["measured", "value [95% interval] (seeds)", "verdict"], rows)
+    return markdown(COLUMNS, _cells(result), text_columns=len(COLUMNS))
+
+
+def _cells(result: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [*f["shown"].rpartition(": ")[::2], f["claimed"], f["verdict"]]  # what is measured, and the value
+        for f in result["findings"]
+    ]
 
 
 def collect(study: Study, name: str, settings: Any, seeds: Sequence[int], options: StudyOptions) -> Evidence:
@@ -161,19 +175,53 @@ def collect(study: Study, name: str, settings: Any, seeds: Sequence[int], option
 def _train(study: Study, config: Config, seeds: Sequence[int], options: StudyOptions) -> Runs:
     if config.model.path == SMOLLM2:
         with_model(configuration.replace(config, model__path=""), pathlib.Path(SMOLLM2))
-    arms = dict(study.arms(config))
-    root = path_of(options.launch.output_dir) / options.preset / "runs"
-    share = functools.partial(run_shared, root, launch=options.launch, jobs=options.jobs)
-    if study.begins not in arms:
+    share = functools.partial(run_shared, runs_root(options), launch=options.launch, jobs=options.jobs)
+    begun, arms = _in_turn(study, config)
+    if not begun:
         return share(arms, seeds)
-    first = share({study.begins: arms.pop(study.begins)}, seeds)
+    first = share(begun, seeds)
     runs: Runs = {name: {} for name in arms}
-    for seed, begun in first[study.begins].items():
-        start = os.path.relpath(begun.path)
-        again = {n: configuration.replace(arm, model__path=start, sft__steps=0) for n, arm in arms.items()}
-        for name, own in share(again, [seed]).items():
+    for seed, run in first[study.begins].items():
+        for name, own in share(_going_on(arms, run.path), [seed]).items():
             runs[name] |= own
     return first | runs
+
+
+def _in_turn(study: Study, config: Config) -> tuple[dict[str, Config], dict[str, Config]]:
+    """The arm whose runs the others go on with, if there is one, and the others."""
+    arms = dict(study.arms(config))
+    return {name: arms.pop(name) for name in [study.begins] if name in arms}, arms
+
+
+def _going_on(arms: Arms, start: AnyPath) -> dict[str, Config]:
+    path = os.path.relpath(start)
+    return {name: configuration.replace(arm, model__path=path, sft__steps=0) for name, arm in arms.items()}
+
+
+def planned(study: Study, settings: Settings, options: StudyOptions) -> dict[AnyPath, bool]:
+    """Where every run of a study lies, fine-tunings left out, and whether it is done."""
+    root, found = runs_root(options), dict[AnyPath, bool]()
+    for config in filter(is_trained, settings.values()):
+        begun, arms = _in_turn(study, config)
+        for seed in seeds_of(study, options):
+            first = [_place(root, arm, seed) for arm in begun.values()]
+            later = _going_on(arms, first[0]) if first else arms
+            places = [*first, *(_place(root, arm, seed) for arm in later.values())]
+            found |= {place: RunDirectory(place).is_done() for place in places}
+    return found
+
+
+def _place(root: AnyPath, config: Config, seed: int) -> AnyPath:
+    try:
+        name = run_name(config)
+    except UsageError:  # the model that it starts from is not here yet
+        name = key_of(configuration.to_dict(config))
+    return root / start_name(config) / f"seed_{seed}" / name
+
+
+def runs_root(options: StudyOptions) -> AnyPath:
+    """Where the runs that studies share lie."""
+    return path_of(options.launch.output_dir) / options.preset / "runs"
 
 
 def run_shared(root: AnyPath, arms: Mapping[str, Config], seeds: Sequence[int], *, launch: Launch, jobs: int) -> Runs:
@@ -219,9 +267,31 @@ def key_of(*values: Any) -> str:
     return hashlib.sha256(to_json(values, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
-    return sum(os.times()[:4])
+@contextlib.contextmanager
+def _counting(path: AnyPath) -> Iterator[Callable[[], float]]:
+    """Adds the CPU seconds of the block to those that a file has, and hands over what reads them.
+
+    They are those of this process and of its children that have ended.
+    """
+    before, began = _read(path), sum(os.times()[:4])
+    try:
+        yield functools.partial(_read, path)
+    finally:
+        write_whole(path, f"{before + sum(os.times()[:4]) - began:.2f}\n")
+
+
+def _read(path: AnyPath) -> float:
+    return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+
+
+def _write_findings(study: Study, result: Mapping[str, Any], more: str, path: AnyPath) -> None:
+    """What the study claims and found, on a page."""
+    made = f"{result['command']}, {len(result['seeds'])} seeds, {result['date']}, commit {result['commit'][:7]}"
+    said = [f"{label}: {study.said(label)}" for label in ("Claim", "Source", "Axes", "Expected")]
+    shown = Table(f"Measured: {result['verdict']}", COLUMNS, _cells(result), [made], text_columns=len(COLUMNS))
+    sections = [f"<h1>{sentence(study.title)}</h1>", *(f"<p>{sentence(line)}</p>" for line in said)]
+    sections += [table_element(shown)] + ([scrolling("more", f"<pre>{escaped(more)}</pre>")] if more else [])
+    write_page(path, study.title, sections)
 
 
 def _write_report(study: Study, evidence: Evidence, path: AnyPath, command: str) -> None:

@@ -18,12 +18,13 @@ from experiments.gradients import advantages, of_checkpoint, outcome
 from experiments.presets import tiny, uniform_and_lilo
 from experiments.recipes import ARMS, RECIPES, recipe
 from experiments.study import LABELS, PRESETS, Finding, is_trained, rule_text
-from experiments.study_runs import main, parse, run_name, start_name, verdict_of
+from experiments.study_runs import _counting, main, parse, planned, run_name, start_name, verdict_of
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.literature.mopps import Mopps
 from lilo_jax.curriculum.rules.lilo import Lilo
 from lilo_jax.errors import RunError, UsageError
+from lilo_jax.storage.run_directory import RunDirectory
 
 STUDIES = experiments.all.studies()
 ALL = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
@@ -87,6 +88,13 @@ def test_a_recipe_differs_between_arms_by_its_curriculum_alone(name):
     assert len({configuration.replace(config, curriculum=Lilo()) for config in configs}) == 1
 
 
+def test_pools_of_every_size_are_simulated_and_every_way_to_spend_32_rollouts():
+    (study,) = (study for study in STUDIES if study.name == "pool_ratio")
+    ratios, *spent = study.tiny.values()
+    assert [rule.pool_ratio for rule in ratios.rules.values()] == [1, 2, 4, 8, 16]
+    assert [next(iter(cell.rules.values())).pool_ratio * cell.samples for cell in spent] == [32] * 4
+
+
 def test_unknown_recipes_presets_and_studies_are_refused():
     with pytest.raises(UsageError, match="did you mean 'rho1b_math_ppo'"):
         recipe("rho1b_math_pp")
@@ -106,6 +114,36 @@ def test_runs_of_one_configuration_have_one_name():
     assert run_name(other) == run_name(arms["lilo"]) != run_name(arms["uniform"])
     assert start_name(other) == start_name(arms["uniform"])
     assert start_name(configuration.replace(other, sft__batch=8)) != start_name(other)
+
+
+def test_what_is_to_be_run_is_counted_before_it_is(tmp_path):
+    """Two arms x five seeds; of going on a first run more, whose end names the runs that begin there."""
+    by_name = {study.name: study for study in STUDIES}
+    args = ["--output-dir", str(tmp_path)]
+    places = {}
+    for name in ("ppo", "selected_learnability", "continued_training", "exact_bandit"):
+        options, settings = parse(by_name[name], args)
+        places[name] = planned(by_name[name], settings, options)
+    assert [len(found) for found in places.values()] == [10, 10, 15, 0]
+    assert places["ppo"] == places["selected_learnability"]
+    assert not any(places["ppo"].values())
+    one = next(iter(places["ppo"]))
+    one.mkdir(parents=True)
+    RunDirectory(one).mark("DONE", "60 steps")
+    options, settings = parse(by_name["ppo"], args)
+    assert [place for place, done in planned(by_name["ppo"], settings, options).items() if done] == [one]
+
+
+def test_cpu_time_of_calls_that_were_cut_short_counts(tmp_path):
+    path = tmp_path / "cpu_seconds.txt"
+    path.write_text("100.0\n")
+    with pytest.raises(ZeroDivisionError), _counting(path):
+        1 / (sum(range(10**6)) * 0)
+    before = float(path.read_text())
+    assert 100 < before < 110
+    with _counting(path) as spent:
+        sum(range(10**6))
+    assert before < spent() == float(path.read_text()) < 110
 
 
 @pytest.mark.parametrize(

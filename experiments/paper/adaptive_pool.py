@@ -7,15 +7,7 @@ Axes: LILO with 4 candidates; candidates until the batch is full, at most 16 tim
 Expected: no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.adaptive_pool --preset tiny
-Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 167438c:
-    final accuracy, lilo less uniform: +0.151 [+0.117, +0.184] (16)
-    times fewer generated tokens, lilo against uniform: 0.46 [0.42, 0.53] (16/16)
-    final accuracy, until_full less uniform: +0.156 [+0.123, +0.189] (16)
-    times fewer generated tokens, until_full against uniform: 0.64 [0.57, 0.75] (16/16)
-    final accuracy, fading_counts less uniform: +0.013 [+0.005, +0.020] (16)
-    times fewer generated tokens, fading_counts against uniform: 1.08 (14/16)
-    final accuracy, counts less uniform: -0.054 [-0.069, -0.040] (16)
-    times fewer generated tokens, counts against uniform: 1.09 (2/16)
+Last run: not run.
 """
 
 from experiments.measures import compared

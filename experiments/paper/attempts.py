@@ -6,14 +6,7 @@ Axes: 2, 4, 8, 16, 32 rollouts per candidate at a fixed number of candidates; ra
 Expected: rising with the number of rollouts, ever more slowly.
 Cost: tiny: seconds, on questions and the starting student of the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.attempts --preset tiny
-Last run: tiny, agrees; seeds 301 to 312, 2026-11-29, commit 16b1677:
-    rank correlation, 2 rollouts: 0.441 [0.430, 0.451] (12)
-    rank correlation, 4 rollouts: 0.667 [0.661, 0.673] (12)
-    rank correlation, 8 rollouts: 0.798 [0.792, 0.803] (12)
-    rank correlation, 16 rollouts: 0.877 [0.875, 0.879] (12)
-    rank correlation, 32 rollouts: 0.926 [0.925, 0.928] (12)
-    rank correlation, 8 less 2 rollouts: +0.357 [+0.346, +0.368] (12)
-    rank correlation, 32 less 8 rollouts: +0.129 [+0.124, +0.134] (12)
+Last run: not run.
 """
 
 import dataclasses
@@ -24,7 +17,7 @@ import numpy as np
 
 from experiments.measures import better, faster
 from experiments.presets import paper, small, uniform_and_lilo
-from experiments.study import Evidence, Finding, Study, of_seeds
+from experiments.study import CORRELATION, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax import config as configuration
 from lilo_jax.config import Config
@@ -67,7 +60,7 @@ def of_screening(evidence: Evidence) -> Iterator[Finding]:
             rate = rng.binomial(n, p) / n
             found[n][seed] = rank_correlation(rate * (1 - rate), reference) or 0.0
     for n, values in found.items():
-        yield Finding(f"rank correlation, {n} rollouts", of_seeds(values), 0.0, "none")
+        yield Finding(f"rank correlation, {n} rollouts", of_seeds(values, CORRELATION), 0.0, "none")
     for few, many in ((2, 8), (8, 32)):
         more = {seed: found[many][seed] - found[few][seed] for seed in evidence.seeds}
         yield Finding(f"rank correlation, {many} less {few} rollouts", of_seeds(more), 0.0, "above", "+.3f")

@@ -5,7 +5,7 @@ Source: Foster et al. 2025, figure 7.
 Axes: GRPO from Oat-Zero-1.5B on its own training set; uniform and LILO.
 Expected: batches with learnability far above 0; test accuracy about flat.  Values only in the figure.
 Cost: paper: about a day on eight H200 for each arm; tiny: minutes on two cores.  There the start is a run of LILO
-    itself, 150 steps long.
+    itself.
 Command: python -m experiments.paper.continued_training --preset tiny
 Last run: not run.
 """

@@ -6,10 +6,7 @@ Axes: steps of the gold solution, of the selected questions less those of all ca
 Expected: MATH: below 0 early, above 0 late; GSM8K: above 0 throughout.  Values only in the figure.
 Cost: that of item 1, with the rollouts of every 20th step kept; nothing besides.  A chain has a step for every digit.
 Command: python -m experiments.paper.curriculum_steps --preset tiny
-Last run: tiny, open; seeds 301 to 303, 2026-11-29, commit 167438c:
-    steps of selected questions less of candidates, first half: +0.36 [-0.02, +0.75] (3)
-    steps of selected questions less of candidates, second half: +0.31 [-0.40, +1.02] (3)
-    steps of selected questions less of candidates, risen by: -0.05 [-0.67, +0.57] (3)
+Last run: not run.
 """
 
 from collections.abc import Iterator

@@ -6,9 +6,7 @@ Axes: groups of the first step by their success rate: all right, mixed, all wron
 Expected: examples only.
 Cost: that of item 1, whose runs these are; nothing besides.
 Command: python -m experiments.paper.extreme_questions --preset tiny
-Last run: tiny, no claim; seeds 301 to 303, 2026-11-29, commit 167438c:
-    characters of the answer, mixed less all right: +2.65 [+2.01, +3.29] (3)
-    characters of the answer, mixed less all wrong: -0.43 [-2.13, +1.28] (3)
+Last run: not run.
 """
 
 from collections.abc import Iterator

@@ -3,30 +3,12 @@
 Claim: p (1 - p) correlates with ||grad J||^2 for every estimator but GRPO's with its division by the deviation.
 Source: Foster et al. 2025, table 5, appendix C; theorem 3.1 bounds it by p (1 - p) times E||sum g||^2.
 Axes: REINFORCE, RLOO, GRPO with and without the division, increments of exact values (PPO, VinePPO), and the exact
-    gradient; checkpoints after 15, 75 and 150 steps of RLOO; groups of 8 rollouts.
+    gradient; checkpoints after a tenth, half and all of RLOO's steps; groups of 8 rollouts.
 Expected: GSM8K and MATH: REINFORCE .16 and .31, RLOO .15 and .43, GRPO normalised .13 (not significant) and .38,
     unnormalised .17 and .42, PPO and VinePPO .38 and .71.
 Cost: paper: not done here; tiny: the runs of item 19.
 Command: python -m experiments.paper.gradient_norm --preset tiny
-Last run: tiny, open; seeds 301 to 303, 2026-11-29, commit 5ec3757:
-    p(1 - p) and ||grad J||^2, reinforce, tenth: +0.565 [+0.285, +0.846] (3)
-    p(1 - p) and ||grad J||^2, rloo, tenth: +0.391 [+0.197, +0.584] (3)
-    p(1 - p) and ||grad J||^2, grpo_normalised, tenth: +0.320 [+0.237, +0.402] (3)
-    p(1 - p) and ||grad J||^2, grpo_unnormalised, tenth: +0.391 [+0.197, +0.584] (3)
-    p(1 - p) and ||grad J||^2, ppo_vineppo, tenth: +0.360 [+0.181, +0.538] (3)
-    p(1 - p) and ||grad J||^2, exact, tenth: +0.723 [+0.475, +0.972] (3)
-    p(1 - p) and ||grad J||^2, reinforce, half: +0.540 [+0.400, +0.679] (3)
-    p(1 - p) and ||grad J||^2, rloo, half: +0.540 [+0.537, +0.544] (3)
-    p(1 - p) and ||grad J||^2, grpo_normalised, half: +0.504 [+0.253, +0.754] (3)
-    p(1 - p) and ||grad J||^2, grpo_unnormalised, half: +0.540 [+0.537, +0.544] (3)
-    p(1 - p) and ||grad J||^2, ppo_vineppo, half: +0.591 [+0.523, +0.659] (3)
-    p(1 - p) and ||grad J||^2, exact, half: +0.596 [+0.260, +0.931] (3)
-    p(1 - p) and ||grad J||^2, reinforce, end: +0.746 [+0.529, +0.963] (3)
-    p(1 - p) and ||grad J||^2, rloo, end: +0.356 [-0.307, +1.018] (3)
-    p(1 - p) and ||grad J||^2, grpo_normalised, end: +0.330 [-0.180, +0.839] (3)
-    p(1 - p) and ||grad J||^2, grpo_unnormalised, end: +0.356 [-0.307, +1.018] (3)
-    p(1 - p) and ||grad J||^2, ppo_vineppo, end: +0.383 [-0.476, +1.243] (3)
-    p(1 - p) and ||grad J||^2, exact, end: +0.554 [-0.463, +1.572] (3)
+Last run: not run.
 """
 
 from collections.abc import Iterator
@@ -34,7 +16,7 @@ from collections.abc import Iterator
 from experiments.gradients import correlation, of_checkpoint
 from experiments.paper.assumption_correlations import checkpoints
 from experiments.presets import paper, small, tiny
-from experiments.study import Claim, Evidence, Finding, Study, of_seeds
+from experiments.study import CORRELATION, Claim, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.tables import markdown
@@ -47,7 +29,9 @@ def of_every_estimator(evidence: Evidence) -> Iterator[Finding]:
         for name in next(iter(found.values())).squares:
             values = {seed: correlation(g.learnability, g.squares[name]).r for seed, g in found.items()}
             claim: Claim = "none" if name == "grpo_normalised" else "above"
-            yield Finding(f"p(1 - p) and ||grad J||^2, {name}, {checkpoint}", of_seeds(values), 0.0, claim, "+.3f")
+            yield Finding(
+                f"p(1 - p) and ||grad J||^2, {name}, {checkpoint}", of_seeds(values, CORRELATION), 0.0, claim, "+.3f"
+            )
 
 
 def significance(evidence: Evidence) -> str:

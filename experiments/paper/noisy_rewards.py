@@ -52,7 +52,6 @@ STUDY = Study(
     paper=paper("rho1b_gsm8k_ppo", **COINS),
     arms=arms,
     measures=(of_noise,),
-    seeds=2,
 )
 
 if __name__ == "__main__":

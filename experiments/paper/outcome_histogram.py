@@ -16,6 +16,7 @@ from experiments.presets import paper, small, tiny, uniform_and_lilo
 from experiments.study import Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import ACCURACY
 
 FLAT = "zero_variance_fraction"
 
@@ -28,7 +29,7 @@ def shares(evidence: Evidence) -> Iterator[Finding]:
                                                 strict=True)]  # fmt: skip
         found["0"][seed], found["1"][seed] = counts[0] / sum(counts), counts[-1] / sum(counts)
     for rate, values in found.items():
-        yield Finding(f"share of groups with success rate {rate}, uniform", of_seeds(values), 0.0, "none")
+        yield Finding(f"share of groups with success rate {rate}, uniform", of_seeds(values, ACCURACY), 0.0, "none")
 
 
 STUDY = Study(

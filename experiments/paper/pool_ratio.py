@@ -53,7 +53,7 @@ STUDY = Study(
     text=__doc__ or "",
     tiny={
         "8 rollouts": Simulated(RULES),
-        **{f"{n} rollouts": Simulated({f"lilo_{r}x{n}": Lilo(pool_ratio=r)}, samples=n) for r, n in SCREENED.items()},
+        **{f"{r} x {n}": Simulated({f"lilo_{r}x{n}": Lilo(pool_ratio=r)}, samples=n) for r, n in SCREENED.items()},
     },
     small={"asdiv": small("rloo", rollout__samples=8)},
     paper=paper("rho1b_gsm8k_ppo", "rho1b_math_ppo"),

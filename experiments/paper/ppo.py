@@ -6,9 +6,7 @@ Axes: training set; uniform, or LILO with 4 candidates per question and 8 rollou
 Expected: MATH 2.5 times fewer steps, 19.1 -> 21.8%; GSM8K 1.9 times fewer steps, 51.1 -> 53.2%.
 Cost: paper: about a week on four L40S for each training set; tiny: minutes on two cores.
 Command: python -m experiments.paper.ppo --preset tiny
-Last run: tiny, agrees; seeds 301 to 303, 2026-11-29, commit 167438c:
-    times fewer steps, lilo against uniform: 3.16 [2.78, 3.51] (3/3)
-    final accuracy, lilo less uniform: +0.168 [+0.040, +0.295] (3)
+Last run: not run.
 """
 
 from experiments.measures import better, faster

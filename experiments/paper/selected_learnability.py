@@ -6,9 +6,7 @@ Axes: PPO; training set; uniform and LILO; mean p(1 - p) of the batch against st
 Expected: a decline late in training, larger on GSM8K than on MATH; values only in the figure.
 Cost: that of item 1, whose runs these are; nothing besides.
 Command: python -m experiments.paper.selected_learnability --preset tiny
-Last run: tiny, agrees; seeds 301 to 303, 2026-11-29, commit 167438c:
-    learnability of the batch, lilo less uniform: +0.053 [+0.033, +0.072] (3)
-    learnability of the batch, last less first third, lilo: -0.089 [-0.129, -0.049] (3)
+Last run: not run.
 """
 
 from experiments.measures import metric, trend

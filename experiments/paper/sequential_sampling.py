@@ -22,6 +22,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.lilo_sequential import LiloSequential
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import DIFFERENCE
 from lilo_jax.storage.run_directory import RunDirectory
 
 SEQUENTIAL = {
@@ -40,14 +41,10 @@ def arms(config: Config) -> dict[str, Config]:
 def learnability(run: RunDirectory) -> float:
     """Mean over the rollouts trained on of s (n - s) / n (n - 1), unbiased where groups have several sizes."""
     total = rows = 0.0
-    for recorded in run.rollouts().values():
-        groups: dict[int, list[bool]] = {}
-        for row in recorded:
-            if row["admitted"]:
-                groups.setdefault(row["group"], []).append(row["verdict"] == "correct")
-        for outcomes in groups.values():
-            right, n = sum(outcomes), len(outcomes)
-            total, rows = total + right * (n - right) / max(n - 1, 1), rows + n
+    for step in run.read("groups"):
+        for right, n, admitted in zip(step["correct"], step["graded"], step["admitted"], strict=True):
+            if admitted:
+                total, rows = total + right * (n - right) / max(n - 1, 1), rows + n
     return total / rows
 
 
@@ -56,7 +53,9 @@ def of_batches(evidence: Evidence) -> Iterator[Finding]:
     found = {arm: {seed: learnability(run) for seed, run in runs.items()} for arm, runs in evidence.runs.items()}
     for arm in ("lilo", *SEQUENTIAL):
         more = {seed: value - found["uniform"][seed] for seed, value in found[arm].items()}
-        yield Finding(f"learnability of the batch, {arm} less uniform", of_seeds(more), 0.0, "above", "+.3f")
+        yield Finding(
+            f"learnability of the batch, {arm} less uniform", of_seeds(more, DIFFERENCE), 0.0, "above", "+.3f"
+        )
 
 
 STUDY = Study(
@@ -71,7 +70,6 @@ STUDY = Study(
         of_batches,
         *compared(SEQUENTIAL),
     ),
-    seeds=2,
 )
 
 if __name__ == "__main__":

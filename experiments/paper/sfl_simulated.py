@@ -21,6 +21,7 @@ from experiments.study_runs import main
 from lilo_jax.curriculum.literature.plr import Plr
 from lilo_jax.curriculum.rules.sfl_buffer import SflBuffer
 from lilo_jax.processes.endings import exit_with_message
+from lilo_jax.report.summary import DIFFERENCE
 
 SFL = SflBuffer(refresh_every=50, candidates=5000, buffer_size=100, attempts=8, buffer_fraction=0.5)
 RULES = {
@@ -42,7 +43,7 @@ def against_both(evidence: Evidence) -> Iterator[Finding]:
     final = evidence.summary()["final"]
     own, plr = final["sfl"]["by_seed"], final["plr"]["by_seed"]
     more = {int(seed): own[seed] - plr[seed] for seed in own}
-    yield Finding("final accuracy, sfl less plr", of_seeds(more), 0.0, "above", "+.3f")
+    yield Finding("final accuracy, sfl less plr", of_seeds(more, DIFFERENCE), 0.0, "above", "+.3f")
 
 
 STUDY = Study(

@@ -1,45 +1,59 @@
-"""One speed-up in every budget.
+"""Table 2 in every budget.
 
-Claim: LILO's fewer steps are paid for with more generated samples where rollouts are few per question (PPO), and
+Claim: LILO's fewer steps are paid for with more generated samples where rollouts are few per question (PPO, GRPO), and
     hardly where they are many (VinePPO).
 Source: Foster et al. 2025, table 2 with the costs of table 1; the paper counts steps alone.
-Axes: PPO, VinePPO; budgets: steps, seconds, generated tokens, tokens trained on, FLOPs, to the baseline's best.
+Axes: PPO, VinePPO, GRPO, Dr. GRPO; tiny has RLOO besides, whose theorem 3.1 is.  Budgets: steps, generated tokens,
+    tokens trained on, FLOPs, seconds: how many times less of each to the baseline's final accuracy, and accuracy when
+    as much of it had been spent.
 Expected: PPO 2.5 and 1.9 times fewer steps are 1.6 and 2.1 times more samples; VinePPO 3.2 times fewer steps are about
-    3.1 times fewer samples and seconds.
-Cost: that of items 1 and 2, whose runs these are; nothing besides.
+    3.1 times fewer samples and seconds; GRPO 1.5 times fewer steps are 2.7 times more samples.
+Cost: that of items 1 to 3, whose runs these are, and of item 16's; nothing besides.
 Command: python -m experiments.paper.speedup --preset tiny
 Last run: not run.
 """
 
 from collections.abc import Iterator
 
-from experiments.measures import faster
+from experiments.measures import in_every_budget
 from experiments.presets import paper, small, tiny, uniform_and_lilo
 from experiments.study import Claim, Evidence, Finding, Study
 from experiments.study_runs import main
+from lilo_jax import config as configuration
 from lilo_jax.processes.endings import exit_with_message
-from lilo_jax.rl.vineppo import VinePpo
 
-BUDGETS = ("steps", "seconds", "generated_tokens", "trained_tokens", "flops")
+FEW: dict[str, Claim] = {"steps": "above", "trained_tokens": "above", "generated_tokens": "below"}
+CLAIMS: dict[str, dict[str, Claim]] = {
+    "ppo": FEW | {"seconds": "above"},
+    "vineppo": {"steps": "above", "trained_tokens": "above", "generated_tokens": "above", "seconds": "above"},
+    "grpo": FEW,
+    "dr_grpo": FEW,
+}
+"""What tables 1 and 2 imply of each algorithm; they have no FLOPs, and of GRPO no seconds."""
 
 
-def in_every_budget(evidence: Evidence) -> Iterator[Finding]:
-    """How many times less of each LILO needs; of PPO's samples the paper's own numbers imply more."""
-    for budget in BUDGETS:
-        vine = isinstance(evidence.settings.algorithm, VinePpo)
-        claim: Claim = "below" if budget == "generated_tokens" and not vine else "above"
-        yield from faster("lilo", budget, claim=claim)(evidence)
+def of_every_row(evidence: Evidence) -> Iterator[Finding]:
+    """What LILO needs, and what it reaches."""
+    algorithm = configuration.settings_name("algorithm", evidence.settings.algorithm)
+    for measure in in_every_budget(CLAIMS.get(algorithm, {})):
+        yield from measure(evidence)
 
 
 STUDY = Study(
     id=5,
     module="experiments.paper.speedup",
     text=__doc__ or "",
-    tiny={"ppo": tiny("ppo"), "vineppo": tiny("vineppo")},
+    tiny={name: tiny(name) for name in ("ppo", "vineppo", "grpo", "dr_grpo", "rloo")},
     small={"ppo": small("ppo", "gsm8k"), "vineppo": small("vineppo", "gsm8k")},
-    paper=paper("rho1b_math_ppo", "rho1b_gsm8k_ppo", "rho1b_math_vineppo", "rho1b_gsm8k_vineppo"),
+    paper=paper(
+        "rho1b_math_ppo",
+        "rho1b_gsm8k_ppo",
+        "rho1b_math_vineppo",
+        "rho1b_gsm8k_vineppo",
+        "qwen2_5_1_5b_orz57k_grpo",
+    ),
     arms=uniform_and_lilo,
-    measures=(in_every_budget,),
+    measures=(of_every_row,),
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Last run: not run.
 from collections.abc import Iterator
 
 from experiments.presets import paper, small, tiny, uniform_and_lilo
-from experiments.study import Claim, Evidence, Finding, Study, of_seeds
+from experiments.study import RATIO, Claim, Evidence, Finding, Study, of_seeds
 from experiments.study_runs import main
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.storage.run_directory import RunDirectory
@@ -41,7 +41,7 @@ def ratios(evidence: Evidence) -> Iterator[Finding]:
             seed: seconds(run, phases) / seconds(evidence.runs["uniform"][seed], phases)
             for seed, run in evidence.runs["lilo"].items()
         }
-        yield Finding(f"seconds of {what}, lilo over uniform", of_seeds(values), 1.0, claim, ".2f")
+        yield Finding(f"seconds of {what}, lilo over uniform", of_seeds(values, RATIO), 1.0, claim, ".2f")
 
 
 STUDY = Study(

@@ -229,9 +229,16 @@ def budget_table(summary: Mapping[str, Any]) -> Table:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
-    """Cells in Markdown: columns of text to the left, the others to the right."""
+    """Cells in Markdown: columns of text to the left, the others to the right.
+
+    >>> print(markdown(["norm", "is"], [["||g||", "2"]]))
+    | norm | is |
+    | --- | ---: |
+    | \\|\\|g\\|\\| | 2 |
+    """
     rule = [*["---"] * text_columns, *["---:"] * (len(columns) - text_columns)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+    plain = ([cell.replace("|", r"\|") for cell in cells] for cells in (columns, rule, *rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in plain)
 
 
 # ------------------------------------------------------------------------------------------------------ text of a cell
@@ -298,10 +305,15 @@ def median_cell(budget: Mapping[str, Any]) -> str:
     """How many times less, or `more`, the median of all seeds needed, with its interval."""
     if budget["median"] is None:
         return NONE
+    needed, word = median_times(budget)
+    return f"{needed['mean']:.2f}{' more' if word == 'more' else ''}{interval(needed, '.2f')}"
+
+
+def median_times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What `times` says, of the median of all seeds, which there must be."""
     every = dict.fromkeys(budget["by_seed"], 0)  # a seed that never arrived counts
     median = {name: budget[f"median{end}"] for name, end in (("mean", ""), ("low", "_low"), ("high", "_high"))}
-    needed, word = times(median | {"by_seed": every})
-    return f"{needed['mean']:.2f}{' more' if word == 'more' else ''}{interval(needed, '.2f')}"
+    return times(median | {"by_seed": every})
 
 
 def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
