@@ -164,7 +164,7 @@ def test_the_commands_of_every_page_were_found():
         "index.md",
         "notebooks.md",
     }
-    without = unasked | {"grading.md", "options.md", "results/speed.md"} | reference
+    without = unasked | {"grading.md", "options.md", "results/growth.md", "results/speed.md"} | reference
     assert {page for page, found in COMMANDS.items() if found} == {*PAGES} - without
     assert any(command.endswith("--output-dir runs/tune") for command in COMMANDS["results/quickstart.md"])  # two lines
 
