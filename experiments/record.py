@@ -113,7 +113,7 @@ def _section(study: Study, result: Mapping[str, Any]) -> str:
     """All that a study has found, beside what was claimed."""
     rows = [[f["shown"], f["claimed"], f["verdict"]] for f in result["findings"]]
     found = markdown(("measured", "claimed", "verdict"), rows, text_columns=3)
-    return f"### {study.id} {study.name}\n\n{study.said('Claim')}  {_status(result).capitalize()}.\n\n{found}\n"
+    return f"### {study.id} {study.name}\n\nClaim: {study.said('Claim')}  Measured: {_status(result)}.\n\n{found}\n"
 
 
 def _status(result: Mapping[str, Any] | None) -> str:

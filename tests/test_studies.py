@@ -181,6 +181,20 @@ def test_a_rule_is_written_as_the_simulator_reads_it():
         assert parse_arm(rule_text(rule)).spec == rule
 
 
+def test_the_rows_of_table_2_in_the_docs_are_those_of_the_results():
+    root = pathlib.Path(experiments.all.__file__).parent.parent
+    page = (root / "docs" / "results" / "index.md").read_text()
+    rows = page.split("<!-- tiny: of experiments/results.json")[1].split("<!-- end of tiny -->")[0].splitlines()[3:]
+    results = record.read()["tiny"]
+    measured = {f["shown"] for name in ("speedup", "out_of_distribution") for f in results[name]["findings"]}
+    assert len(rows) == 14
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        assert len(cells) == 4
+        for cell in cells:
+            assert any(shown.endswith(f": {cell}") for shown in measured), (name, cell)
+
+
 def test_readme_and_docstrings_are_those_that_the_results_make():
     here = pathlib.Path(experiments.all.__file__).parent
     results = record.read()

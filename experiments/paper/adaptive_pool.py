@@ -7,7 +7,16 @@ Axes: LILO with 4 candidates; candidates until the batch is full, at most 16 tim
 Expected: no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.adaptive_pool --preset tiny
-Last run: not run.
+Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+    final accuracy, lilo less uniform: +0.151 [+0.117, +0.184] (16)
+    generated tokens to the final accuracy of uniform, lilo: 2.17 times more [1.90, 2.38] (16/16)
+    final accuracy, until_full less uniform: +0.156 [+0.123, +0.189] (16)
+    generated tokens to the final accuracy of uniform, until_full: 1.57 times more [1.34, 1.77] (16/16)
+    final accuracy, fading_counts less uniform: +0.012 [+0.004, +0.020] (16)
+    generated tokens to the final accuracy of uniform, fading_counts: 1.06 times less [1.01, 1.08] in the median seed,
+        not reached on all (14/16)
+    final accuracy, counts less uniform: -0.054 [-0.069, -0.040] (16)
+    generated tokens to the final accuracy of uniform, counts: not reached on most seeds (2/16)
 """
 
 from experiments.measures import compared

@@ -9,7 +9,16 @@ Expected: table 4, all not significant: g_t.g_t' with products of increments .03
 Cost: paper: a backward pass for each rollout, not done here; tiny: minutes on two cores, with exact values and success
     rates, as each question has one right sequence of tokens; small and paper: table 3 alone.
 Command: python -m experiments.paper.assumption_correlations --preset tiny
-Last run: not run.
+Last run: tiny, disagrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
+    table 3, r^2 and ||sum g||^2, tenth: -0.426 [-0.530, -0.322] (5)
+    table 3, (r - p)^2 and ||sum g||^2, tenth: +0.247 [+0.105, +0.389] (5)
+    table 3, learnability and ||sum g||^2, tenth: -0.023 [-0.052, +0.007] (5)
+    table 4, g_t.g_t' and A_t A_t', tenth: +0.027 [-0.001, +0.055] (5)
+    table 4, ||g_t||^2 and A_t, tenth: -0.271 [-0.360, -0.182] (5)
+    as the proof needs it, ||g_t||^2 and A_t^2, tenth: +0.388 [+0.234, +0.543] (5)
+    table 4, ||g_t||^2 and t, tenth: -0.008 [-0.019, +0.003] (5)
+    table 4, ||g_t||^2 and learnability, tenth: -0.017 [-0.030, -0.003] (5)
+    and 16 more: experiments/README.md
 """
 
 from collections.abc import Iterator

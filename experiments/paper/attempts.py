@@ -6,7 +6,14 @@ Axes: 2, 4, 8, 16, 32 rollouts per candidate at a fixed number of candidates; ra
 Expected: rising with the number of rollouts, ever more slowly.
 Cost: tiny: seconds, on questions and the starting student of the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.attempts --preset tiny
-Last run: not run.
+Last run: tiny, agrees; seeds 301 to 312, 2026-11-29, commit ed1ab24:
+    rank correlation, 2 rollouts: 0.441 [0.430, 0.451] (12)
+    rank correlation, 4 rollouts: 0.667 [0.661, 0.673] (12)
+    rank correlation, 8 rollouts: 0.798 [0.792, 0.803] (12)
+    rank correlation, 16 rollouts: 0.877 [0.875, 0.879] (12)
+    rank correlation, 32 rollouts: 0.926 [0.925, 0.928] (12)
+    rank correlation, 8 less 2 rollouts: +0.357 [+0.346, +0.368] (12)
+    rank correlation, 32 less 8 rollouts: +0.129 [+0.124, +0.134] (12)
 """
 
 import dataclasses

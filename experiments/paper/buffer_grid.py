@@ -7,7 +7,16 @@ Axes: refresh T in 1, 2, 5, 10, 25, 50; kept K in 64, 128, 256; candidates N in 
 Expected: rarer refreshes and larger shares of an old buffer are worse; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each of 14 arms.
 Command: python -m experiments.paper.buffer_grid --preset tiny
-Last run: not run.
+Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+    final accuracy, centre less uniform: +0.042 [+0.032, +0.052] (16)
+    generated tokens to the final accuracy of uniform, centre: 1.10 times more [1.00, 1.19] (16/16)
+    final accuracy, T=1 less uniform: +0.038 [+0.030, +0.045] (16)
+    generated tokens to the final accuracy of uniform, T=1: 4.02 times more [3.67, 4.35] (16/16)
+    final accuracy, T=2 less uniform: +0.041 [+0.032, +0.050] (16)
+    generated tokens to the final accuracy of uniform, T=2: 2.39 times more [2.18, 2.59] (16/16)
+    final accuracy, T=5 less uniform: +0.038 [+0.031, +0.046] (16)
+    generated tokens to the final accuracy of uniform, T=5: 1.43 times more [1.30, 1.55] (16/16)
+    and 22 more: experiments/README.md
 """
 
 import dataclasses

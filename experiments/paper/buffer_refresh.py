@@ -10,7 +10,12 @@ Expected: training accuracy on the buffer far above that on fresh questions afte
 Cost: paper: 241 of item 1's iterations for each arm; tiny: minutes on two cores, 100 steps, so that
     the rarest refresh comes in the middle.
 Command: python -m experiments.paper.buffer_refresh --preset tiny
-Last run: not run.
+Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit dd473e7:
+    success on the buffer less on fresh questions, last less first third, rec: +0.100 [-0.125, +0.325] (5)
+    success on the buffer less on fresh questions, last less first third, fast: -0.008 [-0.135, +0.119] (5)
+    success on the buffer less on fresh questions, last less first third, very_fast: -0.032 [-0.185, +0.121] (5)
+    success on the buffer less on fresh questions, last less first third, every_step: -0.004 [-0.061, +0.053] (5)
+    final accuracy, every_step less rec: +0.057 [-0.013, +0.127] (5)
 """
 
 from collections.abc import Iterator

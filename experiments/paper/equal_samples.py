@@ -6,7 +6,16 @@ Axes: uniform, and uniform with batches of 4 times as many questions, against LI
 Expected: by the paper's own numbers PPO with LILO needs 1.6 to 2.1 times more samples than uniform, VinePPO a third.
 Cost: paper: four times item 1; tiny: minutes on two cores.
 Command: python -m experiments.paper.equal_samples --preset tiny
-Last run: not run.
+Last run: tiny, no claim; seeds 301 to 302, 2026-11-29, commit dd473e7:
+    ppo, final accuracy, lilo less uniform_wide: +0.022 (+0.003..+0.040) (2)
+    ppo, steps to the final accuracy of uniform, lilo: 2.36 times less (2.24..2.49) (2/2)
+    ppo, generated tokens to the final accuracy of uniform, lilo: 1.66 times more (1.59..1.74) (2/2)
+    ppo, seconds to the final accuracy of uniform, lilo: 2.93 times less (2.46..3.48) (2/2)
+    ppo, steps to the final accuracy of uniform_wide, lilo: 1.14 times less (1.04..1.25) (2/2)
+    ppo, generated tokens to the final accuracy of uniform_wide, lilo: 1.14 times less (1.05..1.25) (2/2)
+    ppo, seconds to the final accuracy of uniform_wide, lilo: 1.34 times less (1.07..1.69) (2/2)
+    vineppo, final accuracy, lilo less uniform_wide: -0.062 (-0.077..-0.047) (2)
+    and 6 more: experiments/README.md
 """
 
 from experiments.measures import better, faster

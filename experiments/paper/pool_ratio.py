@@ -7,7 +7,17 @@ Axes: 1, 2, 4, 8, 16 candidates per question at 8 rollouts; and candidates x rol
 Expected: more candidates, fewer steps, at the cost of tokens; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.pool_ratio --preset tiny
-Last run: not run.
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 43bc9ba:
+    8 rollouts, final accuracy, lilo_1 less uniform: -0.000 [-0.000, +0.000] (16)
+    8 rollouts, generated tokens to the final accuracy of uniform, lilo_1: 1.00 times as much [1.00, 1.00] in the median
+        seed, not reached on all (12/16)
+    8 rollouts, final accuracy, lilo_2 less uniform: +0.104 [+0.080, +0.128] (16)
+    8 rollouts, generated tokens to the final accuracy of uniform, lilo_2: 1.22 times more [1.06, 1.36] (16/16)
+    8 rollouts, final accuracy, lilo_4 less uniform: +0.151 [+0.117, +0.184] (16)
+    8 rollouts, generated tokens to the final accuracy of uniform, lilo_4: 2.17 times more [1.90, 2.38] (16/16)
+    8 rollouts, final accuracy, lilo_8 less uniform: +0.141 [+0.111, +0.172] (16)
+    8 rollouts, generated tokens to the final accuracy of uniform, lilo_8: 4.45 times more [3.90, 4.90] (16/16)
+    and 10 more: experiments/README.md
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,16 @@ Axes: 4 candidates per question, ranked by p (1 - p); mixed ones at random (as D
 Expected: p (1 - p) above the random control; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.score_alternatives --preset tiny
-Last run: not run.
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+    final accuracy, variance less uniform: +0.151 [+0.117, +0.184] (16)
+    final accuracy, mixed less uniform: +0.152 [+0.118, +0.186] (16)
+    final accuracy, band less uniform: +0.136 [+0.103, +0.169] (16)
+    final accuracy, hardest less uniform: +0.159 [+0.123, +0.195] (16)
+    final accuracy, easiest less uniform: +0.142 [+0.111, +0.173] (16)
+    final accuracy, near_half less uniform: +0.151 [+0.117, +0.184] (16)
+    final accuracy, variance_drawn less uniform: +0.151 [+0.117, +0.186] (16)
+    final accuracy, failure_drawn less uniform: +0.021 [+0.010, +0.033] (16)
+    and 1 more: experiments/README.md
 """
 
 from collections.abc import Iterator
