@@ -7,7 +7,14 @@ Axes: temperature .6, .8, 1 and top-p .9, 1, of the rollouts that choose and are
 Expected: no numbers.
 Cost: paper: item 1 for each of 12 arms; tiny: minutes on two cores.
 Command: python -m experiments.paper.sampling_temperature --preset tiny
-Last run: not run.
+Last run: tiny, no claim; seeds 301 to 302, 2026-11-29, commit cef0ceb:
+    final accuracy, lilo_0.6_0.9 less uniform_0.6_0.9: +0.038 (+0.015..+0.061) (2)
+    final accuracy, lilo_0.6_1 less uniform_0.6_1: +0.185 (+0.104..+0.265) (2)
+    final accuracy, lilo_0.8_0.9 less uniform_0.8_0.9: +0.120 (+0.094..+0.145) (2)
+    final accuracy, lilo_0.8_1 less uniform_0.8_1: +0.110 (+0.110..+0.111) (2)
+    final accuracy, lilo_1_0.9 less uniform_1_0.9: +0.060 (+0.046..+0.074) (2)
+    final accuracy, lilo_1_1 less uniform_1_1: +0.063 (-0.002..+0.128) (2)
+    share of candidates without variance, lilo_0.6_0.9 less lilo_1_1: +0.155 (+0.133..+0.176) (2)
 """
 
 from experiments.measures import better, metric
