@@ -52,6 +52,6 @@ def test_it_ends_with_the_same_weights_and_moments(broken_and_whole, tiny_start)
     _, before, _ = load_arrays(pathlib.Path(tiny_start) / "checkpoints", "policy/params/")
     assert found.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
     moved = max(np.abs(expected[name] - array).max() for name, array in before.items())
     assert moved > 1e-4  # a hundred times what the two may differ in

@@ -174,7 +174,7 @@ def _embedded(
 ) -> Float[Array, "rows tokens embed"]:
     # Each device looks up its part of the model width for all tokens of its copy, and the parts are exchanged: of the
     # table nothing is sent, neither rows nor their gradients, which are added up in the type of the weights.
-    table = trunk["embedding"]
+    table = jnp.asarray(trunk["embedding"])  # weights may be NumPy's, which a traced index cannot enter
     parts = constrain(table[constrain(tokens, "copies", None)].astype(config.compute_dtype), "copies", None, "embed")
     # One axis of the mesh after the other: a compiler that is to exchange over both at once replicates instead.
     whole = constrain(constrain(parts, "copies", "tokens", "width"), "rows", "tokens", None)

@@ -91,7 +91,7 @@ def deal(
         informative: which of B rows are computed; minibatches x microbatches divides B.
         config: see `UpdateConfig`.
     """
-    num_rows = len(informative)
+    num_rows, informative = len(informative), jnp.asarray(informative)
 
     def epoch_rows(epoch_key: Key[jax.Array, ""]) -> Int[Array, "minibatches microbatches microbatch_rows"]:
         order = jax.random.permutation(epoch_key, num_rows) if config.shuffle else jnp.arange(num_rows)
