@@ -156,12 +156,12 @@ def write_index(
         status = result["verdict"] if result else failed.get(study.name, "not run")
         findings = result["findings"] if result else []
         first = f"{findings[0]['shown']} (1 of {len(findings)})" if findings else ""
-        rows.append([str(study.id), study.name, study.title, first, status])
+        rows.append([str(study.id), study.name, status, study.title, first])
         pages = sorted(page.stem for page in (root / study.name).glob("*.html"))
         pages.sort(key=lambda page: page != "findings")
         linked = ", ".join(f'<a href="{study.name}/{page}.html">{page}</a>' for page in pages)
         links.append(f"<li>{study.id} {study.name}: {linked or 'no report'}</li>")
-    columns = ["", "study", "shows", "measured [95% interval] (seeds)", "verdict"]
+    columns = ["", "study", "verdict", "shows", "measured [95% interval] (seeds)"]
     table = Table(f"Studies at {options.preset}", columns, rows, text_columns=5)
     body = ["<h1>The paper, item by item</h1>", table_element(table), "<h2>Reports</h2>", f"<ul>{''.join(links)}</ul>"]
     return write_page(root / "index.html", "The paper, item by item", body)

@@ -1,6 +1,5 @@
 """What studies measure: speed-ups, accuracies and metrics of one arm beside another's, paired by seed."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -48,8 +47,7 @@ def needed(speedup: Mapping[str, Any]) -> str:
 
 
 def _times(factor: Mapping[str, Any], word: str) -> str:
-    ends = re.sub(r"(?<=[\[(])0\.00|inf", "never", interval(factor, ".2f"))
-    return f"{factor['mean']:.2f} times {word or 'as much'}{ends}"
+    return f"{factor['mean']:.2f} times {word or 'as much'}{interval(factor, '.2f')}"
 
 
 def better(arm: str = "lilo", *, than: str = BASELINE, claim: Claim = "above", split: str = "") -> Measure:

@@ -152,7 +152,9 @@ def assert_same_run(found, expected):
         for here, there in zip(found.read(records), expected.read(records), strict=True):
             assert here.keys() == there.keys()
             for name, value in there.items():
-                assert here[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6, abs=1e-6)), name
+                assert here[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6, abs=1e-6)), (
+                    name
+                )
 
 
 @pytest.mark.slow

@@ -11,14 +11,14 @@ from written_runs import ATTACK, POOL, write_run
 from lilo_jax.report import html as report
 from lilo_jax.report.collapse import collapses, fall
 from lilo_jax.report.completions import chosen
-from lilo_jax.report.page import escaped, sentence
+from lilo_jax.report.page import escaped, sentence, table_element
 from lilo_jax.report.pool import FORGOTTEN, FRONTIER, SOLVED, UNSEEN, UNSOLVED, pool_element, pool_history, pool_table
 from lilo_jax.report.pool_figures import reliability, sorted_rows
 from lilo_jax.report.provenance import provenance_element, settings_element
 from lilo_jax.report.sentences import headlines
 from lilo_jax.report.speedup import Curve, accuracy_at, area_under
 from lilo_jax.report.summary import summarize
-from lilo_jax.report.tables import budget_share_table, factor, median_cell, speedup_cell
+from lilo_jax.report.tables import Table, budget_share_table, factor, median_cell, speedup_cell
 from lilo_jax.storage.run_directory import RunDirectory
 
 
@@ -180,7 +180,7 @@ def test_no_factor_is_below_one():
     needed = {"mean": 0.5, "low": 0.4, "high": 0.8, "reached": 5, "of": 5, "by_seed": by_seed}
     assert speedup_cell(needed) == "2.00 more [1.25, 2.50] 5/5"
     median = {"median": 0.5, "median_low": 0.0, "median_high": 0.8, "by_seed": by_seed}
-    assert median_cell(median) == "2.00 more [1.25, inf]"
+    assert median_cell(median) == "2.00 more [1.25, never]"
     few = needed | {"by_seed": {"0": 0.4, "1": 0.8}, "reached": 2, "of": 2}
     assert speedup_cell(few) == "2.00 more (1.25..2.50) 2/2"
 
@@ -247,6 +247,12 @@ def test_long_names_may_be_broken_at_their_punctuation_only():
     )
     assert sentence(ATTACK).replace("<wbr>", "") == escaped(ATTACK)
     assert sentence("plain words, nothing longer") == "plain words, nothing longer"
+
+
+def test_a_long_cell_of_a_table_may_have_several_lines():
+    words = " ".join(["final accuracy, lilo less uniform"] * 3)
+    element = table_element(Table("", ["study", "measured"], [["ppo", words]], text_columns=1))
+    assert f'<td class="text">ppo</td><td class="long">{words}</td>' in element
 
 
 def test_settings_that_differ_stand_before_those_that_do_not(tmp_path):

@@ -13,6 +13,8 @@ from lilo_jax.storage.paths import AnyPath, path_of
 
 LONG_WORD = 20
 """Characters from which on a word may be broken at its punctuation, so that it fits on a phone."""
+LONG_CELL = 48
+"""Characters from which on a cell of a table may have several lines, so that the other columns are seen."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,8 +74,11 @@ def table_element(table: Table) -> str:
     """A table with its title and notes."""
 
     def row(cells: Sequence[str], tag: str) -> str:
-        kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(cells))]
-        parts = (f"<{tag}{kind}>{escaped(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        parts = []
+        for i, cell in enumerate(cells):
+            kinds = " ".join(["text"] * (i < table.text_columns) + ["long"] * (len(cell) >= LONG_CELL))
+            marked = f'<{tag} class="{kinds}">' if kinds else f"<{tag}>"
+            parts.append(f"{marked}{escaped(cell)}</{tag}>")
         return f"<tr>{''.join(parts)}</tr>"
 
     rows = "\n".join(row(cells, "td") for cells in table.rows)

@@ -256,10 +256,10 @@ def number(value: float | None, form: str) -> str:
 
 
 def interval(values: Mapping[str, Any], form: str) -> str:
-    """` [low, high]`, ` (low..high)` if that is a range, or nothing if there is neither."""
+    """` [low, high]`, ` (low..high)` if that is a range, or nothing if there is neither; infinity is `never`."""
     if values["low"] is None:
         return ""
-    low, high = format(values["low"], form), format(values["high"], form)
+    low, high = ("never" if math.isinf(end) else format(end, form) for end in (values["low"], values["high"]))
     return f" ({low}..{high})" if is_range(values) else f" [{low}, {high}]"
 
 
@@ -319,13 +319,20 @@ def median_times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 def times(budget: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A speed-up as a factor of at least 1 with its interval, and `less` or `more`; "" for a factor of 1.00.
 
-    A speed-up of 0.5 is no speed-up: the arm needed 2 times more.
+    A speed-up of 0.5 is no speed-up: the arm needed 2 times more.  An end at which it never arrived is inf.
     """
     mean, low, high = (budget[name] for name in ("mean", "low", "high"))
     needed, word = factor(mean)
     if word == "more":
-        low, high = (end if end is None else 1 / end if end else math.inf for end in (high, low))
-    return {"mean": needed, "low": low, "high": high, "by_seed": budget["by_seed"]}, word
+        low, high = high, low
+    ends = [end if end is None else _end(end, word) for end in (low, high)]
+    return {"mean": needed, "low": ends[0], "high": ends[1], "by_seed": budget["by_seed"]}, word
+
+
+def _end(ratio: float, word: str) -> float:
+    if not ratio:
+        return math.inf
+    return 1 / ratio if word == "more" else ratio
 
 
 def factor(ratio: float) -> tuple[float, str]:
