@@ -134,6 +134,10 @@ def grade_by_parity(question, response):
     return Verdict.CORRECT if checksum(question.prompt + response) % 2 == 0 else Verdict.WRONG
 
 
+def grade_rarely(question, response):
+    return Verdict.CORRECT if checksum(question.prompt + response) % 6 == 0 else Verdict.WRONG
+
+
 def grade_and_sometimes_fail(question, response):
     if checksum(response) % 3 == 0:
         raise RuntimeError("the grader broke")
@@ -202,7 +206,7 @@ def take_step(assembly, state, step):
     kept = host_copy(assembly.programs.prepare(state, put_rows(assembly.mesh, batch))[0])
     state, metrics = update(assembly, state, batch, step, clock)
     assert all(np.isfinite(float(m.total)) for m in metrics.values())
-    book(assembly.collector, assembly.config.update, collected, admission, ledger)
+    book(assembly.collector, assembly.config.update, collected, admission, batch, ledger)
     return collected, admission, kept, state, ledger
 
 
@@ -327,14 +331,25 @@ def test_slots_and_calls_change_no_rollout_of_a_step(changes, steps, start):
 
 @pytest.mark.slow
 def test_packed_rows_give_the_same_step(start):
-    """Cut and packed rows against plain ones: log-probs, advantages and the updated weights."""
+    """Cut and packed rows against plain ones: log-probs, advantages and the updated weights.
+
+    Groups of equal rewards are not computed: they have no log-probs, and are not booked as trained on.
+    """
     found = {}
     for pack in (False, True):
-        assembly = assembly_of(dataclasses.replace(CONFIG, update=dataclasses.replace(CONFIG.update, pack=pack)))
+        of_update = dataclasses.replace(CONFIG.update, pack=pack)
+        config = dataclasses.replace(CONFIG, curriculum=Uniform(), update=of_update)
+        assembly = assembly_of(config, grade_rarely)
         found[pack] = take_step(assembly, start(assembly), 0)
     plain, packed_ = found[False][2], found[True][2]
+    lengths = np.asarray(plain.sequences.prompt_lengths + plain.sequences.completion_lengths)
+    mixed = np.asarray(plain.row_mask) & np.any(np.asarray(plain.advantages) != 0, axis=1)
+    assert 0 < mixed.sum() < plain.row_mask.sum()
+    for pack, computed in ((False, plain.row_mask), (True, mixed)):
+        assert found[pack][4].to_dict()["train/trained"] == lengths[np.asarray(computed)].sum()
     assert packed_.sequences.tokens.shape[1] <= plain.sequences.tokens.shape[1]
-    np.testing.assert_allclose(packed_.old_logprobs, plain.old_logprobs, atol=1e-5)
+    width = packed_.old_logprobs.shape[1]
+    np.testing.assert_allclose(packed_.old_logprobs[mixed], plain.old_logprobs[mixed, :width], atol=1e-5)
     np.testing.assert_allclose(packed_.advantages, plain.advantages, atol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),

@@ -11,22 +11,27 @@ from lilo_jax.rl.update import UpdateConfig
 from lilo_jax.storage.ledger import Ledger
 from lilo_jax.tokenizers.encoding import EncodedQuestions
 from lilo_jax.training.collection import Collected, Collector
-from lilo_jax.types import Admission, Array, CurriculumState, Estimate, GroupStatistics, TrainState
+from lilo_jax.types import Admission, Array, CurriculumState, Estimate, GroupStatistics, TrainBatch, TrainState
 
 MOST_SUSPECTS = 100
 
 
 def book(
-    collector: Collector, update: UpdateConfig, collected: Collected, admission: Admission, ledger: Ledger
+    collector: Collector,
+    update: UpdateConfig,
+    collected: Collected,
+    admission: Admission,
+    batch: TrainBatch,
+    ledger: Ledger,
 ) -> None:
-    """Puts a step's sampling, scoring and training on the ledger."""
+    """Puts a step's sampling, scoring and training on the ledger; of `batch` the rows that are computed."""
     purposes = _purposes(collector, collected, admission)
     for group in np.flatnonzero(collected.place >= 0):
         ledger.add(purposes[group], "prefilled", collected.prefilled[group])
-    trained = 0
     for row in collected.rollouts:
         ledger.add(purposes[row.group], "generated", len(row.completion_ids))
-        trained += (purposes[row.group] == "train") * (len(row.prompt_ids) + len(row.completion_ids))
+    lengths = batch.sequences.prompt_lengths + batch.sequences.completion_lengths
+    trained = int(np.sum(lengths[batch.informative]))
     algorithm = collector.programs.algorithm
     models = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     ledger.add("train", "scored", models * trained)

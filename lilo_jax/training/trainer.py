@@ -64,7 +64,7 @@ def train(
         batch = make_batch(assembly, state, collected, admission, believed, step, ledger, clock)
         state, learned = update(assembly, state, batch, step, clock)
         with clock.phase("record"):  # while the device updates
-            book(collector, config.update, collected, admission, ledger)
+            book(collector, config.update, collected, admission, batch, ledger)
             collected.statistics = jax.device_get(collected.statistics)
             description = describe(collector, collected, admission)
             if config.storage.rollouts_every and step % config.storage.rollouts_every == 0:
