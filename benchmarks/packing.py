@@ -61,6 +61,7 @@ class Work(NamedTuple):
     remat: str
     chunk: int
     steps: int
+    equal: int
     full: bool
 
 
@@ -74,11 +75,12 @@ def training_batch(work: Work, vocabulary: int) -> TrainBatch:
     if work.full:
         lengths = np.full(rows, work.new_tokens, np.int32)
     zeros = np.zeros((rows, work.new_tokens), np.float32)
+    group = np.repeat(np.arange(work.groups, dtype=np.int32), work.samples)
     return TrainBatch(
         sequences=cut_rows(Sequences(tokens, np.full(rows, work.prompt, np.int32), lengths)),
         row_mask=np.ones(rows, bool),
-        informative=np.ones(rows, bool),
-        group=np.repeat(np.arange(work.groups, dtype=np.int32), work.samples),
+        informative=group >= work.equal,
+        group=group,
         reward=rng.integers(2, size=rows).astype(np.float32),
         sampler_logprobs=zeros,
         place=np.arange(work.groups, dtype=np.int32),
@@ -214,6 +216,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--chunk", type=int, default=UpdateConfig().chunk)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--equal", type=int, default=0, help="groups of equal rewards, which no packed form computes")
     parser.add_argument("--forms", default=",".join(FORMS), help="in this order")
     parser.add_argument("--full", action="store_true", help="completions have all new tokens")
     parser.add_argument("--core", type=int, help="pin to this core, and compute with one thread")

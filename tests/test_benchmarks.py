@@ -327,7 +327,7 @@ def test_forms_take_turns_and_the_first_turn_does_not_count():
 
 @pytest.mark.slow
 def test_shared_prompts_compute_fewer_tokens():
-    work = packing.Work("", 2, 2, 8, 4, microbatches=1, remat="none", chunk=64, steps=1, full=True)
+    work = packing.Work("", 2, 2, 8, 4, microbatches=1, remat="none", chunk=64, steps=1, equal=0, full=True)
     batch = packing.training_batch(work, 16)
     assert batch.sequences.completion_lengths.tolist() == [4] * 4
     plain, shared = packing.together(["plain", "shared"], work)
@@ -335,3 +335,5 @@ def test_shared_prompts_compute_fewer_tokens():
     assert 2 * (8 + 2 * 4) <= shared["tokens"] < plain["tokens"]
     assert plain["both_times_less"] == [1.0, 1.0, 1.0]
     assert shared["update_cpu_seconds"] > 0
+    (fewer,) = packing.together(["shared"], work._replace(equal=1))
+    assert fewer["tokens"] <= shared["tokens"] / 2 + 8

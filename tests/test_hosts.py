@@ -144,16 +144,22 @@ def both(request, base, tmp_path_factory):
     return RunDirectory(root / "one"), RunDirectory(root / "two"), options
 
 
+def near(value):
+    """What is equal to a JSON value but for rounding."""
+    if isinstance(value, dict):
+        return {name: near(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [near(part) for part in value]
+    return pytest.approx(value, rel=1e-6, abs=1e-6) if isinstance(value, float) else value
+
+
 def assert_same_run(found, expected):
     """The same questions, tokens, verdicts, evaluations and books; metrics to rounding."""
     assert found.rollouts() == expected.rollouts()
     assert found.read("ledger") == expected.read("ledger")
     for records in ("metrics", "eval"):
         for here, there in zip(found.read(records), expected.read(records), strict=True):
-            assert here.keys() == there.keys()
-            for name, value in there.items():
-                measured = isinstance(value, int | float)
-                assert here[name] == (pytest.approx(value, rel=1e-6, abs=1e-6) if measured else value), name
+            assert here == near(there)
 
 
 @pytest.mark.slow
