@@ -195,7 +195,8 @@ def test_blocks_have_the_smallest_shape_that_holds_them_all():
     np.testing.assert_array_equal(plans.place[1, 0], pack(alone([8, 8, 3, 3]), 12, 12, 2).place)
     assert pack_blocks(sequences, np.arange(8, 12)[None]).sequence.shape == (1, 1, 12)
     assert pack_blocks(sequences, np.array([[0, 4, 5, 8]])).sequence.shape == (1, 3, 12)
-    assert pack_blocks(of_lengths([7] * 4), np.arange(4)[None]) is None  # no two of them share a row
+    assert pack_blocks(of_lengths([7] * 4), np.arange(4)[None]).sequence.shape == (1, 2, 15)
+    assert pack_blocks(of_lengths([10] * 4), np.arange(4)[None]) is None  # 40 of 48 tokens
     assert pack_blocks(sequences, np.arange(8, 12)[None], multiple=2).sequence.shape == (1, 2, 12)
     assert pack_blocks(sequences, np.arange(8, 12)[None], multiple=4) is None
 
@@ -229,7 +230,9 @@ def test_a_group_takes_the_tokens_of_one_prompt():
     unshared = pack_blocks(sequences, np.arange(32)[None], share=False)
     assert unshared is None  # 31 of 32 tokens are in use
     scattered = pack_blocks(sequences, np.arange(32).reshape(8, 4).T)  # a block has two of each group
-    assert scattered.sequence.shape == (4, 1, 192)
+    assert scattered.sequence.shape == (4, 2, 80)
+    wide = in_groups(np.random.default_rng(0), (256,) * 4, [(g, 64) for g in range(4) for _ in range(8)], 320)
+    assert pack_blocks(wide, np.arange(32)[None]).sequence.shape == (1, 4, 800)  # each row a group of 768
 
 
 # ------------------------------------------------------------------------------------------------- values, gradients

@@ -7,7 +7,8 @@ before it, and each question the examples at the beginning.
 """
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import flax.struct
@@ -19,7 +20,7 @@ from lilo_jax.models import Model
 from lilo_jax.models.segments import Segments
 from lilo_jax.types import Array, Prompts, PyTree, Sequences
 
-SIZES = (2, 3, 4, 6, 8, 12, 16, 24)
+SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24)
 """Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, at the
 price of places that stay empty."""
 CALL = 8192
@@ -194,7 +195,10 @@ def pack_blocks(
     flat = blocks.reshape(-1, size)
     cut = [pieces(jax.tree.map(lambda x, block=block: np.asarray(x)[block], sequences), share=share) for block in flat]
     shares = any(block.common or block.shared.any() for block in cut)
-    for num_rows, width in dict.fromkeys(_shapes(size, longest, multiple, (1, 2, 4) if shares else (1,))):
+    # In halves of the longest sequence, so that what holds the largest group is of few sizes too.
+    largest = math.ceil(2 * max(map(_whole, cut)) / longest) / 2
+    widths = sorted({1, 2, 4, min(largest, 4)}) if shares else [1]
+    for num_rows, width in dict.fromkeys(_shapes(size, longest, multiple, widths)):
         plans = []
         for block in cut:
             if (plan := pack(block, longest, width, num_rows)) is None:
@@ -207,16 +211,22 @@ def pack_blocks(
     return None
 
 
-def _shapes(size: int, longest: int, multiple: int, widths: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def _whole(cut: Pieces) -> int:
+    """Tokens of the longest prompt with all that continues it, and with what all sequences begin with."""
+    owners, at = np.unique(cut.owner, return_inverse=True)
+    return cut.common + int(np.max(cut.shared[owners] + np.bincount(at, cut.own), initial=0))
+
+
+def _shapes(size: int, longest: int, multiple: int, widths: Iterable[float]) -> Iterator[tuple[int, int]]:
     """Rows and tokens of a row to try, those with the fewest tokens first, and of equals the narrowest.
 
     A row has room for at least so many sequences of the longest length as `widths` has: the wider the rows, the fewer
-    tokens stand in two of them.
+    tokens stand in two of them, and the more attention costs.
     """
     for share in SIZES:
         tokens = -(-size * longest * share // 32)
         for times in widths:
-            num_rows = multiple * max(1, tokens // (multiple * times * longest))
+            num_rows = multiple * max(1, int(tokens // (multiple * times * longest)))
             width = -(-tokens // num_rows)
             if width >= longest and (times == 1 or times * longest <= WIDEST):
                 yield num_rows, width
