@@ -32,8 +32,9 @@ def start(arguments, *, processes=2, devices=2, plant="", own=()):
         where += ["--distributed.process", str(host), "--distributed.heartbeat", "10"]
         more = list(own[host]) if own else []
         command = [sys.executable, "-c", begin, str(host), *arguments, *more, *(where if processes > 1 else [])]
-        # One process would read a program from the cache while the other still compiles it, and wait in vain.
-        variables = environment(devices) | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        variables = environment(devices)
+        if processes > 1:  # one would read a program from the cache while the other still compiles it, and wait in vain
+            variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         started.append(
             subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
