@@ -318,6 +318,30 @@ def test_whether_an_equation_of_numbers_holds(equation, true):
     assert holds(equation.split("=")) is true
 
 
+@pytest.mark.parametrize(
+    ("gold", "response", "right"),
+    [
+        ("2", "18 * 1 = 18 cups = 2 cups", False),
+        ("45", "9 = 10 * 2 / (10 / (3 + 1)) = 12 * 26 = 45", False),
+        ("4", "12 + 4 * 0.10 = 2 * 2 = 4 bags", False),
+        ("12", "4 * 3 = 12 = 12 cups", True),
+        ("36", "3 * 1 feet = 3 feet = 36 inches", True),  # of other units: nothing is converted
+        ("30", "5 * number of children = 5 x 6 = 30", True),
+        ("30", "5 x 6 = 3x = 30", True),
+        ("0.67", "2/3 = 0.667 = 0.67", True),
+        ("0.66", "2/3 = 0.667 = 0.66", False),
+    ],
+)
+def test_sides_that_contradict_each_other_are_no_answer(gold, response, right):
+    assert (grader("default")(Question("", gold), response) is Verdict.CORRECT) is right
+
+
+@pytest.mark.parametrize("gold", ["120", "x = 3", "8:30", "[1, 2)", "Total: 5 * 6 = 30", "yes", "x \\ne 2"])
+def test_a_label_may_stand_before_an_equation(gold):
+    verdict = grader("default")(Question("", gold), "convert: 10 * 12 = 120")
+    assert (verdict is Verdict.CORRECT) is (gold == "120")
+
+
 def test_numbers_are_exact():
     assert read("0.1").value == fractions.Fraction(1, 10)
     assert read("1e-3").value == fractions.Fraction(1, 1000)

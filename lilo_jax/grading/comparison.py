@@ -43,7 +43,7 @@ def compare(gold: Answer, answer: Answer, algebra: Algebra) -> Same:
         return algebra(*lines)
     if isinstance(gold, Named) and isinstance(answer, Named) and not _same_name(gold.name, answer.name):
         return False
-    gold, answer = (x.value if isinstance(x, Named) else x for x in (gold, answer))
+    gold, answer = map(_value, (gold, answer))
     if isinstance(gold, Time) and isinstance(answer, Time):
         return same_time(gold, answer)
     gold, answer = (_written(x) if isinstance(x, Time) else x for x in (gold, answer))
@@ -78,6 +78,11 @@ def as_percentage(answer: Answer) -> Answer:
     if isinstance(answer, Number) and not answer.percent:
         return Number(answer.value / 100, answer.unit, percent=True)
     return answer
+
+
+def _value(answer: Answer) -> Answer:
+    """What a name stands before; a label may stand before another name ("Total: 5 * 6 = 30")."""
+    return _value(answer.value) if isinstance(answer, Named) else answer
 
 
 def _all(found: Iterator[Same]) -> Same:

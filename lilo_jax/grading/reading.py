@@ -23,7 +23,7 @@ from lilo_jax.grading.answers import (
 from lilo_jax.grading.clock import time_of_day
 from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import exact
-from lilo_jax.grading.sums import holds, plain, unevaluated
+from lilo_jax.grading.sums import contradicts, holds, plain, unevaluated
 from lilo_jax.grading.units import split_unit
 
 MOST_ITEMS = 40
@@ -181,7 +181,7 @@ def _equation(text: str, depth: int) -> Answer | None:
         value = next((side for side in reversed(sides) if not unevaluated(side)), sides[-1])
         others = [plain(side) for side in sides if side is not value]
         return Named("=".join(others), _read(value.strip(), depth))
-    return _read(sides[-1].strip(), depth) if len(sides) > 2 else None
+    return _read(sides[-1].strip(), depth) if len(sides) > 2 and not contradicts(sides) else None
 
 
 def _chain(text: str, depth: int) -> Named | None:

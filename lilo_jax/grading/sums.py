@@ -4,12 +4,13 @@ An equation that holds answers with its last side that is worked out; one that d
 To write down what was to be computed is none either, or a copy of the question would earn.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 
 from lilo_jax.grading.notation import compact, normalise
-from lilo_jax.grading.probing import close
+from lilo_jax.grading.probing import close, exact
 from lilo_jax.grading.trees import Node, UndecidedError, parse
 
 _CURRENCY = re.compile(r"\\(?:dollar|euro|pound|yen)(?![A-Za-z])")
@@ -29,6 +30,19 @@ def holds(sides: Sequence[str]) -> bool:
     decimals = _DECIMALS.fullmatch(last)
     tolerance = 0.5001 * 10.0 ** -len(decimals[1]) if decimals else 0.0
     return all(close(side, last, tolerance=tolerance) for side in first)
+
+
+def contradicts(sides: Sequence[str]) -> bool:
+    """Whether neighbours among the sides are numbers of the same words that differ: 18 cups = 2 cups, not 1 ft = 12 in.
+
+    Such an equation cannot hold, whatever the sides say that are no numbers.
+    """
+    return any(
+        _WORD.findall(one) == _WORD.findall(other)
+        and None not in (exact(plain(one)), exact(plain(other)))
+        and not holds((one, other))
+        for one, other in itertools.pairwise(sides)
+    )
 
 
 def unevaluated(latex: str) -> bool:
