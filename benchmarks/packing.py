@@ -33,6 +33,7 @@ from lilo_jax.errors import unknown_name
 from lilo_jax.models import Model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.packing import PackedRows, cut_rows, pack_blocks
+from lilo_jax.models.scoring import informative_sequences
 from lilo_jax.pretrained.sources import decoder_config, open_model
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.rl.optimizer import OptimizerConfig
@@ -129,7 +130,7 @@ def prepared(form: str, work: Work, model: Model, params: PyTree) -> Prepared:
     plans, scored = None, None
     if config.pack:
         blocks = (np.asarray(deal(key, batch.informative, config)), prepare_blocks(len(batch.row_mask), config))
-        plans, scored = (pack_blocks(batch.sequences, rows, share=form == "shared") for rows in blocks)
+        plans, scored = (pack_blocks(informative_sequences(batch), rows, share=form == "shared") for rows in blocks)
 
     def step(policy: Trainable, batch: TrainBatch, plans: PackedRows | None) -> Trainable:
         return update(
