@@ -24,7 +24,7 @@ def book(
     batch: TrainBatch,
     ledger: Ledger,
 ) -> None:
-    """Puts a step's sampling, scoring and training on the ledger; of `batch` the rows that are computed."""
+    """Puts a step's sampling, scoring and training on the ledger; of `batch` the rows that are `informative`."""
     purposes = _purposes(collector, collected, admission)
     for group in np.flatnonzero(collected.place >= 0):
         ledger.add(purposes[group], "prefilled", collected.prefilled[group])
