@@ -7,8 +7,8 @@ Axes: refresh T, candidates N, kept K, share rho of the batch: rec (50, 1280, 25
     fast (5, 128, 64, .5), every step (1, 256, 64, 1).  The author's presets change T, N and K together; item 24 does
     not.
 Expected: training accuracy on the buffer far above that on fresh questions after some iterations, but for every step.
-Cost: paper: 241 of item 1's iterations for each arm; tiny: minutes on two cores, 100 steps, so that
-    the rarest refresh comes in the middle.
+Cost: paper: 241 of item 1's iterations for each arm; tiny: minutes on two cores, 50 steps, the life of
+    the rarest refreshed buffer.
 Command: python -m experiments.paper.buffer_refresh --preset tiny
 Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit dd473e7:
     success on the buffer less on fresh questions, last less first third, rec: +0.100 [-0.125, +0.325] (5)
@@ -62,7 +62,7 @@ STUDY = Study(
     id=8,
     module="experiments.paper.buffer_refresh",
     text=__doc__ or "",
-    tiny={"chain": tiny("ppo", num_steps=100, **AUDITED)},
+    tiny={"chain": tiny("ppo", num_steps=50, **AUDITED)},
     small={"gsm8k": small("ppo", "gsm8k", **AUDITED)},
     paper=paper("rho1b_gsm8k_ppo", **AUDITED),
     arms=arms,

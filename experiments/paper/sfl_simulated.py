@@ -63,7 +63,7 @@ STUDY = Study(
     small={"world": Simulated(RULES, steps=1000)},
     paper={"world": Simulated(RULES, steps=5000)},
     measures=(against_both,),
-    seeds=16,
+    seeds=8,
 )
 
 if __name__ == "__main__":
