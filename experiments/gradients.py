@@ -7,7 +7,10 @@ and what needs values or the gradients of single tokens is left out.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+import operator
+import sys
+import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,7 +19,7 @@ import scipy.stats
 from jaxtyping import Bool, Float
 
 from lilo_jax.config import Config, of_run
-from lilo_jax.device.gradients import SquaredGradients, squared_gradients, token_products
+from lilo_jax.device.gradients import gradient_products
 from lilo_jax.evaluation.protocols import Protocol
 from lilo_jax.evaluation.responses import response_text
 from lilo_jax.pretrained.inference import LoadedModel, generate, load
@@ -26,10 +29,11 @@ from lilo_jax.storage.run_directory import RunDirectory
 from lilo_jax.tokenizers import Tokenizer
 from lilo_jax.tokenizers.encoding import encode_pairs, question_ids
 from lilo_jax.training.lengths import chat_of
-from lilo_jax.types import Completions, PyTree, Sequences
+from lilo_jax.types import Completions, Sequences
 
 QUESTIONS, SAMPLES = 96, 8
 """Of a checkpoint: training questions, the first, and rollouts of each."""
+TELL_SECONDS = 60.0
 
 
 class Gradients(NamedTuple):
@@ -131,47 +135,49 @@ def _rewards(task: Task, tokenizer: Tokenizer, config: Config, question: Questio
 def _sampled(
     loaded: LoadedModel, prompts: Sequence[Sequence[int]], rollouts: _Rollouts, reward: np.ndarray, temperature: float
 ) -> Gradients:
-    rows, width = _rows(prompts, rollouts), rollouts.tokens.shape[2]
-    size = squared_gradients(loaded.programs.model, completion_width=width, temperature=temperature)
-    squares = _squares(size, loaded.params, rows, rollouts.mask, advantages(reward))
-    alone = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), rows)
-    ones = rollouts.mask.reshape(-1, 1, width).astype(np.float32)
-    response = np.asarray(size(loaded.params, alone, ones), np.float64).reshape(reward.shape)
-    return Gradients(reward.mean(axis=1), reward, response, squares)
+    whole = np.ones((1, rollouts.tokens.shape[2]))
+    products = _products(loaded, _rows(prompts, rollouts), whole, temperature)
+    squares = {name: _size(products, own[..., 0]) / reward.shape[1] ** 2 for name, own in advantages(reward).items()}
+    return Gradients(reward.mean(axis=1), reward, np.einsum("qgg->qg", products), squares)
 
 
 def _exact(loaded: LoadedModel, prompts: Sequence[Sequence[int]], rollouts: _Rollouts, right: Sequences) -> Gradients:
-    rows, width, model, params = (
-        _rows(prompts, rollouts),
-        rollouts.tokens.shape[2],
-        loaded.programs.model,
-        loaded.params,
-    )
-    scored = loaded.programs.score(params, right, completion_width=width, temperature=1.0)
+    shape = count, samples, width = rollouts.tokens.shape
+    scored = loaded.programs.score(loaded.params, right, completion_width=width, temperature=1.0)
     logprobs = np.asarray(scored.logprobs, np.float64)
     success = np.exp(logprobs.sum(axis=1))
     reward, increments = outcome(*rollouts, _completions(right, width), np.asarray(right.completion_lengths), logprobs)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-    products = np.asarray(token_products(model, completion_width=width, temperature=1.0)(params, flat), np.float64)
-    products = products.reshape(*rollouts.mask.shape, width)
-    size = squared_gradients(model, completion_width=width, temperature=1.0)
-    weights = advantages(reward) | {"ppo_vineppo": increments}
-    squares = _squares(size, params, rows, rollouts.mask, weights)
-    # grad p = p grad log p: the expectation of every unbiased estimator.
-    one = jax.tree.map(lambda x: x[:, None], right)
-    weight = np.broadcast_to(success[:, None, None], (len(success), 1, width)).astype(np.float32)
-    squares["exact"] = np.asarray(size(params, one, weight), np.float64)
-    tokens = TokenGradients(rollouts.mask, increments, products)
-    return Gradients(success, reward, np.einsum("qgtu->qg", products), squares, tokens)
-
-
-def _squares(
-    size: SquaredGradients, params: PyTree, rows: Sequences, mask: np.ndarray, weights: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    return {
-        name: np.asarray(size(params, rows, (own * mask / mask.shape[1]).astype(np.float32)), np.float64)
-        for name, own in weights.items()
+    products = _products(loaded, _rows(prompts, rollouts), np.eye(width), 1.0)
+    squares = {
+        name: _size(products, np.broadcast_to(own, shape).reshape(count, -1)) / samples**2
+        for name, own in (advantages(reward) | {"ppo_vineppo": increments}).items()
     }
+    # grad p = p grad log p: the expectation of every unbiased estimator.
+    answers = jax.tree.map(lambda x: x[:, None], right)
+    squares["exact"] = success**2 * _products(loaded, answers, np.ones((1, width)), 1.0)[:, 0, 0]
+    of_tokens = np.einsum("qgtgu->qgtu", products.reshape(count, samples, width, samples, width))
+    response = of_tokens.sum(axis=(2, 3))
+    return Gradients(success, reward, response, squares, TokenGradients(rollouts.mask, increments, of_tokens))
+
+
+def _products(
+    loaded: LoadedModel, rows: Sequences, sums: Float[np.ndarray, "K T"], temperature: float
+) -> Float[np.ndarray, "Q GK GK"]:
+    """Of the gradients of each question's responses; tells every minute how far it is."""
+    products = gradient_products(loaded.programs.model, sums, temperature=temperature)
+    found, told = [], time.monotonic()
+    for place in range(len(rows.tokens)):
+        group = jax.tree.map(operator.itemgetter(place), rows)
+        found.append(np.asarray(products(loaded.params, group), np.float64))
+        if time.monotonic() > told + TELL_SECONDS:
+            print(f"gradients of {place + 1} of {len(rows.tokens)} questions", file=sys.stderr, flush=True)
+            told = time.monotonic()
+    return np.stack(found)
+
+
+def _size(products: Float[np.ndarray, "Q N N"], weights: Float[np.ndarray, "Q N"]) -> Float[np.ndarray, "Q"]:
+    """||sum_i w_i g_i||^2 of each question."""
+    return np.einsum("qi,qij,qj->q", weights, products, weights)
 
 
 def advantages(reward: Float[np.ndarray, "Q G"]) -> dict[str, Float[np.ndarray, "Q G 1"]]:

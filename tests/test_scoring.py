@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from lilo_jax.device.gradients import gradient_products
 from lilo_jax.device.mesh import unconstrained
 from lilo_jax.models import build_model
 from lilo_jax.models.decoder import DecoderConfig
@@ -126,6 +127,24 @@ def test_chunk_sizes_agree_in_values_and_gradients_and_with_the_plain_computatio
         np.testing.assert_allclose(chunked_value, value, rtol=1e-5)
         np.testing.assert_allclose(found.logprobs, reference(params, sequences, 0.8)[0], atol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), chunked_gradient, gradient)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "responses"])
+def test_products_of_gradients_are_those_of_plain_gradients(params, sequences, kind):
+    """The first three rows: their Gram matrix from a backward pass for each sum, flattened, in float64."""
+    rows = jax.tree.map(lambda x: x[:3], sequences)
+    sums = np.eye(SLOTS) if kind == "tokens" else np.ones((1, SLOTS))
+
+    def parts(params):
+        return jnp.ravel(jitted_score(0.8)(params, rows).logprobs @ jnp.asarray(sums.T, jnp.float32))
+
+    gradients = [jax.grad(lambda params, at=at: parts(params)[at])(params) for at in range(3 * len(sums))]
+    flat = np.array([np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients], np.float64)
+    found = gradient_products(MODEL, sums, temperature=0.8)(params, rows)
+    expected = flat @ flat.T
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    if kind == "tokens":
+        assert not np.any(found[2 * SLOTS + 2 :])  # beyond the third response
 
 
 def dense(z, targets):

@@ -1,9 +1,10 @@
-"""Gradients of log-probs, for studies of theory: their products within a response, and the size of weighted sums."""
+"""Products of the gradients of log-probs, for studies of theory: they give the size of every weighted sum of them."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from lilo_jax.models import Model
@@ -12,39 +13,29 @@ from lilo_jax.types import Array, PyTree, Sequences
 
 CHUNK = 1024
 
-TokenProducts = Callable[[PyTree, Sequences], Float[Array, "rows completion completion"]]
-"""(params, B rows) -> g_t . g_t' of the tokens of each row, g_t being the gradient of a token's log-prob."""
-SquaredGradients = Callable[[PyTree, Sequences, Float[Array, "groups rows completion"]], Float[Array, "groups"]]
-"""(params, groups x rows, w) -> ||sum w_it g_it||^2 of each group."""
+GradientProducts = Callable[[PyTree, Sequences], Float[Array, "sums sums"]]
+"""(params, G rows) -> products of the gradients of their sums of log-probs, those of a row side by side."""
 
 
-def token_products(model: Model, *, completion_width: int, temperature: float) -> TokenProducts:
-    """Compiled; takes the memory of `completion_width` gradients."""
+def gradient_products(model: Model, sums: Float[np.ndarray, "K T"], *, temperature: float) -> GradientProducts:
+    """Compiled; takes the memory of G K gradients, and K backward passes a row.
 
-    def of_row(params: PyTree, row: Sequences) -> Float[Array, "completion completion"]:
-        def logprobs(params: PyTree) -> Float[Array, "completion"]:
-            return _logprobs(model, params, jax.tree.map(lambda x: x[None], row), completion_width, temperature)[0]
+        s_rk = sum_t sums_kt log pi(y_rt);    products[r K + k, r' K + k'] = grad s_rk . grad s_r'k'
 
-        leaves = jax.tree.leaves(jax.jacrev(logprobs)(params))
-        flat = [leaf.reshape(completion_width, -1) for leaf in leaves]
-        return sum((leaf @ leaf.T for leaf in flat), start=jnp.zeros((completion_width, completion_width)))
+    so that ||sum_i w_i grad s_i||^2 = w^T products w.  The identity as `sums` stands for single tokens, a row of ones for
+    whole responses; T is the completions' width, and log pi is 0 beyond a response.
+    """
 
-    return jax.jit(lambda params, rows: jax.lax.map(lambda row: of_row(params, row), rows))
+    def of_row(params: PyTree, row: Sequences) -> Float[Array, "K"]:
+        rows = jax.tree.map(lambda x: x[None], row)
+        width = sums.shape[1]
+        scored = score(model, params, rows, completion_width=width, temperature=temperature, chunk=CHUNK)
+        return jnp.dot(jnp.asarray(sums, jnp.float32), scored.logprobs[0], precision="highest")
 
+    def of_group(params: PyTree, rows: Sequences) -> Float[Array, "sums sums"]:
+        gradients = jax.lax.map(lambda row: jax.jacrev(of_row)(params, row), rows)
+        size = rows.tokens.shape[0] * sums.shape[0]
+        flat = (leaf.reshape(size, -1) for leaf in jax.tree.leaves(gradients))
+        return sum((jnp.dot(x, x.T, precision="highest") for x in flat), start=jnp.zeros((size, size)))
 
-def squared_gradients(model: Model, *, completion_width: int, temperature: float) -> SquaredGradients:
-    """Compiled; one backward pass a group."""
-
-    def of_group(params: PyTree, rows: Sequences, weights: Float[Array, "rows completion"]) -> Float[Array, ""]:
-        def weighted(params: PyTree) -> Float[Array, ""]:
-            return jnp.sum(weights * _logprobs(model, params, rows, completion_width, temperature))
-
-        return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(jax.grad(weighted)(params))), start=jnp.float32(0))
-
-    return jax.jit(lambda params, groups, weights: jax.lax.map(lambda one: of_group(params, *one), (groups, weights)))
-
-
-def _logprobs(
-    model: Model, params: PyTree, rows: Sequences, width: int, temperature: float
-) -> Float[Array, "rows completion"]:
-    return score(model, params, rows, completion_width=width, temperature=temperature, chunk=CHUNK).logprobs
+    return jax.jit(of_group)
