@@ -6,7 +6,7 @@ Axes: REINFORCE, RLOO, GRPO with and without the division, increments of exact v
     gradient; checkpoints after a tenth, half and all of RLOO's steps; groups of 8 rollouts.
 Expected: GSM8K and MATH: REINFORCE .16 and .31, RLOO .15 and .43, GRPO normalised .13 (not significant) and .38,
     unnormalised .17 and .42, PPO and VinePPO .38 and .71.
-Cost: paper: not done here; tiny: the runs of item 19.
+Cost: paper: not done here; tiny and small: the runs and the gradients of item 19.
 Command: python -m experiments.paper.gradient_norm --preset tiny
 Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
     p(1 - p) and ||grad J||^2, reinforce, tenth: +0.644 [+0.489, +0.798] (5)
@@ -60,7 +60,7 @@ STUDY = Study(
     module="experiments.paper.gradient_norm",
     text=__doc__ or "",
     tiny={"chain": tiny("rloo")},
-    small={"sums": small("rloo", "sums")},
+    small={"sums": small("rloo", "sums", num_steps=20)},
     paper=paper("rho1b_gsm8k_vineppo", "rho1b_math_vineppo"),
     arms=checkpoints,
     measures=(of_every_estimator,),
