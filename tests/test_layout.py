@@ -92,6 +92,29 @@ def test_hosts_of_one_slice_are_not_divided():
     assert sorted(crossed(laid_out((1, 4, 1, 4), devices), "process_index")) == [1, 1, 1, 4]
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Chip:
+    """What JAX tells of a chip of a topology that is only described: its host, but no slice."""
+
+    id: int
+    process_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "fake"
+
+
+def test_a_described_slice_is_laid_out_as_the_slice_itself():
+    """8 x 8 chips on hosts of 2 x 2: an axis of 4 goes along a side of the slice, not around a host."""
+    places = [(i, j, 0) for j in range(8) for i in range(8)]
+    described = [Chip(n, i // 2 + 4 * (j // 2), (i, j, k)) for n, (i, j, k) in enumerate(places)]
+    real = [Tpu(chip.id, 0, chip.coords, chip.process_index) for chip in described]
+    mesh, expected = laid_out((1, 16, 1, 4), described), laid_out((1, 16, 1, 4), real)
+    assert [chip.id for chip in mesh.flat] == [chip.id for chip in expected.flat]
+    assert [chip.coords for chip in mesh[0, 0, 0]] == [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]
+    assert list(slow_axes((1, 16, 1, 4), described)) == list(slow_axes((1, 16, 1, 4), real))
+
+
 def test_a_physical_axis_is_split_where_it_must_be_and_that_is_told():
     devices = slices(1, 4, 2)
     with pytest.raises(NotImplementedError):  # of 4 x 2 chips no axes of 2, 2 and 2

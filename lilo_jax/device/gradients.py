@@ -22,8 +22,8 @@ def gradient_products(model: Model, sums: Float[np.ndarray, "K T"], *, temperatu
 
         s_rk = sum_t sums_kt log pi(y_rt);    products[r K + k, r' K + k'] = grad s_rk . grad s_r'k'
 
-    so that ||sum_i w_i grad s_i||^2 = w^T products w.  The identity as `sums` stands for single tokens, a row of ones for
-    whole responses; T is the completions' width, and log pi is 0 beyond a response.
+    so that ||sum_i w_i grad s_i||^2 = w^T products w.  The identity as `sums` stands for single tokens, a row of ones
+    for whole responses; T is the completions' width, and log pi is 0 beyond a response.
     """
 
     def of_row(params: PyTree, row: Sequences) -> Float[Array, "K"]:

@@ -97,7 +97,7 @@ def laid_out(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarra
 def slow_axes(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> Iterator[str]:
     """What in the layout of these devices makes messages slow, in sentences; most layouts have nothing."""
     islands = _islands(devices)
-    kind = "slices" if _have_slices(devices) else "hosts"
+    kind = "slices" if _of_slices(devices) else "hosts"
     for axis, across in zip(AXES[1:], _across(shape, len(islands))[1:], strict=True):
         if across > 1:
             yield (
@@ -122,25 +122,27 @@ def _hybrid(shape: tuple[int, ...], devices: Sequence[jax.Device], *, split: boo
         )
     across = _across(shape, len(islands))
     within = [size // parts for size, parts in zip(shape, across, strict=True)]
+    if len(islands) == 1:
+        return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=split)
     return mesh_utils.create_hybrid_device_mesh(
-        within,
-        across,
-        devices,
-        process_is_granule=not _have_slices(devices),
-        allow_split_physical_axes=split,
+        within, across, devices, process_is_granule=not _of_slices(devices), allow_split_physical_axes=split
     )
 
 
 def _islands(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
-    """The devices of each slice, or of each host: within one links are fast."""
+    """The devices of each slice, or of each host: within one links are fast.
+
+    Chips of a TPU that name no slice, as those of a described topology, are of one.
+    """
     found: dict[int, list[jax.Device]] = {}
     for device in devices:
-        found.setdefault(device.slice_index if _have_slices(devices) else device.process_index, []).append(device)
+        island = getattr(device, "slice_index", 0) if _of_slices(devices) else device.process_index
+        found.setdefault(island, []).append(device)
     return list(found.values())
 
 
-def _have_slices(devices: Sequence[jax.Device]) -> bool:
-    return hasattr(devices[0], "slice_index")
+def _of_slices(devices: Sequence[jax.Device]) -> bool:
+    return devices[0].platform == "tpu" or hasattr(devices[0], "slice_index")
 
 
 def _across(shape: tuple[int, ...], islands: int) -> list[int]:

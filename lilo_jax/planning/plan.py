@@ -10,7 +10,7 @@ from lilo_jax import config as configuration
 from lilo_jax.config import Config
 from lilo_jax.curriculum.rules.frontier import Frontier
 from lilo_jax.curriculum.rules.lilo import Lilo
-from lilo_jax.device.mesh import row_shards
+from lilo_jax.device.mesh import row_shards, slow_axes
 from lilo_jax.device.programs import Programs, build_programs
 from lilo_jax.errors import RunError, UsageError, unknown_name
 from lilo_jax.planning.arguments import Sizes, calls
@@ -55,7 +55,7 @@ class _Plan(NamedTuple):
         on_host: bytes that a run remembers of each device in its host's memory.
         programs: by name.
         seconds: of the phases of a step; see `lilo_jax.planning.roofline.phases`.
-        whole: sizes that an axis of the mesh does not divide, in sentences.
+        remarks: sizes that an axis of the mesh does not divide, and what makes its messages slow, in sentences.
     """
 
     config: Config
@@ -67,7 +67,7 @@ class _Plan(NamedTuple):
     on_host: int
     programs: dict[str, Compiled]
     seconds: dict[str, Any]
-    whole: list[str]
+    remarks: list[str]
 
     def peak(self, name: str) -> int:
         """Most bytes of each device while a program runs, with what a run keeps there besides."""
@@ -118,7 +118,10 @@ def make_plan(config: Config, asked: Request, *, tell: Callable[[str], None] = l
         on_host=held(programs.state.reference, on_host=True),
         programs=found,
         seconds=phases(config, place, sizes, found),
-        whole=[*undivided(config, place.mesh.shape)],
+        remarks=[
+            *undivided(config, place.mesh.shape),
+            *slow_axes(place.mesh.devices.shape, list(place.mesh.devices.flat)),
+        ],
     )
 
 
@@ -161,7 +164,7 @@ def lines(plan: _Plan) -> Iterator[str]:
     yield f"a run remembers {plan.state / GIB:.2f} GiB on each device, {plan.policy / GIB:.2f} of it the policy"
     if plan.on_host:
         yield f"in the memory of its host it keeps {plan.on_host / GIB:.2f} GiB for each device: the reference"
-    yield from plan.whole
+    yield from plan.remarks
     of_devices = ("arguments", "temporaries", "outputs", "in place", "peak with the state")
     head = ["program", *of_devices, "sent", "sent per turn"]
     rows = []
@@ -228,7 +231,7 @@ def as_record(plan: _Plan) -> dict[str, Any]:
         "policy": plan.policy,
         "reference": plan.reference,
         "on_host": plan.on_host,
-        "whole": plan.whole,
+        "remarks": plan.remarks,
         "programs": {
             name: {
                 **found._asdict(),
