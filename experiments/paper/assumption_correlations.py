@@ -7,8 +7,8 @@ Expected: table 4, all not significant: g_t.g_t' with products of increments .03
     with the increment -.003 and -.003, with t -.007 and -.005, with learnability -.006 and .011; table 3, small:
     -.046, -.017, -.033 (GSM8K), -.032, -.021, -.032 (MATH).
 Cost: paper: a backward pass for each rollout, not done here; tiny: minutes on two cores, with exact values and success
-    rates, as each question has one right sequence of tokens; small, an hour on one core, and paper: table 3 alone, after
-    all steps.
+    rates, as each question has one right sequence of tokens; small (an hour on one core) and paper: table 3 alone,
+    after all steps.
 Command: python -m experiments.paper.assumption_correlations --preset tiny
 Last run: tiny, disagrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
     table 3, r^2 and ||sum g||^2, tenth: -0.426 [-0.530, -0.322] (5)
