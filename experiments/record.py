@@ -88,8 +88,9 @@ def readme(studies: Sequence[Study], results: Mapping[str, Mapping[str, Any]]) -
             ]
         )
     parts = [_HEAD, markdown(columns, rows, text_columns=len(columns)) + "\n"]
-    parts += [f"## Measured at tiny\n\n{_total(tiny, len(ordered))}\n"] if tiny else []
-    parts += [_section(study, tiny[study.name]) for study in ordered if study.name in tiny]
+    for preset, own in results.items():
+        parts.append(f"## Measured at {preset}\n\n{_total(own, len(ordered))}\n")
+        parts += [_section(study, own[study.name]) for study in ordered if study.name in own]
     return "\n".join(parts)
 
 
@@ -119,8 +120,9 @@ def _section(study: Study, result: Mapping[str, Any]) -> str:
 def _status(result: Mapping[str, Any] | None) -> str:
     if result is None:
         return "not run"
-    minutes = result["cpu_seconds"] / 60
-    return f"{result['verdict']}, {len(result['seeds'])} seeds, {result['date']}, {minutes:.1f} CPU-minutes"
+    number, minutes = len(result["seeds"]), result["cpu_seconds"] / 60
+    seeds = "1 seed" if number == 1 else f"{number} seeds"
+    return f"{result['verdict']}, {seeds}, {result['date']}, {minutes:.1f} CPU-minutes"
 
 
 def last_run(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -131,7 +133,8 @@ def last_run(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _told(result: Mapping[str, Any]) -> str:
     seeds, commit = result["seeds"], result["commit"][:7] or "unknown"
-    head = f"{result['verdict']}; seeds {seeds[0]} to {seeds[-1]}, {result['date']}, commit {commit}"
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    head = f"{result['verdict']}; {which}, {result['date']}, commit {commit}"
     lines = [textwrap.fill(f["shown"], 116, subsequent_indent="    ") for f in result["findings"][:FEW]]
     left = len(result["findings"]) - FEW
     lines += [f"and {left} more: experiments/README.md"] if left > 0 else []
