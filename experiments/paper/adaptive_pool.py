@@ -7,7 +7,7 @@ Axes: LILO with 4 candidates; candidates until the batch is full, at most 16 tim
 Expected: no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.adaptive_pool --preset tiny
-Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+Last run: tiny, no claim; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     final accuracy, lilo less uniform: +0.151 [+0.117, +0.184] (16)
     generated tokens to the final accuracy of uniform, lilo: 2.17 times more [1.90, 2.38] (16/16)
     final accuracy, until_full less uniform: +0.156 [+0.123, +0.189] (16)

@@ -10,15 +10,15 @@ Cost: paper: a backward pass for each rollout, not done here; tiny: minutes on t
     rates, as each question has one right sequence of tokens; small (an hour on one core) and paper: table 3 alone,
     after all steps.
 Command: python -m experiments.paper.assumption_correlations --preset tiny
-Last run: tiny, disagrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    table 3, r^2 and ||sum g||^2, tenth: -0.426 [-0.530, -0.322] (5)
-    table 3, (r - p)^2 and ||sum g||^2, tenth: +0.247 [+0.105, +0.389] (5)
-    table 3, learnability and ||sum g||^2, tenth: -0.023 [-0.052, +0.007] (5)
-    table 4, g_t.g_t' and A_t A_t', tenth: +0.027 [-0.001, +0.055] (5)
-    table 4, ||g_t||^2 and A_t, tenth: -0.271 [-0.360, -0.182] (5)
-    as the proof needs it, ||g_t||^2 and A_t^2, tenth: +0.388 [+0.234, +0.543] (5)
-    table 4, ||g_t||^2 and t, tenth: -0.008 [-0.019, +0.003] (5)
-    table 4, ||g_t||^2 and learnability, tenth: -0.017 [-0.030, -0.003] (5)
+Last run: tiny, disagrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    table 3, r^2 and ||sum g||^2, tenth: -0.425 [-0.575, -0.275] (5)
+    table 3, (r - p)^2 and ||sum g||^2, tenth: +0.259 [+0.138, +0.379] (5)
+    table 3, learnability and ||sum g||^2, tenth: +0.013 [-0.078, +0.104] (5)
+    table 4, g_t.g_t' and A_t A_t', tenth: +0.024 [+0.001, +0.046] (5)
+    table 4, ||g_t||^2 and A_t, tenth: -0.288 [-0.368, -0.209] (5)
+    as the proof needs it, ||g_t||^2 and A_t^2, tenth: +0.406 [+0.268, +0.544] (5)
+    table 4, ||g_t||^2 and t, tenth: -0.010 [-0.020, -0.001] (5)
+    table 4, ||g_t||^2 and learnability, tenth: -0.004 [-0.039, +0.031] (5)
     and 16 more: experiments/README.md
 """
 

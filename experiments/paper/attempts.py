@@ -6,7 +6,7 @@ Axes: 2, 4, 8, 16, 32 rollouts per candidate at a fixed number of candidates; ra
 Expected: rising with the number of rollouts, ever more slowly.
 Cost: tiny: seconds, on questions and the starting student of the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.attempts --preset tiny
-Last run: tiny, agrees; seeds 301 to 312, 2026-11-29, commit ed1ab24:
+Last run: tiny, agrees; seeds 301 to 312, 2026-11-30, commit bba0d1c:
     rank correlation, 2 rollouts: 0.441 [0.430, 0.451] (12)
     rank correlation, 4 rollouts: 0.667 [0.661, 0.673] (12)
     rank correlation, 8 rollouts: 0.798 [0.792, 0.803] (12)

@@ -7,7 +7,7 @@ Axes: refresh T in 1, 2, 5, 10, 25, 50; kept K in 64, 128, 256; candidates N in 
 Expected: rarer refreshes and larger shares of an old buffer are worse; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each of 14 arms.
 Command: python -m experiments.paper.buffer_grid --preset tiny
-Last run: tiny, no claim; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+Last run: tiny, no claim; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     final accuracy, centre less uniform: +0.042 [+0.032, +0.052] (16)
     generated tokens to the final accuracy of uniform, centre: 1.10 times more [1.00, 1.19] (16/16)
     final accuracy, T=1 less uniform: +0.038 [+0.030, +0.045] (16)

@@ -6,7 +6,7 @@ Axes: share rho of .1 and .5 at (T, N, K) = (10, 256, 64) and (5, 128, 64); rho 
 Expected: no numbers; rho 0 must match uniform.
 Cost: paper: that of item 1 for each arm; tiny: minutes on two cores, in the simulator.
 Command: python -m experiments.paper.buffer_mix --preset tiny
-Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     final accuracy, rho_0 less uniform: +0.002 [-0.006, +0.009] (16)
     final accuracy, fast_rho_0.5 less uniform: +0.064 [+0.050, +0.078] (16)
     final accuracy, fast_rho_0.1 less uniform: +0.013 [+0.007, +0.019] (16)

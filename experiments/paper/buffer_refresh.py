@@ -10,12 +10,12 @@ Expected: training accuracy on the buffer far above that on fresh questions afte
 Cost: paper: 241 of item 1's iterations for each arm; tiny: minutes on two cores, 50 steps, the life of
     the rarest refreshed buffer.
 Command: python -m experiments.paper.buffer_refresh --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit dd473e7:
-    success on the buffer less on fresh questions, last less first third, rec: +0.100 [-0.125, +0.325] (5)
-    success on the buffer less on fresh questions, last less first third, fast: -0.008 [-0.135, +0.119] (5)
-    success on the buffer less on fresh questions, last less first third, very_fast: -0.032 [-0.185, +0.121] (5)
-    success on the buffer less on fresh questions, last less first third, every_step: -0.004 [-0.061, +0.053] (5)
-    final accuracy, every_step less rec: +0.057 [-0.013, +0.127] (5)
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    success on the buffer less on fresh questions, last less first third, rec: +0.162 [-0.269, +0.594] (5)
+    success on the buffer less on fresh questions, last less first third, fast: +0.108 [-0.355, +0.571] (5)
+    success on the buffer less on fresh questions, last less first third, very_fast: -0.023 [-0.529, +0.483] (5)
+    success on the buffer less on fresh questions, last less first third, every_step: +0.067 [-0.108, +0.242] (5)
+    final accuracy, every_step less rec: +0.076 [-0.013, +0.165] (5)
 """
 
 from collections.abc import Iterator

@@ -7,12 +7,12 @@ Expected: batches with learnability far above 0; test accuracy about flat.  Valu
 Cost: paper: about a day on eight H200 for each arm; tiny: minutes on two cores.  There the start is a run of LILO
     itself.
 Command: python -m experiments.paper.continued_training --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    gain of going on with lilo less that of the first run: -0.293 [-0.331, -0.255] (5)
-    learnability of the batch, lilo: 0.060 [0.048, 0.071] (5)
-    final less first accuracy, uniform: +0.015 [-0.033, +0.064] (5)
-    final less first accuracy, lilo: +0.070 [+0.035, +0.106] (5)
-    final accuracy, lilo less uniform: +0.055 [+0.015, +0.094] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    gain of going on with lilo less that of the first run: -0.278 [-0.330, -0.226] (5)
+    learnability of the batch, lilo: 0.059 [0.052, 0.067] (5)
+    final less first accuracy, uniform: +0.009 [-0.013, +0.031] (5)
+    final less first accuracy, lilo: +0.086 [+0.057, +0.114] (5)
+    final accuracy, lilo less uniform: +0.077 [+0.046, +0.107] (5)
 """
 
 from collections.abc import Iterator

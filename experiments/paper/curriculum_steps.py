@@ -6,10 +6,10 @@ Axes: steps of the gold solution, of the selected questions less those of all ca
 Expected: MATH: below 0 early, above 0 late; GSM8K: above 0 throughout.  Values only in the figure.
 Cost: that of item 1, with the rollouts of every 20th step kept; nothing besides.  A chain has a step for every digit.
 Command: python -m experiments.paper.curriculum_steps --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit ed1ab24:
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
     steps of selected questions less of candidates, first half: +0.45 [+0.11, +0.79] (5)
-    steps of selected questions less of candidates, second half: +0.17 [-0.12, +0.45] (5)
-    steps of selected questions less of candidates, risen by: -0.28 [-0.76, +0.19] (5)
+    steps of selected questions less of candidates, second half: -0.05 [-0.61, +0.52] (5)
+    steps of selected questions less of candidates, risen by: -0.50 [-1.13, +0.14] (5)
 """
 
 from collections.abc import Iterator

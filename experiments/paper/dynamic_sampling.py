@@ -6,11 +6,11 @@ Axes: uniform; LILO with 4 candidates per question; DAPO, rounds of 3 times the 
 Expected: no numbers.
 Cost: paper: item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.dynamic_sampling --preset tiny
-Last run: tiny, no claim; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    final accuracy, lilo less dapo: -0.041 [-0.085, +0.004] (5)
-    steps to the final accuracy of dapo, lilo: not reached on most seeds (1/5)
-    generated tokens to the final accuracy of dapo, lilo: not reached on most seeds (1/5)
-    seconds to the final accuracy of dapo, lilo: not reached on most seeds (1/5)
+Last run: tiny, no claim; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo less dapo: -0.051 [-0.084, -0.019] (5)
+    steps to the final accuracy of dapo, lilo: never reached (0/5)
+    generated tokens to the final accuracy of dapo, lilo: never reached (0/5)
+    seconds to the final accuracy of dapo, lilo: never reached (0/5)
 """
 
 from experiments.measures import better, faster

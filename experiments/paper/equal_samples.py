@@ -6,15 +6,18 @@ Axes: uniform, and uniform with batches of 4 times as many questions, against LI
 Expected: by the paper's own numbers PPO with LILO needs 1.6 to 2.1 times more samples than uniform, VinePPO a third.
 Cost: paper: four times item 1; tiny: minutes on two cores.
 Command: python -m experiments.paper.equal_samples --preset tiny
-Last run: tiny, no claim; seeds 301 to 302, 2026-11-29, commit dd473e7:
-    ppo, final accuracy, lilo less uniform_wide: +0.022 (+0.003..+0.040) (2)
-    ppo, steps to the final accuracy of uniform, lilo: 2.36 times less (2.24..2.49) (2/2)
-    ppo, generated tokens to the final accuracy of uniform, lilo: 1.66 times more (1.59..1.74) (2/2)
-    ppo, seconds to the final accuracy of uniform, lilo: 2.93 times less (2.46..3.48) (2/2)
-    ppo, steps to the final accuracy of uniform_wide, lilo: 1.14 times less (1.04..1.25) (2/2)
-    ppo, generated tokens to the final accuracy of uniform_wide, lilo: 1.14 times less (1.05..1.25) (2/2)
-    ppo, seconds to the final accuracy of uniform_wide, lilo: 1.34 times less (1.07..1.69) (2/2)
-    vineppo, final accuracy, lilo less uniform_wide: -0.062 (-0.077..-0.047) (2)
+Last run: tiny, no claim; seeds 301 to 302, 2026-11-30, commit bba0d1c:
+    ppo, final accuracy, lilo less uniform_wide: +0.020 (-0.001..+0.041) (2)
+    ppo, steps to the final accuracy of uniform, lilo: 1.99 times less (1.67..2.37) (2/2)
+    ppo, generated tokens to the final accuracy of uniform, lilo: 1.98 times more (1.67..2.34) (2/2)
+    ppo, seconds to the final accuracy of uniform, lilo: 1.74 times less (1.48..2.03) (2/2)
+    ppo, steps to the final accuracy of uniform_wide, lilo: 1.25 times less (never..1.25) in the median seed, not
+        reached on all (1/2)
+    ppo, generated tokens to the final accuracy of uniform_wide, lilo: 1.25 times less (never..1.25) in the median seed,
+        not reached on all (1/2)
+    ppo, seconds to the final accuracy of uniform_wide, lilo: 5.29 times less (never..5.29) in the median seed, not
+        reached on all (1/2)
+    vineppo, final accuracy, lilo less uniform_wide: -0.052 (-0.067..-0.037) (2)
     and 6 more: experiments/README.md
 """
 

@@ -7,7 +7,7 @@ Axes: softmax policies over 8 answers of random logits, every one with a random 
 Expected: the bound holds in every case; relative error of the step's gain goes to 0 with beta; correlation above 0.
 Cost: seconds at every preset.  Tests with several tokens and tied parameters: tests/test_rl_theory.py.
 Command: python -m experiments.paper.exact_bandit --preset tiny
-Last run: tiny, agrees; seeds 301 to 312, 2026-11-29, commit ed1ab24:
+Last run: tiny, agrees; seeds 301 to 312, 2026-11-30, commit bba0d1c:
     largest ||grad J||^2 / (p(1 - p) E||g||^2): 0.621 [0.597, 0.646] (12)
     largest relative error of beta ||grad J||^2, beta 0.001: 7.0e-05 [6.7e-05, 7.2e-05] (12)
     correlation of p(1 - p) with ||grad J||^2: 0.927 [0.926, 0.929] (12)

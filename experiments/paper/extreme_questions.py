@@ -6,9 +6,9 @@ Axes: groups of the first step by their success rate: all right, mixed, all wron
 Expected: examples only.
 Cost: that of item 1, whose runs these are; nothing besides.
 Command: python -m experiments.paper.extreme_questions --preset tiny
-Last run: tiny, no claim; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    characters of the answer, mixed less all right: +2.47 [+2.07, +2.86] (5)
-    characters of the answer, mixed less all wrong: -0.51 [-1.13, +0.11] (5)
+Last run: tiny, no claim; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    characters of the answer, mixed less all right: +2.37 [+1.75, +2.98] (5)
+    characters of the answer, mixed less all wrong: -0.63 [-1.37, +0.11] (5)
 """
 
 from collections.abc import Iterator

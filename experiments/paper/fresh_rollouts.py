@@ -7,10 +7,10 @@ Axes: uniform; LILO, reusing; the same choice with 8 fresh rollouts of each ques
 Expected: fresh rollouts cost a quarter more and are less learnable than those that chose; no numbers.
 Cost: paper: item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.fresh_rollouts --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    final accuracy, lilo_fresh less lilo: -0.033 [-0.062, -0.003] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo_fresh less lilo: -0.027 [-0.059, +0.005] (5)
     generated tokens to the final accuracy of lilo, lilo_fresh: never reached (0/5)
-    learnability of the batch, lilo_fresh less lilo: -0.034 [-0.048, -0.020] (5)
+    learnability of the batch, lilo_fresh less lilo: -0.034 [-0.048, -0.019] (5)
 """
 
 from experiments.measures import better, faster, metric

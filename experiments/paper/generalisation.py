@@ -8,11 +8,11 @@ Axes: PPO and VinePPO on MATH and GSM8K; uniform and LILO; training accuracy is 
 Expected: all runs on one line; on GSM8K training accuracy nears 95% while the test stays below 60%.
 Cost: that of items 1 and 2, whose runs these are; nothing besides.
 Command: python -m experiments.paper.generalisation --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit cef0ceb:
-    ppo, training accuracy, lilo less uniform: +0.163 [+0.071, +0.254] (5)
-    ppo, test accuracy at equal training accuracy, lilo less uniform: +0.008 [-0.030, +0.046] (5)
-    vineppo, training accuracy, lilo less uniform: +0.081 [+0.021, +0.142] (5)
-    vineppo, test accuracy at equal training accuracy, lilo less uniform: -0.004 [-0.014, +0.007] (5)
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    ppo, training accuracy, lilo less uniform: +0.139 [+0.058, +0.219] (5)
+    ppo, test accuracy at equal training accuracy, lilo less uniform: +0.009 [-0.013, +0.031] (5)
+    vineppo, training accuracy, lilo less uniform: +0.061 [-0.005, +0.127] (5)
+    vineppo, test accuracy at equal training accuracy, lilo less uniform: +0.001 [-0.002, +0.004] (5)
 """
 
 import itertools

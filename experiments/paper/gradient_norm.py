@@ -8,15 +8,15 @@ Expected: GSM8K and MATH: REINFORCE .16 and .31, RLOO .15 and .43, GRPO normalis
     unnormalised .17 and .42, PPO and VinePPO .38 and .71.
 Cost: paper: not done here; tiny and small: the runs and the gradients of item 19.
 Command: python -m experiments.paper.gradient_norm --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    p(1 - p) and ||grad J||^2, reinforce, tenth: +0.644 [+0.489, +0.798] (5)
-    p(1 - p) and ||grad J||^2, rloo, tenth: +0.427 [+0.328, +0.525] (5)
-    p(1 - p) and ||grad J||^2, grpo_normalised, tenth: +0.276 [+0.213, +0.339] (5)
-    p(1 - p) and ||grad J||^2, grpo_unnormalised, tenth: +0.427 [+0.328, +0.525] (5)
-    p(1 - p) and ||grad J||^2, ppo_vineppo, tenth: +0.382 [+0.272, +0.492] (5)
-    p(1 - p) and ||grad J||^2, exact, tenth: +0.855 [+0.673, +1.038] (5)
-    p(1 - p) and ||grad J||^2, reinforce, half: +0.433 [+0.252, +0.614] (5)
-    p(1 - p) and ||grad J||^2, rloo, half: +0.418 [+0.231, +0.605] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    p(1 - p) and ||grad J||^2, reinforce, tenth: +0.612 [+0.423, +0.802] (5)
+    p(1 - p) and ||grad J||^2, rloo, tenth: +0.443 [+0.341, +0.544] (5)
+    p(1 - p) and ||grad J||^2, grpo_normalised, tenth: +0.325 [+0.267, +0.384] (5)
+    p(1 - p) and ||grad J||^2, grpo_unnormalised, tenth: +0.443 [+0.341, +0.544] (5)
+    p(1 - p) and ||grad J||^2, ppo_vineppo, tenth: +0.414 [+0.275, +0.553] (5)
+    p(1 - p) and ||grad J||^2, exact, tenth: +0.696 [+0.403, +0.988] (5)
+    p(1 - p) and ||grad J||^2, reinforce, half: +0.425 [+0.220, +0.630] (5)
+    p(1 - p) and ||grad J||^2, rloo, half: +0.411 [+0.221, +0.602] (5)
     and 10 more: experiments/README.md
 """
 

@@ -8,16 +8,15 @@ Axes: base model (Qwen2.5-1.5B, its Math sister); template (r1, qwen_math); GRPO
 Expected: mean of five sets 1.5 times fewer steps, 35.5 -> 37.1%; AIME about equal, the other four above.
 Cost: paper: about a day on eight H200 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.grpo --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    steps to the final accuracy on test of grpo, grpo_lilo: 1.98 times less [never, 2.67] in the median seed, not
-        reached on all (4/5)
-    final accuracy on test, grpo_lilo less grpo: +0.112 [+0.013, +0.211] (5)
-    steps to the final accuracy on test of dr_grpo, dr_grpo_lilo: 1.91 times less [1.75, 2.05] (5/5)
-    final accuracy on test, dr_grpo_lilo less dr_grpo: +0.101 [+0.064, +0.139] (5)
-    steps to the final accuracy on longer of grpo, grpo_lilo: 1.72 times less [1.29, 2.10] (5/5)
-    final accuracy on longer, grpo_lilo less grpo: +0.134 [+0.035, +0.233] (5)
-    steps to the final accuracy on longer of dr_grpo, dr_grpo_lilo: 1.86 times less [1.73, 1.97] (5/5)
-    final accuracy on longer, dr_grpo_lilo less dr_grpo: +0.136 [+0.096, +0.177] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    steps to the final accuracy on test of grpo, grpo_lilo: 1.83 times less [1.50, 2.18] (5/5)
+    final accuracy on test, grpo_lilo less grpo: +0.107 [+0.026, +0.188] (5)
+    steps to the final accuracy on test of dr_grpo, dr_grpo_lilo: 1.90 times less [1.67, 2.15] (5/5)
+    final accuracy on test, dr_grpo_lilo less dr_grpo: +0.102 [+0.047, +0.158] (5)
+    steps to the final accuracy on longer of grpo, grpo_lilo: 1.76 times less [1.60, 1.88] (5/5)
+    final accuracy on longer, grpo_lilo less grpo: +0.145 [+0.055, +0.235] (5)
+    steps to the final accuracy on longer of dr_grpo, dr_grpo_lilo: 1.89 times less [1.72, 2.10] (5/5)
+    final accuracy on longer, dr_grpo_lilo less dr_grpo: +0.137 [+0.084, +0.189] (5)
 """
 
 import dataclasses

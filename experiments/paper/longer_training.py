@@ -6,9 +6,9 @@ Axes: uniform and LILO, three times as long.
 Expected: no numbers.
 Cost: paper: three times item 1; tiny: minutes on two cores.
 Command: python -m experiments.paper.longer_training --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit dd473e7:
-    final accuracy, lilo less uniform: +0.105 [+0.049, +0.161] (5)
-    steps to the final accuracy of uniform, lilo: 2.24 times less [1.91, 2.63] (5/5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo less uniform: +0.089 [+0.024, +0.153] (5)
+    steps to the final accuracy of uniform, lilo: 2.00 times less [1.82, 2.20] (5/5)
 """
 
 from experiments.measures import better, faster

@@ -9,13 +9,13 @@ Expected: share of coin flips in the batch above a quarter with LILO. No numbers
 Cost: paper: item 1 for each arm; tiny: minutes on two cores.  Partial credit is left out: our p (1 - p) counts
     outcomes, whatever is earned.
 Command: python -m experiments.paper.noisy_rewards --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    coin flips, share of coin flips in the batch, lilo less uniform: +0.515 [+0.479, +0.552] (5)
-    coin flips, share of coin flips in the batch, frontier less lilo: -0.510 [-0.591, -0.429] (5)
-    coin flips, final accuracy, lilo less uniform: +0.015 [-0.105, +0.135] (5)
-    coin flips, final accuracy, frontier less lilo: +0.139 [+0.068, +0.209] (5)
-    turned verdicts, final accuracy, lilo less uniform: +0.123 [-0.006, +0.251] (5)
-    turned verdicts, final accuracy, frontier less lilo: +0.014 [-0.091, +0.120] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    coin flips, share of coin flips in the batch, lilo less uniform: +0.510 [+0.490, +0.529] (5)
+    coin flips, share of coin flips in the batch, frontier less lilo: -0.488 [-0.543, -0.434] (5)
+    coin flips, final accuracy, lilo less uniform: +0.025 [-0.079, +0.129] (5)
+    coin flips, final accuracy, frontier less lilo: +0.125 [+0.020, +0.231] (5)
+    turned verdicts, final accuracy, lilo less uniform: +0.225 [+0.089, +0.361] (5)
+    turned verdicts, final accuracy, frontier less lilo: -0.040 [-0.214, +0.134] (5)
 """
 
 from collections.abc import Iterator

@@ -6,16 +6,15 @@ Axes: GRPO and Dr. GRPO; PPO and VinePPO with and without whitening; each unifor
 Expected: no numbers.
 Cost: paper: items 1 to 3, twice; tiny: minutes on two cores.
 Command: python -m experiments.paper.normalisation --preset tiny
-Last run: tiny, open; seeds 301 to 302, 2026-11-29, commit dd473e7:
-    grpo, final accuracy, lilo_divided less uniform_divided: +0.045 (-0.013..+0.103) (2)
-    grpo, steps to the final accuracy of uniform_divided, lilo_divided: 1.88 times less (never..1.88) in the median
-        seed, not reached on all (1/2)
-    grpo, final accuracy, lilo_plain less uniform_plain: +0.079 (+0.051..+0.106) (2)
-    grpo, steps to the final accuracy of uniform_plain, lilo_plain: 1.74 times less (1.62..1.87) (2/2)
-    ppo, final accuracy, lilo_divided less uniform_divided: +0.145 (+0.069..+0.221) (2)
-    ppo, steps to the final accuracy of uniform_divided, lilo_divided: 2.38 times less (1.91..2.96) (2/2)
-    ppo, final accuracy, lilo_plain less uniform_plain: +0.181 (+0.173..+0.189) (2)
-    ppo, steps to the final accuracy of uniform_plain, lilo_plain: 2.36 times less (2.24..2.49) (2/2)
+Last run: tiny, open; seeds 301 to 302, 2026-11-30, commit bba0d1c:
+    grpo, final accuracy, lilo_divided less uniform_divided: +0.056 (+0.021..+0.091) (2)
+    grpo, steps to the final accuracy of uniform_divided, lilo_divided: 1.50 times less (1.29..1.74) (2/2)
+    grpo, final accuracy, lilo_plain less uniform_plain: +0.069 (+0.031..+0.107) (2)
+    grpo, steps to the final accuracy of uniform_plain, lilo_plain: 1.69 times less (1.51..1.88) (2/2)
+    ppo, final accuracy, lilo_divided less uniform_divided: +0.114 (+0.071..+0.157) (2)
+    ppo, steps to the final accuracy of uniform_divided, lilo_divided: 2.08 times less (2.02..2.14) (2/2)
+    ppo, final accuracy, lilo_plain less uniform_plain: +0.137 (+0.094..+0.180) (2)
+    ppo, steps to the final accuracy of uniform_plain, lilo_plain: 1.99 times less (1.67..2.37) (2/2)
     and 4 more: experiments/README.md
 """
 

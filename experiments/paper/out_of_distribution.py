@@ -8,15 +8,15 @@ Expected: trained on MATH, CollegeMath 20.3 (start), PPO 25.4 -> 26.4, VinePPO 2
 Cost: paper: that of items 1 and 2, whose runs need two more test sets; tiny: the runs of items 1 and 2.  There the set
     is chains of 11 to 14 steps, where training has at most 10.
 Command: python -m experiments.paper.out_of_distribution --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit cef0ceb:
-    ppo, final less first accuracy on longer, uniform: +0.182 [+0.097, +0.266] (5)
-    ppo, steps to the final accuracy on longer of uniform, lilo: 2.27 times less [1.95, 2.51] (5/5)
-    ppo, accuracy on longer at equal steps, lilo less uniform: +0.206 [+0.129, +0.284] (5)
-    ppo, generated tokens to the final accuracy on longer of uniform, lilo: 1.75 times more [1.57, 2.03] (5/5)
-    ppo, accuracy on longer at equal generated tokens, lilo less uniform: -0.111 [-0.191, -0.032] (5)
-    ppo, trained tokens to the final accuracy on longer of uniform, lilo: 2.22 times less [1.91, 2.47] (5/5)
-    ppo, accuracy on longer at equal trained tokens, lilo less uniform: +0.203 [+0.127, +0.279] (5)
-    ppo, FLOPs to the final accuracy on longer of uniform, lilo: 2.06 times less [1.78, 2.30] (5/5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    ppo, final less first accuracy on longer, uniform: +0.203 [+0.109, +0.297] (5)
+    ppo, steps to the final accuracy on longer of uniform, lilo: 2.13 times less [1.83, 2.46] (5/5)
+    ppo, accuracy on longer at equal steps, lilo less uniform: +0.187 [+0.116, +0.258] (5)
+    ppo, generated tokens to the final accuracy on longer of uniform, lilo: 1.86 times more [1.61, 2.15] (5/5)
+    ppo, accuracy on longer at equal generated tokens, lilo less uniform: -0.131 [-0.217, -0.045] (5)
+    ppo, trained tokens to the final accuracy on longer of uniform, lilo: 2.09 times less [1.79, 2.42] (5/5)
+    ppo, accuracy on longer at equal trained tokens, lilo less uniform: +0.184 [+0.114, +0.253] (5)
+    ppo, FLOPs to the final accuracy on longer of uniform, lilo: 1.94 times less [1.66, 2.25] (5/5)
     and 14 more: experiments/README.md
 """
 

@@ -6,15 +6,15 @@ Axes: PPO, GRPO; uniform and LILO; shares of groups with success rate 0, 1 and b
 Expected: more than half without variance under uniform; fewer under LILO. No number survives.
 Cost: that of items 1 and 3, whose runs these are; nothing besides.
 Command: python -m experiments.paper.outcome_histogram --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    ppo, share of groups with success rate 0, uniform: 0.383 [0.317, 0.449] (5)
-    ppo, share of groups with success rate 1, uniform: 0.380 [0.339, 0.421] (5)
-    ppo, share of groups without variance, uniform: 0.763 [0.711, 0.815] (5)
-    ppo, share of the batch without variance, lilo less uniform: -0.581 [-0.622, -0.540] (5)
-    grpo, share of groups with success rate 0, uniform: 0.298 [0.227, 0.369] (5)
-    grpo, share of groups with success rate 1, uniform: 0.371 [0.322, 0.420] (5)
-    grpo, share of groups without variance, uniform: 0.669 [0.576, 0.761] (5)
-    grpo, share of the batch without variance, lilo less uniform: -0.485 [-0.630, -0.339] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    ppo, share of groups with success rate 0, uniform: 0.370 [0.307, 0.433] (5)
+    ppo, share of groups with success rate 1, uniform: 0.375 [0.328, 0.422] (5)
+    ppo, share of groups without variance, uniform: 0.745 [0.669, 0.821] (5)
+    ppo, share of the batch without variance, lilo less uniform: -0.569 [-0.619, -0.519] (5)
+    grpo, share of groups with success rate 0, uniform: 0.295 [0.228, 0.361] (5)
+    grpo, share of groups with success rate 1, uniform: 0.381 [0.335, 0.428] (5)
+    grpo, share of groups without variance, uniform: 0.676 [0.591, 0.760] (5)
+    grpo, share of the batch without variance, lilo less uniform: -0.469 [-0.606, -0.332] (5)
 """
 
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ Axes: 1, 2, 4, 8, 16 candidates per question at 8 rollouts; and candidates x rol
 Expected: more candidates, fewer steps, at the cost of tokens; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.pool_ratio --preset tiny
-Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 43bc9ba:
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     8 rollouts, final accuracy, lilo_1 less uniform: -0.000 [-0.000, +0.000] (16)
     8 rollouts, generated tokens to the final accuracy of uniform, lilo_1: 1.00 times as much [1.00, 1.00] in the median
         seed, not reached on all (12/16)

@@ -6,10 +6,10 @@ Axes: uniform; LILO with 4 and 8 candidates per question.
 Expected: 8 above 4 above uniform; values only in the figure.
 Cost: paper: about a week on four L40S for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.pool_size --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit 5b8cd0f:
-    final accuracy, lilo_4 less uniform: +0.072 [+0.041, +0.104] (5)
-    final accuracy, lilo_8 less lilo_4: +0.025 [-0.007, +0.057] (5)
-    share of the batch without variance, lilo_8 less lilo_4: -0.162 [-0.251, -0.072] (5)
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo_4 less uniform: +0.049 [+0.008, +0.090] (5)
+    final accuracy, lilo_8 less lilo_4: +0.028 [-0.002, +0.057] (5)
+    share of the batch without variance, lilo_8 less lilo_4: -0.172 [-0.229, -0.115] (5)
 """
 
 from experiments.measures import better, metric

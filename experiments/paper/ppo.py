@@ -6,9 +6,9 @@ Axes: training set; uniform, or LILO with 4 candidates per question and 8 rollou
 Expected: MATH 2.5 times fewer steps, 19.1 -> 21.8%; GSM8K 1.9 times fewer steps, 51.1 -> 53.2%.
 Cost: paper: about a week on four L40S for each training set; tiny: minutes on two cores.
 Command: python -m experiments.paper.ppo --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    steps to the final accuracy of uniform, lilo: 2.14 times less [1.87, 2.37] (5/5)
-    final accuracy, lilo less uniform: +0.147 [+0.092, +0.203] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    steps to the final accuracy of uniform, lilo: 2.06 times less [1.79, 2.36] (5/5)
+    final accuracy, lilo less uniform: +0.135 [+0.077, +0.192] (5)
 """
 
 from experiments.measures import better, faster

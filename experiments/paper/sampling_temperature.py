@@ -7,14 +7,14 @@ Axes: temperature .6, .8, 1 and top-p .9, 1, of the rollouts that choose and are
 Expected: no numbers.
 Cost: paper: item 1 for each of 12 arms; tiny: minutes on two cores.
 Command: python -m experiments.paper.sampling_temperature --preset tiny
-Last run: tiny, no claim; seeds 301 to 302, 2026-11-29, commit cef0ceb:
-    final accuracy, lilo_0.6_0.9 less uniform_0.6_0.9: +0.038 (+0.015..+0.061) (2)
-    final accuracy, lilo_0.6_1 less uniform_0.6_1: +0.185 (+0.104..+0.265) (2)
-    final accuracy, lilo_0.8_0.9 less uniform_0.8_0.9: +0.120 (+0.094..+0.145) (2)
-    final accuracy, lilo_0.8_1 less uniform_0.8_1: +0.110 (+0.110..+0.111) (2)
-    final accuracy, lilo_1_0.9 less uniform_1_0.9: +0.060 (+0.046..+0.074) (2)
-    final accuracy, lilo_1_1 less uniform_1_1: +0.063 (-0.002..+0.128) (2)
-    share of candidates without variance, lilo_0.6_0.9 less lilo_1_1: +0.155 (+0.133..+0.176) (2)
+Last run: tiny, no claim; seeds 301 to 302, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo_0.6_0.9 less uniform_0.6_0.9: +0.079 (+0.006..+0.151) (2)
+    final accuracy, lilo_0.6_1 less uniform_0.6_1: +0.067 (+0.049..+0.086) (2)
+    final accuracy, lilo_0.8_0.9 less uniform_0.8_0.9: +0.062 (+0.046..+0.078) (2)
+    final accuracy, lilo_0.8_1 less uniform_0.8_1: +0.079 (+0.043..+0.115) (2)
+    final accuracy, lilo_1_0.9 less uniform_1_0.9: +0.090 (+0.046..+0.133) (2)
+    final accuracy, lilo_1_1 less uniform_1_1: +0.059 (-0.012..+0.131) (2)
+    share of candidates without variance, lilo_0.6_0.9 less lilo_1_1: +0.138 (+0.132..+0.143) (2)
 """
 
 from experiments.measures import better, metric

@@ -8,7 +8,7 @@ Axes: 4 candidates per question, ranked by p (1 - p); mixed ones at random (as D
 Expected: p (1 - p) above the random control; no numbers.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.score_alternatives --preset tiny
-Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     final accuracy, variance less uniform: +0.151 [+0.117, +0.184] (16)
     final accuracy, mixed less uniform: +0.152 [+0.118, +0.186] (16)
     final accuracy, band less uniform: +0.136 [+0.103, +0.169] (16)

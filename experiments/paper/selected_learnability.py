@@ -6,9 +6,9 @@ Axes: PPO; training set; uniform and LILO; mean p(1 - p) of the batch against st
 Expected: a decline late in training, larger on GSM8K than on MATH; values only in the figure.
 Cost: that of item 1, whose runs these are; nothing besides.
 Command: python -m experiments.paper.selected_learnability --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    learnability of the batch, lilo less uniform: +0.091 [+0.080, +0.102] (5)
-    learnability of the batch, last less first third, lilo: -0.038 [-0.060, -0.015] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    learnability of the batch, lilo less uniform: +0.088 [+0.075, +0.100] (5)
+    learnability of the batch, last less first third, lilo: -0.039 [-0.067, -0.011] (5)
 """
 
 from experiments.measures import metric, trend

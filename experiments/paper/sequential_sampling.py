@@ -9,16 +9,16 @@ Axes: uniform; algorithm 2 with 4 candidates per question; algorithm 3 with 2 an
 Expected: learnability of algorithm 3 near that of algorithm 2, at a quarter of its samples.
 Cost: paper: that of item 1; tiny: minutes on two cores.  1.5 candidates per question are left out: ours are whole.
 Command: python -m experiments.paper.sequential_sampling --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit cef0ceb:
-    learnability of the batch, lilo less uniform: +0.075 [+0.057, +0.092] (5)
-    learnability of the batch, sequential_2 less uniform: +0.007 [-0.003, +0.017] (5)
-    learnability of the batch, sequential_3 less uniform: +0.003 [-0.006, +0.013] (5)
-    learnability of the batch, sequential_2_prior less uniform: -0.004 [-0.017, +0.009] (5)
-    final accuracy, sequential_2 less uniform: -0.003 [-0.082, +0.076] (5)
-    generated tokens to the final accuracy of uniform, sequential_2: 1.12 times less [never, 1.34] in the median seed,
-        not reached on all (3/5)
-    final accuracy, sequential_3 less uniform: +0.028 [-0.044, +0.100] (5)
-    generated tokens to the final accuracy of uniform, sequential_3: 1.09 times less [never, 1.51] in the median seed,
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    learnability of the batch, lilo less uniform: +0.076 [+0.053, +0.098] (5)
+    learnability of the batch, sequential_2 less uniform: +0.007 [-0.006, +0.020] (5)
+    learnability of the batch, sequential_3 less uniform: +0.003 [-0.007, +0.013] (5)
+    learnability of the batch, sequential_2_prior less uniform: +0.002 [-0.003, +0.007] (5)
+    final accuracy, sequential_2 less uniform: +0.011 [-0.085, +0.107] (5)
+    generated tokens to the final accuracy of uniform, sequential_2: 1.10 times less [never, 1.37] in the median seed,
+        not reached on all (4/5)
+    final accuracy, sequential_3 less uniform: +0.007 [-0.068, +0.082] (5)
+    generated tokens to the final accuracy of uniform, sequential_3: 1.04 times less [never, 1.52] in the median seed,
         not reached on all (3/5)
     and 2 more: experiments/README.md
 """

@@ -9,15 +9,15 @@ Axes: SFL with N 5000 candidates, K 100 kept, T 50 steps, L 8 attempts, rho .5 (
 Expected: SFL above uniform and PLR; larger N and rho better, larger T worse (their appendix I).
 Cost: minutes on two cores; small and paper are larger worlds of the same kind.
 Command: python -m experiments.paper.sfl_simulated --preset tiny
-Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 66b2c80:
-    final accuracy, plr less uniform: +0.003 [-0.004, +0.009] (16)
-    final accuracy, sfl less uniform: +0.017 [+0.008, +0.026] (16)
-    final accuracy, sfl, N=1000 less uniform: +0.024 [+0.014, +0.034] (16)
-    final accuracy, sfl, K=1000 less uniform: +0.036 [+0.028, +0.044] (16)
-    final accuracy, sfl, T=10 less uniform: +0.044 [+0.033, +0.055] (16)
-    final accuracy, sfl, L=2 less uniform: +0.043 [+0.031, +0.055] (16)
-    final accuracy, sfl, L=32 less uniform: -0.051 [-0.067, -0.034] (16)
-    final accuracy, sfl, rho=1 less uniform: +0.030 [+0.016, +0.043] (16)
+Last run: tiny, open; seeds 301 to 308, 2026-11-30, commit bba0d1c:
+    final accuracy, plr less uniform: +0.006 [-0.004, +0.016] (8)
+    final accuracy, sfl less uniform: +0.016 [+0.004, +0.029] (8)
+    final accuracy, sfl, N=1000 less uniform: +0.028 [+0.013, +0.043] (8)
+    final accuracy, sfl, K=1000 less uniform: +0.039 [+0.025, +0.054] (8)
+    final accuracy, sfl, T=10 less uniform: +0.041 [+0.026, +0.056] (8)
+    final accuracy, sfl, L=2 less uniform: +0.042 [+0.026, +0.059] (8)
+    final accuracy, sfl, L=32 less uniform: -0.041 [-0.058, -0.024] (8)
+    final accuracy, sfl, rho=1 less uniform: +0.028 [+0.006, +0.050] (8)
     and 1 more: experiments/README.md
 """
 

@@ -10,15 +10,15 @@ Expected: PPO 2.5 and 1.9 times fewer steps are 1.6 and 2.1 times more samples; 
     3.1 times fewer samples and seconds; GRPO 1.5 times fewer steps are 2.7 times more samples.
 Cost: that of items 1 to 3, whose runs these are, and of item 16's; nothing besides.
 Command: python -m experiments.paper.speedup --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit cef0ceb:
-    ppo, steps to the final accuracy of uniform, lilo: 2.14 times less [1.87, 2.37] (5/5)
-    ppo, accuracy at equal steps, lilo less uniform: +0.147 [+0.092, +0.203] (5)
-    ppo, generated tokens to the final accuracy of uniform, lilo: 1.85 times more [1.68, 2.12] (5/5)
-    ppo, accuracy at equal generated tokens, lilo less uniform: -0.107 [-0.164, -0.050] (5)
-    ppo, trained tokens to the final accuracy of uniform, lilo: 2.10 times less [1.83, 2.33] (5/5)
-    ppo, accuracy at equal trained tokens, lilo less uniform: +0.145 [+0.090, +0.199] (5)
-    ppo, FLOPs to the final accuracy of uniform, lilo: 1.95 times less [1.70, 2.16] (5/5)
-    ppo, accuracy at equal FLOPs, lilo less uniform: +0.136 [+0.084, +0.189] (5)
+Last run: tiny, open; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    ppo, steps to the final accuracy of uniform, lilo: 2.06 times less [1.79, 2.36] (5/5)
+    ppo, accuracy at equal steps, lilo less uniform: +0.135 [+0.077, +0.192] (5)
+    ppo, generated tokens to the final accuracy of uniform, lilo: 1.92 times more [1.68, 2.21] (5/5)
+    ppo, accuracy at equal generated tokens, lilo less uniform: -0.118 [-0.183, -0.053] (5)
+    ppo, trained tokens to the final accuracy of uniform, lilo: 2.02 times less [1.75, 2.32] (5/5)
+    ppo, accuracy at equal trained tokens, lilo less uniform: +0.132 [+0.076, +0.188] (5)
+    ppo, FLOPs to the final accuracy of uniform, lilo: 1.87 times less [1.62, 2.16] (5/5)
+    ppo, accuracy at equal FLOPs, lilo less uniform: +0.124 [+0.070, +0.177] (5)
     and 42 more: experiments/README.md
 """
 

@@ -6,7 +6,7 @@ Axes: LILO with 4 candidates; equals at random, the first or the last of the dat
 Expected: no difference where the order of the data set means nothing, as in the simulator.
 Cost: tiny: minutes on two cores, in the simulator; paper: item 1 for each arm.
 Command: python -m experiments.paper.tie_breaking --preset tiny
-Last run: tiny, agrees; seeds 301 to 316, 2026-11-29, commit 66b2c80:
+Last run: tiny, agrees; seeds 301 to 316, 2026-11-30, commit bba0d1c:
     final accuracy, first by index less random: +0.0002 [-0.0003, +0.0007] (16)
     final accuracy, last by index less random: -0.0004 [-0.0009, +0.0002] (16)
 """

@@ -8,15 +8,15 @@ Expected: PPO 20 -> 80 s sampling, 220 -> 280 s in all (1.27 times); VinePPO 150
     times).
 Cost: that of items 1 to 3, whose runs these are; nothing besides.
 Command: python -m experiments.paper.timing --preset tiny
-Last run: tiny, open; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    ppo, seconds of sampling, lilo over uniform: 2.48 [0.95, 4.02] (5)
-    ppo, seconds of training, lilo over uniform: 0.94 [0.38, 1.50] (5)
-    ppo, seconds of all, lilo over uniform: 1.17 [0.47, 1.86] (5)
-    vineppo, seconds of sampling, lilo over uniform: 1.24 [1.13, 1.35] (5)
-    vineppo, seconds of training, lilo over uniform: 0.92 [0.73, 1.11] (5)
-    vineppo, seconds of all, lilo over uniform: 1.18 [1.07, 1.29] (5)
-    grpo, seconds of sampling, lilo over uniform: 2.42 [2.12, 2.71] (5)
-    grpo, seconds of training, lilo over uniform: 0.91 [0.71, 1.11] (5)
+Last run: tiny, disagrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    ppo, seconds of sampling, lilo over uniform: 2.21 [2.06, 2.35] (5)
+    ppo, seconds of training, lilo over uniform: 0.93 [0.90, 0.97] (5)
+    ppo, seconds of all, lilo over uniform: 1.13 [1.08, 1.17] (5)
+    vineppo, seconds of sampling, lilo over uniform: 1.08 [0.78, 1.38] (5)
+    vineppo, seconds of training, lilo over uniform: 0.88 [0.76, 1.00] (5)
+    vineppo, seconds of all, lilo over uniform: 1.04 [0.78, 1.30] (5)
+    grpo, seconds of sampling, lilo over uniform: 2.52 [2.06, 2.97] (5)
+    grpo, seconds of training, lilo over uniform: 0.94 [0.83, 1.05] (5)
     and 1 more: experiments/README.md
 """
 

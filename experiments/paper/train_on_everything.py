@@ -8,16 +8,16 @@ Axes: 4 times as many questions, or rollouts per question; naively (4 times the 
 Expected: accuracy near LILO's at best; several times the seconds of training.
 Cost: paper: about four times item 1 for each arm; tiny: minutes on two cores.
 Command: python -m experiments.paper.train_on_everything --preset tiny
-Last run: tiny, open; seeds 301 to 302, 2026-11-29, commit cef0ceb:
-    final accuracy, lilo less questions_naive: +0.012 (-0.021..+0.044) (2)
-    final accuracy, lilo less questions_low_rate: +0.037 (+0.029..+0.045) (2)
-    final accuracy, lilo less questions_wide_batch: +0.022 (+0.003..+0.040) (2)
-    final accuracy, lilo less rollouts_naive: +0.060 (+0.054..+0.066) (2)
-    final accuracy, lilo less rollouts_low_rate: +0.090 (+0.058..+0.122) (2)
-    final accuracy, lilo less rollouts_wide_batch: +0.028 (-0.000..+0.057) (2)
-    trained tokens to the final accuracy of questions_naive, lilo: 5.01 times less (never..5.01) in the median seed, not
+Last run: tiny, open; seeds 301 to 302, 2026-11-30, commit bba0d1c:
+    final accuracy, lilo less questions_naive: +0.013 (-0.032..+0.058) (2)
+    final accuracy, lilo less questions_low_rate: +0.035 (+0.019..+0.050) (2)
+    final accuracy, lilo less questions_wide_batch: +0.020 (-0.001..+0.041) (2)
+    final accuracy, lilo less rollouts_naive: +0.067 (+0.054..+0.079) (2)
+    final accuracy, lilo less rollouts_low_rate: +0.078 (+0.052..+0.103) (2)
+    final accuracy, lilo less rollouts_wide_batch: +0.016 (-0.001..+0.032) (2)
+    trained tokens to the final accuracy of questions_naive, lilo: 5.39 times less (never..5.39) in the median seed, not
         reached on all (1/2)
-    trained tokens to the final accuracy of questions_low_rate, lilo: 5.00 times less (4.97..5.02) (2/2)
+    trained tokens to the final accuracy of questions_low_rate, lilo: 4.89 times less (4.65..5.14) (2/2)
     and 4 more: experiments/README.md
 """
 

@@ -6,9 +6,9 @@ Axes: training set; uniform, or LILO with 4 candidates per question (8 on GSM8K)
 Expected: MATH 3.2 times fewer steps, 22.8 -> 24.9%; GSM8K 3.3 times fewer steps, 53.2 -> 55.9%.
 Cost: paper: about a week on four L40S for each training set; tiny: minutes on two cores.
 Command: python -m experiments.paper.vineppo --preset tiny
-Last run: tiny, agrees; seeds 301 to 305, 2026-11-29, commit ed1ab24:
-    steps to the final accuracy of uniform, lilo: 1.63 times less [1.53, 1.72] (5/5)
-    final accuracy, lilo less uniform: +0.072 [+0.041, +0.104] (5)
+Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
+    steps to the final accuracy of uniform, lilo: 1.48 times less [1.29, 1.67] (5/5)
+    final accuracy, lilo less uniform: +0.049 [+0.008, +0.090] (5)
 """
 
 from experiments.measures import better, faster
