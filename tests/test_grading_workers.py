@@ -99,6 +99,26 @@ def test_a_hung_answer_costs_its_deadline_and_nobody_elses():
         assert grading.submit(Slow(), question("1"), "hang").result().verdict is Verdict.TIMEOUT  # never remembered
 
 
+def test_what_a_grader_loads_is_no_part_of_a_deadline(tmp_path, monkeypatch):
+    """The module takes twice the deadline: for the first worker, and for one that takes the place of another."""
+    (tmp_path / "heavy.py").write_text(
+        "import time\nfrom lilo_jax.questions import Verdict\ntime.sleep(2)\n"
+        "def grade(question, response):\n"
+        "    while response == 'hang':\n        pass\n"
+        "    return Verdict.CORRECT if response == question.answer else Verdict.WRONG\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from heavy import grade
+
+    with GradingWorkers(count=1, deadline=1.0) as grading:
+        assert verdicts(grading, grade, [(question("1"), "1"), (question("1"), "2")]) == [
+            Verdict.CORRECT,
+            Verdict.WRONG,
+        ]
+        assert verdicts(grading, grade, [(question("1"), "hang")]) == [Verdict.TIMEOUT]
+        assert verdicts(grading, grade, [(question("3"), "3")]) == [Verdict.CORRECT]
+
+
 @pytest.mark.slow
 def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
     grade = Slow(str(tmp_path))

@@ -119,7 +119,7 @@ class GradingWorkers:
     def start(self, grade: Grade) -> None:
         """Starts the processes that this grade will need, and waits until they are ready."""
         if self._asked or hasattr(grade, "quick"):
-            processes = self._processes()
+            processes = self._processes(_pickled(grade))
             ready: set[int] = set()
             with contextlib.suppress(BrokenProcessPool, ProcessExpired, RuntimeError):  # the first answer tells it
                 while len(ready) < self._count:
@@ -165,7 +165,7 @@ class GradingWorkers:
 
     def _start(self, task: "_Task") -> None:
         try:
-            running = self._processes().schedule(_judge, args=task.key, timeout=self._deadline)
+            running = self._processes(task.key[0]).schedule(_judge, args=task.key, timeout=self._deadline)
         except RuntimeError as error:  # they are gone, or were stopped
             self._broken(task, error)
         else:
@@ -214,10 +214,11 @@ class GradingWorkers:
             self._known.pop(task.key, None)
         task.result.set_result(judgement)
 
-    def _processes(self) -> ProcessPool:
+    def _processes(self, grade: bytes) -> ProcessPool:
+        """Those that run; if none do, new ones, each of which loads this grade before the first deadline begins."""
         with self._lock:
             if self._running is None:
-                self._running = ProcessPool(self._count, context=_context(), initializer=warm_up)
+                self._running = ProcessPool(self._count, context=_context(), initializer=_load, initargs=[grade])
             return self._running
 
     @property
@@ -323,6 +324,13 @@ def _pickled(grade: Grade) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _unpickled(grade: bytes) -> Grade:
     return pickle.loads(grade)
+
+
+def _load(grade: bytes) -> None:
+    """What the first answer of a worker would load: a grader's module may take longer than a deadline."""
+    warm_up()
+    with contextlib.suppress(Exception):  # the first answer tells it
+        _unpickled(grade)
 
 
 def _judge(grade: bytes, question: Question, response: str) -> Judgement:
