@@ -20,6 +20,10 @@ Last run: tiny, disagrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
     table 4, ||g_t||^2 and t, tenth: -0.010 [-0.020, -0.001] (5)
     table 4, ||g_t||^2 and learnability, tenth: -0.004 [-0.039, +0.031] (5)
     and 16 more: experiments/README.md
+small, no claim; seed 301, 2026-11-30, commit e2acd24:
+    table 3, r^2 and ||sum g||^2, end: -0.356 (1)
+    table 3, (r - p)^2 and ||sum g||^2, end: +0.136 (1)
+    table 3, learnability and ||sum g||^2, end: -0.049 (1)
 """
 
 from collections.abc import Iterator

@@ -18,6 +18,11 @@ Last run: tiny, agrees; seeds 301 to 305, 2026-11-30, commit bba0d1c:
     p(1 - p) and ||grad J||^2, reinforce, half: +0.425 [+0.220, +0.630] (5)
     p(1 - p) and ||grad J||^2, rloo, half: +0.411 [+0.221, +0.602] (5)
     and 10 more: experiments/README.md
+small, open; seed 301, 2026-11-30, commit e2acd24:
+    p(1 - p) and ||grad J||^2, reinforce, end: +0.740 (1)
+    p(1 - p) and ||grad J||^2, rloo, end: +0.715 (1)
+    p(1 - p) and ||grad J||^2, grpo_normalised, end: +0.723 (1)
+    p(1 - p) and ||grad J||^2, grpo_unnormalised, end: +0.715 (1)
 """
 
 from collections.abc import Iterator
