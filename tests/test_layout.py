@@ -23,16 +23,22 @@ class Gpu:
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Tpu:
-    """What JAX tells of a chip of a slice."""
+class Chip:
+    """What JAX tells of a chip of a topology that is only described: its host, but no slice."""
 
     id: int
-    slice_index: int
     coords: tuple[int, int, int]
     process_index: int = 0
     core_on_chip: int = 0
     platform: str = "tpu"
     device_kind: str = "fake"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Tpu(Chip):
+    """What JAX tells of a chip of a slice."""
+
+    slice_index: int = 0
 
 
 def hosts(*counts):
@@ -43,7 +49,7 @@ def hosts(*counts):
 def slices(count, x, y):
     """Slices of x * y chips, their devices mixed."""
     places = [(s, (i, j, 0)) for i in range(x) for j in range(y) for s in range(count)]
-    return [Tpu(number, s, coords) for number, (s, coords) in enumerate(places)]
+    return [Tpu(number, coords, slice_index=s) for number, (s, coords) in enumerate(places)]
 
 
 def crossed(mesh, name):
@@ -87,28 +93,16 @@ def test_slow_links_are_shared_out_where_data_cannot_take_all():
 
 def test_hosts_of_one_slice_are_not_divided():
     """The chips of a slice have fast links whatever hosts they are on: here by rows, and an axis goes down columns."""
-    devices = [Tpu(4 * i + j, 0, (i, j, 0), process_index=i) for i in range(4) for j in range(4)]
+    devices = [Tpu(4 * i + j, (i, j, 0), process_index=i) for i in range(4) for j in range(4)]
     assert not list(slow_axes((1, 4, 1, 4), devices))
     assert sorted(crossed(laid_out((1, 4, 1, 4), devices), "process_index")) == [1, 1, 1, 4]
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Chip:
-    """What JAX tells of a chip of a topology that is only described: its host, but no slice."""
-
-    id: int
-    process_index: int
-    coords: tuple[int, int, int]
-    core_on_chip: int = 0
-    platform: str = "tpu"
-    device_kind: str = "fake"
 
 
 def test_a_described_slice_is_laid_out_as_the_slice_itself():
     """8 x 8 chips on hosts of 2 x 2: an axis of 4 goes along a side of the slice, not around a host."""
     places = [(i, j, 0) for j in range(8) for i in range(8)]
-    described = [Chip(n, i // 2 + 4 * (j // 2), (i, j, k)) for n, (i, j, k) in enumerate(places)]
-    real = [Tpu(chip.id, 0, chip.coords, chip.process_index) for chip in described]
+    described = [Chip(n, (i, j, k), i // 2 + 4 * (j // 2)) for n, (i, j, k) in enumerate(places)]
+    real = [Tpu(chip.id, chip.coords, chip.process_index) for chip in described]
     mesh, expected = laid_out((1, 16, 1, 4), described), laid_out((1, 16, 1, 4), real)
     assert [chip.id for chip in mesh.flat] == [chip.id for chip in expected.flat]
     assert [chip.coords for chip in mesh[0, 0, 0]] == [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]
