@@ -143,17 +143,35 @@ def test_fine_tuning_is_planned_too():
 
 
 def test_a_step_of_one_token_each_by_hand():
-    """Two questions, each rolled out three times: a weight takes 2 operations forward, 6 with a gradient."""
+    """Two questions, each rolled out three times: a weight takes 2 operations forward, 6 with a gradient.
+
+    A prompt's five tokens see 1 + 2 + 3 + 4 + 5 keys, two of which see 1 + 2; the token after them sees six.  The table
+    of embeddings, which is not the output projection, multiplies nothing.
+    """
     config = configuration.replace(TINY, rollout__questions=2, rollout__samples=3, rollout__max_new_tokens=1)
-    weights = plan.weight_count(config.model)
+    model = config.model
+    assert not model.tie_embeddings
+    weight = 2 * (plan.weight_count(model) - model.vocab_size * model.embed_dim)
+    key = 4 * model.num_layers * model.num_heads * model.head_dim
     assert plan.step_operations(config, prompt=5, candidates=4) == {
-        "sampling": 2 * weights * 4 * (5 + 3),
-        "scoring": 2 * weights * 6 * 6,
-        "update": 6 * weights * 6 * 6,
+        "sampling": 4 * (weight * (5 + 3) + key * (15 + 3 * 6)),
+        "scoring": 6 * (weight * 6 + key * 21),
+        "update": 3 * 6 * (weight * 6 + key * 21),
     }
     packed = plan.step_operations(configuration.replace(config, update__pack=True), prompt=5, candidates=4, common=2)
-    assert packed["sampling"] == 2 * weights * (2 + 4 * (3 + 3))
-    assert packed["update"] == 6 * weights * (2 + 2 * 3 + 6)
+    assert packed["sampling"] == weight * (2 + 4 * (3 + 3)) + key * (3 + 4 * (12 + 3 * 6))
+    assert packed["update"] == 3 * (weight * (2 + 2 * 3 + 6) + key * (3 + 2 * 12 + 6 * 6))
+
+
+def test_attention_costs_as_much_as_the_weights_of_a_long_row():
+    """Of Qwen2.5-1.5B, 32,768 tokens: 2 x 1.54e9 operations of weights a token, and 4 x 28 x 1536 x 16,384 of keys."""
+    qwen = {"num_layers": 28, "embed_dim": 1536, "num_heads": 12, "num_kv_heads": 2, "head_dim": 128}
+    qwen |= {"mlp_dim": 8960, "vocab_size": 151_936}
+    config = configuration.replace(TINY, **{f"model__{name}": value for name, value in qwen.items()})
+    row = plan.forward_operations(config, 0, 32_768)
+    assert row / 32_768 == pytest.approx(2 * 1.54e9 + 4 * 28 * 1536 * 16_384, rel=0.01)
+    whole = plan.forward_operations(config, 0, 512) + plan.forward_operations(config, 512, 32_768)
+    assert whole == pytest.approx(row, rel=1e-12)
 
 
 def test_the_candidates_of_a_step_are_those_of_a_round():

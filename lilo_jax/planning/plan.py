@@ -20,7 +20,7 @@ from lilo_jax.planning.topology import GIB, Slice, described
 from lilo_jax.report.tables import markdown
 from lilo_jax.training.assembly import program_settings
 from lilo_jax.training.checks import resolve
-from lilo_jax.training.plan import candidates, undivided, weight_count
+from lilo_jax.training.plan import candidates, forward_operations, undivided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ def experiments(plan: _Plan) -> Iterator[tuple[str, float, float, float, float]]
     LILO samples four times the questions.  frontier samples as many as uniform, and now and then reads the whole pool.
     """
     config, place = plan.config, plan.place
-    read = 2 * weight_count(config.model) * plan.asked.pool * plan.asked.prompt / Frontier().refresh_every
+    read = plan.asked.pool * forward_operations(config, 0, plan.asked.prompt) / Frontier().refresh_every
     reading = read / (place.mesh.devices.size * PRODUCTS * place.chip.operations)
     rows = config.rollout.questions * config.rollout.samples
     own = config.curriculum

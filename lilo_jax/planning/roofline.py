@@ -11,7 +11,7 @@ from lilo_jax.device.mesh import engine_shards
 from lilo_jax.planning.arguments import Sizes
 from lilo_jax.planning.compiling import Compiled
 from lilo_jax.planning.topology import Slice
-from lilo_jax.training.plan import SIZE, cache_token_bytes, step_operations, weight_count
+from lilo_jax.training.plan import SIZE, cache_token_bytes, forward_operations, step_operations, weight_count
 
 PRODUCTS, MEMORY, LINKS = 0.5, 0.8, 0.8
 MEAN_LENGTH = 0.4
@@ -64,7 +64,8 @@ def _sampling(config: Config, place: Slice, program: Compiled | None, requests: 
     held = slots * (sizes.prompt + tokens) * cache_token_bytes(model) / tensor
     weights = SIZE[model.compute_dtype] * weight_count(model) / tensor
     reading = turns * (weights + held) / (MEMORY * place.chip.bandwidth)
-    forward = 2 * weight_count(model) * (requests * tokens + requests / rollout.samples * sizes.prompt)
+    forward = requests / rollout.samples * forward_operations(config, 0, sizes.prompt)
+    forward += requests * forward_operations(config, sizes.prompt, sizes.prompt + tokens)
     computing = forward / (place.mesh.devices.size * PRODUCTS * place.chip.operations)
     return _Seconds(computing, reading, _sending(place, program, turns), forward)
 

@@ -164,7 +164,7 @@ def cache_token_bytes(model: DecoderConfig) -> int:
 def step_operations(config: Config, prompt: int, candidates: int, common: int = 0) -> dict[str, float]:
     """Floating-point operations of a step by phase, if every prompt and completion is as long as it may be.
 
-    A weight takes two for a token, and four more where there is a gradient (`lilo_jax.device.flops`).
+    With a gradient a pass takes three times the operations of `forward_operations`.
 
     Args:
         config: of the run.
@@ -173,16 +173,35 @@ def step_operations(config: Config, prompt: int, candidates: int, common: int = 
         common: tokens that all prompts begin with, computed once.
     """
     rollout, update, algorithm = config.rollout, config.update, config.algorithm.build()
-    forward = 2 * (weight_count(config.model) + adapter_count(config.model, config.lora))
-    new, rows = rollout.max_new_tokens, rollout.questions * rollout.samples
-    prompts = common + rollout.questions * (prompt - common) if update.pack else rows * prompt
-    trained = rows * new + prompts
+    end, rows = prompt + rollout.max_new_tokens, rollout.questions * rollout.samples
+
+    def forward(prompts: int, rows: int, common: int) -> float:
+        parts = ((0, common, 1), (common, prompt, prompts), (prompt, end, rows))
+        return sum(count * forward_operations(config, start, stop) for start, stop, count in parts)
+
+    trained = forward(rollout.questions, rows, common) if update.pack else forward(rows, rows, 0)
     scored = (update.old_logprobs == "scored") + algorithm.needs_reference + algorithm.needs_values
     return {
-        "sampling": forward * (common + candidates * (prompt - common + rollout.samples * new)),
-        "scoring": forward * trained * scored,
-        "update": 3 * forward * trained * update.epochs * (1 + algorithm.needs_values),
+        "sampling": forward(candidates, candidates * rollout.samples, common),
+        "scoring": trained * scored,
+        "update": 3 * trained * update.epochs * (1 + algorithm.needs_values),
     }
+
+
+def forward_operations(config: Config, start: float, stop: float) -> float:
+    """Operations of a forward pass of the tokens at the places `start` to `stop` of one sequence.
+
+    Two for each token and each of N weights but a table that embeddings are only looked up in; for each of K keys that
+    a token sees, itself included, and of L layers of H heads of width D two for its score and two for its value:
+
+        2 N (stop - start) + 4 L H D K,    K = (stop (stop + 1) - start (start + 1)) / 2
+
+    A layer with a window is counted as one without.
+    """
+    model = config.model
+    weights = weight_count(dataclasses.replace(model, tie_embeddings=True)) + adapter_count(model, config.lora)
+    keys = (stop * (stop + 1) - start * (start + 1)) / 2
+    return 2 * weights * (stop - start) + 4 * model.num_layers * model.num_heads * model.head_dim * keys
 
 
 def candidates(curriculum: Curriculum, state: CurriculumState) -> int:
