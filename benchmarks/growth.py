@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.workload import Job, Shape, Sizes
+from benchmarks.workload import SHAPES, Job, Shape, Sizes
 from lilo_jax.errors import unknown_name
 from lilo_jax.processes.endings import exit_with_message
 from lilo_jax.report.drawing import Drawing, new_figure, short_numbers, styled, svg_of
@@ -40,10 +40,11 @@ SIZES = Sizes(rows=32, prompt_tokens=32, new_tokens=32, group=8, sequences=32, m
 PHASES = {"rollout": "groups", "scoring": "", "update": ""}
 """Work of `benchmarks.ours` to its variant."""
 QWEN = {
-    "0.5B": Shape(24, 896, 14, 2, 64, 4864, 151_936),
-    "1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151_936),
+    "0.5B": SHAPES["qwen2.5-0.5b"],
+    "1.5B": SHAPES["qwen2.5-1.5b"],
     "7B": Shape(28, 3584, 28, 4, 128, 18_944, 152_064),
 }
+"""The 7B as well with tied embeddings, which the published one has not."""
 SLICES = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 QUESTIONS, SAMPLES, PROMPT, ROWS_PER_CHIP = 64, 8, 512, 4
 """Of planned steps; so many rows of a micro-batch go to a chip."""
@@ -178,6 +179,7 @@ def plan(chips: int, shape: Shape, new_tokens: int) -> dict[str, float]:
         rollout__max_new_tokens=new_tokens,
         update__minibatches=1,
         update__microbatches=max(rows // (chips * max(ROWS_PER_CHIP * 1024 // new_tokens, 1)), 1),
+        model__tie_embeddings=True,
         model__compute_dtype="bfloat16",
         model__remat="layers",
         **{f"model__{name}": value for name, value in model.items()},

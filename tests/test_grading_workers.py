@@ -28,7 +28,10 @@ from lilo_jax.training.run import run
 
 @dataclasses.dataclass(frozen=True)
 class Slow:
-    """A grader whose every answer goes to a worker: "hang" hangs, "raise" raises, "die N" kills its worker N times."""
+    """A grader whose every answer goes to a worker.
+
+    "hang" hangs, "raise" raises, "die N" kills its worker N times, "sleep" names its worker by a file, and sleeps.
+    """
 
     directory: str = ""
 
@@ -48,6 +51,7 @@ class Slow:
                 deaths.write_text(str(count + 1))
                 os.kill(os.getpid(), signal.SIGKILL)
         if response == "sleep":
+            (pathlib.Path(self.directory) / str(os.getpid())).touch()
             time.sleep(1.0)
         return Judgement(Verdict.CORRECT if response == question.answer else Verdict.WRONG, response)
 
@@ -134,24 +138,32 @@ def test_a_lost_answer_is_graded_again_and_blamed_the_second_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_killed_from_outside_loses_no_answer():
+def test_a_worker_killed_from_outside_loses_no_answer(tmp_path):
+    grade = Slow(str(tmp_path))
     with GradingWorkers(count=2) as grading:
-        assert verdicts(grading, Slow(), MIXED) == EXPECTED
+        assert verdicts(grading, grade, MIXED) == EXPECTED
         grading.take_counts()
-        futures = [grading.submit(Slow(), Question(str(i), "sleep"), "sleep") for i in range(2)]
-        futures += [grading.submit(Slow(), question(str(i)), str(i)) for i in range(20)]
-        time.sleep(0.3)
-        workers = [p for p in psutil.Process().children(recursive=True) if _busy_with(p, "forkserver")]
-        os.kill(workers[-1].pid, signal.SIGKILL)
+        futures = [grading.submit(grade, Question(str(i), "sleep"), "sleep") for i in range(2)]
+        futures += [grading.submit(grade, question(str(i)), str(i)) for i in range(20)]
+        os.kill(_one_named_in(tmp_path), signal.SIGKILL)
         assert [f.result().verdict for f in futures] == [Verdict.CORRECT] * 22
         counts = grading.take_counts()
         assert counts.lost == counts.graded_again == 1
 
 
-def _busy_with(process: psutil.Process, word: str) -> bool:
-    """Whether it is a worker: a child of the fork server."""
+def _one_named_in(directory: pathlib.Path) -> int:
+    """The worker that has named itself first; it will sleep for a second."""
+    until = time.monotonic() + 60
+    while not (named := list(directory.iterdir())):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return int(named[0].name)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it is a child of the fork server."""
     parent = process.parent()
-    return parent is not None and any(word in part for part in parent.cmdline())
+    return parent is not None and any("forkserver" in part for part in parent.cmdline())
 
 
 @pytest.mark.slow
@@ -160,7 +172,7 @@ def test_an_idle_worker_killed_from_outside_loses_no_answer():
     with GradingWorkers(count=2) as grading:
         assert verdicts(grading, Slow(), MIXED) == EXPECTED
         for p in psutil.Process().children(recursive=True):
-            if _busy_with(p, "forkserver"):
+            if _is_worker(p):
                 os.kill(p.pid, signal.SIGKILL)
         time.sleep(1.0)
         answers = [(question(str(i)), str(i)) for i in range(20)]

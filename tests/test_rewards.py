@@ -53,9 +53,9 @@ def test_formats(form, response, has_it):
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_form_is_told_at_once_of_anything(form):
     for piece in ("#", "</think>", "\\boxed{", " "):
-        started = time.perf_counter()
+        started = time.thread_time()
         FORMATS[form](piece * 50_000 + "\nx")
-        assert time.perf_counter() - started < 2
+        assert time.thread_time() - started < 2
 
 
 def test_the_reward_is_correctness_unless_it_is_shaped():
