@@ -336,6 +336,38 @@ def test_sides_that_contradict_each_other_are_no_answer(gold, response, right):
     assert (grader("default")(Question("", gold), response) is Verdict.CORRECT) is right
 
 
+@pytest.mark.parametrize(
+    ("gold", "response", "right"),
+    [
+        ("36", "4 * 9 = 36 (1 child is 1 queen)", True),
+        ("8", "6 (Slate) + 2 = 8 (man)", True),
+        ("10", "6 (Ace) + 4 (Ace) = 10 Apples", True),
+        ("6", "2 (3 apples) = 6", True),
+        ("30", "30 (finitely many)", True),
+        ("36", "4 * 8 = 36 (in all)", False),
+        ("36", "4 * 9 = 36 (not right)", False),
+        ("36", "36 (less 5)", False),
+    ],
+)
+def test_words_in_brackets_behind_a_value_are_remarks(gold, response, right):
+    assert (grader("default")(Question("", gold), response) is Verdict.CORRECT) is right
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "right"),
+    [
+        ("2:3", "56 : 84", False),
+        ("2:3", "56:84", False),
+        ("2:3", "2 : 3", True),
+        ("2:3", "4:6", True),  # not what the question says
+        ("56:84", "56 : 84", True),
+    ],
+)
+def test_a_ratio_of_the_questions_own_numbers_is_yet_to_be_reduced(gold, response, right):
+    text = "Gabriel scores 56 in Math and 84 in Science. Find the ratio of his scores in Math to Science."
+    assert (grader("default")(Question("", gold, text=text), response) is Verdict.CORRECT) is right
+
+
 @pytest.mark.parametrize("gold", ["120", "x = 3", "8:30", "[1, 2)", "Total: 5 * 6 = 30", "yes", "x \\ne 2"])
 def test_a_label_may_stand_before_an_equation(gold):
     verdict = grader("default")(Question("", gold), "convert: 10 * 12 = 120")

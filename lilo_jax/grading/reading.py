@@ -23,7 +23,7 @@ from lilo_jax.grading.answers import (
 from lilo_jax.grading.clock import time_of_day
 from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import exact
-from lilo_jax.grading.sums import contradicts, holds, plain, unevaluated
+from lilo_jax.grading.sums import TURNED, contradicts, holds, plain, unevaluated, without_remarks
 from lilo_jax.grading.units import split_unit
 
 MOST_ITEMS = 40
@@ -67,13 +67,6 @@ _LABELLED = re.compile(
     r"(?:is|are|was|were|equals?|gets?|has|have|makes?|gives?|leaves?|costs?|at) (.+)",
     re.DOTALL,
 )
-_TURNED = re.compile(
-    r"\b(?:not|never|no|nor|or|except|without|minus|negative|wrong|incorrect|if|mod|base|less|more|over|under"
-    r"|hundreds?|thousands?|millions?|billions?)\b",
-    re.IGNORECASE,
-)
-"""Words that make another value of a label's or a remark's."""
-_REMARK = re.compile(r"(.*[\w}]) \((?=[^)]*[aeiou])([A-Za-z][A-Za-z' -]+[A-Za-z])\)")
 _UNEQUAL = re.compile(r"(\\?[A-Za-z]+)\s?\\ne\s+(.+)")
 _WITHOUT = re.compile(r"\\reals\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}")
 _APPLIED = re.compile(r"[f-hp-rF-HP-R]\s?\([a-z]\)")
@@ -122,8 +115,8 @@ def _number(text: str, depth: int) -> Number | None:
     head, unit = split_unit(head) if not percent else (head, "")
     value = _value(head)
     if value is None:
-        remark = _REMARK.fullmatch(text)
-        return _number(remark[1], depth) if remark and not _TURNED.search(remark[2]) else None
+        bare = without_remarks(text)
+        return _number(bare, depth) if bare != text else None
     return Number(value / 100 if percent else value, unit, bool(percent))
 
 
@@ -181,6 +174,8 @@ def _equation(text: str, depth: int) -> Answer | None:
         value = next((side for side in reversed(sides) if not unevaluated(side)), sides[-1])
         others = [plain(side) for side in sides if side is not value]
         return Named("=".join(others), _read(value.strip(), depth))
+    if (bare := without_remarks(text)) != text:
+        return _equation(bare, depth)
     return _read(sides[-1].strip(), depth) if len(sides) > 2 and not contradicts(sides) else None
 
 
@@ -198,7 +193,7 @@ def _labelled(text: str, depth: int) -> Named | None:
     """What "Area: 5" or "there are 5 apples" says; a label names mathematics only."""
     found = _LABELLED.fullmatch(text)
     label, rest = (found[1] or found[3], found[2] or found[4]) if found else ("", "")
-    if not label or _TURNED.search(label) or not re.search(r"\d", rest) or re.search(r"[A-Za-z]\s?:", rest):
+    if not label or TURNED.search(label) or not re.search(r"\d", rest) or re.search(r"[A-Za-z]\s?:", rest):
         return None
     value = _read(rest.strip(), depth)
     return Named(label, value) if _is_mathematical(value) else None

@@ -10,7 +10,7 @@ from lilo_jax.grading.judgement import NO_ANSWER, Judgement
 from lilo_jax.grading.notation import LONGEST, normalise
 from lilo_jax.grading.probing import probe
 from lilo_jax.grading.reading import chosen_letter, read
-from lilo_jax.grading.sums import echoes
+from lilo_jax.grading.sums import copies_ratio, echoes
 from lilo_jax.grading.symbolic import equivalent, readable, sides
 from lilo_jax.questions import Question, Verdict
 
@@ -93,7 +93,8 @@ def _judge(question: Question, response: str, algebra: Algebra) -> Judgement | N
         given = Words(letter)
     if _ASKS_PERCENTAGE.search(question.text) and all(isinstance(x, Number | Named) for x in (wanted, given)):
         wanted, given = as_percentage(wanted), as_percentage(given)
-    if isinstance(wanted, Number) and echoes(text, question.text):
+    is_copy = isinstance(wanted, Number) and echoes(text, question.text)
+    if is_copy or copies_ratio(text, gold, question.text):
         return Judgement(Verdict.WRONG, text, rule, f"{shown(given)} is what the question says")
     same = compare(wanted, given, algebra)
     if same is None:

@@ -19,7 +19,20 @@ _TIMES = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _DECIMALS = re.compile(r"\s*-?\d*\.(\d+)\s*")
+_RATIO = re.compile(r"\d{1,9}(?:\s?:\s?\d{1,9})+")
 _ARITHMETIC = ("+", "-", "*")
+TURNED = re.compile(
+    r"\b(?:not|never|no|nor|or|except|without|minus|negative|wrong|incorrect|if|mod|base|less|more|over|under"
+    r"|hundreds?|thousands?|millions?|billions?)\b",
+    re.IGNORECASE,
+)
+"""Words that make another value of a label's or a remark's."""
+_REMARK = re.compile(r"(?<=[\w}]) \((?=[^()]*[aeiou])(?=[^()]*[A-Za-z]{2})([A-Za-z0-9][A-Za-z0-9,' -]*[A-Za-z0-9])\)")
+
+
+def without_remarks(text: str) -> str:
+    """What stands without words in brackets behind a value: 6 (red) + 2 = 8 (in all)."""
+    return _REMARK.sub(lambda found: found[0] if TURNED.search(found[1]) else "", text)
 
 
 def holds(sides: Sequence[str]) -> bool:
@@ -69,6 +82,15 @@ def echoes(answer: str, question: str) -> bool:
     if kind not in ("/", "^", "root", "!", "binom") or in_lowest_terms:
         return False
     return bool(re.search(rf"(?<![\d.]){re.escape(compact(answer))}(?!\.?\d)", compact(normalise(question))))
+
+
+def copies_ratio(answer: str, gold: str, question: str) -> bool:
+    """Whether an answer is a ratio of numbers of the question, which the gold has in lowest terms: 56:84 for 2:3."""
+    given, wanted = (
+        [int(term) for term in re.findall(r"\d+", text)] if _RATIO.fullmatch(text) else [] for text in (answer, gold)
+    )
+    stated = set(re.findall(r"\d+", question))
+    return math.gcd(*given) > 1 and math.gcd(*wanted) == 1 and stated.issuperset(map(str, given))
 
 
 def _leaves_work(node: Node) -> bool:
