@@ -347,6 +347,7 @@ def test_sides_that_contradict_each_other_are_no_answer(gold, response, right):
         ("36", "4 * 8 = 36 (in all)", False),
         ("36", "4 * 9 = 36 (not right)", False),
         ("36", "36 (less 5)", False),
+        ("2", "2 (3 apples)", False),  # a product
     ],
 )
 def test_words_in_brackets_behind_a_value_are_remarks(gold, response, right):

@@ -27,12 +27,17 @@ TURNED = re.compile(
     re.IGNORECASE,
 )
 """Words that make another value of a label's or a remark's."""
-_REMARK = re.compile(r"(?<=[\w}]) \((?=[^()]*[aeiou])(?=[^()]*[A-Za-z]{2})([A-Za-z0-9][A-Za-z0-9,' -]*[A-Za-z0-9])\)")
+_REMARK = re.compile(r"(?<=[\w}]) \((?=[^()]*[aeiou])([A-Za-z0-9][A-Za-z0-9,' -]*[A-Za-z0-9])\)")
 
 
 def without_remarks(text: str) -> str:
-    """What stands without words in brackets behind a value: 6 (red) + 2 = 8 (in all)."""
-    return _REMARK.sub(lambda found: found[0] if TURNED.search(found[1]) else "", text)
+    """What stands without words in brackets behind a value: 6 (red) + 2 = 8 (1 for each), but not 2 (3 apples)."""
+    return _REMARK.sub(lambda found: "" if _is_remark(found[1]) else found[0], text)
+
+
+def _is_remark(words: str) -> bool:
+    """A number and its unit alone are a factor."""
+    return len(_WORD.findall(words)) > bool(re.search(r"\d", words)) and not TURNED.search(words)
 
 
 def holds(sides: Sequence[str]) -> bool:
