@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--peers", type=names(PEERS), default=list(PEERS), help="a,b of hf, trl, tunix; or none")
     p.add_argument("--rounds", type=int, default=3, help="measured calls of each contender, in alternation")
     p.add_argument("--core", type=int, help="pin all processes to this core")
-    p.add_argument("--shape", choices=("small", "tiny"), default="small", help="tiny: seconds, to see that it runs")
+    p.add_argument("--shape", choices=list(SHAPES), default="small", help="tiny: seconds, to see that it runs")
     p.add_argument("--torch-python", default=here(), help="interpreter with torch, transformers, trl")
     p.add_argument("--tunix-python", default=here(), help="interpreter with google-tunix")
     p.add_argument("--sequences", type=int, help=f"of scoring, update, GRPO step (default {defaults.sequences})")

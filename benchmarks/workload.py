@@ -36,6 +36,7 @@ class Shape:
 SHAPES = {
     "tiny": Shape(2, 32, 4, 2, 8, 64, 128),
     "small": Shape(8, 512, 8, 4, 64, 1408, 8192),
+    "smollm2-135m": Shape(30, 576, 9, 3, 64, 1536, 49_152),
     "qwen2.5-0.5b": Shape(24, 896, 14, 2, 64, 4864, 151_936, norm_epsilon=1e-6),
     "qwen2.5-1.5b": Shape(28, 1536, 12, 2, 128, 8960, 151_936, norm_epsilon=1e-6),
 }

@@ -12,6 +12,7 @@ from lilo_jax.device.mesh import RULES, unconstrained
 from lilo_jax.models import Model, build_model
 from lilo_jax.models.cache import LayerCache, attend_cache, quantize
 from lilo_jax.models.decoder import DecoderConfig
+from lilo_jax.models.layers import by_layer
 from lilo_jax.models.rope import Rope, frequencies, rotate
 
 CONFIG = DecoderConfig(
@@ -294,6 +295,20 @@ def test_execution_modes_give_the_same_loss_and_gradient(layers, remat, params, 
 
 
 @pytest.mark.slow
+def test_weights_taken_apart_by_layer_have_one_concatenation_as_their_gradient():
+    stacked = {"a": jnp.arange(24.0).reshape(3, 4, 2), "b": jnp.arange(3.0)}
+    for i, weights in enumerate(by_layer(stacked, 3)):
+        jax.tree.map(np.testing.assert_array_equal, weights, jax.tree.map(lambda w, i=i: w[i], stacked))
+
+    def loss(stacked):
+        return sum((i + 1) * jnp.sum(weights["a"]) for i, weights in enumerate(by_layer(stacked, 3)))
+
+    np.testing.assert_array_equal(jax.grad(loss)(stacked)["a"][:, 0, 0], [1, 2, 3])
+    operations = {equation.primitive.name for equation in jax.make_jaxpr(jax.grad(loss))(stacked).eqns}
+    assert "concatenate" in operations
+    assert "pad" not in operations
+
+
 def test_recomputing_takes_less_memory_without_more_settings():
     """On CPU, where unrolled layers would keep everything all the same."""
 

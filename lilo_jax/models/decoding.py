@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from lilo_jax.models.cache import LayerCache, attend_cache, copy_rows, empty_cache, placed, take_rows, write
 from lilo_jax.models.decoder import DecoderConfig, Pass
-from lilo_jax.models.layers import layer_execution
+from lilo_jax.models.layers import by_layer, layer_execution
 from lilo_jax.models.projection import LowRank, project, project_transposed, project_weights_first, transposed
 from lilo_jax.models.segments import View, softcapped
 from lilo_jax.types import Array, Constrain, PyTree
@@ -56,7 +56,7 @@ class Decoding:
         trunk, inputs = params["trunk"], self.inputs["trunk"]["layers"]
         layers = jax.tree.map(ready, trunk["layers"], inputs, is_leaf=lambda node: isinstance(node, LowRank))
         if self.execution == "unrolled":
-            layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(self.config.num_layers))
+            layers = by_layer(layers, self.config.num_layers)
         output = trunk["embedding"].T if self.config.tie_embeddings else params["head"]
         trunk = trunk | {"embedding": trunk["embedding"].astype(self.dtype), "layers": layers}
         return {"trunk": trunk, "output": self.arrange(output.astype(self.dtype), 1)}

@@ -58,10 +58,21 @@ def _unroll(
 ) -> Iterator[tuple[Float[Array, "rows tokens embed"], LayerCache | None]]:
     """The output of each layer in turn, and its cache."""
     if not isinstance(layers, tuple):
-        layers = tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(len(runs)))
+        layers = by_layer(layers, len(runs))
     for run, weights, layer_cache in zip(runs, layers, cache or [None] * len(runs), strict=True):
         x, layer_cache = run(x, weights, layer_cache)
         yield x, layer_cache
+
+
+def by_layer(layers: PyTree, count: int) -> tuple[PyTree, ...]:
+    """Weights stacked on a leading axis, taken apart: one tree per layer.
+
+    They are split, not indexed: backwards a split is one concatenation, and `count` indices a sum of as many padded
+    arrays, of which XLA computes every element from all `count`.
+    """
+    leaves, structure = jax.tree.flatten(layers)
+    parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    return tuple(structure.unflatten([part[i][0] for part in parts]) for i in range(count))
 
 
 def _layers(config: DecoderConfig, way: Pass) -> list[Callable]:
