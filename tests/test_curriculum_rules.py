@@ -16,7 +16,7 @@ from lilo_jax.curriculum.composition import compose
 from lilo_jax.curriculum.estimators import beta
 from lilo_jax.curriculum.histories import foretold
 from lilo_jax.curriculum.regression import logistic_regression
-from lilo_jax.curriculum.rules.frontier import DECAYS
+from lilo_jax.curriculum.rules.frontier import DECAYS, PATIENCE
 from lilo_jax.curriculum.values import marginal_variance
 from lilo_jax.types import GroupSignals, GroupStatistics
 
@@ -270,6 +270,16 @@ def test_frontier_believes_what_it_read_until_a_question_was_asked():
     assert np.corrcoef(apart, rate - read(played)[asked])[0, 1] > 0.5  # towards what it showed
 
 
+def missed(steps):
+    """Of each question, the rollouts of its visits in a row at which none was right; a step is one visit."""
+    found = [0] * POOL
+    for groups in steps:
+        for question in {q for q, _, n in groups if n}:
+            right, graded = (sum(group[i] for group in groups if group[0] == question) for i in (1, 2))
+            found[question] = 0 if right else found[question] + graded
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("traps", [0.05, 0.4, 0.0])
 def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
@@ -277,13 +287,15 @@ def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps):
     features = np.asarray(played.facts.features, np.float64)
     memory, state = played.state.memory, played.state
     mean = believed(played).astype(np.float64)
-    weights = []
+    weights, misses = [], missed(record())
     for i in range(POOL):
         faded = 0.99 ** (STEPS - int(state.last_seen[i]))
         evidence = [faded * float(side[i]) for side in (memory["traps"].coin, memory["traps"].dead)]
         trap = traps * np.mean(np.exp(evidence))
         clean = (1 - traps) / (trap + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
-        weights.append(mean[i] * (1 - mean[i]) ** 2 * clean)
+        due = min(1, (STEPS - int(state.last_seen[i])) / 2.0 ** (misses[i] - PATIENCE))
+        weights.append(mean[i] * (1 - mean[i]) ** 2 * clean * due)
+    assert any(own > PATIENCE + 2 for own in misses)
     assert_close(played.worth()[0], weights)
     expected = reference.diverse(weights, features[:, :-1], QUESTIONS)
     assert {tuple(row) for row in np.asarray(played.choices(20).places).tolist()} == {tuple(expected)}

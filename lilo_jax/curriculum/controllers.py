@@ -91,6 +91,37 @@ def skipping(memory: Runs, places: Int[Array, "questions"], *, explore: float) -
     return 1 - jnp.maximum(kept, explore)
 
 
+def misses() -> Tracker:
+    """Of each question, the graded rollouts of its visits in a row at which none was right."""
+
+    def observe(
+        memory: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
+    ) -> Float[Array, "pool"]:
+        right, graded = totals(collected, memory.shape[0])
+        return jnp.where(right > 0, 0, memory + graded)
+
+    return Tracker(lambda pool_size: jnp.zeros(pool_size, jnp.float32), observe)
+
+
+def rested(
+    memory: Float[Array, "pool"], state: CurriculumState, places: Int[Array, "questions"], *, patience: float
+) -> Float[Array, "questions"]:
+    """How far a question that is missed again and again has waited until it is due, in [0, 1].
+
+        min(1, steps since its last visit / 2^(misses - patience))
+
+    So it may be missed `patience` times at once, and then waits twice as long after every further miss.
+
+    Args:
+        memory: of `misses`.
+        state: for the last visits.
+        places: of the questions.
+        patience: rollouts.
+    """
+    passed = (state.step - state.last_seen[places]).astype(jnp.float32)
+    return jnp.minimum(1, passed * jnp.exp2(patience - memory[places]))
+
+
 # ------------------------------------------------------------------------------------------------------------ targets
 def moving_target(*, start: float, low: float, high: float, pace: float, sharpness: float, rate: float) -> Tracker:
     """A target difficulty that follows the success of the batch (AdaRFT).

@@ -2,7 +2,8 @@
 
 Nothing is rolled out only to choose.  Of a random part of the pool, a batch is taken that is
 
-    likely to teach     w = m (1 - m)^2 (1 - q), m the believed success rate, q the probability that it is a trap
+    likely to teach     w = m (1 - m)^2 (1 - q) d,  m the believed success rate, q the probability that it is a trap,
+                        d below 1 while a question that was missed again and again is not due
     diverse             the set that greedily maximises sum log w_i + log det(cosines of the features)
 
 and all of it is trained on.  What is believed:
@@ -30,6 +31,7 @@ from jaxtyping import Float, Int, Key
 from lilo_jax.bounds import Count, ShareBelowOne, Whole
 from lilo_jax.curriculum.composition import compose, of_belief
 from lilo_jax.curriculum.contract import Curriculum, Wants
+from lilo_jax.curriculum.controllers import misses, rested
 from lilo_jax.curriculum.estimators import recalled
 from lilo_jax.curriculum.gates import everything
 from lilo_jax.curriculum.histories import foretold, offsets, unremembered
@@ -47,6 +49,9 @@ DECAYS = (0.8, 0.9, 0.95, 0.98)
 """Weights of a group in the regressions per step of its age, one for each."""
 SPREADS = (0.5, 1.0, 2.0)
 """By how much questions may differ from others that read alike, in log-odds, besides not at all."""
+
+PATIENCE = 4
+"""Rollouts that a question may be missed in a row; after each one more it waits twice as long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +102,10 @@ class Frontier:
         def worth(
             state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> tuple[Float[Array, "questions"], Float[Array, "questions features"]]:
+            clean = 1 - suspected(state, places)
+            due = rested(state.memory["misses"], state, places, patience=PATIENCE)
             # The constant would make all alike.
-            return value(state, places, key) * (1 - suspected(state, places)), state.facts.wanted_features[places, :-1]
+            return value(state, places, key) * clean * due, state.facts.wanted_features[places, :-1]
 
         return {
             "source": random_pool(pool_size, self.pool_ratio * questions),
@@ -108,7 +115,12 @@ class Frontier:
             "gate": everything,
             "count": questions,
             # A coin that was asked often is at 1/2 by its own past: traps are told by what was read of them.
-            "remembers": {"reading": reading.tracker, "success": belief.tracker, "traps": trap_detector(read)},
+            "remembers": {
+                "reading": reading.tracker,
+                "success": belief.tracker,
+                "traps": trap_detector(read),
+                "misses": misses(),
+            },
             "wants": wants,
             "belief": recalled(belief),
             "suspicion": suspected,
