@@ -294,7 +294,6 @@ def test_execution_modes_give_the_same_loss_and_gradient(layers, remat, params, 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), gradient, expected)
 
 
-@pytest.mark.slow
 def test_weights_taken_apart_by_layer_have_one_concatenation_as_their_gradient():
     stacked = {"a": jnp.arange(24.0).reshape(3, 4, 2), "b": jnp.arange(3.0)}
     for i, weights in enumerate(by_layer(stacked, 3)):
@@ -309,6 +308,7 @@ def test_weights_taken_apart_by_layer_have_one_concatenation_as_their_gradient()
     assert "pad" not in operations
 
 
+@pytest.mark.slow
 def test_recomputing_takes_less_memory_without_more_settings():
     """On CPU, where unrolled layers would keep everything all the same."""
 
