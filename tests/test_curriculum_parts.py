@@ -83,15 +83,15 @@ def test_a_question_that_is_missed_again_and_again_waits_twice_as_long_each_time
     tracker, state = controllers.misses(), initial_state(facts(POOL, Wants()))
     memory, due = tracker.init(POOL), []
     for step in range(20):
-        # Questions 3 and 5 are missed, of 7 the second group is right, 9 has no verdict.
+        # Question 3 is missed, 5 by two rollouts; of 7 the second group is right, 9 has no verdict.
         groups = collected(np.array([3, 5, 7, 7, 9]), np.array([0, 0, 0, 1, 0]), np.array([1, 2, 1, 1, 0]))
         if step >= 6:
             groups.place[:], groups.attempts[:] = -1, 0
         memory = tracker.observe(memory, state, groups, jnp.int32(step))
         state = remember(state, groups, jnp.int32(step))
         due.append(controllers.rested(memory, state, jnp.array([3, 5, 7, 9, 11]), patience=4))
-    assert memory[jnp.array([3, 5, 7, 9, 11])].tolist() == [6, 12, 0, 0, 0]
-    expected = [[min(1, age / 2.0 ** (n - 4)) for n in (6, 12, 0, 0, 0)] for age in range(1, 15)]
+    assert memory[jnp.array([3, 5, 7, 9, 11])].tolist() == [6, 6, 0, 0, 0]
+    expected = [[min(1, age / 2.0 ** (n - 4)) for n in (6, 6, 0, 0, 0)] for age in range(1, 15)]
     np.testing.assert_allclose(due[5:-1], expected, rtol=1e-6)
     assert [float(row[0]) for row in due[:6]] == [1, 1, 1, 1, 0.5, 0.25]
 

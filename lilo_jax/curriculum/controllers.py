@@ -68,20 +68,24 @@ def runs(
 
     def observe(memory: Runs, state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]) -> Runs:
         successes, attempts = totals(collected, memory.easy.shape[0])
-        right, wrong = successes == attempts, successes == 0
-
-        def longer(run: Float[Array, "pool"], same: Bool[Array, "pool"]) -> Float[Array, "pool"]:
-            return jnp.where(attempts > 0, jnp.where(same, run + 1, 0), run)
-
+        easy = _run(memory.easy, attempts, successes == attempts)
+        hard = _run(memory.hard, attempts, successes == 0)
         graded = collected.attempts > 0
         all_right = jnp.sum(graded & (collected.successes == collected.attempts))
         all_wrong = jnp.sum(graded & (collected.successes == 0))
         above = jnp.stack([all_right, all_wrong]) > jnp.array(targets) * jnp.sum(graded)
         moved = jnp.clip(memory.keep + jnp.where(above, -pace, pace), least, most)
         keep = jnp.where(jnp.any(graded), moved, memory.keep)
-        return Runs(longer(memory.easy, right), longer(memory.hard, wrong), keep)
+        return Runs(easy, hard, keep)
 
     return Tracker(init, observe)
+
+
+def _run(
+    run: Float[Array, "pool"], attempts: Float[Array, "pool"], goes_on: Bool[Array, "pool"]
+) -> Float[Array, "pool"]:
+    """The run of visits of each question, after those of this step."""
+    return jnp.where(attempts > 0, jnp.where(goes_on, run + 1, 0), run)
 
 
 def skipping(memory: Runs, places: Int[Array, "questions"], *, explore: float) -> Float[Array, "questions"]:
@@ -92,13 +96,13 @@ def skipping(memory: Runs, places: Int[Array, "questions"], *, explore: float) -
 
 
 def misses() -> Tracker:
-    """Of each question, the graded rollouts of its visits in a row at which none was right."""
+    """Of each question, its last visits in a row at which no graded rollout was right."""
 
     def observe(
         memory: Float[Array, "pool"], state: CurriculumState, collected: GroupStatistics, step: Int[Array, ""]
     ) -> Float[Array, "pool"]:
-        right, graded = totals(collected, memory.shape[0])
-        return jnp.where(right > 0, 0, memory + graded)
+        successes, attempts = totals(collected, memory.shape[0])
+        return _run(memory, attempts, successes == 0)
 
     return Tracker(lambda pool_size: jnp.zeros(pool_size, jnp.float32), observe)
 
@@ -110,13 +114,13 @@ def rested(
 
         min(1, steps since its last visit / 2^(misses - patience))
 
-    So it may be missed `patience` times at once, and then waits twice as long after every further miss.
+    So it may be missed at `patience` visits in a row, and then waits twice as long after every further miss.
 
     Args:
         memory: of `misses`.
         state: for the last visits.
         places: of the questions.
-        patience: rollouts.
+        patience: visits.
     """
     passed = (state.step - state.last_seen[places]).astype(jnp.float32)
     return jnp.minimum(1, passed * jnp.exp2(patience - memory[places]))

@@ -72,7 +72,9 @@ def by_layer(layers: PyTree, count: int) -> tuple[PyTree, ...]:
     """
     leaves, structure = jax.tree.flatten(layers)
     parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
-    return tuple(jax.tree.unflatten(structure, [part[i][0] for part in parts]) for i in range(count))
+    return tuple(
+        jax.tree.unflatten(structure, [jax.lax.squeeze(part[i], (0,)) for part in parts]) for i in range(count)
+    )
 
 
 def _layers(config: DecoderConfig, way: Pass) -> list[Callable]:

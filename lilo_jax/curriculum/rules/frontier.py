@@ -51,7 +51,7 @@ SPREADS = (0.5, 1.0, 2.0)
 """By how much questions may differ from others that read alike, in log-odds, besides not at all."""
 
 PATIENCE = 4
-"""Rollouts that a question may be missed in a row; after each one more it waits twice as long."""
+"""Visits in a row at which a question may be missed; after each one more it waits twice as long."""
 
 
 @dataclasses.dataclass(frozen=True)
