@@ -20,8 +20,8 @@ from lilo_jax.models import Model
 from lilo_jax.models.segments import Segments
 from lilo_jax.types import Array, Prompts, PyTree, Sequences
 
-SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24)
-"""Tokens that packed rows may have, in 32nds of those of the rows as they were: few sizes mean few compilations, at the
+SIZES = (2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48)
+"""Tokens that packed rows may have, in 64ths of those of the rows as they were: few sizes mean few compilations, at the
 price of places that stay empty."""
 CALL = 8192
 """Tokens that a device call takes at most where rows are only scored."""
@@ -224,7 +224,7 @@ def _shapes(size: int, longest: int, multiple: int, widths: Iterable[float]) -> 
     tokens stand in two of them, and the more attention costs.
     """
     for share in SIZES:
-        tokens = -(-size * longest * share // 32)
+        tokens = -(-size * longest * share // 64)
         for times in widths:
             num_rows = multiple * max(1, int(tokens // (multiple * times * longest)))
             width = -(-tokens // num_rows)
