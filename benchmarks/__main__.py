@@ -14,6 +14,18 @@ from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
 from lilo_jax.processes.endings import exit_with_message
 
+SIZES = (
+    "sequences",
+    "microbatch",
+    "group",
+    "prompt_tokens",
+    "new_tokens",
+    "slots",
+    "requests_per_slot",
+    "trajectories",
+)
+"""Sizes that have an option."""
+
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:
     """An argparse type: comma-separated names out of `known`; "none" is the empty list."""
@@ -42,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--torch-python", default=here(), help="interpreter with torch, transformers, trl")
     p.add_argument("--tunix-python", default=here(), help="interpreter with google-tunix")
     p.add_argument("--sequences", type=int, help=f"of scoring, update, GRPO step (default {defaults.sequences})")
+    p.add_argument("--microbatch", type=int, help=f"of them at a time (default {defaults.microbatch})")
+    p.add_argument("--group", type=int, help=f"samples of a prompt (default {defaults.group})")
+    p.add_argument("--prompt-tokens", type=int, help=f"(default {defaults.prompt_tokens})")
+    p.add_argument("--new-tokens", type=int, help=f"of a response (default {defaults.new_tokens})")
     p.add_argument("--slots", type=int, help=f"of requests of unequal length (default {defaults.slots})")
     p.add_argument("--requests-per-slot", type=int, help=f"(default {defaults.requests_per_slot})")
     p.add_argument("--trajectories", type=int, help=f"of the Monte-Carlo phase (default {defaults.trajectories})")
@@ -79,11 +95,7 @@ def main(arguments: list[str]) -> int:
         parser().error("--rounds must be at least 1")
     if options.core is not None and not hasattr(os, "sched_setaffinity"):
         parser().error("--core needs Linux; leave it out to run unpinned")
-    chosen = {
-        name: value
-        for name in ("sequences", "slots", "requests_per_slot", "trajectories")
-        if (value := getattr(options, name)) is not None
-    }
+    chosen = {name: value for name in SIZES if (value := getattr(options, name)) is not None}
     sizes = dataclasses.replace(TINY if options.shape == "tiny" else Sizes(), **chosen)
     pythons = {"hf": options.torch_python, "trl": options.torch_python, "tunix": options.tunix_python}
     setting = Setting(SHAPES[options.shape], sizes, {"ours": here(), **{name: pythons[name] for name in options.peers}})

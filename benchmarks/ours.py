@@ -20,12 +20,13 @@ from lilo_jax.models import Model
 from lilo_jax.models.decoder import DecoderConfig
 from lilo_jax.models.huggingface import FAMILIES
 from lilo_jax.models.huggingface.weights import places, to_ours
+from lilo_jax.models.packing import PackedRows, pack_blocks
 from lilo_jax.models.rope import Rope
 from lilo_jax.models.scoring import score
 from lilo_jax.rl.contract import Algorithm
 from lilo_jax.rl.grpo import Grpo
 from lilo_jax.rl.rloo import Rloo
-from lilo_jax.rl.update import UpdateConfig, update
+from lilo_jax.rl.update import UpdateConfig, deal, update
 from lilo_jax.sampling import TokenRule, sample
 from lilo_jax.types import FollowUps, Prompts, PyTree, Requests, Sequences, Trainable, TrainBatch
 
@@ -223,19 +224,28 @@ def _batch(job: Job, rows: jax.Array | np.ndarray, old_logprobs: jax.Array, rewa
     )
 
 
-def _learner(job: Job, algorithm: Algorithm) -> _Program:
-    """(policy, batch) -> policy after one optimiser step; the old one is donated."""
-    config = UpdateConfig(microbatches=job.sizes.sequences // job.sizes.microbatch, shuffle=False)
-    model = _model(job)
+def _update_config(job: Job) -> UpdateConfig:
+    return UpdateConfig(microbatches=job.sizes.sequences // job.sizes.microbatch, shuffle=False, pack=True)
 
-    def step(policy: Trainable, batch: TrainBatch) -> Trainable:
+
+def _learner(job: Job, algorithm: Algorithm) -> _Program:
+    """(policy, batch, plans) -> policy after one optimiser step; the old one is donated."""
+    model, config = _model(job), _update_config(job)
+
+    def step(policy: Trainable, batch: TrainBatch, plans: PackedRows | None) -> Trainable:
         advantages, returns = algorithm.advantages(batch)
         batch = batch.replace(advantages=advantages, returns=returns)
         return update(
-            model, algorithm, OPTIMIZER, policy, None, batch, jax.random.key(0), config=config, temperature=1.0
+            model, algorithm, OPTIMIZER, policy, None, batch, jax.random.key(0), plans, config=config, temperature=1.0
         )[0]
 
     return _Program(step, donate=(0,))
+
+
+def _plans(job: Job, batch: TrainBatch) -> PackedRows | None:
+    """Where prompts stand once for their samples; None where that would save too little."""
+    rows = deal(jax.random.key(0), batch.informative, _update_config(job))
+    return pack_blocks(jax.device_get(batch.sequences), jax.device_get(rows))
 
 
 def _start(params: PyTree) -> Trainable:
@@ -243,7 +253,7 @@ def _start(params: PyTree) -> Trainable:
 
 
 def learn(job: Job, gate: Gate) -> None:
-    """Variants: "", and "lean", which recomputes each layer in the backward pass.
+    """Variants: "", "lean", which recomputes each layer in the backward pass, and "groups" with common prompts.
 
     Clipped ratio loss of RLOO, gradients added up over micro-batches, global-norm clipping, AdamW.
     """
@@ -253,7 +263,7 @@ def learn(job: Job, gate: Gate) -> None:
 
     def run() -> dict[str, Any]:
         nonlocal policy
-        policy = step(policy, batch)
+        policy = step(policy, batch, _plans(job, batch))
         return _finish(step, policy)
 
     gate.repeat(run)
@@ -278,7 +288,8 @@ def grpo(job: Job, gate: Gate) -> None:
         generated = clock()
         reward = np.array([len(set(row)) for row in completions.tokens])
         sequences = np.concatenate([np.repeat(rows, sizes.group, axis=0), completions.tokens], axis=1)
-        policy = step(policy, _batch(job, sequences, jnp.asarray(completions.logprobs), reward))
+        batch = _batch(job, sequences, jnp.asarray(completions.logprobs), reward)
+        policy = step(policy, batch, _plans(job, batch))
         return _finish(step, policy) | {
             "parts": {"generate": [now - then for now, then in zip(generated, began, strict=True)]}
         }

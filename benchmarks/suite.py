@@ -152,8 +152,22 @@ def scoring(setting: Setting) -> list[Experiment]:
 
 
 def update(setting: Setting) -> list[Experiment]:
-    """One optimiser step."""
-    return _teacher_forced(setting, "update", {"ours": "", "ours: least memory": "lean", "hf": ""}, "Update")
+    """One optimiser step: distinct prompts, and groups that share one."""
+    alone = _teacher_forced(setting, "update", {"ours": "", "ours: least memory": "lean", "hf": ""}, "Update")
+    return [*alone, _update_groups(setting)]
+
+
+def _update_groups(setting: Setting) -> Experiment:
+    """The update of a group is the same whether its prompt is computed once, as ours does, or once a sample."""
+    shape, sizes = setting.shape, setting.sizes
+    groups, lengths = sizes.sequences // sizes.group, {"prompt_tokens": sizes.prompt_tokens}
+    needed = flops.update(shape, rows=groups, new_tokens=0, **lengths)
+    needed += flops.update(shape, rows=sizes.sequences, new_tokens=sizes.new_tokens, **lengths)
+    needed -= flops.update(shape, rows=sizes.sequences, new_tokens=0, **lengths)
+    tokens = sizes.sequences * sizes.sequence_tokens
+    arms = setting.arms("update", dict.fromkeys(("ours", "hf"), "groups"), tokens=tokens, flops=needed)
+    what = f"{groups} prompts x {sizes.group} samples, {sizes.prompt_tokens} + {sizes.new_tokens} tokens"
+    return Experiment("update_groups", f"Update: {what}, {sizes.microbatch} sequences at a time", arms)
 
 
 def grpo(setting: Setting) -> list[Experiment]:

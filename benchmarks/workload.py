@@ -125,8 +125,12 @@ def prompts(job: Job) -> np.ndarray:
 
 
 def sequences(job: Job) -> np.ndarray:
-    """Prompts with completions, to be scored or trained on."""
-    return tokens(job, job.sizes.sequences, job.sizes.sequence_tokens, seed=2)
+    """Prompts with completions, to be scored or trained on; in the variant "groups" those of a group share a prompt."""
+    rows, sizes = tokens(job, job.sizes.sequences, job.sizes.sequence_tokens, seed=2), job.sizes
+    if job.variant == "groups":
+        prompts = rows[:: sizes.group, : sizes.prompt_tokens]
+        rows[:, : sizes.prompt_tokens] = np.repeat(prompts, sizes.group, axis=0)
+    return rows
 
 
 def budgets(sizes: Sizes) -> np.ndarray:

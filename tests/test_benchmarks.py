@@ -78,6 +78,14 @@ def test_update_costs_three_forward_passes():
     assert flops.update(SMALL, **sizes) == 6 * one
 
 
+def test_the_update_of_groups_needs_each_prompt_once():
+    # Two groups of two: of four prompts of 3 tokens (keys 1 + 2 + 3) two are needed, forward and backward.
+    sizes = dataclasses.replace(TINY, sequences=4, group=2, prompt_tokens=3, new_tokens=4)
+    alone, groups = EXPERIMENTS["update"](Setting(SMALL, sizes, {"ours": sys.executable}))
+    prompt = flops.forward(SMALL, tokens=3, projected=0, keys=6)
+    assert alone.arms[0].flops - groups.arms[0].flops == 2 * 3 * prompt
+
+
 def test_small_shape_has_as_many_weights_as_its_checkpoint():
     for shape in (SHAPES["tiny"], SHAPES["small"]):
         matrices = [w.size for w in checkpoint.weights(shape).values() if w.ndim == 2]
@@ -88,6 +96,14 @@ def test_small_shape_has_as_many_weights_as_its_checkpoint():
 def test_jobs_survive_their_journey():
     sent = job("lengths", "slots", rows=12)
     assert Job.from_json(sent.to_json()) == sent
+
+
+def test_sequences_of_a_group_share_their_prompt_and_nothing_else():
+    alone, groups = (workload.sequences(job("update", variant)) for variant in ("", "groups"))
+    assert len(np.unique(alone[:, :8], axis=0)) == 4
+    assert len(np.unique(groups[:, :8], axis=0)) == 2
+    np.testing.assert_array_equal(groups[0, :8], groups[1, :8])
+    np.testing.assert_array_equal(groups[:, 8:], alone[:, 8:])
 
 
 def test_lengths_are_short_mostly_and_capped():
@@ -190,7 +206,14 @@ class TwoRounds:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "variant"),
-    [("parity", ""), ("rollout", "groups"), ("lengths", "slots"), ("monte_carlo", "shared"), ("grpo", "")],
+    [
+        ("parity", ""),
+        ("rollout", "groups"),
+        ("lengths", "slots"),
+        ("monte_carlo", "shared"),
+        ("update", "groups"),
+        ("grpo", ""),
+    ],
 )
 def test_our_side_does_every_work(work, variant):
     gate = TwoRounds()
