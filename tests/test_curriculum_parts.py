@@ -79,7 +79,7 @@ ESTIMATORS = {
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting
-def test_a_question_that_is_missed_again_and_again_waits_twice_as_long_each_time():
+def test_a_question_that_is_missed_again_and_again_waits_twice_as_long_each_time_up_to_a_bound():
     tracker, state = controllers.misses(), initial_state(facts(POOL, Wants()))
     memory, due = tracker.init(POOL), []
     for step in range(20):
@@ -89,11 +89,11 @@ def test_a_question_that_is_missed_again_and_again_waits_twice_as_long_each_time
             groups.place[:], groups.attempts[:] = -1, 0
         memory = tracker.observe(memory, state, groups, jnp.int32(step))
         state = remember(state, groups, jnp.int32(step))
-        due.append(controllers.rested(memory, state, jnp.array([3, 5, 7, 9, 11]), patience=4))
+        due.append(controllers.rested(memory, state, jnp.array([3, 5, 7, 9, 11]), patience=4, longest=3))
     assert memory[jnp.array([3, 5, 7, 9, 11])].tolist() == [6, 6, 0, 0, 0]
-    expected = [[min(1, age / 2.0 ** (n - 4)) for n in (6, 6, 0, 0, 0)] for age in range(1, 15)]
+    expected = [[min(1, age / min(2.0 ** (n - 4), 3)) for n in (6, 6, 0, 0, 0)] for age in range(1, 15)]
     np.testing.assert_allclose(due[5:-1], expected, rtol=1e-6)
-    assert [float(row[0]) for row in due[:6]] == [1, 1, 1, 1, 0.5, 0.25]
+    np.testing.assert_allclose([row[0] for row in due[:6]], [1, 1, 1, 1, 1 / 2, 1 / 3], rtol=1e-6)  # four would be 1/4
 
 
 # ------------------------------------------------------------------------------------------------------------- beliefs

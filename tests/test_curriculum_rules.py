@@ -294,7 +294,7 @@ def test_frontier_takes_a_diverse_batch_of_what_is_just_within_reach(traps, monk
         evidence = [faded * float(side[i]) for side in (memory["traps"].coin, memory["traps"].dead)]
         trap = traps * np.mean(np.exp(evidence))
         clean = (1 - traps) / (trap + 1 - traps) * (float(state.attempts[i]) + 1) / (float(state.rollouts[i]) + 1)
-        waits.append(min(1, (STEPS - int(state.last_seen[i])) / 2.0 ** (misses[i] - 1)))
+        waits.append(min(1, (STEPS - int(state.last_seen[i])) / min(2.0 ** (misses[i] - 1), POOL / QUESTIONS)))
         weights.append(mean[i] * (1 - mean[i]) ** 2 * clean * waits[-1])
     assert min(waits) < 1
     assert_close(played.worth()[0], weights)

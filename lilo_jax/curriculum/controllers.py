@@ -108,11 +108,16 @@ def misses() -> Tracker:
 
 
 def rested(
-    memory: Float[Array, "pool"], state: CurriculumState, places: Int[Array, "questions"], *, patience: float
+    memory: Float[Array, "pool"],
+    state: CurriculumState,
+    places: Int[Array, "questions"],
+    *,
+    patience: float,
+    longest: float,
 ) -> Float[Array, "questions"]:
     """How far a question that is missed again and again has waited until it is due, in [0, 1].
 
-        min(1, steps since its last visit / 2^(misses - patience))
+        min(1, steps since its last visit / min(2^(misses - patience), longest))
 
     So it may be missed at `patience` visits in a row, and then waits twice as long after every further miss.
 
@@ -121,9 +126,10 @@ def rested(
         state: for the last visits.
         places: of the questions.
         patience: visits.
+        longest: steps that a question waits at most, above 0.
     """
     passed = (state.step - state.last_seen[places]).astype(jnp.float32)
-    return jnp.minimum(1, passed * jnp.exp2(patience - memory[places]))
+    return jnp.minimum(1, passed / jnp.minimum(jnp.exp2(memory[places] - patience), longest))
 
 
 # ------------------------------------------------------------------------------------------------------------ targets

@@ -51,7 +51,7 @@ SPREADS = (0.5, 1.0, 2.0)
 """By how much questions may differ from others that read alike, in log-odds, besides not at all."""
 
 PATIENCE = 4
-"""Visits in a row at which a question may be missed; after each one more it waits twice as long."""
+"""Visits in a row at which a question may be missed; after each one more it waits twice as long, an epoch at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Frontier:
             state: CurriculumState, places: Int[Array, "questions"], key: Key[jax.Array, ""]
         ) -> tuple[Float[Array, "questions"], Float[Array, "questions features"]]:
             clean = 1 - suspected(state, places)
-            due = rested(state.memory["misses"], state, places, patience=PATIENCE)
+            due = rested(state.memory["misses"], state, places, patience=PATIENCE, longest=pool_size / questions)
             # The constant would make all alike.
             return value(state, places, key) * clean * due, state.facts.wanted_features[places, :-1]
 
