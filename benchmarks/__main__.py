@@ -14,18 +14,6 @@ from benchmarks.table import Limits
 from benchmarks.workload import SHAPES, TINY, Job, Sizes
 from lilo_jax.processes.endings import exit_with_message
 
-SIZES = (
-    "sequences",
-    "microbatch",
-    "group",
-    "prompt_tokens",
-    "new_tokens",
-    "slots",
-    "requests_per_slot",
-    "trajectories",
-)
-"""Sizes that have an option."""
-
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:
     """An argparse type: comma-separated names out of `known`; "none" is the empty list."""
@@ -95,8 +83,13 @@ def main(arguments: list[str]) -> int:
         parser().error("--rounds must be at least 1")
     if options.core is not None and not hasattr(os, "sched_setaffinity"):
         parser().error("--core needs Linux; leave it out to run unpinned")
-    chosen = {name: value for name in SIZES if (value := getattr(options, name)) is not None}
-    sizes = dataclasses.replace(TINY if options.shape == "tiny" else Sizes(), **chosen)
+    sizes = TINY if options.shape == "tiny" else Sizes()
+    given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(sizes)}
+    sizes = dataclasses.replace(sizes, **{name: value for name, value in given.items() if value is not None})
+    if min(dataclasses.astuple(sizes)) < 1:
+        parser().error("sizes must be at least 1")
+    if sizes.sequences % sizes.microbatch or sizes.sequences % sizes.group:
+        parser().error("--sequences must be a multiple of --microbatch and of --group")
     pythons = {"hf": options.torch_python, "trl": options.torch_python, "tunix": options.tunix_python}
     setting = Setting(SHAPES[options.shape], sizes, {"ours": here(), **{name: pythons[name] for name in options.peers}})
     session = Session(options.rounds, options.core, options.output_dir.resolve())

@@ -160,10 +160,9 @@ def update(setting: Setting) -> list[Experiment]:
 def _update_groups(setting: Setting) -> Experiment:
     """The update of a group is the same whether its prompt is computed once, as ours does, or once a sample."""
     shape, sizes = setting.shape, setting.sizes
-    groups, lengths = sizes.sequences // sizes.group, {"prompt_tokens": sizes.prompt_tokens}
-    needed = flops.update(shape, rows=groups, new_tokens=0, **lengths)
-    needed += flops.update(shape, rows=sizes.sequences, new_tokens=sizes.new_tokens, **lengths)
-    needed -= flops.update(shape, rows=sizes.sequences, new_tokens=0, **lengths)
+    groups, prompt = sizes.sequences // sizes.group, sizes.prompt_tokens
+    needed = flops.update(shape, rows=sizes.sequences, prompt_tokens=prompt, new_tokens=sizes.new_tokens)
+    needed -= flops.update(shape, rows=sizes.sequences - groups, prompt_tokens=prompt, new_tokens=0)
     tokens = sizes.sequences * sizes.sequence_tokens
     arms = setting.arms("update", dict.fromkeys(("ours", "hf"), "groups"), tokens=tokens, flops=needed)
     what = f"{groups} prompts x {sizes.group} samples, {sizes.prompt_tokens} + {sizes.new_tokens} tokens"

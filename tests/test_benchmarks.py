@@ -268,6 +268,14 @@ def test_a_contender_that_fails_says_why_and_the_others_go_on(tmp_path):
     assert second.rounds[0]["gflops"] > 0
 
 
+@pytest.mark.parametrize("sizes", [["--sequences", "4", "--group", "3"], ["--microbatch", "3"], ["--group", "0"]])
+def test_sizes_that_do_not_divide_are_refused(sizes, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--shape", "tiny", "--only", "update", "--peers", "none", *sizes])
+    assert ended.value.code == 2
+    assert "must be" in capsys.readouterr().err
+
+
 def test_unknown_names_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["--only", "rolout"])
